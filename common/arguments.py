@@ -1,0 +1,223 @@
+"""Strict arguments: a recipe (YAML) and the command line fill one dataclass; whatever fits no field is refused.
+
+Nothing heavy is imported here, so ``--help`` and a refusal come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from common.errors import UserError, shown
+
+Arguments = TypeVar("Arguments")
+REQUIRED = dataclasses.MISSING
+
+
+def option(
+    default: Any = REQUIRED,
+    help: str = "",
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A dataclass field with its help text and the bounds of a number. Without a default it must be given."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "minimum": minimum, "above": above, "maximum": maximum}
+    )
+
+
+def parse(
+    kind: type[Arguments], argv: Sequence[str] | None = None, *, prog: str | None = None, examples: str = ""
+) -> Arguments:
+    """Reads ``--config recipe.yaml`` and ``--key value`` pairs into the dataclass ``kind``; the command line wins.
+
+    ``bool`` fields take ``--key``, ``--key true`` and ``--key false``; ``tuple[T, ...]`` fields take several values.
+
+    Args:
+        kind: A dataclass of ``str``, ``int``, ``float``, ``bool``, ``Path``, ``Literal`` and ``tuple[…, ...]`` fields
+            (each ``| None`` where it may be absent). Its docstring opens the help.
+        argv: Arguments without the program's name; ``sys.argv`` when None.
+        prog: Name shown in the help, as ``python -m sbic_llama.evaluate``.
+        examples: Commands shown at the end of the help.
+
+    Raises:
+        UserError: An unknown key, a value of the wrong type or out of bounds, a missing argument, or an unreadable recipe.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    types_ = typing.get_type_hints(kind)
+    given = vars(_parser(kind, fields, types_, prog, examples).parse_args(sys.argv[1:] if argv is None else list(argv)))
+    recipe = given.pop("config", None)
+    values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
+    for name, value in given.items():
+        values[name], origins[name] = value, {"column": f"--{name}"}
+    checked = {}
+    for name, field in fields.items():
+        if name in values:
+            checked[name] = _convert(types_[name], values[name], field.metadata, origins[name])
+        elif field.default is REQUIRED and field.default_factory is REQUIRED:
+            raise UserError(f"--{name} is missing", expected=field.metadata.get("help"), fix="see --help")
+    try:
+        return kind(**checked)
+    except UserError as error:
+        # A dataclass's own __post_init__ knows the key but not where its value came from.
+        if error.file is None and error.column in origins:
+            origin = origins[error.column]
+            error.file, error.line, error.column = origin.get("file"), origin.get("line"), origin["column"]
+        raise
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(message, fix="see --help")
+
+
+def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog,
+        description=kind.__doc__,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="RECIPE", help="YAML file of arguments; the command line overrides it")
+    for name, field in fields.items():
+        inner = _without_none(types_[name])
+        extra: dict[str, Any] = {"metavar": _type_name(inner)}
+        if inner is bool:
+            extra |= {"nargs": "?", "const": True}
+        elif typing.get_origin(inner) is tuple:
+            extra["nargs"] = "+"
+        default = "" if field.default in (REQUIRED, None) else f" (default: {field.default})"
+        parser.add_argument(f"--{name}", help=(field.metadata.get("help", "") + default).replace("%", "%%"), **extra)
+    parser.parse_args = lambda argv: _known_only(parser, list(fields), argv)  # type: ignore[method-assign]
+    return parser
+
+
+def _known_only(parser: argparse.ArgumentParser, names: list[str], argv: list[str]) -> argparse.Namespace:
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        if not unknown[0].startswith("--"):
+            raise UserError(f"unexpected argument {shown(unknown[0])}", fix="see --help")
+        raise UserError(f"unknown argument {unknown[0]}", fix=_suggestion(unknown[0].lstrip("-").split("=")[0], names))
+    return known
+
+
+def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, dict]]:
+    """A recipe's values, and for each where it stands (file, line, key)."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        raise UserError("no such recipe", file=path, fix="check the path given to --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't be read: {error}", file=path) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise UserError(problem, file=path, line=mark.line + 1 if mark else None, expected="YAML") from None
+    if node is None:
+        return {}, {}
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError("not a recipe", file=path, expected="one `key: value` a line")
+    values: dict[str, Any] = {}
+    origins: dict[str, dict] = {}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key not in fields:
+            raise UserError(f"unknown key {shown(key)}", file=path, line=line, fix=_suggestion(key, list(fields)))
+        if key in values:
+            raise UserError(f"key {key!r} stands twice", file=path, line=line, fix="keep one of them")
+        values[key] = yaml.constructor.SafeConstructor().construct_document(value_node)
+        origins[key] = {"file": path, "line": line, "column": key}
+    return values, origins
+
+
+def _suggestion(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else "see --help for the arguments"
+
+
+def _without_none(kind: Any) -> Any:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        (kind,) = [member for member in typing.get_args(kind) if member is not type(None)]
+    return kind
+
+
+def _type_name(kind: Any) -> str:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    if origin is tuple:
+        return _type_name(typing.get_args(kind)[0])
+    return {str: "TEXT", int: "N", float: "X", bool: "true|false", Path: "PATH"}[kind]
+
+
+def _convert(kind: Any, value: Any, bounds: typing.Mapping[str, Any], origin: dict) -> Any:
+    """``value``, from YAML or the command line, as ``kind``. Strings are parsed; no other type is coerced silently."""
+    inner = _without_none(kind)
+    if value is None or (inner is not kind and value == "none"):
+        if inner is kind:
+            raise UserError("no value", **origin, expected=_type_name(inner))
+        return None
+    if typing.get_origin(inner) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_convert(typing.get_args(inner)[0], item, bounds, origin) for item in items)
+    wrong = UserError(f"{shown(value)} does not fit", **origin, expected=_expectation(inner, bounds))
+    if typing.get_origin(inner) is Literal:
+        for choice in typing.get_args(inner):
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise wrong
+    if inner is bool:
+        if isinstance(value, bool):
+            return value
+        word = value.lower() if isinstance(value, str) else None
+        if word not in ("true", "false"):
+            raise wrong
+        return word == "true"
+    if inner in (str, Path):
+        if isinstance(value, (bool, list, dict)):
+            raise wrong
+        return inner(value)
+    return _number(inner, value, bounds, wrong)
+
+
+def _number(kind: type, value: Any, bounds: typing.Mapping[str, Any], wrong: UserError) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise wrong
+    text = str(value).strip()
+    # YAML reads `1e-4` as text and int() takes `1_000` and other scripts' digits: settle on plain ASCII numbers.
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?" if kind is float else r"[+-]?\d+", text, re.ASCII):
+        raise wrong
+    number = kind(text)
+    if (
+        not math.isfinite(number)
+        or (bounds.get("minimum") is not None and number < bounds["minimum"])
+        or (bounds.get("above") is not None and number <= bounds["above"])
+        or (bounds.get("maximum") is not None and number > bounds["maximum"])
+    ):
+        raise wrong
+    return number
+
+
+def _expectation(kind: Any, bounds: typing.Mapping[str, Any]) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    text = {str: "text", Path: "a path", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    for key, words in (("minimum", "at least"), ("above", "above"), ("maximum", "at most")):
+        if bounds.get(key) is not None:
+            text += f" {words} {bounds[key]}"
+    return text

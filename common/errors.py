@@ -1,0 +1,87 @@
+"""Errors that reach the user as one line, and the exit status that goes with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something that the user can mend: bad input, a bad argument, a missing file.
+
+    ``str()`` of it is one line: where, what is wrong, what was expected, what to do.
+
+    Args:
+        problem: What is wrong, in a few words.
+        file: File in which it was found.
+        line: Line of a text file (from 1), where the record starts.
+        row: Row of a table without lines, as Parquet (from 1).
+        column: Column or key.
+        expected: What would have been right.
+        fix: What to do about it.
+    """
+
+    exit_status = 2
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        row: int | None = None,
+        column: str | None = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ):
+        super().__init__(problem)
+        self.problem, self.file, self.line, self.row = problem, file, line, row
+        self.column, self.expected, self.fix = column, expected, fix
+
+    def __str__(self) -> str:
+        where = [
+            str(self.file) if self.file is not None else "",
+            f"line {self.line}" if self.line is not None else "",
+            f"row {self.row}" if self.row is not None else "",
+            f"column {self.column!r}" if self.column is not None else "",
+        ]
+        place = ", ".join(part for part in where if part)
+        message = f"{place}: {self.problem}" if place else self.problem
+        if self.expected:
+            message += f"; expected {self.expected}"
+        if self.fix:
+            message += f". {self.fix[0].upper()}{self.fix[1:]}"
+        # A value from a file may hold newlines or terminal escapes; the message stays one plain line.
+        return "".join(c if c.isprintable() else " " for c in " ".join(message.split()))
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """``repr`` of a value from outside, cut to ``limit`` characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 130 (Ctrl-C).
+
+    Of several processes only the first prints: they read the same input and find the same fault.
+    """
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # `… | head` closed our standard output: not an error, and nothing more can be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    sys.exit(0)

@@ -1,0 +1,80 @@
+"""Writing that can be interrupted: a file or folder is complete, or it is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.errors import UserError
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Gives a path beside ``path`` to write a file to, and renames it to ``path`` when the block ends well.
+
+    Readers see the old file or the new one, whole. When the block fails, the old file is left as it was.
+
+    Raises:
+        UserError: The folder can't be written to.
+    """
+    path = Path(path)
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with _writable(path):
+            _sync(part)
+            # mkstemp's 0600 would keep colleagues on a shared disk from reading the file.
+            part.chmod(0o666 & ~_umask())
+            part.replace(path)
+            _sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_aside(path: Path) -> Iterator[Path]:
+    """The same for a folder that does not exist yet: filled beside ``path``, then renamed to it."""
+    path = Path(path)
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield part
+        with _writable(path):
+            for file in part.rglob("*"):
+                _sync(file)
+            part.chmod(0o777 & ~_umask())
+            part.rename(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"can't be written: {error.strerror}", file=path, fix="choose another output path") from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,66 @@
+"""The miniature's corpora on disk: built on first use in a moment, kept in the user's cache under their content's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import folder_written_aside
+
+SEED = 0
+MANIFEST = "manifest.json"
+
+
+def build() -> Path:
+    """Returns the folder that holds ``SBIC.v2/`` and ``snli_1.0/``, in the official file formats.
+
+    The folder's name is a hash of the generators, so a changed generator makes a new one. A folder whose files are not
+    what was written is built again. Several processes may ask at once: one builds, the others wait.
+
+    Raises:
+        UserError: The cache folder can't be written to.
+    """
+    from filelock import FileLock
+
+    from common.miniature import sbic, snli
+
+    sources = b"".join(Path(module.__file__).read_bytes() for module in (sbic, snli))
+    folder = cache_dir() / hashlib.sha256(sources + str(SEED).encode()).hexdigest()[:16]
+    if _is_whole(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                with folder_written_aside(folder) as part:
+                    for name, generator in (("SBIC.v2", sbic), ("snli_1.0", snli)):
+                        (part / name).mkdir()
+                        generator.write(part / name, SEED)
+                    (part / MANIFEST).write_text(json.dumps(_digests(part), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"can't be written: {error.strerror}", file=folder.parent, fix="set XDG_CACHE_HOME to a folder that can"
+        ) from error
+    return folder
+
+
+def cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/finetuning-miniature`` (``~/.cache/…`` by default)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-miniature"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == _digests(folder)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,101 @@
+"""Rebuilds the miniature's models: ``python -m common.miniature.pretrain --model llama`` (or ``roberta``).
+
+The weights are shipped because a build takes many minutes on two cores. Rebuild them when the text that they are
+pre-trained on changes; a test compares the fingerprints.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from common.arguments import option, parse
+from common.data_report import fingerprint
+from common.errors import run
+from common.files import folder_written_aside
+from common.stages import say
+
+if TYPE_CHECKING:
+    import torch
+
+SEED = 0
+MODELS = Path(__file__).parent / "models"
+FACTS_FILE = "pretraining.json"
+
+
+@dataclass
+class PretrainArguments:
+    """Pre-trains one of the miniature's models from nothing and replaces the shipped one."""
+
+    model: Literal["llama", "roberta"] = option(help="which model to build")
+    output_dir: Path = option(MODELS, "folder that holds tiny_llama and tiny_roberta")
+
+
+def fit(model: torch.nn.Module, batches: Iterator[dict], *, steps: int, learning_rate: float) -> dict[str, float]:
+    """AdamW with warm-up and linear decay. Returns steps, wall seconds and the mean loss of the last 100 steps."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 100, max(0.02, 1 - step / steps))
+    )
+    losses, start = [], time.monotonic()
+    model.train()
+    for step in range(1, steps + 1):
+        loss = model(**next(batches)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 100 == 0:
+            left = (time.monotonic() - start) / step * (steps - step)
+            say(f"step {step:,} of {steps:,}, loss {sum(losses[-100:]) / 100:.3f}, {left:.0f} s left")
+    return {"steps": steps, "seconds": round(time.monotonic() - start, 1), "loss": round(sum(losses[-100:]) / 100, 4)}
+
+
+def text_fingerprint(model: str) -> str:
+    """Fingerprint of the text that a model is pre-trained on, as its generator makes it today (a sample of it)."""
+    from common.miniature import snli, tiny_llama
+
+    return fingerprint(snli.discourse(SEED, 2000) if model == "roberta" else tiny_llama.documents(SEED, 2000))
+
+
+def main() -> None:
+    arguments = parse(
+        PretrainArguments,
+        prog="python -m common.miniature.pretrain",
+        examples="  python -m common.miniature.pretrain --model roberta",
+    )
+    import torch
+
+    from common import hardware
+    from common.miniature import tiny_llama, tiny_roberta
+
+    torch.manual_seed(SEED)
+    builder = tiny_llama if arguments.model == "llama" else tiny_roberta
+    model, tokenizer, facts = builder.pretrain(SEED)
+    target = arguments.output_dir / f"tiny_{arguments.model}"
+    with folder_written_aside(target.with_name(target.name + ".new")) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        facts |= {
+            "text_fingerprint": text_fingerprint(arguments.model),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "cpu": str(hardware.describe()["cpu"]),
+            "threads": torch.get_num_threads(),
+        }
+        (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    target.with_name(target.name + ".new").rename(target)
+    say(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    run(main)

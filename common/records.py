@@ -1,0 +1,157 @@
+"""Run records: one JSON file that says what was measured, on what, and how to measure it again.
+
+Cards, README tables, pictures and the report are rendered from these files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import re
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import hardware
+from common.errors import UserError
+from common.files import written_aside
+
+SCHEMA = 1
+PACKAGES = (
+    ["torch", "transformers", "peft", "trl", "accelerate", "datasets", "huggingface_hub", "bitsandbytes", "scikit-learn", "numpy", "tokenizers"]
+)
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class RunRecord:
+    """One run.
+
+    Attributes:
+        title: What ran, as it heads a table row ("LoRA").
+        task: What was asked, as it heads a table ("SNLI: entailment, neutral or contradiction").
+        metrics: Metric → ``{"value", "n", "ci95"}``, as :func:`common.metrics.evaluate` gives them.
+        data: ``{"name", "split", "fingerprint", "reports"}`` of the data that the metrics are of.
+        seed: Seed of the run; None where nothing is random.
+        policy: Choices that change the labels or the scores (thresholds, averaging, de-duplication).
+        confusion: Counts, rows = labels, in the order of ``labels``.
+        labels: Names of the classes.
+        parameters: ``{"trainable", "total"}``, 4-bit numbers counted unpacked; empty for controls.
+        settings: The run's arguments.
+        seconds: Wall time of the run.
+        peak_memory_bytes: As :func:`peak_memory` gives it.
+        miniature: Whether the data is the embedded miniature, whose numbers say nothing about real data.
+        command: The command that makes this record again.
+    """
+
+    title: str
+    task: str
+    metrics: dict[str, dict[str, Any]]
+    data: dict[str, Any]
+    seed: int | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+    parameters: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    peak_memory_bytes: dict[str, int] = field(default_factory=dict)
+    miniature: bool = False
+    command: str = ""
+    commit: str = field(default_factory=lambda: git_commit())
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    hardware: dict[str, Any] = field(default_factory=lambda: hardware.describe())
+    schema: int = SCHEMA
+
+    def write(self, path: Path) -> None:
+        """Writes the record, whole or not at all.
+
+        Raises:
+            ValueError: A number is NaN or infinite, or a metric lacks its n or interval.
+            UserError: The file can't be written.
+        """
+        for name, metric in self.metrics.items():
+            low, high = metric["ci95"]
+            if not (metric["n"] >= 0 and all(map(math.isfinite, (metric["value"], low, high)))):
+                raise ValueError(f"metric {name} is not a number: {metric}")
+        with written_aside(path) as part:
+            text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False, default=str)
+            # A matrix row or an interval reads best on one line.
+            text = re.sub(
+                r"\[[^][{}\"]*\]", lambda m: " ".join(m[0].split()).replace("[ ", "[").replace(" ]", "]"), text
+            )
+            part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> RunRecord:
+    """Reads a record.
+
+    Raises:
+        UserError: The file is not a record of this schema.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["schema"] != SCHEMA:
+            raise UserError(
+                f"a record of schema {values['schema']}", file=path, expected=f"schema {SCHEMA}", fix="run it again"
+            )
+        return RunRecord(**values)
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", file=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"not a run record: {error}", file=path, expected="a JSON file made by this project") from None
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """Trainable and total parameters of a torch model; a packed 4-bit tensor counts the weights that it stands for."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        count = math.prod(state.shape) if state is not None else parameter.numel()
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return {"trainable": trainable, "total": total}
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak memory of this process so far, in bytes: ``host`` (resident) and, with a GPU, ``device`` (allocated)."""
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
+    if hardware.device_type() == "cuda":
+        import torch
+
+        peak["device"] = sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
+    return peak
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed core packages."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str:
+    """The commit that runs, with ``+changes`` where the code differs from it; ``unknown`` outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != _ROOT:
+            return "unknown"  # installed inside somebody else's repository
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

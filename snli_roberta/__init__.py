@@ -1,0 +1,1 @@
+"""RoBERTa on SNLI: full fine-tuning against LoRA."""

@@ -1,0 +1,116 @@
+"""SNLI 1.0: premise/hypothesis pairs from the official JSONL files or from the Hub's ``stanfordnlp/snli``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.data_report import DataReport, fingerprint
+from common.errors import shown
+from common.tables import Row, read_hub_rows, read_rows
+
+LABELS = ("entailment", "neutral", "contradiction")
+NO_GOLD = "-"
+SplitName = Literal["train", "dev", "test"]
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One item. ``label`` indexes :data:`LABELS`; ``annotator_labels`` are names, empty where the source has none."""
+
+    premise: str
+    hypothesis: str
+    label: int
+    annotator_labels: tuple[str, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled pairs of a split, and what was dropped on the way."""
+
+    name: str
+    pairs: list[Pair]
+    report: DataReport
+
+    @property
+    def labels(self) -> list[int]:
+        return [pair.label for pair in self.pairs]
+
+    def fingerprint(self) -> str:
+        return fingerprint([pair.premise, pair.hypothesis, pair.label] for pair in self.pairs)
+
+
+def load_split(
+    split: SplitName, *, data_dir: Path | None = None, dataset_name: str | None = None, revision: str | None = None
+) -> Split:
+    """Loads one split from a folder of official files (``snli_1.0_dev.jsonl``) or, without ``data_dir``, from the Hub.
+
+    Pairs without a gold label (``-`` in the files, −1 on the Hub: no three annotators agreed) and pairs with an empty
+    sentence are dropped and counted.
+
+    Raises:
+        UserError: A file, column or value that is not SNLI's, with its line.
+    """
+    report = DataReport(f"SNLI {split}")
+    if data_dir is not None:
+        columns = ("gold_label", "sentence1", "sentence2")
+        pairs = _from_official(read_rows(Path(data_dir) / f"snli_1.0_{split}.jsonl", columns), report)
+    else:
+        columns = ("label", "premise", "hypothesis")
+        name = dataset_name or "stanfordnlp/snli"
+        pairs = _from_hub(read_hub_rows(name, HUB_SPLITS[split], columns, revision=revision), report)
+    for label, name in enumerate(LABELS):
+        report.notes[name] = sum(pair.label == label for pair in pairs)
+    return Split(split, pairs, report)
+
+
+def _from_official(rows: Iterable[Row], report: DataReport) -> list[Pair]:
+    pairs = []
+    for row in rows:
+        gold, annotators = row.values["gold_label"], row.values.get("annotator_labels") or []
+        if gold not in (*LABELS, NO_GOLD):
+            raise row.error(f"{shown(gold)} is no label", "gold_label", expected=f"{', '.join(LABELS)} or {NO_GOLD}")
+        if not isinstance(annotators, list) or not all(label in (*LABELS, "") for label in annotators):
+            raise row.error(
+                f"{shown(annotators)} are no labels", "annotator_labels", expected=f"a list of {', '.join(LABELS)}"
+            )
+        _keep(
+            row, report, pairs, row.values["sentence1"], row.values["sentence2"], None if gold == NO_GOLD else LABELS.index(gold),
+            ("sentence1", "sentence2"), tuple(label for label in annotators if label), str(row.values.get("pairID") or ""),
+        )  # fmt: skip
+    return pairs
+
+
+def _from_hub(rows: Iterable[Row], report: DataReport) -> list[Pair]:
+    pairs = []
+    for row in rows:
+        label = row.values["label"]
+        if label not in (-1, 0, 1, 2) or isinstance(label, bool):
+            raise row.error(f"{shown(label)} is no label", "label", expected="0, 1, 2, or -1 for none")
+        _keep(
+            row, report, pairs, row.values["premise"], row.values["hypothesis"], None if label == -1 else label,
+            ("premise", "hypothesis"),
+        )  # fmt: skip
+    return pairs
+
+
+def _keep(
+    row: Row, report: DataReport, pairs: list[Pair], premise: object, hypothesis: object, label: int | None,
+    columns: tuple[str, str], annotators: tuple[str, ...] = (), id: str = "",
+) -> None:  # fmt: skip
+    """Checks a row's sentences, then appends its pair or counts why not."""
+    for column, sentence in zip(columns, (premise, hypothesis), strict=True):
+        if not isinstance(sentence, str):
+            raise row.error(f"{shown(sentence)} is no sentence", column, expected="text")
+    report.read += 1
+    if label is None:
+        report.drop(row, "no gold label")
+    elif not premise.strip() or not hypothesis.strip():
+        report.drop(row, "empty sentence")
+    else:
+        report.kept += 1
+        pairs.append(Pair(premise.strip(), hypothesis.strip(), label, annotators, id))
