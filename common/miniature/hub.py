@@ -379,7 +379,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Answer(404, "Entry not found", "EntryNotFound", {"X-Repo-Commit": sha})
         if blob.lfs:
             linked = {"X-Linked-Size": str(len(blob.data)), "X-Linked-ETag": f'"{blob.sha256}"'}
-            target = f"{self.hub.url}/_lfs/{blob.sha256}"
+            # Another host name, as the real Hub's: the client reads the metadata off the redirect and does not follow it.
+            target = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/_lfs/{blob.sha256}"
             return self.send(302, b"", {"X-Repo-Commit": sha, "Location": target, **linked})
         self.send_range(blob.data, {"X-Repo-Commit": sha, "ETag": f'"{blob.oid}"'})
 

@@ -1,0 +1,63 @@
+# Two commands to start with: make demo, make test. `make help` lists all.
+# Variables:
+#   PYTHON=/path/to/python3.12   another interpreter for .venv (3.11 or newer)
+#   PACKAGE_INDEX=URL            a further package index, as PyTorch's index of CPU-only wheels: without it a machine
+#                                without a GPU may download several GB of CUDA libraries
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)) python3)
+PACKAGE_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(PACKAGE_INDEX),--extra-index-url $(PACKAGE_INDEX))
+DEMO := output/demo
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow quality format clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.main ## run both projects on the miniature: tables, and an HTML report
+	@$(BIN)/python -m common.miniature
+	@$(BIN)/python -m snli_roberta.controls --output_dir $(DEMO)/records
+	@$(BIN)/python -m sbic_llama.controls --output_dir $(DEMO)/records
+	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
+
+test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
+	@$(BIN)/python -m pytest -m slow
+
+quality: $(VENV)/.dev ## check format and lint
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+format: $(VENV)/.dev ## format the code and mend what lint can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean: ## remove .venv and output
+	rm -rf $(VENV) output
+
+# The stamps are written last, so an interrupted install is taken up again.
+$(VENV)/.main: requirements.txt pyproject.toml | $(VENV)/.python
+	@echo "installing the packages of requirements.txt into $(VENV) (once) …"
+	@$(PIP) -r requirements.txt && $(PIP) --no-deps -e . || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.main
+	@$(PIP) -r requirements-dev.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+	@touch $@
+
+$(VENV)/.python:
+	@command -v git >/dev/null || $(call stop,git is missing: install it with the system's package manager)
+	@command -v "$(PYTHON)" >/dev/null || $(call stop,Python is missing: install Python 3.11 or newer$(comma) or name one: make PYTHON=/path/to/python)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || $(call stop,"$(PYTHON)" is too old: install Python 3.11 or newer$(comma) or name one: make PYTHON=/path/to/python)
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || $(call stop,Python\'s venv is missing: install it (Debian and Ubuntu: apt install python3-venv))
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+comma := ,
+stop = { echo $(call quoted,error: $(1)) >&2; exit 2; }
+quoted = "$(subst ",,$(subst \',',$(1)))"

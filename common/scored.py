@@ -1,0 +1,90 @@
+"""From predictions to a run record: the one place where a scored set of items becomes numbers."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.data_report import DataReport
+from common.metrics import confusion_matrix, evaluate
+from common.records import RunRecord
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """The items that several models or controls are scored on, and what is said of them wherever their numbers appear.
+
+    Attributes:
+        task: Heading of their table.
+        question: What is asked of an item, in words.
+        limits: What numbers on these items do not show.
+        data: Name of the corpus.
+        split: Name of the split.
+        names: The classes' names.
+        labels: One class index an item.
+        fingerprint: Fingerprint of the items with their labels.
+        class_counts: Sample → class → count, for the picture of the classes.
+        reports: Data reports of what was loaded.
+        policy: Choices that made the labels.
+        miniature: Whether this is the embedded miniature.
+    """
+
+    task: str
+    question: str
+    limits: str
+    data: str
+    split: str
+    names: tuple[str, ...]
+    labels: Sequence[int]
+    fingerprint: str
+    class_counts: dict[str, dict[str, int]]
+    reports: Sequence[DataReport]
+    policy: dict[str, Any]
+    miniature: bool
+
+    def record(self, title: str, predictions: Sequence[int], *, module: str, seed: int = 0, **facts: Any) -> RunRecord:
+        """The record of one model's predictions (class indices, in the items' order).
+
+        Args:
+            title: What predicted, as it heads a table row.
+            predictions: One class index an item.
+            module: The module that runs, for the command that makes the record again.
+            seed: Seed of the run and of the bootstrap.
+            facts: Further fields of :class:`RunRecord`.
+        """
+        return RunRecord(
+            title=title,
+            task=self.task,
+            metrics=evaluate(self.labels, predictions, self.names, seed=seed),
+            labels=list(self.names),
+            confusion=confusion_matrix(self.labels, predictions, len(self.names)).tolist(),
+            data={
+                "name": self.data,
+                "split": self.split,
+                "fingerprint": self.fingerprint,
+                "question": self.question,
+                "limits": self.limits,
+                "class_counts": self.class_counts,
+                "reports": [report.as_dict() for report in self.reports],
+            },
+            policy=self.policy,
+            seed=seed,
+            miniature=self.miniature,
+            command=command_line(module),
+            **facts,
+        )
+
+
+def class_counts(labels: Sequence[int], names: Sequence[str]) -> dict[str, int]:
+    """Class → number of items."""
+    return {name: sum(label == index for label in labels) for index, name in enumerate(names)}
+
+
+def command_line(module: str) -> str:
+    """This process's command, to be shown: absolute paths are cut to their last part, so nobody's folders are published."""
+    arguments = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", module, *arguments])
