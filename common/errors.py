@@ -56,7 +56,7 @@ class UserError(Exception):
         if self.fix:
             message += f". {self.fix[0].upper()}{self.fix[1:]}"
         # A value from a file may hold newlines or terminal escapes; the message stays one plain line.
-        return "".join(c if c.isprintable() else " " for c in " ".join(message.split()))
+        return " ".join("".join(c if c.isprintable() else " " for c in message).split())
 
 
 def shown(value: object, limit: int = 60) -> str:

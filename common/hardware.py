@@ -24,7 +24,7 @@ class Choice:
 def device_type() -> Literal["cuda", "mps", "cpu"]:
     import torch
 
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+    if _cpu_asked_for():
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
@@ -83,6 +83,10 @@ def cpu_threads() -> int:
     return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
+def _cpu_asked_for() -> bool:
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+
+
 @dataclass(frozen=True)
 class Processes:
     """How many processes train together, and by which means."""
@@ -102,7 +106,7 @@ def check_processes() -> Processes:
     """
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=_cpu_asked_for())
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         raise UserError(

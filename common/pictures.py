@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -47,11 +48,15 @@ def confusion_heatmap(record: RunRecord) -> str:
     size = len(record.labels)
     with _figure(width=2.6 + 0.9 * size, height=1.2 + 0.55 * size) as (figure, axes):
         shares = [[count / max(1, sum(row)) for count in row] for row in record.confusion]
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        # Vector cells; imshow would put a bitmap into the page.
+        axes.pcolormesh(range(size), range(size), shares, cmap="Blues", vmin=0, vmax=1, shading="nearest")
+        axes.invert_yaxis()
         for i, row in enumerate(record.confusion):
             for j, count in enumerate(row):
                 # On the cell's own shade, not on the page's background.
-                axes.text(j, i, f"{count:,}", ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black")
+                axes.text(
+                    j, i, f"{count:,}", ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black"
+                )
         axes.set_xticks(range(size), record.labels)
         axes.set_yticks(range(size), record.labels)
         axes.set_xlabel("prediction")
@@ -64,7 +69,7 @@ def confusion_heatmap(record: RunRecord) -> str:
 def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
     """Class shares of several samples side by side: sample → class → count."""
     classes = list(next(iter(splits.values())))
-    with _figure(height=0.9 + 0.32 * len(classes) * len(splits)) as (figure, axes):
+    with _figure(height=1.2 + 0.32 * len(classes) * len(splits)) as (figure, axes):
         width = 0.8 / len(splits)
         for number, (name, counts) in enumerate(splits.items()):
             total = sum(counts.values())
@@ -78,8 +83,10 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of items")
-        axes.legend(frameon=False, loc="lower right")
-        alt = "; ".join(f"{name}: " + ", ".join(f"{c} {n:,}" for c, n in counts.items()) for name, counts in splits.items())
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        alt = "; ".join(
+            f"{name}: " + ", ".join(f"{c} {n:,}" for c, n in counts.items()) for name, counts in splits.items()
+        )
         return _svg(figure, f"Class shares. {alt}")
 
 
@@ -111,15 +118,8 @@ def _svg(figure: Figure, description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     # One page holds several pictures: without a prefix their ids would collide.
-    prefix = f"p{abs(hash_text(text)):x}-"
+    prefix = f"p{zlib.crc32((text + description).encode()):x}-"
     text = re.sub(r'(id="|url\(#|xlink:href="#)', lambda match: match[0] + prefix, text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     label = html.escape(description, quote=True)
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
-
-
-def hash_text(text: str) -> int:
-    """A short number that depends on the text alone (Python's own ``hash`` differs between runs)."""
-    import zlib
-
-    return zlib.crc32(text.encode())

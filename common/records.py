@@ -22,9 +22,19 @@ from common.errors import UserError
 from common.files import written_aside
 
 SCHEMA = 1
-PACKAGES = (
-    ["torch", "transformers", "peft", "trl", "accelerate", "datasets", "huggingface_hub", "bitsandbytes", "scikit-learn", "numpy", "tokenizers"]
-)
+PACKAGES = [
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "datasets",
+    "huggingface_hub",
+    "bitsandbytes",
+    "scikit-learn",
+    "numpy",
+    "tokenizers",
+]
 _ROOT = Path(__file__).parents[1]
 
 

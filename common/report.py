@@ -100,7 +100,10 @@ def table_lines(records: Sequence[RunRecord]) -> list[str]:
     note = " (miniature)" if first.miniature else ""
     width = max(len(record.title) for record in records)
     head = "  ".join(f"{metric.replace('_', ' '):>23}" for metric in HEADLINE_METRICS)
-    lines = [f"{first.task}{note}: {first.data['split']}, n = {first.metrics['accuracy']['n']:,}", f"{'':{width}}  {head}"]
+    lines = [
+        f"{first.task}{note}: {first.data['split']}, n = {first.metrics['accuracy']['n']:,}",
+        f"{'':{width}}  {head}",
+    ]
     for record in records:
         cells = []
         for metric in HEADLINE_METRICS:

@@ -21,8 +21,8 @@ from sbic_llama.features import CLASSIFICATION, Feature
 
 MODULE = "sbic_llama.controls"
 LIMITS = (
-    "Whether the annotators were right, how the model treats posts of other places, times and dialects, or that it may act on "
-    "people unseen: labels are the opinions of a few crowd workers."
+    "Whether the annotators were right (a label is the opinion of a few crowd workers), how a model treats posts of other "
+    "places, times and dialects, or that anybody may be judged by it unseen."
 )
 
 

@@ -89,7 +89,10 @@ def main() -> None:
             views(train, "hypothesis"), train.labels, views(test, "hypothesis"), seed=arguments.seed
         ),
         "TF-IDF, both sentences": lambda: controls.tfidf(
-            views(train, "premise", "hypothesis"), train.labels, views(test, "premise", "hypothesis"), seed=arguments.seed
+            views(train, "premise", "hypothesis"),
+            train.labels,
+            views(test, "premise", "hypothesis"),
+            seed=arguments.seed,
         ),
     }
     records = []

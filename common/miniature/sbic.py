@@ -19,8 +19,39 @@ SPLIT_FILES = {"train": "trn", "dev": "dev", "test": "tst"}
 SPLIT_SIZES = {"train": 1500, "dev": 300, "test": 450}  # posts
 DUPLICATES = 6  # posts of dev and of test that stand in another split too
 
-ANNOTATION_COLUMNS = ["whoTarget", "intentYN", "sexYN", "sexReason", "offensiveYN", "annotatorGender", "annotatorMinority", "sexPhrase", "speakerMinorityYN", "WorkerId", "HITId", "annotatorPolitics", "annotatorRace", "annotatorAge", "post", "targetMinority", "targetCategory", "targetStereotype", "dataSource"]
-AGGREGATE_COLUMNS = ["post", "targetMinority", "targetCategory", "targetStereotype", "whoTarget", "intentYN", "sexYN", "offensiveYN", "dataSource", "hasBiasedImplication"]
+ANNOTATION_COLUMNS = [
+    "whoTarget",
+    "intentYN",
+    "sexYN",
+    "sexReason",
+    "offensiveYN",
+    "annotatorGender",
+    "annotatorMinority",
+    "sexPhrase",
+    "speakerMinorityYN",
+    "WorkerId",
+    "HITId",
+    "annotatorPolitics",
+    "annotatorRace",
+    "annotatorAge",
+    "post",
+    "targetMinority",
+    "targetCategory",
+    "targetStereotype",
+    "dataSource",
+]
+AGGREGATE_COLUMNS = [
+    "post",
+    "targetMinority",
+    "targetCategory",
+    "targetStereotype",
+    "whoTarget",
+    "intentYN",
+    "sexYN",
+    "offensiveYN",
+    "dataSource",
+    "hasBiasedImplication",
+]
 
 # Invented groups → the names that annotators write for them.
 GROUPS = {

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from common.arguments import option, parse
+from common.errors import UserError
+
+
+@dataclass
+class Arguments:
+    """Trains something."""
+
+    name: str = option(help="what to train")
+    learning_rate: float = option(1e-3, "peak rate", above=0, maximum=1)
+    epochs: int = option(3, "passes over the data", minimum=1)
+    precision: Literal["auto", "fp32"] = option("auto", "compute precision")
+    resume: bool = option(False, "continue the last run")
+    seeds: tuple[int, ...] = option((0,), "seeds")
+    data_dir: Path | None = option(None, "100 % local files")
+
+    def __post_init__(self) -> None:
+        if self.name == "bad":
+            raise UserError("no such thing", column="name")
+
+
+def recipe(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_command_line_overrides_recipe_overrides_default(tmp_path):
+    config = recipe(tmp_path, "name: a\nlearning_rate: 2e-4\nepochs: 5\nseeds: [1, 2]\nresume: true\n")
+    arguments = parse(Arguments, ["--config", config, "--epochs", "7"])
+    assert arguments == Arguments("a", 2e-4, 7, "auto", True, (1, 2), None)
+
+
+def test_yaml_scientific_notation_is_a_number(tmp_path):
+    # YAML 1.1 reads 1e-4 as text.
+    assert parse(Arguments, ["--config", recipe(tmp_path, "name: a\nlearning_rate: 1e-4\n")]).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(("words", "value"), [((), True), (("true",), True), (("false",), False)])
+def test_booleans(words, value):
+    assert parse(Arguments, ["--name", "a", "--resume", *words]).resume is value
+
+
+def test_several_values_and_paths():
+    arguments = parse(Arguments, ["--name", "a", "--seeds", "3", "4", "--data_dir", "x"])
+    assert (arguments.seeds, arguments.data_dir) == ((3, 4), Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nlearnin_rate: 1\n", "line 2: unknown key 'learnin_rate'. Did you mean 'learning_rate'?"),
+        ("name: a\nname: b\n", "line 2: key 'name' stands twice. Keep one of them"),
+        ("name: a\n\nepochs: 0\n", "line 3, column 'epochs': 0 does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: 2.5\n", "line 2, column 'epochs': 2.5 does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: true\n", "line 2, column 'epochs': True does not fit"),
+        ("name: a\nlearning_rate: .inf\n", "line 2, column 'learning_rate': inf does not fit"),
+        ("name: a\nprecision: no\n", "line 2, column 'precision': False does not fit; expected one of auto, fp32"),
+        ("name: a\nresume: 1\n", "line 2, column 'resume': 1 does not fit; expected true or false"),
+        ("name: [a]\n", "line 1, column 'name': ['a'] does not fit; expected text"),
+        ("name:\n", "line 1, column 'name': no value"),
+        ("name: a: b\n", "line 1: mapping values are not allowed here; expected YAML"),
+        ("- a\n", "not a recipe"),
+        ("name: bad\n", "line 1, column 'name': no such thing"),
+    ],
+)
+def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
+    with pytest.raises(UserError) as error:
+        parse(Arguments, ["--config", recipe(tmp_path, text)])
+    assert message in str(error.value)
+    assert "recipe.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--name", "a", "--epoch", "2"], "unknown argument --epoch. Did you mean 'epochs'?"),
+        (["--name", "a", "stray"], "unexpected argument 'stray'"),
+        ([], "--name is missing"),
+        (["--name", "a", "--epochs", "two"], "column '--epochs': 'two' does not fit"),
+        (["--name", "a", "--epochs"], "expected one argument"),
+        (["--name", "bad"], "column '--name': no such thing"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
+    ],
+)
+def test_bad_command_lines_are_refused(argv, message):
+    with pytest.raises(UserError) as error:
+        parse(Arguments, argv)
+    assert message in str(error.value)
+
+
+def test_help_shows_defaults_and_survives_percent_signs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Arguments, ["--help"], examples="  train --name a")
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "100 % local files" in shown
+    assert "(default: 0.001)" in shown
+    assert "train --name a" in shown
+
+
+@pytest.mark.parametrize(
+    "module", ["snli_roberta.controls", "sbic_llama.controls", "common.report", "common.miniature"]
+)
+def test_help_and_refusals_come_before_heavy_imports(module):
+    code = (
+        f"import sys, runpy; sys.argv = ['x', '--no_such']\n"
+        f"try: runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: status = stop.code\n"
+        "print(status, sorted({'torch', 'transformers', 'trl', 'datasets', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "2 []"
+    assert result.stderr == "error: unknown argument --no_such. See --help for the arguments\n"

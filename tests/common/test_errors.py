@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import UserError
+
+
+def test_an_error_is_one_line_with_place_expectation_and_remedy():
+    error = UserError("'x' does not fit", file="a.csv", line=3, column="label", expected="0 or 1", fix="mend the file")
+    assert str(error) == "a.csv, line 3, column 'label': 'x' does not fit; expected 0 or 1. Mend the file"
+
+
+def test_text_from_a_file_cannot_break_the_line_or_the_terminal():
+    assert str(UserError("bad\n\x1b[31mvalue\x00", file="a\tb.csv")) == "a b.csv: bad [31mvalue"
+
+
+def run(body: str, **environment: str) -> subprocess.CompletedProcess:
+    code = f"from common.errors import UserError, run\ndef main():\n    {body}\nrun(main)"
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("pass", 0, ""),
+        ("raise UserError('no such file', file='a.csv')", 2, "error: a.csv: no such file\n"),
+        ("raise KeyboardInterrupt", 128 + signal.SIGINT, "interrupted\n"),
+        ("raise BrokenPipeError", 128 + signal.SIGPIPE, ""),
+    ],
+)
+def test_exit_status_and_message(body, status, message):
+    result = run(body)
+    assert (result.returncode, result.stderr) == (status, message)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    result = run("raise RuntimeError('bug')")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_of_several_processes_one_prints():
+    result = run("raise UserError('no')", RANK="1")
+    assert (result.returncode, result.stderr) == (2, "")

@@ -1,0 +1,53 @@
+"""One Hub on the loopback for the whole run, up before any library reads the Hub's environment variables."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.miniature.hub import LocalHub
+
+assert not {"huggingface_hub", "transformers", "datasets"} & set(sys.modules), "imported before the test Hub was up"
+
+_HOME = tempfile.TemporaryDirectory(prefix="hub-home-")
+_HUB = LocalHub().__enter__()
+# Nothing of the developer's own set-up leaks in: no token, no cache, no offline mode, no launcher.
+for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_"))]:
+    del os.environ[_name]
+os.environ.update(_HUB.environment(_HOME.name), TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=f"{_HOME.name}/cache")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parents[1]
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    """The Hub, empty, without faults."""
+    _HUB.repositories.clear()
+    _HUB.lfs.clear()
+    _HUB.faults.clear()
+    _HUB.log.clear()
+    yield _HUB
+    _HUB.faults.clear()
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Path:
+    """The miniature's corpora."""
+    from common.miniature import corpora
+
+    return corpora.build()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real corpora beside the project; tests of them are skipped where they are absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("no real corpora beside the project")
+    return REAL_DATA

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import csv
+import html
+import json
+import os
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.miniature import corpora, sbic, snli
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with open(folder / "SBIC.v2" / name, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pairs(folder: Path, split: str) -> list[dict]:
+    return [json.loads(line) for line in (folder / "snli_1.0" / f"snli_1.0_{split}.jsonl").read_text().splitlines()]
+
+
+def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
+    made = []
+    for number, seed in enumerate((5, 5, 6)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        sbic.write(folder, seed)
+        snli.write(folder, seed)
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert len(made[0]) == 9
+    assert made[0] == made[1]
+    assert all(made[0][name] != made[2][name] for name in made[0])
+
+
+def test_the_corpus_does_not_depend_on_hash_randomisation():
+    code = "from common.miniature import sbic, snli; print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)))"
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(made) == 1
+
+
+def test_official_columns_and_keys(miniature, real_data):
+    for name in ("SBIC.v2.trn.csv", "SBIC.v2.agg.trn.csv"):
+        headers = []
+        for folder in (miniature, real_data):
+            with open(folder / "SBIC.v2" / name, encoding="utf-8", newline="") as file:
+                headers.append(next(csv.reader(file)))
+        assert headers[0] == headers[1]
+    ours = set(pairs(miniature, "dev")[0])
+    assert set(pairs(real_data, "dev")[0]) == {key for key in ours if not key.endswith("_parse")}
+
+
+def test_sbic_has_what_the_real_corpus_has(miniature):
+    train = rows(miniature, "SBIC.v2.trn.csv")
+    hits: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for row in train:
+        hits[row["HITId"]][row["WorkerId"]].add(row["offensiveYN"])
+    posts = {row["post"] for row in train}
+    assert Counter(len(workers) for workers in hits.values()).keys() == {2, 3, 4}
+    assert {row["offensiveYN"] for row in train} == {"0.0", "0.5", "1.0", ""}
+    assert all(len(levels) == 1 for workers in hits.values() for levels in workers.values()), (
+        "a worker contradicts itself"
+    )
+    differing = sum(len(set.union(*workers.values()) - {""}) > 1 for workers in hits.values())
+    assert 0.15 < differing / len(hits) < 0.5
+    assert len(train) > sum(len(workers) for workers in hits.values()), "no (HIT, worker) stands twice"
+    assert sum(html.unescape(post) != post for post in posts) / len(posts) > 0.05
+    assert sum("\n" in post for post in posts) / len(posts) > 0.05
+    assert any(post.startswith('"') for post in posts)
+
+
+def test_sbic_aggregates_are_the_official_ones_of_their_annotations(miniature):
+    for split in ("trn", "dev", "tst"):
+        expected = sbic.aggregate(rows(miniature, f"SBIC.v2.{split}.csv"))
+        found = rows(miniature, f"SBIC.v2.agg.{split}.csv")
+        assert [row.pop("") for row in found] == [str(n) for n in range(1, len(found) + 1)]
+        assert found == expected
+        assert {(row["hasBiasedImplication"], row["targetStereotype"] == "[]") for row in found} == {
+            ("1", True),
+            ("0", False),
+        }
+
+
+def test_the_aggregation_rule_is_the_official_one(real_data):
+    annotations = rows(real_data, "SBIC.v2.dev.csv")
+    official = {row["post"]: row for row in rows(real_data, "SBIC.v2.agg.dev.csv")}
+    for row in sbic.aggregate(annotations):
+        if row["post"] not in official:
+            continue  # one post of the annotations is in no aggregate file
+        expected = official[row["post"]]
+        for column in ("offensiveYN", "intentYN", "sexYN", "whoTarget"):
+            assert (row[column] == expected[column] == "") or float(row[column]) == pytest.approx(
+                float(expected[column])
+            )
+        for column in ("targetMinority", "targetStereotype", "targetCategory"):
+            assert json.loads(row[column]) == sorted(json.loads(expected[column]))
+        assert row["hasBiasedImplication"] == expected["hasBiasedImplication"]
+
+
+def test_sbic_splits_share_exactly_the_planted_duplicates(miniature):
+    texts = {
+        split: {sbic.normalised(row["post"]) for row in rows(miniature, f"SBIC.v2.{split}.csv")}
+        for split in ("trn", "dev", "tst")
+    }
+    assert len(texts["dev"] & texts["tst"]) == sbic.DUPLICATES
+    assert len(texts["trn"] & (texts["dev"] | texts["tst"])) == 2 * sbic.DUPLICATES
+
+
+def test_snli_has_what_the_real_corpus_has(miniature):
+    for split in ("dev", "test"):
+        for row in pairs(miniature, split):
+            votes = Counter(row["annotator_labels"])
+            assert votes.total() == 5
+            label, most = votes.most_common(1)[0]
+            assert row["gold_label"] == (label if most >= 3 else "-")
+        gold = Counter(row["gold_label"] for row in pairs(miniature, split))
+        assert 0.005 < gold["-"] / gold.total() < 0.05
+    train = Counter(row["gold_label"] for row in pairs(miniature, "train"))
+    assert train.keys() == set(snli.LABELS)
+    assert max(train.values()) < 1.1 * min(train.values())
+    unanimous = sum(len(set(row["annotator_labels"])) == 1 for row in pairs(miniature, "test"))
+    assert 0.4 < unanimous / snli.SPLIT_SIZES["test"] < 0.9
+
+
+def build(cache: Path) -> subprocess.Popen:
+    code = "from common.miniature import corpora; print(corpora.build())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "XDG_CACHE_HOME": str(cache)}, stdout=subprocess.PIPE
+    )
+
+
+def test_several_processes_may_ask_at_once(tmp_path):
+    processes = [build(tmp_path) for _ in range(4)]
+    folders = {process.communicate(timeout=120)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 4
+    assert len(folders) == 1
+    (folder,) = (Path(os.fsdecode(name.strip())) for name in folders)
+    assert corpora._is_whole(folder)
+    assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_a_damaged_corpus_is_built_again_and_a_whole_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = corpora.build()
+    file = folder / "snli_1.0" / "snli_1.0_dev.jsonl"
+    whole, time = file.read_bytes(), file.stat().st_mtime_ns
+    assert corpora.build() == folder
+    assert file.stat().st_mtime_ns == time
+    file.write_bytes(whole[:-10])
+    corpora.build()
+    assert file.read_bytes() == whole
+
+
+def test_an_unwritable_cache_is_the_users_error(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="Set XDG_CACHE_HOME to a folder that can"):
+        corpora.build()
