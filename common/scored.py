@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from common.data_report import DataReport
 from common.metrics import confusion_matrix, evaluate
 from common.records import RunRecord
+from common.stages import stage
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,18 @@ class ScoredSet:
             command=command_line(module),
             **facts,
         )
+
+    def measure(
+        self, title: str, predict: Callable[[], Sequence[int]], *, module: str, seed: int, path: Path
+    ) -> RunRecord:
+        """Runs ``predict``, times it, and writes the record to ``path``."""
+        with stage(title):
+            start = time.monotonic()
+            predictions = predict()
+            seconds = time.monotonic() - start
+        record = self.record(title, predictions, module=module, seed=seed, seconds=seconds)
+        record.write(path)
+        return record
 
 
 def class_counts(labels: Sequence[int], names: Sequence[str]) -> dict[str, int]:

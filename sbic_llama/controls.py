@@ -5,7 +5,6 @@ Controls, for each classification feature: the majority label, and TF-IDF with l
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from common import controls
 from common.arguments import option, parse
 from common.data_report import fingerprint
 from common.errors import run
+from common.records import RunRecord
 from common.report import table_lines
 from common.scored import ScoredSet, class_counts
 from common.stages import say, stage
@@ -76,6 +76,21 @@ def test_set(feature: Feature, splits: dict[SplitName, Split], arguments: Contro
     )
 
 
+def score_controls(feature: Feature, splits: dict[SplitName, Split], arguments: ControlsArguments) -> list[RunRecord]:
+    """Scores a feature's controls on the test split and writes their records."""
+    scored = test_set(feature, splits, arguments)
+    (train_texts, train_labels), (texts, _) = labelled(splits["train"], feature), labelled(splits["test"], feature)
+    predictors = {
+        "majority label": lambda: controls.majority(train_labels, len(texts)),
+        "TF-IDF": lambda: controls.tfidf(train_texts, train_labels, texts, seed=arguments.seed),
+    }
+    records = []
+    for number, (title, predict) in enumerate(predictors.items(), 1):
+        path = arguments.output_dir / f"sbic-{feature.name}-{number}-control.json"
+        records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
+    return records
+
+
 def main() -> None:
     arguments = parse(
         ControlsArguments,
@@ -98,23 +113,7 @@ def main() -> None:
     for split in splits.values():
         print("\n".join(split.report.lines()))
     for feature in CLASSIFICATION:
-        scored = test_set(feature, splits, arguments)
-        (train_texts, train_labels), (texts, _) = labelled(splits["train"], feature), labelled(splits["test"], feature)
-        runs = {
-            "majority label": lambda labels=train_labels, n=len(texts): controls.majority(labels, n),
-            "TF-IDF": lambda train=train_texts, labels=train_labels, test=texts: controls.tfidf(
-                train, labels, test, seed=arguments.seed
-            ),
-        }
-        records = []
-        for number, (title, predict) in enumerate(runs.items(), 1):
-            with stage(f"{feature.name}: {title}"):
-                start = time.monotonic()
-                predictions = predict()
-                seconds = time.monotonic() - start
-            records.append(scored.record(title, predictions, module=MODULE, seed=arguments.seed, seconds=seconds))
-            records[-1].write(arguments.output_dir / f"sbic-{feature.name}-{number}-control.json")
-        print("\n".join(table_lines(records)))
+        print("\n".join(table_lines(score_controls(feature, splits, arguments))))
     say(f"records: {arguments.output_dir}")
 
 

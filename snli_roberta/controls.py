@@ -5,7 +5,6 @@ Controls: the majority label, TF-IDF of the hypothesis alone (what the wording g
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from common.stages import say, stage
 from snli_roberta.corpus import LABELS, Split, load_split
 
 MODULE = "snli_roberta.controls"
+BOTH = ("premise", "hypothesis")
 TASK = "SNLI: does the premise entail the hypothesis?"
 QUESTION = "Given a premise, is a hypothesis entailed, contradicted, or neither (neutral)?"
 LIMITS = (
@@ -56,6 +56,11 @@ def test_set(train: Split, test: Split, *, data: str, miniature: bool) -> Scored
     )
 
 
+def views(split: Split, *columns: str) -> list[tuple[str, ...]]:
+    """Each pair's texts in ``columns``, for a control."""
+    return [tuple(getattr(pair, column) for column in columns) for pair in split.pairs]
+
+
 def main() -> None:
     arguments = parse(
         ControlsArguments,
@@ -80,29 +85,18 @@ def main() -> None:
     train, test = splits["train"], splits["test"]
     scored = test_set(train, test, data="the SNLI miniature" if miniature else "SNLI 1.0", miniature=miniature)
 
-    def views(split: Split, *columns: str) -> list[tuple[str, ...]]:
-        return [tuple(getattr(pair, column) for column in columns) for pair in split.pairs]
-
-    runs = {
+    hypotheses, pairs = ([views(split, *columns) for split in (train, test)] for columns in (("hypothesis",), BOTH))
+    predictors = {
         "majority label": lambda: controls.majority(train.labels, len(test.pairs)),
         "TF-IDF, hypothesis only": lambda: controls.tfidf(
-            views(train, "hypothesis"), train.labels, views(test, "hypothesis"), seed=arguments.seed
+            hypotheses[0], train.labels, hypotheses[1], seed=arguments.seed
         ),
-        "TF-IDF, both sentences": lambda: controls.tfidf(
-            views(train, "premise", "hypothesis"),
-            train.labels,
-            views(test, "premise", "hypothesis"),
-            seed=arguments.seed,
-        ),
+        "TF-IDF, both sentences": lambda: controls.tfidf(pairs[0], train.labels, pairs[1], seed=arguments.seed),
     }
     records = []
-    for number, (title, predict) in enumerate(runs.items(), 1):
-        with stage(title):
-            start = time.monotonic()
-            predictions = predict()
-            seconds = time.monotonic() - start
-        records.append(scored.record(title, predictions, module=MODULE, seed=arguments.seed, seconds=seconds))
-        records[-1].write(arguments.output_dir / f"snli-{number}-control.json")
+    for number, (title, predict) in enumerate(predictors.items(), 1):
+        path = arguments.output_dir / f"snli-{number}-control.json"
+        records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
     print("\n".join(table_lines(records)))
     say(f"records: {arguments.output_dir}")
 

@@ -10,6 +10,7 @@ or set that environment before the first import.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
@@ -201,10 +202,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(fault.delay)
                 if fault.apply:
                     self.silent = True
-                    try:
+                    with contextlib.suppress(Answer):  # should the work itself fail, that answer is lost too
                         self._route(url.path)
-                    except Answer:
-                        pass  # the work failed by itself; its answer is lost all the same
                     self.silent = False
                 if fault.drop:
                     self.close_connection = True

@@ -15,7 +15,7 @@ from common.files import folder_written_aside, written_aside
 def test_the_old_file_stays_when_writing_fails(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_aside(path) as part:
+    with pytest.raises(RuntimeError), written_aside(path) as part:  # noqa: PT012
         part.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -36,7 +36,7 @@ def test_the_new_file_replaces_the_old_and_others_can_read_it(tmp_path):
 
 def test_a_folder_is_whole_or_absent(tmp_path):
     path = tmp_path / "folder"
-    with pytest.raises(RuntimeError), folder_written_aside(path) as part:
+    with pytest.raises(RuntimeError), folder_written_aside(path) as part:  # noqa: PT012
         (part / "a").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
