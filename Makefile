@@ -21,7 +21,10 @@ help: ## list the commands
 
 demo: $(VENV)/.main ## run both projects on the miniature: tables, and an HTML report
 	@$(BIN)/python -m common.miniature
-	@$(BIN)/python -m snli_roberta.controls --output_dir $(DEMO)/records
+	@rm -rf $(DEMO)
+	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
+	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora
+	@$(BIN)/python -m snli_roberta.compare --full $(DEMO)/snli_full --lora $(DEMO)/snli_lora --output_dir $(DEMO)/records
 	@$(BIN)/python -m sbic_llama.controls --output_dir $(DEMO)/records
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 

@@ -32,11 +32,14 @@ def option(
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
+    positional: bool = False,
 ) -> Any:
-    """A dataclass field with its help text and the bounds of a number. Without a default it must be given."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "minimum": minimum, "above": above, "maximum": maximum}
-    )
+    """A dataclass field with its help text and the bounds of a number. Without a default it must be given.
+
+    A ``positional`` field (a tuple) takes the words of the command line that belong to no ``--key``.
+    """
+    metadata = {"help": help, "minimum": minimum, "above": above, "maximum": maximum, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse(
@@ -101,6 +104,9 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
             extra |= {"nargs": "?", "const": True}
         elif typing.get_origin(inner) is tuple:
             extra["nargs"] = "+"
+        if field.metadata.get("positional"):
+            parser.add_argument(name, nargs="*", metavar=name.upper(), help=field.metadata["help"].replace("%", "%%"))
+            continue
         default = "" if field.default in (REQUIRED, None) else f" (default: {field.default})"
         parser.add_argument(f"--{name}", help=(field.metadata.get("help", "") + default).replace("%", "%%"), **extra)
     parser.parse_args = lambda argv: _known_only(parser, list(fields), argv)  # type: ignore[method-assign]

@@ -55,6 +55,7 @@ class RunRecord:
         settings: The run's arguments.
         seconds: Wall time of the run.
         peak_memory_bytes: As :func:`peak_memory` gives it.
+        storage_bytes: What one task costs to store (a whole model, or an adapter); None for controls.
         miniature: Whether the data is the embedded miniature, whose numbers say nothing about real data.
         command: The command that makes this record again.
     """
@@ -71,6 +72,7 @@ class RunRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
+    storage_bytes: int | None = None
     miniature: bool = False
     command: str = ""
     commit: str = field(default_factory=lambda: git_commit())

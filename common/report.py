@@ -12,7 +12,18 @@ from common.files import written_aside
 from common.records import RunRecord, read_record
 from common.stages import say
 
-HEADLINE_METRICS = ("balanced_accuracy", "accuracy", "f1/macro", "f1/weighted")
+# Recall weighted by support equals accuracy and macro recall equals balanced accuracy; both stand in published tables.
+SCORES = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision/weighted",
+    "recall/weighted",
+    "f1/weighted",
+    "precision/macro",
+    "recall/macro",
+    "f1/macro",
+)
+BEST_BY = "balanced_accuracy"
 
 
 @dataclass
@@ -51,6 +62,14 @@ def render(records: Sequence[RunRecord], title: str) -> str:
     )
 
 
+def write_report(records: Sequence[RunRecord], path: Path, title: str) -> None:
+    """Renders the page, writes it to ``path`` and says where it is."""
+    page = render(records, title)
+    with written_aside(path) as part:
+        part.write_text(page, encoding="utf-8")
+    say(f"report: {path}")
+
+
 def by_task(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Records grouped by task in order of first appearance.
 
@@ -74,20 +93,20 @@ def _task(records: list[RunRecord]) -> dict[str, object]:
     from common import pictures
 
     first = records[0]
-    best = max(records, key=lambda record: record.metrics[HEADLINE_METRICS[0]]["value"])
+    best = max(records, key=lambda record: record.metrics[BEST_BY]["value"])
     return {
         "name": first.task,
         "question": first.data["question"],
         "limits": first.data["limits"],
         "data": first.data,
         "n": first.metrics["accuracy"]["n"],
-        "metrics": HEADLINE_METRICS,
+        "scores": SCORES,
+        "heading": heading,
         "records": records,
         "policy": first.policy,
-        "parameters": any(record.parameters for record in records),
-        "seconds": any(record.seconds is not None for record in records),
+        "costs": [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None],
         "best": best,
-        "bars": pictures.metric_bars(records, HEADLINE_METRICS[0]),
+        "bars": pictures.metric_bars(records, BEST_BY),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
         "commands": list(dict.fromkeys(record.command for record in records)),
@@ -95,22 +114,49 @@ def _task(records: list[RunRecord]) -> dict[str, object]:
 
 
 def table_lines(records: Sequence[RunRecord]) -> list[str]:
-    """The records of one task as an aligned text table for a terminal."""
+    """The records of one task as aligned text tables for a terminal: scores, then costs where something was trained."""
     first = records[0]
     note = " (miniature)" if first.miniature else ""
     width = max(len(record.title) for record in records)
-    head = "  ".join(f"{metric.replace('_', ' '):>23}" for metric in HEADLINE_METRICS)
+    accuracy = "accuracy"
+    others = [metric for metric in SCORES if metric != accuracy]
     lines = [
-        f"{first.task}{note}: {first.data['split']}, n = {first.metrics['accuracy']['n']:,}",
-        f"{'':{width}}  {head}",
+        f"{first.task}{note}: {first.data['split']}, n = {first.metrics[accuracy]['n']:,}; accuracy with its 95 % interval",
+        f"{'':{width}}  {accuracy:>20}" + "".join(f"  {heading(metric):>12}" for metric in others),
     ]
     for record in records:
-        cells = []
-        for metric in HEADLINE_METRICS:
-            low, high = record.metrics[metric]["ci95"]
-            cells.append(f"{record.metrics[metric]['value']:>7.3f} [{low:.3f}, {high:.3f}]")
-        lines.append(f"{record.title:{width}}  " + "  ".join(cells))
+        low, high = record.metrics[accuracy]["ci95"]
+        cells = [f"  {record.metrics[metric]['value']:>12.4f}" for metric in others]
+        lines.append(
+            f"{record.title:{width}}  {record.metrics[accuracy]['value']:.4f} [{low:.3f}, {high:.3f}]" + "".join(cells)
+        )
+    costs = [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None]
+    if costs:
+        lines += ["", f"{'':{width}}" + "".join(f"  {name:>14}" for name in costs[0][1])]
+        lines += [f"{title:{width}}" + "".join(f"  {cell:>14}" for cell in cells.values()) for title, cells in costs]
     return lines
+
+
+def heading(metric: str) -> str:
+    """A metric's name as it heads a column: ``f1/macro`` → ``F1 macro``; weighted precision is ``P weighted``."""
+    short = {"precision": "P", "recall": "R", "f1": "F1", "balanced_accuracy": "balanced acc"}
+    name, _, average = metric.partition("/")
+    return f"{short.get(name, name)} {average}".strip()
+
+
+def cost_cells(record: RunRecord) -> dict[str, str]:
+    """What a model cost to train and costs to store, ready to print; a control's are dashes."""
+    if record.storage_bytes is None:
+        return dict.fromkeys(("trained", "of all", "peak memory", "training", "stored"), "–")
+    trainable, total = record.parameters["trainable"], record.parameters["total"]
+    memory = record.peak_memory_bytes.get("device", record.peak_memory_bytes["host"])
+    return {
+        "trained": f"{trainable:,}",
+        "of all": f"{trainable / total:.2%}",
+        "peak memory": f"{memory / 1e6:,.0f} MB",
+        "training": f"{record.seconds:,.1f} s",
+        "stored": f"{record.storage_bytes / 1e6:,.2f} MB",
+    }
 
 
 def main() -> None:
@@ -122,12 +168,9 @@ def main() -> None:
     if not arguments.records.is_dir():
         raise UserError("no such folder", file=arguments.records, expected="a folder of run records")
     records = [read_record(path) for path in sorted(arguments.records.glob("*.json"))]
-    page = render(records, arguments.title)
-    with written_aside(arguments.output) as part:
-        part.write_text(page, encoding="utf-8")
+    write_report(records, arguments.output, arguments.title)
     for group in by_task(records):
         print("\n".join(table_lines(group)), end="\n\n")
-    say(f"report: {arguments.output}")
 
 
 if __name__ == "__main__":

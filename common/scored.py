@@ -81,14 +81,14 @@ class ScoredSet:
         )
 
     def measure(
-        self, title: str, predict: Callable[[], Sequence[int]], *, module: str, seed: int, path: Path
+        self, title: str, predict: Callable[[], Sequence[int]], *, module: str, seed: int, path: Path, **facts: Any
     ) -> RunRecord:
-        """Runs ``predict``, times it, and writes the record to ``path``."""
+        """Runs ``predict``, times it (``facts`` may hold a training's seconds instead), and writes the record to ``path``."""
         with stage(title):
             start = time.monotonic()
             predictions = predict()
             seconds = time.monotonic() - start
-        record = self.record(title, predictions, module=module, seed=seed, seconds=seconds)
+        record = self.record(title, predictions, module=module, seed=seed, **{"seconds": seconds, **facts})
         record.write(path)
         return record
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, shown
+from common.files import written_aside
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -48,9 +49,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
         UserError: No such file, an unknown ending, a missing column, or a record that can't be read (with its line).
     """
     path = Path(path)
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix not in FORMATS or (suffix == ".parquet" and path.name.endswith(".gz")):
-        raise UserError("unknown file format", file=path, expected=f"{', '.join(FORMATS)}; text formats also with .gz")
+    suffix = table_format(path)
     if not path.is_file():
         raise UserError("no such file", file=path, fix="check the path")
     try:
@@ -108,6 +107,47 @@ def _check_columns(source: str | Path, found: Sequence[str], wanted: Sequence[st
             file=source,
             expected=f"it among {shown(list(found), 200)}",
         )
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows of equal columns to a .csv, .tsv, .jsonl or .parquet file (text formats also with .gz), whole or not at all.
+
+    Raises:
+        UserError: An unknown ending, or a path that can't be written to.
+    """
+    path = Path(path)
+    suffix = table_format(path)
+    columns = list(rows[0]) if rows else []
+    with written_aside(path) as part:
+        if suffix == ".parquet":
+            import pyarrow
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), part)
+            return
+        with (
+            gzip.open(part, "wt", encoding="utf-8", newline="")
+            if path.name.endswith(".gz")
+            else open(part, "w", encoding="utf-8", newline="") as file
+        ):
+            if suffix == ".jsonl":
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            else:
+                writer = csv.DictWriter(file, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def table_format(path: Path) -> str:
+    """The ending that says a file's format, without .gz.
+
+    Raises:
+        UserError: It is none of :data:`FORMATS`.
+    """
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in FORMATS or (suffix == ".parquet" and path.name.endswith(".gz")):
+        raise UserError("unknown file format", file=path, expected=f"{', '.join(FORMATS)}; text formats also with .gz")
+    return suffix
 
 
 class _Decoder(io.TextIOBase):

@@ -5,19 +5,21 @@ Controls: the majority label, TF-IDF of the hypothesis alone (what the wording g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import controls
 from common.arguments import option, parse
-from common.errors import run
+from common.data_report import fingerprint
+from common.errors import UserError, run
 from common.report import table_lines
 from common.scored import ScoredSet, class_counts
 from common.stages import say, stage
-from snli_roberta.corpus import LABELS, Split, load_split
+from snli_roberta.corpus import LABELS, Pair, Split, load_split
 
 MODULE = "snli_roberta.controls"
-BOTH = ("premise", "hypothesis")
 TASK = "SNLI: does the premise entail the hypothesis?"
 QUESTION = "Given a premise, is a hypothesis entailed, contradicted, or neither (neutral)?"
 LIMITS = (
@@ -37,10 +39,41 @@ class ControlsArguments:
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0)
 
 
-def test_set(train: Split, test: Split, *, data: str, miniature: bool) -> ScoredSet:
-    """The test split as the set that every model here is scored on."""
-    counts = {f"train, {data}": class_counts(train.labels, LABELS), f"test, {data}": class_counts(test.labels, LABELS)}
-    return ScoredSet(
+def load_sets(
+    facts: dict[str, Any] | None, *, data_dir: Path | None, dataset_name: str | None, revision: str | None
+) -> tuple[list[Pair], ScoredSet, Split]:
+    """The pairs that a model was trained on (all training pairs where that is not known), and the test set.
+
+    Raises:
+        UserError: The corpus given is not the one that the model was trained on.
+    """
+    from snli_roberta.sampling import balanced, stratified
+
+    miniature = data_dir is None and dataset_name is None
+    if miniature:
+        from common.miniature import corpora
+
+        data_dir = corpora.build() / "snli_1.0"
+    source = {"data_dir": data_dir, "dataset_name": dataset_name, "revision": revision}
+    with stage("reading SNLI"):
+        train, test = (load_split(name, **source) for name in ("train", "test"))
+    data = "the SNLI miniature" if miniature else "SNLI 1.0"
+    pairs, counts = train.pairs, {f"train, {data}": class_counts(train.labels, LABELS)}
+    if facts:
+        settings = facts["settings"]
+        if settings["balance_classes"]:
+            pairs = balanced(pairs, settings["seed"])
+        pairs = stratified(pairs, settings["train_fraction"], settings["seed"])
+        found = fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)
+        if found != facts["data"]["fingerprint"]:
+            raise UserError(
+                "the model was trained on other pairs than this corpus gives",
+                file=data_dir or dataset_name,
+                fix="give the data_dir or dataset_name that it was trained on",
+            )
+        if len(pairs) < len(train.pairs):
+            counts["train, sampled"] = class_counts([pair.label for pair in pairs], LABELS)
+    scored = ScoredSet(
         task=TASK,
         question=QUESTION,
         limits=LIMITS,
@@ -49,16 +82,32 @@ def test_set(train: Split, test: Split, *, data: str, miniature: bool) -> Scored
         names=LABELS,
         labels=test.labels,
         fingerprint=test.fingerprint(),
-        class_counts=counts,
+        class_counts=counts | {f"test, {data}": class_counts(test.labels, LABELS)},
         reports=[train.report, test.report],
-        policy={"gold label": "given by at least three of five annotators; pairs without one are dropped"},
+        policy={
+            "gold label": "given by at least three of five annotators; pairs without one are dropped",
+            "training pairs used": f"{len(pairs):,} of {len(train.pairs):,}",
+        },
         miniature=miniature,
     )
+    return pairs, scored, test
 
 
-def views(split: Split, *columns: str) -> list[tuple[str, ...]]:
-    """Each pair's texts in ``columns``, for a control."""
-    return [tuple(getattr(pair, column) for column in columns) for pair in split.pairs]
+def predictors(pairs: list[Pair], test: Split, seed: int) -> dict[str, Callable[[], Any]]:
+    """Controls that need no neural network, trained on the same pairs as the model."""
+    labels = [pair.label for pair in pairs]
+
+    def views(items: list[Pair], *columns: str) -> list[tuple[str, ...]]:
+        return [tuple(getattr(pair, column) for column in columns) for pair in items]
+
+    def tfidf(*columns: str) -> Any:
+        return controls.tfidf(views(pairs, *columns), labels, views(test.pairs, *columns), seed=seed)
+
+    return {
+        "majority label": lambda: controls.majority(labels, len(test.pairs)),
+        "TF-IDF, hypothesis only": lambda: tfidf("hypothesis"),
+        "TF-IDF, both sentences": lambda: tfidf("premise", "hypothesis"),
+    }
 
 
 def main() -> None:
@@ -67,34 +116,16 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --dataset_name stanfordnlp/snli",
     )
-    miniature = arguments.data_dir is None and arguments.dataset_name is None
-    data_dir = arguments.data_dir
-    if miniature:
-        from common.miniature import corpora
-
-        data_dir = corpora.build() / "snli_1.0"
-    with stage("reading SNLI"):
-        splits = {
-            name: load_split(
-                name, data_dir=data_dir, dataset_name=arguments.dataset_name, revision=arguments.dataset_revision
-            )
-            for name in ("train", "dev", "test")
-        }
-    for split in splits.values():
-        print("\n".join(split.report.lines()))
-    train, test = splits["train"], splits["test"]
-    scored = test_set(train, test, data="the SNLI miniature" if miniature else "SNLI 1.0", miniature=miniature)
-
-    hypotheses, pairs = ([views(split, *columns) for split in (train, test)] for columns in (("hypothesis",), BOTH))
-    predictors = {
-        "majority label": lambda: controls.majority(train.labels, len(test.pairs)),
-        "TF-IDF, hypothesis only": lambda: controls.tfidf(
-            hypotheses[0], train.labels, hypotheses[1], seed=arguments.seed
-        ),
-        "TF-IDF, both sentences": lambda: controls.tfidf(pairs[0], train.labels, pairs[1], seed=arguments.seed),
-    }
+    pairs, scored, test = load_sets(
+        None,
+        data_dir=arguments.data_dir,
+        dataset_name=arguments.dataset_name,
+        revision=arguments.dataset_revision,
+    )
+    for report in scored.reports:
+        print("\n".join(report.lines()))
     records = []
-    for number, (title, predict) in enumerate(predictors.items(), 1):
+    for number, (title, predict) in enumerate(predictors(pairs, test, arguments.seed).items(), 1):
         path = arguments.output_dir / f"snli-{number}-control.json"
         records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
     print("\n".join(table_lines(records)))

@@ -124,7 +124,11 @@ def make(tmp_path: Path, *arguments: str, path: str) -> subprocess.CompletedProc
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements.txt").touch()
     (tmp_path / "pyproject.toml").touch()
-    environment = {**os.environ, "PATH": path}
+    # `make test` started this very process: its flags must not reach another make.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    environment["PATH"] = path
     return subprocess.run(
         [shutil.which("make") or "make", *arguments],
         cwd=tmp_path,

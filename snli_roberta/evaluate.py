@@ -1,0 +1,154 @@
+"""Scores trained classifiers on SNLI's test split, once each, beside the controls: ``python -m snli_roberta.evaluate``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.arguments import option, parse
+from common.errors import UserError, run, shown
+from common.records import RunRecord
+from common.report import table_lines
+from common.stages import say
+from snli_roberta.controls import load_sets, predictors
+
+MODULE = "snli_roberta.evaluate"
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments:
+    """Scores a trained classifier on SNLI's test split beside majority, TF-IDF and untrained-head controls."""
+
+    model: str = option(help="folder or Hub id of the trained model or adapter")
+    title: str = option("trained", "name of the model in tables")
+    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
+    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
+    dataset_revision: str | None = option(None, "its branch, tag or commit")
+    output_dir: Path = option(Path("output/snli_evaluation"), "folder for the run records")
+    seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0)
+
+
+def training_facts(model: str) -> dict[str, Any] | None:
+    """What the training run left beside a model in a local folder; None where there is nothing, as for a Hub id."""
+    path = Path(model) / "training.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError("not a training's record", file=path, fix="train again") from None
+
+
+def score_models(
+    models: dict[str, str],
+    *,
+    module: str,
+    data_dir: Path | None,
+    dataset_name: str | None,
+    dataset_revision: str | None,
+    output_dir: Path,
+    seed: int,
+) -> list[RunRecord]:
+    """Scores the controls, the untrained head and each of ``models`` (title → folder or id) on the test split.
+
+    Raises:
+        UserError: A model that can't be loaded, or models that were trained on different pairs or bases.
+    """
+    facts = {title: training_facts(model) for title, model in models.items()}
+    for title, one in facts.items():
+        first = next(iter(facts.values()))
+        if one and first and one["data"]["fingerprint"] != first["data"]["fingerprint"]:
+            raise UserError(
+                f"{title!r} was trained on other pairs than {next(iter(facts))!r}", fix="compare runs on the same pairs"
+            )
+        if one and first and one["base_model"] != first["base_model"]:
+            raise UserError(f"{title!r} has another base than {next(iter(facts))!r}: {shown(one['base_model'])}")
+    known = next((one for one in facts.values() if one), None)
+    pairs, scored, test = load_sets(known, data_dir=data_dir, dataset_name=dataset_name, revision=dataset_revision)
+    records = []
+
+    def keep(title: str, predict: Callable[[], Any], **more: Any) -> None:
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        path = output_dir / f"snli-{len(records) + 1}-{name}.json"
+        records.append(scored.measure(title, predict, module=module, seed=seed, path=path, **more))
+
+    for title, predict in predictors(pairs, test, seed).items():
+        keep(title, predict)
+    import transformers
+    from transformers import set_seed
+
+    from snli_roberta import model as classifier
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if known:
+        base, revision = base_of(known), known["base_model"]["revision"]
+        set_seed(seed)
+        untrained, _ = classifier.load_base(base, revision)
+        tokenizer = classifier.load_tokenizer(base, revision)
+        keep("untrained head", lambda: classifier.predict_logits(untrained, tokenizer, test.pairs).argmax(-1))
+    for title, name in models.items():
+        model, tokenizer = classifier.load_trained(name)
+        max_length = facts[title]["settings"]["max_length"] if facts[title] else 128
+        keep(
+            title,
+            lambda model=model, tokenizer=tokenizer, max_length=max_length: classifier.predict_logits(
+                model, tokenizer, test.pairs, max_length=max_length, progress=True
+            ).argmax(-1),
+            **training_costs(facts[title], model),
+        )
+    return records
+
+
+def base_of(facts: dict[str, Any]) -> str:
+    """The path or id of the base that a run started from."""
+    named = facts["settings"]["model_name_or_path"]
+    if named is None:
+        from common.miniature.pretrain import MODELS
+
+        return str(MODELS / "tiny_roberta")
+    return named
+
+
+def training_costs(facts: dict[str, Any] | None, model: Any) -> dict[str, Any]:
+    """A record's fields on what a model cost to train and costs to store, as far as its training left them."""
+    from common.records import count_parameters
+
+    if facts is None:
+        return {"parameters": count_parameters(model)}
+    settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir", "model_name_or_path")}
+    return {
+        "parameters": facts["parameters"],
+        "seconds": facts["seconds"],
+        "peak_memory_bytes": facts["peak_memory_bytes"],
+        "storage_bytes": facts["storage_bytes"],
+        "settings": settings
+        | {"base_model": facts["base_model"], "best": facts["best"], "precision": facts["precision"]},
+    }
+
+
+def main() -> None:
+    arguments = parse(
+        EvaluateArguments,
+        prog=f"python -m {MODULE}",
+        examples=f"  python -m {MODULE} --model output/miniature_lora --title LoRA",
+    )
+    records = score_models(
+        {arguments.title: arguments.model},
+        module=MODULE,
+        data_dir=arguments.data_dir,
+        dataset_name=arguments.dataset_name,
+        dataset_revision=arguments.dataset_revision,
+        output_dir=arguments.output_dir,
+        seed=arguments.seed,
+    )
+    print("\n".join(table_lines(records)))
+    say(f"records: {arguments.output_dir}")
+
+
+if __name__ == "__main__":
+    run(main)

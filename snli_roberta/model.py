@@ -1,0 +1,188 @@
+"""The classifier: a pre-trained encoder with a new head, whole or behind a LoRA adapter; loaded, saved, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from common.errors import UserError
+from snli_roberta.corpus import LABELS, Pair
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+HEAD_FACTS = {
+    "num_labels": len(LABELS),
+    "id2label": dict(enumerate(LABELS)),
+    "label2id": {label: i for i, label in enumerate(LABELS)},
+}
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
+    """A pre-trained encoder with a classification head, in fp32.
+
+    Returns:
+        The model, and the names of the modules that are new (the head, and a pooler that the checkpoint lacks): a LoRA
+        adapter must hold them whole, or they would be lost.
+
+    Raises:
+        UserError: No such model, or no access to it.
+    """
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True, **HEAD_FACTS
+        )
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from error
+    # Without this Trainer multiplies loss and gradients by the accumulation steps and the processes: these models take any
+    # keyword but ignore the one that says how many items a batch has.
+    model.accepts_loss_kwargs = False
+    prefix = model.base_model_prefix
+    new = {name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())}
+    new |= {key.split(".")[1] for key in info["missing_keys"] if key.startswith(f"{prefix}.")}
+    return model, sorted(new)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A model's tokenizer.
+
+    Raises:
+        UserError: No such model, or no access to it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from error
+
+
+def linear_modules(model: PreTrainedModel, excluded: Sequence[str]) -> str:
+    """A regular expression that matches every linear layer of the encoder by its full name, and none of ``excluded``.
+
+    Names alone would not do: an encoder's ``dense`` is also the name of a layer in the head.
+    """
+    prefix = model.base_model_prefix
+    names = set()
+    parents = set()
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        if isinstance(module, torch.nn.Linear) and parts[0] == prefix and parts[1] not in excluded:
+            parents.add(parts[1])
+            names.add(parts[-1])
+    return rf"{prefix}\.({'|'.join(sorted(parents))})\..*\b({'|'.join(sorted(names))})"
+
+
+def add_lora(model: PreTrainedModel, new_modules: list[str], *, rank: int, alpha: int, dropout: float) -> PeftModel:
+    """LoRA on all linear layers of the encoder; the new modules are trained and saved whole."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=linear_modules(model, new_modules),
+        modules_to_save=new_modules,
+    )
+    return get_peft_model(model, config)
+
+
+def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
+    """A trained classifier, whole or as an adapter on its base, from a folder or the Hub, with its tokenizer.
+
+    Raises:
+        UserError: No such model, no access to it, or a model of other labels.
+    """
+    name = str(name)
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UserError("no such folder", file=name, expected="a trained model")
+    try:
+        adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if adapter:
+            from peft import AutoPeftModelForSequenceClassification
+
+            model = AutoPeftModelForSequenceClassification.from_pretrained(
+                name, revision=revision, dtype=torch.float32, **HEAD_FACTS
+            )
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from error
+    labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    if labels != LABELS:
+        raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
+    return model.eval(), load_tokenizer(name, revision)
+
+
+def _unloadable(name: str, error: Exception) -> UserError:
+    # PEFT hides the Hub's answer (401, 403, 404) behind a ValueError: the cause says what happened.
+    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    return UserError(
+        f"can't be loaded: {reason}", file=name, fix="check the path or id, and `hf auth login` for gated models"
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[list[int]], int]:
+    """Token ids of each pair, and how many pairs had to be cut (the longer sentence first) to ``max_length`` tokens."""
+    if not pairs:
+        return [], 0
+    full = tokenizer([p.premise for p in pairs], [p.hypothesis for p in pairs]).input_ids
+    long = [i for i, ids in enumerate(full) if len(ids) > max_length]
+    for i in long:
+        full[i] = tokenizer(
+            pairs[i].premise, pairs[i].hypothesis, truncation="longest_first", max_length=max_length
+        ).input_ids
+    return full, len(long)
+
+
+def predict_logits(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Pair],
+    *,
+    max_length: int = 128,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> np.ndarray:
+    """Logits of shape (n, 3) in the pairs' order; pairs of like length share a batch, so little is padded."""
+    from tqdm.auto import tqdm
+
+    encoded, _ = encode(tokenizer, pairs, max_length)
+    order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]))
+    logits = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.inference_mode(), tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, return_tensors="pt").to(device)
+            logits[chosen] = model(**batch).logits.float().cpu().numpy()
+            bar.update(len(chosen))
+    return logits
+
+
+def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, probe: Sequence[Pair]) -> int:
+    """Saves model (or adapter) and tokenizer, loads them again and compares the logits of ``probe``, bit for bit.
+
+    Returns:
+        The bytes that a task costs to store: weights and their configuration, without the tokenizer.
+
+    Raises:
+        RuntimeError: What was saved does not answer as what was trained.
+    """
+    model.save_pretrained(folder)
+    # PEFT writes a card of its own, full of blanks.
+    (folder / "README.md").unlink(missing_ok=True)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    tokenizer.save_pretrained(folder)
+    loaded, loaded_tokenizer = load_trained(folder)
+    loaded.to(next(model.parameters()).device)
+    if not np.array_equal(predict_logits(model, tokenizer, probe), predict_logits(loaded, loaded_tokenizer, probe)):
+        raise RuntimeError(f"{folder}: the saved model answers differently from the trained one")
+    return size

@@ -1,0 +1,34 @@
+"""Smaller training sets with the classes kept in proportion."""
+
+from __future__ import annotations
+
+import random
+
+from snli_roberta.corpus import LABELS, Pair
+
+
+def balanced(pairs: list[Pair], seed: int) -> list[Pair]:
+    """As many pairs of each class as the rarest has, drawn without replacement, in their original order."""
+    smallest = min(sum(pair.label == label for pair in pairs) for label in range(len(LABELS)))
+    return _draw(pairs, [smallest] * len(LABELS), seed)
+
+
+def stratified(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
+    """``round(fraction * n)`` pairs whose class counts are as near to proportional as whole rows can be.
+
+    Each class gets the whole part of its share; the rows left over go to the largest remainders (Hamilton's method).
+    """
+    shares = [fraction * sum(pair.label == label for pair in pairs) for label in range(len(LABELS))]
+    counts = [int(share) for share in shares]
+    left = round(fraction * len(pairs)) - sum(counts)
+    for label in sorted(range(len(LABELS)), key=lambda label: counts[label] - shares[label])[:left]:
+        counts[label] += 1
+    return _draw(pairs, counts, seed)
+
+
+def _draw(pairs: list[Pair], counts: list[int], seed: int) -> list[Pair]:
+    rng = random.Random(f"sample {seed}")
+    chosen: set[int] = set()
+    for label, count in enumerate(counts):
+        chosen.update(rng.sample([i for i, pair in enumerate(pairs) if pair.label == label], count))
+    return [pair for i, pair in enumerate(pairs) if i in chosen]
