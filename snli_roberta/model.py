@@ -100,7 +100,8 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         UserError: No such model, no access to it, or a model of other labels.
     """
     name = str(name)
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+    # `output/run` could also be a Hub id; where the folder `output` exists, a path was meant.
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name)):
         raise UserError("no such folder", file=name, expected="a trained model")
     try:
         adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
@@ -122,7 +123,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
 
 def _unloadable(name: str, error: Exception) -> UserError:
     # PEFT hides the Hub's answer (401, 403, 404) behind a ValueError: the cause says what happened.
-    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
     return UserError(
         f"can't be loaded: {reason}", file=name, fix="check the path or id, and `hf auth login` for gated models"
     )

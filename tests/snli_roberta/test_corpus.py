@@ -102,4 +102,4 @@ def test_the_miniature_is_not_solvable_by_counting_words(tmp_path, monkeypatch, 
     for record in records.values():
         assert record.miniature
         assert record.metrics["accuracy"]["value"] <= 0.45
-    assert "SNLI dev: 900 rows read" in capsys.readouterr().out
+    assert "SNLI test: 1,200 rows read" in capsys.readouterr().out

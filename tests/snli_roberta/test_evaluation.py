@@ -1,0 +1,222 @@
+"""Evaluation, comparison and prediction as commands, on models trained for a moment."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from common.errors import UserError
+from common.records import read_record
+from snli_roberta import compare, evaluate, predict
+from snli_roberta import model as classifier
+from snli_roberta.arguments import TrainArguments
+from snli_roberta.corpus import LABELS, load_split
+from snli_roberta.training import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict[str, Path]:
+    """A model of each method on the same tenth of the miniature, and a full one on another tenth."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("trained")
+    for name, method, seed in (("full", "full", 33), ("lora", "lora", 33), ("other", "full", 34)):
+        rate = {"full": 3e-4, "lora": 1e-3}[method]
+        train(
+            TrainArguments(
+                output_dir=root / name,
+                method=method,
+                learning_rate=rate,
+                seed=seed,
+                train_fraction=0.1,
+                max_steps=12,
+                evaluations=1,
+            )
+        )
+    return {name: root / name for name in ("full", "lora", "other")}
+
+
+def call(module, monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+    module.main()
+
+
+def test_compare_scores_every_arm_and_tells_what_it_cost(trained, tmp_path, monkeypatch, capsys, miniature):
+    page = tmp_path / "report.html"
+    call(
+        compare,
+        monkeypatch,
+        "--full",
+        trained["full"],
+        "--lora",
+        trained["lora"],
+        "--output_dir",
+        tmp_path / "r",
+        "--report",
+        page,
+    )
+    records = {
+        record.title: record for record in (read_record(path) for path in sorted((tmp_path / "r").glob("*.json")))
+    }
+    assert list(records) == [
+        "majority label", "TF-IDF, hypothesis only", "TF-IDF, both sentences", "untrained head", "full fine-tuning", "LoRA",
+    ]  # fmt: skip
+    test = load_split("test", data_dir=miniature / "snli_1.0")
+    for title, folder in (("full fine-tuning", "full"), ("LoRA", "lora")):
+        model, tokenizer = classifier.load_trained(trained[folder])
+        predictions = classifier.predict_logits(model, tokenizer, test.pairs).argmax(-1)
+        metrics = records[title].metrics
+        assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(test.labels, predictions))
+        for average in ("weighted", "macro"):
+            expected = precision_recall_fscore_support(test.labels, predictions, average=average, zero_division=0)
+            found = [metrics[f"{metric}/{average}"]["value"] for metric in ("precision", "recall", "f1")]
+            assert found == pytest.approx(list(expected[:3]))
+        assert metrics["accuracy"]["n"] == len(test.pairs)
+    full, lora = records["full fine-tuning"], records["LoRA"]
+    assert full.parameters["trainable"] == full.parameters["total"]
+    assert lora.parameters["trainable"] < 0.2 * lora.parameters["total"]
+    assert lora.storage_bytes < 0.3 * full.storage_bytes
+    assert full.peak_memory_bytes["host"] > 0 and full.seconds > 0
+    assert records["majority label"].storage_bytes is None
+    shown = capsys.readouterr().out
+    assert re.search(r"LoRA +115,203 +15\.18% +[\d,]+ MB +[\d.]+ s +0\.\d\d MB", shown)
+    text = page.read_text()
+    assert "What it cost" in text and "train, sampled (n = 600)" in text
+    assert str(trained["full"].parent) not in "".join(path.read_text() for path in (tmp_path / "r").glob("*.json"))
+
+
+def test_evaluate_scores_one_model_beside_the_controls(trained, tmp_path, monkeypatch):
+    call(evaluate, monkeypatch, "--model", trained["lora"], "--title", "my adapter", "--output_dir", tmp_path)
+    assert [path.name for path in sorted(tmp_path.glob("*.json"))][-2:] == [
+        "snli-4-untrained-head.json",
+        "snli-5-my-adapter.json",
+    ]
+
+
+def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, miniature):
+    with pytest.raises(UserError, match="'LoRA' was trained on other pairs than 'full fine-tuning'"):
+        call(compare, monkeypatch, "--full", trained["other"], "--lora", trained["lora"], "--output_dir", tmp_path)
+    for split in ("train", "test"):
+        text = (miniature / "snli_1.0" / f"snli_1.0_{split}.jsonl").read_text()
+        (tmp_path / f"snli_1.0_{split}.jsonl").write_text(text.replace("dog", "hen"))
+    with pytest.raises(UserError, match="trained on other pairs than this corpus gives"):
+        call(evaluate, monkeypatch, "--model", trained["full"], "--data_dir", tmp_path, "--output_dir", tmp_path / "r")
+
+
+def test_a_published_adapter_predicts_as_the_local_one(trained, hub, monkeypatch, capsys):
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo("miniature/snli-lora")
+    HfApi().upload_folder(
+        repo_id="miniature/snli-lora",
+        folder_path=trained["lora"],
+        ignore_patterns=["checkpoint-*", "training.json", "run.json"],
+    )
+    shown = []
+    for model in (trained["lora"], "miniature/snli-lora"):
+        call(predict, monkeypatch, "--model", model, "A wet dog is asleep.", "A pet is dry.")
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    label, *lines = shown[0].splitlines()
+    probabilities = {line.split()[0]: float(line.split()[1]) for line in lines}
+    assert label == max(probabilities, key=probabilities.get)
+    assert sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("csv", "csv"), ("tsv", "jsonl"), ("jsonl", "parquet"), ("csv.gz", "tsv.gz")]
+)
+def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch, source, target):
+    from common.tables import read_rows, write_rows
+
+    rows = [
+        {"id": str(i), "sentence1": f"A dog is wet and {'old' * i}.", "sentence2": "A pet, é 🙂\nis dry."}
+        for i in range(9)
+    ]
+    write_rows(tmp_path / f"in.{source}", rows)
+    out = tmp_path / f"out.{target}"
+    call(predict, monkeypatch, "--model", trained["full"], "--input", tmp_path / f"in.{source}", "--output", out,
+         "--premise_column", "sentence1", "--hypothesis_column", "sentence2")  # fmt: skip
+    found = [row.values for row in read_rows(out)]
+    assert [{key: row[key] for key in rows[0]} for row in found] == rows
+    for row in found:
+        probabilities = [float(row[f"probability_{label}"]) for label in LABELS]
+        assert row["predicted_label"] == LABELS[int(np.argmax(probabilities))]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    if target == "parquet":
+        assert str(pyarrow.parquet.read_schema(out).field("probability_neutral").type) == "double"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (
+            '{"premise": "A dog.", "hypothesis": null}\n',
+            [],
+            "line 1, column 'hypothesis': None is no sentence; expected text",
+        ),
+        ('{"premise": "A dog.", "hypothesis": " "}\n', [], "line 1, column 'hypothesis': ' ' is no sentence"),
+        ('{"sentence": "A dog."}\n', [], "line 1, column 'premise': missing"),
+        ("{}", ["A dog."], "sentences and --input were given. Give one of them"),
+    ],
+)
+def test_bad_files_stop_before_the_model_loads(tmp_path, monkeypatch, content, arguments, message):
+    (tmp_path / "in.jsonl").write_text(content)
+    options = [
+        "--model",
+        "nobody/nothing",
+        "--input",
+        tmp_path / "in.jsonl",
+        "--output",
+        tmp_path / "out.csv",
+        *arguments,
+    ]
+    with pytest.raises(UserError) as error:
+        call(predict, monkeypatch, *options)
+    assert message in str(error.value)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "a", "one"], "1 sentences were given; expected a premise and a hypothesis, or --input"),
+        (["--model", "a", "--input", "x.csv"], "--input and --output go together"),
+        (["--model", "a", "--input", "x.csv", "--output", "x.doc"], "x.doc: unknown file format"),
+        (["--model", "a", "--input", "nowhere.csv", "--output", "x.csv"], "nowhere.csv: no such file"),
+        (["--model", "./nowhere", "one", "two"], "./nowhere: no such folder; expected a trained model"),
+        (["--model", "tests/nowhere", "one", "two"], "tests/nowhere: no such folder"),
+        (["--model", "miniature/nowhere", "one", "two"], "miniature/nowhere: can't be loaded"),
+    ],
+)
+def test_bad_commands_are_refused(hub, monkeypatch, arguments, message):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(UserError) as error:
+        call(predict, monkeypatch, *arguments)
+    assert message in str(error.value)
+
+
+def test_the_answer_does_not_depend_on_the_file_format(trained, tmp_path, monkeypatch):
+    pairs = [("A boy is wet.", "A child is dry."), ("A cat is old.", "A pet is aged.")]
+    with open(tmp_path / "in.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("premise", "hypothesis"), *pairs])
+    call(
+        predict,
+        monkeypatch,
+        "--model",
+        trained["full"],
+        "--input",
+        tmp_path / "in.csv",
+        "--output",
+        tmp_path / "out.jsonl",
+    )
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(line["premise"], line["hypothesis"]) for line in lines] == pairs

@@ -1,0 +1,353 @@
+"""The training function on the miniature's tiny model: gradients, reload, sampling, stop and resume, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from common.arguments import parse
+from common.errors import UserError
+from common.miniature.pretrain import MODELS
+from snli_roberta import model as classifier
+from snli_roberta import training
+from snli_roberta.arguments import TrainArguments
+from snli_roberta.corpus import Pair, load_split
+from snli_roberta.sampling import balanced, stratified
+from snli_roberta.training import train
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "snli_roberta" / "recipes"
+
+
+def arguments(folder: Path, method: str = "full", **changes) -> TrainArguments:
+    rate = {"full": 3e-4, "lora": 1e-3}[method]
+    base = {"learning_rate": rate, "max_steps": 6, "logging_steps": 1, "evaluations": 2, "train_fraction": 0.1}
+    return TrainArguments(output_dir=folder, method=method, **{**base, **changes})
+
+
+def facts(folder: Path) -> dict:
+    return json.loads((folder / "training.json").read_text())
+
+
+def losses(folder: Path) -> list[tuple[float, float]]:
+    return [(entry["loss"], entry["grad_norm"]) for entry in facts(folder)["log"] if "grad_norm" in entry]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+# ---- arms
+
+
+def recipe(name: str) -> dict:
+    return yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("prefix", ["", "miniature_"])
+def test_the_arms_differ_in_method_rate_and_name_only(prefix):
+    full, lora = recipe(f"{prefix}full"), recipe(f"{prefix}lora")
+    differing = {key for key in full.keys() | lora.keys() if full.get(key) != lora.get(key)}
+    assert differing == {"method", "learning_rate", "output_dir"}
+    assert float(lora["learning_rate"]) > 2 * float(full["learning_rate"])
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses_and_names_its_script(path):
+    parsed = parse(TrainArguments, ["--config", str(path)])
+    assert f"train_{parsed.method}" in path.read_text().split("method:")[0]
+
+
+def test_a_recipe_of_the_other_method_is_refused():
+    command = [sys.executable, "-m", "snli_roberta.train_full", "--config", str(RECIPES / "miniature_lora.yaml")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (2, "error: column 'method': the recipe is for lora; expected full\n")
+
+
+# ---- sampling
+
+
+def pairs(*counts: int) -> list[Pair]:
+    return [Pair(f"p{i}", f"h{i}", label) for label, count in enumerate(counts) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "expected"),
+    [
+        ((100, 60, 40), 0.5, (50, 30, 20)),
+        ((5, 5, 5), 0.5, (3, 3, 2)),  # 7.5 rows round to 8
+        ((7, 2, 1), 0.5, (4, 1, 0)),  # shares 3.5, 1 and 0.5: one row is left for two equal remainders
+        ((10, 7, 3), 0.25, (2, 2, 1)),  # shares 2.5, 1.75 and 0.75: the largest remainders get the two rows left
+        ((183416, 182764, 183187), 0.5, (91708, 91382, 91594)),  # the real train split; 183,187 is odd
+        ((9, 9, 9), 1.0, (9, 9, 9)),
+    ],
+)
+def test_a_sample_keeps_the_proportions_to_the_row(counts, fraction, expected):
+    drawn = stratified(pairs(*counts), fraction, seed=1)
+    found = Counter(pair.label for pair in drawn)
+    assert tuple(found[label] for label in range(3)) == expected
+
+
+def test_samples_are_drawn_by_seed_and_keep_the_order():
+    items = pairs(50, 30, 20)
+    one, same, other = (stratified(items, 0.3, seed) for seed in (1, 1, 2))
+    assert one == same != other
+    assert one == sorted(one, key=items.index)
+    assert len(set(one)) == len(one)
+    assert Counter(pair.label for pair in balanced(items, 0)) == {0: 20, 1: 20, 2: 20}
+
+
+# ---- the loss
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_accumulation_changes_neither_loss_nor_gradient(tmp_path, method):
+    shape = {"per_device_train_batch_size": 16}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    for number, sizes in enumerate(shape):
+        train(arguments(tmp_path / str(number), method, max_steps=3, **sizes))
+    one, four = losses(tmp_path / "0"), losses(tmp_path / "1")
+    assert len(one) == 3
+    np.testing.assert_allclose(four, one, rtol=2e-3)
+    evaluations = [[e["eval_loss"] for e in facts(tmp_path / name)["log"] if "eval_loss" in e] for name in "01"]
+    np.testing.assert_allclose(*evaluations, rtol=1e-3)
+
+
+def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
+    train(arguments(tmp_path / "one", max_steps=3, per_device_train_batch_size=16))
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2",
+        "-m", "snli_roberta.train_full", "--method", "full", "--output_dir", str(tmp_path / "two"), "--learning_rate", "3e-4",
+        "--max_steps", "3", "--logging_steps", "1", "--evaluations", "2", "--train_fraction", "0.1",
+        "--per_device_train_batch_size", "8",
+    ]  # fmt: skip
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert facts(tmp_path / "two")["processes"] == 2
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-3)
+
+
+# ---- the adapter and the saved model
+
+
+def test_lora_sits_on_every_linear_layer_of_the_encoder_and_on_nothing_else():
+    model, new = classifier.load_base(str(MODELS / "tiny_roberta"))
+    adapted = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
+    on = {
+        name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")
+    }
+    linear = {
+        f"roberta.encoder.layer.{layer}.{part}"
+        for layer in range(3)
+        for part in (
+            "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+            "intermediate.dense", "output.dense",
+        )
+    }  # fmt: skip
+    assert on == linear
+    trained = {
+        name for name, parameter in adapted.named_parameters() if parameter.requires_grad and "lora_" not in name
+    }
+    assert trained
+    assert all("classifier.modules_to_save" in name for name in trained)
+
+
+def test_a_pooler_that_the_checkpoint_lacks_is_saved_with_the_adapter(tmp_path):
+    """BERT's classifier has a pooler, and a checkpoint of the masked language model has none."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=600, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    model, new = classifier.load_base(str(tmp_path))
+    assert new == ["classifier", "pooler"]
+    adapted = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
+    saved = set()
+    adapted.save_pretrained(tmp_path / "adapter")
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", "pt") as file:
+        saved = set(file.keys())
+    assert any("pooler.dense.weight" in key for key in saved)
+    assert any(key.endswith("classifier.weight") for key in saved)
+    assert not any("pooler" in key and "lora" in key for key in saved)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_saved_model_is_the_best_one_and_loads_to_the_same_logits(tmp_path, method, miniature):
+    train(arguments(tmp_path / "run", method, max_steps=12, evaluations=3))
+    dev = load_split("dev", data_dir=miniature / "snli_1.0")
+    model, tokenizer = classifier.load_trained(tmp_path / "run")
+    logits = classifier.predict_logits(model, tokenizer, dev.pairs)
+    accuracy = float((logits.argmax(-1) == np.array(dev.labels)).mean())
+    written = facts(tmp_path / "run")
+    assert accuracy == pytest.approx(written["best"]["validation_accuracy"])
+    assert accuracy == max(entry["eval_accuracy"] for entry in written["log"] if "eval_accuracy" in entry)
+    stored = {
+        "full": {"model.safetensors", "config.json"},
+        "lora": {"adapter_model.safetensors", "adapter_config.json"},
+    }[method]
+    assert written["storage_bytes"] == sum((tmp_path / "run" / name).stat().st_size for name in stored)
+    assert (written["parameters"]["trainable"] == written["parameters"]["total"]) == (method == "full")
+    # In another batch, order and company a pair's logits are the same but for rounding.
+    np.testing.assert_allclose(
+        classifier.predict_logits(model, tokenizer, dev.pairs[:7][::-1], batch_size=2)[::-1], logits[:7], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
+    from safetensors.torch import load_file, save_file
+
+    model, new = classifier.load_base(str(MODELS / "tiny_roberta"))
+    if method == "lora":
+        model = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
+    whole = model.save_pretrained
+
+    def without_head(folder: Path) -> None:
+        whole(folder)
+        (path,) = folder.glob("*.safetensors")
+        save_file({k: v for k, v in load_file(path).items() if "classifier" not in k}, path, metadata={"format": "pt"})
+
+    tokenizer = classifier.load_tokenizer(str(MODELS / "tiny_roberta"))
+    probe = [Pair("A dog is wet.", "A pet is dry.", 2)]
+    assert classifier.save(model, tokenizer, tmp_path / "whole", probe) > 0
+    monkeypatch.setattr(model, "save_pretrained", without_head)
+    # transformers loads a model without its head in silence, with a new one; PEFT does not load such an adapter at all.
+    with pytest.raises((RuntimeError, KeyError), match="answers differently from the trained one|classifier"):
+        classifier.save(model, tokenizer, tmp_path / "headless", probe)
+
+
+def test_half_precision_training_saves_what_answers_the_same(tmp_path):
+    from common.hardware import cpu_has_bf16
+
+    if not cpu_has_bf16():
+        pytest.skip("this CPU has no bf16")
+    train(arguments(tmp_path / "run", "full", precision="bf16", max_steps=2))
+    assert facts(tmp_path / "run")["precision"] == "bf16"
+
+
+# ---- stop, resume, refuse
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(next(folder.glob("*model.safetensors")))
+
+
+def start(folder: Path, method: str, *more: str) -> subprocess.Popen:
+    command = [
+        sys.executable, "-m", f"snli_roberta.train_{method}", "--method", method, "--output_dir", str(folder),
+        "--learning_rate", "1e-3", "--max_steps", "24", "--evaluations", "4", "--train_fraction", "0.2", "--logging_steps", "1",
+        "--lora_dropout", "0.1", *more,
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_step(process: subprocess.Popen) -> None:
+    """Returns after the first logged loss."""
+    for line in process.stdout:
+        if "'loss'" in line:
+            return
+    pytest.fail("the training ended before its first step")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "number"), [("full", signal.SIGTERM), ("lora", signal.SIGINT)])
+def test_a_stopped_run_continues_to_the_same_weights(tmp_path, method, number):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert start(whole, method).wait(timeout=300) == 0
+    process = start(stopped, method)
+    wait_for_step(process)
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 128 + number
+    assert "the same command continues from the last checkpoint" in output
+    assert not (stopped / "training.json").exists()
+    assert not list(stopped.glob("*model.safetensors"))
+    (checkpoint,) = stopped.glob("checkpoint-*")
+    assert int(checkpoint.name.split("-")[1]) < 24
+    process = start(stopped, method)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0
+    assert f"continuing from {checkpoint.name}" in output
+    one, other = weights(whole), weights(stopped)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_killed_run_passes_over_the_checkpoint_that_is_not_whole(tmp_path):
+    train(arguments(tmp_path / "run", max_steps=6, evaluations=3))
+    (tmp_path / "run" / "training.json").unlink()
+    newest = tmp_path / "run" / "checkpoint-6"
+    (newest / "optimizer.pt").write_bytes(b"half")
+    process = start_same(tmp_path / "run")
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output[-2000:]
+    assert "checkpoint-6 is incomplete and is passed over" in output
+    assert "continuing from checkpoint-4" in output
+
+
+def start_same(folder: Path) -> subprocess.Popen:
+    command = [
+        sys.executable, "-m", "snli_roberta.train_full", "--method", "full", "--output_dir", str(folder), "--learning_rate", "3e-4",
+        "--max_steps", "6", "--logging_steps", "1", "--evaluations", "3", "--train_fraction", "0.1",
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_finished_run_is_left_alone_and_another_is_refused(tmp_path, monkeypatch):
+    run = arguments(tmp_path / "run", max_steps=2)
+    train(run)
+    before = (tmp_path / "run" / "training.json").stat().st_mtime_ns
+    monkeypatch.setattr(training, "Trainer", None)  # nothing may be trained any more
+    time.sleep(0.01)
+    train(run)
+    assert (tmp_path / "run" / "training.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match=r"holds another run: learning_rate was 0.0003 and is 0.5"):
+        train(arguments(tmp_path / "run", max_steps=2, learning_rate=0.5))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        train(arguments(tmp_path / "other"))
+
+
+def test_bad_arguments_are_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(UserError, match="two corpora were given"):
+        arguments(tmp_path, data_dir=tmp_path, dataset_name="a/b")
+    with pytest.raises(UserError, match="can't be loaded"):
+        train(arguments(tmp_path / "run", model_name_or_path=f"{tmp_path}/nothing"))
+
+
+def test_a_model_of_other_labels_is_refused(tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    AutoModelForSequenceClassification.from_pretrained(MODELS / "tiny_roberta", num_labels=2).save_pretrained(
+        tmp_path / "m"
+    )
+    classifier.load_tokenizer(str(MODELS / "tiny_roberta")).save_pretrained(tmp_path / "m")
+    with pytest.raises(UserError, match="a model of the labels LABEL_0, LABEL_1; expected entailment, neutral"):
+        classifier.load_trained(tmp_path / "m")
+
+
+def test_long_pairs_are_cut_and_counted():
+    tokenizer = classifier.load_tokenizer(str(MODELS / "tiny_roberta"))
+    items = [Pair("A dog is wet.", "A pet is dry.", 0), Pair("A dog is wet and " * 50, "A pet is dry.", 0)]
+    encoded, cut = classifier.encode(tokenizer, items, 32)
+    assert (cut, len(encoded[1])) == (1, 32)
+    assert encoded[1][-4:] == encoded[0][-4:], "the hypothesis stays whole"
