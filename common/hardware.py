@@ -137,6 +137,7 @@ def describe() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_bf16": cpu_has_bf16(),
+        "attention": attention_implementation().value,
         "os": platform.system(),
     }
     if device == "cuda":

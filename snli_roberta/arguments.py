@@ -1,4 +1,4 @@
-"""The arguments of a training run: what a recipe may hold."""
+"""The arguments that commands share, and those of a training run: what a recipe may hold."""
 
 from __future__ import annotations
 
@@ -8,21 +8,56 @@ from typing import Literal
 
 from common.arguments import option
 from common.errors import UserError
+from common.stages import stage
+from snli_roberta.corpus import Split, SplitName, load_split
 
 Method = Literal["full", "lora"]
 
 
 @dataclass(kw_only=True)
-class TrainArguments:
+class CorpusArguments:
+    """Which corpus to read: a folder of official files, a Hub dataset, or neither: the miniature."""
+
+    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
+    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
+    dataset_revision: str | None = option(None, "its branch, tag or commit")
+
+    def __post_init__(self) -> None:
+        if self.data_dir is not None and self.dataset_name is not None:
+            raise UserError(
+                "two corpora were given", column="data_dir", expected="data_dir or dataset_name", fix="drop one"
+            )
+
+    @property
+    def on_miniature(self) -> bool:
+        return self.data_dir is None and self.dataset_name is None
+
+    def load(self, *names: SplitName) -> list[Split]:
+        """The splits of those names.
+
+        Raises:
+            UserError: See :func:`snli_roberta.corpus.load_split`.
+        """
+        data_dir = self.data_dir
+        if self.on_miniature:
+            from common.miniature import corpora
+
+            data_dir = corpora.build() / "snli_1.0"
+        with stage("reading SNLI"):
+            return [
+                load_split(name, data_dir=data_dir, dataset_name=self.dataset_name, revision=self.dataset_revision)
+                for name in names
+            ]
+
+
+@dataclass(kw_only=True)
+class TrainArguments(CorpusArguments):
     """Fine-tunes a pre-trained encoder on SNLI. The same command continues a stopped run."""
 
     output_dir: Path = option(help="folder for checkpoints, the trained model and its record")
     method: Method = option(help="full or lora: every recipe names the one that it is for")
     model_name_or_path: str | None = option(None, "pre-trained encoder; without it the miniature's tiny RoBERTa")
     model_revision: str | None = option(None, "its branch, tag or commit")
-    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
-    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
-    dataset_revision: str | None = option(None, "its branch, tag or commit")
     train_fraction: float = option(
         1.0, "share of the training pairs to use, class proportions kept", above=0, maximum=1
     )
@@ -43,13 +78,3 @@ class TrainArguments:
     lora_rank: int = option(16, "rank of the adapter", minimum=1)
     lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
-
-    def __post_init__(self) -> None:
-        if self.data_dir is not None and self.dataset_name is not None:
-            raise UserError(
-                "two corpora were given", column="data_dir", expected="data_dir or dataset_name", fix="drop one"
-            )
-
-    @property
-    def on_miniature(self) -> bool:
-        return self.data_dir is None and self.dataset_name is None

@@ -9,20 +9,18 @@ from common.arguments import option, parse
 from common.errors import run
 from common.report import table_lines, write_report
 from common.stages import say
+from snli_roberta.arguments import CorpusArguments
 from snli_roberta.evaluate import score_models
 
 MODULE = "snli_roberta.compare"
 
 
 @dataclass(kw_only=True)
-class CompareArguments:
+class CompareArguments(CorpusArguments):
     """Scores a fully fine-tuned model and a LoRA adapter, trained on the same pairs, beside the controls; with their costs."""
 
     full: str = option(help="folder of the fully fine-tuned model")
     lora: str = option(help="folder of the LoRA adapter")
-    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
-    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
-    dataset_revision: str | None = option(None, "its branch, tag or commit")
     output_dir: Path = option(Path("output/snli_comparison"), "folder for the run records")
     report: Path | None = option(None, "HTML page to write as well")
     seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0)
@@ -36,10 +34,8 @@ def main() -> None:
     )
     records = score_models(
         {"full fine-tuning": arguments.full, "LoRA": arguments.lora},
+        corpus=arguments,
         module=MODULE,
-        data_dir=arguments.data_dir,
-        dataset_name=arguments.dataset_name,
-        dataset_revision=arguments.dataset_revision,
         output_dir=arguments.output_dir,
         seed=arguments.seed,
     )

@@ -16,8 +16,10 @@ from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.report import table_lines
 from common.scored import ScoredSet, class_counts
-from common.stages import say, stage
-from snli_roberta.corpus import LABELS, Pair, Split, load_split
+from common.stages import say
+from snli_roberta.arguments import CorpusArguments
+from snli_roberta.corpus import LABELS, Pair, Split
+from snli_roberta.sampling import SAMPLING, training_sample
 
 MODULE = "snli_roberta.controls"
 TASK = "SNLI: does the premise entail the hypothesis?"
@@ -28,47 +30,30 @@ LIMITS = (
 )
 
 
-@dataclass
-class ControlsArguments:
+@dataclass(kw_only=True)
+class ControlsArguments(CorpusArguments):
     """Describes SNLI and scores majority and TF-IDF controls on its test split; without a corpus given, on the miniature."""
 
-    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl")
-    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
-    dataset_revision: str | None = option(None, "its revision")
     output_dir: Path = option(Path("output/snli_controls"), "folder for the run records")
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0)
 
 
-def load_sets(
-    facts: dict[str, Any] | None, *, data_dir: Path | None, dataset_name: str | None, revision: str | None
-) -> tuple[list[Pair], ScoredSet, Split]:
-    """The pairs that a model was trained on (all training pairs where that is not known), and the test set.
+def load_sets(corpus: CorpusArguments, facts: dict[str, Any] | None) -> tuple[list[Pair], ScoredSet, Split]:
+    """The pairs that a model was trained on (``facts`` of its training; without them all training pairs), and the test set.
 
     Raises:
         UserError: The corpus given is not the one that the model was trained on.
     """
-    from snli_roberta.sampling import balanced, stratified
-
-    miniature = data_dir is None and dataset_name is None
-    if miniature:
-        from common.miniature import corpora
-
-        data_dir = corpora.build() / "snli_1.0"
-    source = {"data_dir": data_dir, "dataset_name": dataset_name, "revision": revision}
-    with stage("reading SNLI"):
-        train, test = (load_split(name, **source) for name in ("train", "test"))
-    data = "the SNLI miniature" if miniature else "SNLI 1.0"
+    train, test = corpus.load("train", "test")
+    data = "the SNLI miniature" if corpus.on_miniature else "SNLI 1.0"
     pairs, counts = train.pairs, {f"train, {data}": class_counts(train.labels, LABELS)}
     if facts:
-        settings = facts["settings"]
-        if settings["balance_classes"]:
-            pairs = balanced(pairs, settings["seed"])
-        pairs = stratified(pairs, settings["train_fraction"], settings["seed"])
+        pairs = training_sample(train.pairs, **{key: facts["settings"][key] for key in SAMPLING})
         found = fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)
         if found != facts["data"]["fingerprint"]:
             raise UserError(
                 "the model was trained on other pairs than this corpus gives",
-                file=data_dir or dataset_name,
+                file=corpus.data_dir or corpus.dataset_name,
                 fix="give the data_dir or dataset_name that it was trained on",
             )
         if len(pairs) < len(train.pairs):
@@ -88,7 +73,7 @@ def load_sets(
             "gold label": "given by at least three of five annotators; pairs without one are dropped",
             "training pairs used": f"{len(pairs):,} of {len(train.pairs):,}",
         },
-        miniature=miniature,
+        miniature=corpus.on_miniature,
     )
     return pairs, scored, test
 
@@ -116,12 +101,7 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --dataset_name stanfordnlp/snli",
     )
-    pairs, scored, test = load_sets(
-        None,
-        data_dir=arguments.data_dir,
-        dataset_name=arguments.dataset_name,
-        revision=arguments.dataset_revision,
-    )
+    pairs, scored, test = load_sets(arguments, None)
     for report in scored.reports:
         print("\n".join(report.lines()))
     records = []

@@ -14,20 +14,18 @@ from common.errors import UserError, run, shown
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import say
+from snli_roberta.arguments import CorpusArguments
 from snli_roberta.controls import load_sets, predictors
 
 MODULE = "snli_roberta.evaluate"
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments:
+class EvaluateArguments(CorpusArguments):
     """Scores a trained classifier on SNLI's test split beside majority, TF-IDF and untrained-head controls."""
 
     model: str = option(help="folder or Hub id of the trained model or adapter")
     title: str = option("trained", "name of the model in tables")
-    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
-    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
-    dataset_revision: str | None = option(None, "its branch, tag or commit")
     output_dir: Path = option(Path("output/snli_evaluation"), "folder for the run records")
     seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0)
 
@@ -46,10 +44,8 @@ def training_facts(model: str) -> dict[str, Any] | None:
 def score_models(
     models: dict[str, str],
     *,
+    corpus: CorpusArguments,
     module: str,
-    data_dir: Path | None,
-    dataset_name: str | None,
-    dataset_revision: str | None,
     output_dir: Path,
     seed: int,
 ) -> list[RunRecord]:
@@ -68,7 +64,7 @@ def score_models(
         if one and first and one["base_model"] != first["base_model"]:
             raise UserError(f"{title!r} has another base than {next(iter(facts))!r}: {shown(one['base_model'])}")
     known = next((one for one in facts.values() if one), None)
-    pairs, scored, test = load_sets(known, data_dir=data_dir, dataset_name=dataset_name, revision=dataset_revision)
+    pairs, scored, test = load_sets(corpus, known)
     records = []
 
     def keep(title: str, predict: Callable[[], Any], **more: Any) -> None:
@@ -139,10 +135,8 @@ def main() -> None:
     )
     records = score_models(
         {arguments.title: arguments.model},
+        corpus=arguments,
         module=MODULE,
-        data_dir=arguments.data_dir,
-        dataset_name=arguments.dataset_name,
-        dataset_revision=arguments.dataset_revision,
         output_dir=arguments.output_dir,
         seed=arguments.seed,
     )

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from common import hardware
 from common.errors import UserError
 from snli_roberta.corpus import LABELS, Pair
 
@@ -37,7 +38,12 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
     """
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            name, revision=revision, dtype=torch.float32, output_loading_info=True, **HEAD_FACTS
+            name,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=hardware.attention_implementation().value,
+            output_loading_info=True,
+            **HEAD_FACTS,
         )
     except (OSError, ValueError) as error:
         raise _unloadable(name, error) from error

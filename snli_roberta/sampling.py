@@ -6,6 +6,13 @@ import random
 
 from snli_roberta.corpus import LABELS, Pair
 
+SAMPLING = ("balance_classes", "train_fraction", "seed")  # the arguments that choose the sample
+
+
+def training_sample(pairs: list[Pair], *, balance_classes: bool, train_fraction: float, seed: int) -> list[Pair]:
+    """The training pairs that a run uses, of those that were loaded."""
+    return stratified(balanced(pairs, seed) if balance_classes else pairs, train_fraction, seed)
+
 
 def balanced(pairs: list[Pair], seed: int) -> list[Pair]:
     """As many pairs of each class as the rarest has, drawn without replacement, in their original order."""

@@ -26,8 +26,8 @@ from common.scored import class_counts
 from common.stages import say, stage
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments
-from snli_roberta.corpus import LABELS, Pair, Split, load_split
-from snli_roberta.sampling import balanced, stratified
+from snli_roberta.corpus import LABELS, Pair
+from snli_roberta.sampling import SAMPLING, training_sample
 
 TRAINING_FILE = "training.json"
 PROBE = 64  # validation pairs on which a saved model must answer exactly as the trained one
@@ -50,8 +50,10 @@ def train(arguments: TrainArguments) -> None:
     say(f"{processes.count} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
 
     set_seed(arguments.seed)
-    train_split, dev = load_data(arguments)
-    pairs = sample(train_split.pairs, arguments)
+    train_split, dev = arguments.load("train", "dev")
+    for line in (*train_split.report.lines(), *dev.report.lines()):
+        say(line)
+    pairs = training_sample(train_split.pairs, **{key: getattr(arguments, key) for key in SAMPLING})
     identity = {**dataclasses.asdict(arguments), "data": fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)}
     identity.pop("output_dir")
     if int(os.environ.get("RANK", "0")) == 0:
@@ -122,33 +124,6 @@ def train(arguments: TrainArguments) -> None:
         plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         finish(plain, tokenizer, dev.pairs[:PROBE], facts, output_dir)
     trainer.accelerator.wait_for_everyone()
-
-
-def load_data(arguments: TrainArguments) -> tuple[Split, Split]:
-    """The train and dev splits that the arguments name; their reports are printed."""
-    data_dir = arguments.data_dir
-    if arguments.on_miniature:
-        from common.miniature import corpora
-
-        data_dir = corpora.build() / "snli_1.0"
-    with stage("reading SNLI"):
-        train_split, dev = (
-            load_split(
-                name, data_dir=data_dir, dataset_name=arguments.dataset_name, revision=arguments.dataset_revision
-            )
-            for name in ("train", "dev")
-        )
-    for split in (train_split, dev):
-        for line in split.report.lines():
-            say(line)
-    return train_split, dev
-
-
-def sample(pairs: list[Pair], arguments: TrainArguments) -> list[Pair]:
-    """The training pairs that the arguments ask for, from the loaded ones."""
-    if arguments.balance_classes:
-        pairs = balanced(pairs, arguments.seed)
-    return stratified(pairs, arguments.train_fraction, arguments.seed)
 
 
 def model_name(arguments: TrainArguments) -> str:
