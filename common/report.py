@@ -154,7 +154,7 @@ def cost_cells(record: RunRecord) -> dict[str, str]:
         "trained": f"{trainable:,}",
         "of all": f"{trainable / total:.2%}",
         "peak memory": f"{memory / 1e6:,.0f} MB",
-        "training": f"{record.seconds:,.1f} s",
+        "training": "interrupted" if record.seconds is None else f"{record.seconds:,.1f} s",
         "stored": f"{record.storage_bytes / 1e6:,.2f} MB",
     }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import hardware
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
 from common.records import RunRecord
@@ -84,7 +85,7 @@ def score_models(
     if known:
         base, revision = base_of(known), known["base_model"]["revision"]
         set_seed(seed)
-        untrained, _ = classifier.load_base(base, revision)
+        untrained = classifier.load_base(base, revision)[0].to(hardware.device_type())
         tokenizer = classifier.load_tokenizer(base, revision)
         keep("untrained head", lambda: classifier.predict_logits(untrained, tokenizer, test.pairs).argmax(-1))
     for title, name in models.items():
@@ -119,7 +120,8 @@ def training_costs(facts: dict[str, Any] | None, model: Any) -> dict[str, Any]:
     settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir", "model_name_or_path")}
     return {
         "parameters": facts["parameters"],
-        "seconds": facts["seconds"],
+        # A run that was stopped and continued knows the seconds of its last part only.
+        "seconds": None if facts["continued"] else facts["seconds"],
         "peak_memory_bytes": facts["peak_memory_bytes"],
         "storage_bytes": facts["storage_bytes"],
         "settings": settings

@@ -100,7 +100,7 @@ def add_lora(model: PreTrainedModel, new_modules: list[str], *, rank: int, alpha
 
 
 def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
-    """A trained classifier, whole or as an adapter on its base, from a folder or the Hub, with its tokenizer.
+    """A trained classifier, whole or as an adapter on its base, from a folder or the Hub, on this device, with its tokenizer.
 
     Raises:
         UserError: No such model, no access to it, or a model of other labels.
@@ -124,7 +124,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
     labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
     if labels != LABELS:
         raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
-    return model.eval(), load_tokenizer(name, revision)
+    return model.to(hardware.device_type()).eval(), load_tokenizer(name, revision)
 
 
 def _unloadable(name: str, error: Exception) -> UserError:
@@ -189,7 +189,6 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, probe: Se
     size = sum(path.stat().st_size for path in folder.iterdir())
     tokenizer.save_pretrained(folder)
     loaded, loaded_tokenizer = load_trained(folder)
-    loaded.to(next(model.parameters()).device)
     if not np.array_equal(predict_logits(model, tokenizer, probe), predict_logits(loaded, loaded_tokenizer, probe)):
         raise RuntimeError(f"{folder}: the saved model answers differently from the trained one")
     return size

@@ -72,13 +72,11 @@ def main() -> None:
     import torch
     import transformers
 
-    from common import hardware
     from snli_roberta import model as classifier
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model, tokenizer = classifier.load_trained(arguments.model, arguments.model_revision)
-    model.to(hardware.device_type())
     logits = classifier.predict_logits(
         model, tokenizer, pairs, max_length=arguments.max_length, progress=arguments.input is not None
     )
