@@ -65,7 +65,7 @@ def parse(
     recipe = given.pop("config", None)
     values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
     for name, value in given.items():
-        values[name], origins[name] = value, {"column": f"--{name}"}
+        values[name], origins[name] = value, {"key": f"--{name}"}
     checked = {}
     for name, field in fields.items():
         if name in values:
@@ -76,9 +76,9 @@ def parse(
         return kind(**checked)
     except UserError as error:
         # A dataclass's own __post_init__ knows the key but not where its value came from.
-        if error.file is None and error.column in origins:
-            origin = origins[error.column]
-            error.file, error.line, error.column = origin.get("file"), origin.get("line"), origin["column"]
+        if error.file is None and error.key in origins:
+            origin = origins[error.key]
+            error.file, error.line, error.key = origin.get("file"), origin.get("line"), origin["key"]
         raise
 
 
@@ -147,7 +147,7 @@ def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, di
         if key in values:
             raise UserError(f"key {key!r} stands twice", file=path, line=line, fix="keep one of them")
         values[key] = yaml.constructor.SafeConstructor().construct_document(value_node)
-        origins[key] = {"file": path, "line": line, "column": key}
+        origins[key] = {"file": path, "line": line, "key": key}
     return values, origins
 
 

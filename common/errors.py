@@ -20,7 +20,8 @@ class UserError(Exception):
         file: File in which it was found.
         line: Line of a text file (from 1), where the record starts.
         row: Row of a table without lines, as Parquet (from 1).
-        column: Column or key.
+        column: Column of a table.
+        key: Key of a recipe, or argument of a command (``--key``).
         expected: What would have been right.
         fix: What to do about it.
     """
@@ -35,12 +36,13 @@ class UserError(Exception):
         line: int | None = None,
         row: int | None = None,
         column: str | None = None,
+        key: str | None = None,
         expected: str | None = None,
         fix: str | None = None,
     ):
         super().__init__(problem)
         self.problem, self.file, self.line, self.row = problem, file, line, row
-        self.column, self.expected, self.fix = column, expected, fix
+        self.column, self.key, self.expected, self.fix = column, key, expected, fix
 
     def __str__(self) -> str:
         where = [
@@ -48,6 +50,7 @@ class UserError(Exception):
             f"line {self.line}" if self.line is not None else "",
             f"row {self.row}" if self.row is not None else "",
             f"column {self.column!r}" if self.column is not None else "",
+            (self.key if self.key.startswith("--") else f"key {self.key!r}") if self.key is not None else "",
         ]
         place = ", ".join(part for part in where if part)
         message = f"{place}: {self.problem}" if place else self.problem

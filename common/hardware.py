@@ -58,7 +58,7 @@ def training_precision(asked: Literal["auto", "fp32", "bf16", "fp16"] = "auto") 
         return Choice(supported[0], name)
     if asked not in supported:
         raise UserError(
-            f"{asked} is not supported here ({name})", column="precision", expected=f"auto or {' or '.join(supported)}"
+            f"{asked} is not supported here ({name})", key="precision", expected=f"auto or {' or '.join(supported)}"
         )
     return Choice(asked, f"as asked; {name}")
 

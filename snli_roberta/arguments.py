@@ -25,7 +25,7 @@ class CorpusArguments:
     def __post_init__(self) -> None:
         if self.data_dir is not None and self.dataset_name is not None:
             raise UserError(
-                "two corpora were given", column="data_dir", expected="data_dir or dataset_name", fix="drop one"
+                "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
             )
 
     @property

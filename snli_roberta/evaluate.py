@@ -11,7 +11,7 @@ from typing import Any
 
 from common import hardware
 from common.arguments import option, parse
-from common.errors import UserError, run, shown
+from common.errors import UserError, run
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import say
@@ -55,6 +55,16 @@ def score_models(
     Raises:
         UserError: A model that can't be loaded, or models that were trained on different pairs or bases.
     """
+    import transformers
+    from transformers import set_seed
+
+    from snli_roberta import model as classifier
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    # All that can be refused is, before the first control is fitted.
+    loaded = {title: classifier.load_trained(name) for title, name in models.items()}
     facts = {title: training_facts(model) for title, model in models.items()}
     for title, one in facts.items():
         first = next(iter(facts.values()))
@@ -62,8 +72,8 @@ def score_models(
             raise UserError(
                 f"{title!r} was trained on other pairs than {next(iter(facts))!r}", fix="compare runs on the same pairs"
             )
-        if one and first and one["base_model"] != first["base_model"]:
-            raise UserError(f"{title!r} has another base than {next(iter(facts))!r}: {shown(one['base_model'])}")
+        if one and first and base_of(one) != base_of(first):
+            raise UserError(f"{title!r} started from {base_of(one)}, {next(iter(facts))!r} from {base_of(first)}")
     known = next((one for one in facts.values() if one), None)
     pairs, scored, test = load_sets(corpus, known)
     records = []
@@ -75,21 +85,13 @@ def score_models(
 
     for title, predict in predictors(pairs, test, seed).items():
         keep(title, predict)
-    import transformers
-    from transformers import set_seed
-
-    from snli_roberta import model as classifier
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     if known:
-        base, revision = base_of(known), known["base_model"]["revision"]
+        base, revision = base_of(known), known["settings"]["model_revision"]
         set_seed(seed)
         untrained = classifier.load_base(base, revision)[0].to(hardware.device_type())
         tokenizer = classifier.load_tokenizer(base, revision)
         keep("untrained head", lambda: classifier.predict_logits(untrained, tokenizer, test.pairs).argmax(-1))
-    for title, name in models.items():
-        model, tokenizer = classifier.load_trained(name)
+    for title, (model, tokenizer) in loaded.items():
         max_length = facts[title]["settings"]["max_length"] if facts[title] else 128
         keep(
             title,
@@ -117,7 +119,9 @@ def training_costs(facts: dict[str, Any] | None, model: Any) -> dict[str, Any]:
 
     if facts is None:
         return {"parameters": count_parameters(model)}
-    settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir", "model_name_or_path")}
+    settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir")}
+    # Of a local base the last folders say enough; the rest of the path is nobody's business.
+    settings["model_name_or_path"] = "/".join(Path(base_of(facts)).parts[-2:])
     return {
         "parameters": facts["parameters"],
         # A run that was stopped and continued knows the seconds of its last part only.

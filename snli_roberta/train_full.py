@@ -19,7 +19,7 @@ def main() -> None:
         examples="  python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml",
     )
     if arguments.method != METHOD:
-        raise UserError(f"the recipe is for {arguments.method}", column="method", expected=METHOD)
+        raise UserError(f"the recipe is for {arguments.method}", key="method", expected=METHOD)
     from snli_roberta.training import train
 
     train(arguments)

@@ -100,7 +100,6 @@ def train(arguments: TrainArguments) -> None:
         facts = {
             "method": arguments.method,
             "settings": {key: str(value) if isinstance(value, Path) else value for key, value in identity.items()},
-            "base_model": {"name": Path(name).name if Path(name).is_dir() else name, "revision": revision},
             "data": {
                 "fingerprint": identity["data"],
                 "loaded": class_counts(train_split.labels, LABELS),

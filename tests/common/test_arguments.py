@@ -26,7 +26,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         if self.name == "bad":
-            raise UserError("no such thing", column="name")
+            raise UserError("no such thing", key="name")
 
 
 def recipe(tmp_path: Path, text: str) -> str:
@@ -61,17 +61,17 @@ def test_several_values_and_paths():
     [
         ("name: a\nlearnin_rate: 1\n", "line 2: unknown key 'learnin_rate'. Did you mean 'learning_rate'?"),
         ("name: a\nname: b\n", "line 2: key 'name' stands twice. Keep one of them"),
-        ("name: a\n\nepochs: 0\n", "line 3, column 'epochs': 0 does not fit; expected a whole number at least 1"),
-        ("name: a\nepochs: 2.5\n", "line 2, column 'epochs': 2.5 does not fit; expected a whole number at least 1"),
-        ("name: a\nepochs: true\n", "line 2, column 'epochs': True does not fit"),
-        ("name: a\nlearning_rate: .inf\n", "line 2, column 'learning_rate': inf does not fit"),
-        ("name: a\nprecision: no\n", "line 2, column 'precision': False does not fit; expected one of auto, fp32"),
-        ("name: a\nresume: 1\n", "line 2, column 'resume': 1 does not fit; expected true or false"),
-        ("name: [a]\n", "line 1, column 'name': ['a'] does not fit; expected text"),
-        ("name:\n", "line 1, column 'name': no value"),
+        ("name: a\n\nepochs: 0\n", "line 3, key 'epochs': 0 does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: 2.5\n", "line 2, key 'epochs': 2.5 does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: true\n", "line 2, key 'epochs': True does not fit"),
+        ("name: a\nlearning_rate: .inf\n", "line 2, key 'learning_rate': inf does not fit"),
+        ("name: a\nprecision: no\n", "line 2, key 'precision': False does not fit; expected one of auto, fp32"),
+        ("name: a\nresume: 1\n", "line 2, key 'resume': 1 does not fit; expected true or false"),
+        ("name: [a]\n", "line 1, key 'name': ['a'] does not fit; expected text"),
+        ("name:\n", "line 1, key 'name': no value"),
         ("name: a: b\n", "line 1: mapping values are not allowed here; expected YAML"),
         ("- a\n", "not a recipe"),
-        ("name: bad\n", "line 1, column 'name': no such thing"),
+        ("name: bad\n", "line 1, key 'name': no such thing"),
     ],
 )
 def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
@@ -87,9 +87,9 @@ def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
         (["--name", "a", "--epoch", "2"], "unknown argument --epoch. Did you mean 'epochs'?"),
         (["--name", "a", "stray"], "unexpected argument 'stray'"),
         ([], "--name is missing"),
-        (["--name", "a", "--epochs", "two"], "column '--epochs': 'two' does not fit"),
+        (["--name", "a", "--epochs", "two"], "--epochs: 'two' does not fit"),
         (["--name", "a", "--epochs"], "expected one argument"),
-        (["--name", "bad"], "column '--name': no such thing"),
+        (["--name", "bad"], "--name: no such thing"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
     ],
 )

@@ -73,7 +73,7 @@ def test_every_recipe_parses_and_names_its_script(path):
 def test_a_recipe_of_the_other_method_is_refused():
     command = [sys.executable, "-m", "snli_roberta.train_full", "--config", str(RECIPES / "miniature_lora.yaml")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stderr) == (2, "error: column 'method': the recipe is for lora; expected full\n")
+    assert (result.returncode, result.stderr) == (2, "error: key 'method': the recipe is for lora; expected full\n")
 
 
 # ---- sampling
