@@ -128,8 +128,7 @@ def training_costs(facts: dict[str, Any] | None, model: Any) -> dict[str, Any]:
         "seconds": None if facts["continued"] else facts["seconds"],
         "peak_memory_bytes": facts["peak_memory_bytes"],
         "storage_bytes": facts["storage_bytes"],
-        "settings": settings
-        | {"base_model": facts["base_model"], "best": facts["best"], "precision": facts["precision"]},
+        "settings": settings | {"best": facts["best"], "precision": facts["precision"]},
     }
 
 
