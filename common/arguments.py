@@ -23,6 +23,7 @@ from common.errors import UserError, shown
 
 Arguments = TypeVar("Arguments")
 REQUIRED = dataclasses.MISSING
+MAX_SEED = 2**32 - 1  # NumPy takes no larger one
 
 
 def option(
@@ -146,7 +147,11 @@ def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, di
             raise UserError(f"unknown key {shown(key)}", file=path, line=line, fix=_suggestion(key, list(fields)))
         if key in values:
             raise UserError(f"key {key!r} stands twice", file=path, line=line, fix="keep one of them")
-        values[key] = yaml.constructor.SafeConstructor().construct_document(value_node)
+        try:
+            values[key] = yaml.constructor.SafeConstructor().construct_document(value_node)
+        except (yaml.YAMLError, ValueError) as error:
+            problem = getattr(error, "problem", None) or str(error)
+            raise UserError(problem, file=path, line=line, key=key, expected="a plain value") from None
         origins[key] = {"file": path, "line": line, "key": key}
     return values, origins
 

@@ -47,15 +47,23 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files if path.name != MANIFEST}
 
 
-def claim(output_dir: Path, identity: dict[str, Any]) -> None:
+def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
     """Marks a folder as that of the run described by ``identity``, or checks that it is.
+
+    A run that failed before its first checkpoint leaves nothing to protect: its mark is replaced.
+
+    Args:
+        output_dir: The run's folder.
+        identity: What makes it this run: arguments and data.
+        finished: Name of the file that a finished run leaves.
 
     Raises:
         UserError: The folder holds another run, or something that is no run.
     """
     path = output_dir / IDENTITY
+    nothing_yet = not any(output_dir.glob("checkpoint-*"))
     identity = json.loads(json.dumps(identity, default=str))
-    if path.is_file():
+    if path.is_file() and not (nothing_yet and not (output_dir / finished).is_file()):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
@@ -69,7 +77,8 @@ def claim(output_dir: Path, identity: dict[str, Any]) -> None:
                 )
         return
     # A process killed while it wrote leaves a .part file behind.
-    if output_dir.is_dir() and any(not entry.name.endswith(".part") for entry in output_dir.iterdir()):
+    left = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
+    if any(name != IDENTITY and not name.endswith(".part") for name in left):
         raise UserError("the folder is not empty and holds no run", file=output_dir, fix="choose another --output_dir")
     with written_aside(path) as part:
         part.write_text(json.dumps(identity, indent=1), encoding="utf-8")

@@ -73,6 +73,10 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     Of several processes only the first prints: they read the same input and find the same fault.
     """
+    # `python sbic_llama/x.py` puts that folder first on the path, where its files would hide packages of the same names
+    # (an `evaluate`, say) from the libraries that main imports.
+    if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
+        del sys.path[0]
     try:
         main()
         sys.stdout.flush()

@@ -106,6 +106,15 @@ def check_processes() -> Processes:
     """
     from accelerate import PartialState
 
+    if device_type() == "cuda" and "WORLD_SIZE" not in os.environ:
+        import torch
+
+        if torch.cuda.device_count() > 1:
+            # Trainer would split each batch among the cards (DataParallel) and so train at a multiple of the batch size.
+            raise UserError(
+                f"{torch.cuda.device_count()} GPUs are visible to one process",
+                fix="use accelerate launch --num_processes with their number, or CUDA_VISIBLE_DEVICES=0 for one of them",
+            )
     state = PartialState(cpu=_cpu_asked_for())
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:

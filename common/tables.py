@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,29 +110,34 @@ def _check_columns(source: str | Path, found: Sequence[str], wanted: Sequence[st
         )
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows of equal columns to a .csv, .tsv, .jsonl or .parquet file (text formats also with .gz), whole or not at all.
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Writes rows to a .csv, .tsv, .jsonl or .parquet file (text formats also with .gz), whole or not at all.
+
+    ``columns`` come first, then further ones in order of appearance; a value that a row lacks is left empty.
 
     Raises:
-        UserError: An unknown ending, or a path that can't be written to.
+        UserError: An unknown ending, a path that can't be written to, or values of mixed types in a Parquet column.
     """
     path = Path(path)
     suffix = table_format(path)
-    columns = list(rows[0]) if rows else []
+    columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
     with written_aside(path) as part:
         if suffix == ".parquet":
             import pyarrow
             import pyarrow.parquet
 
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), part)
+            try:
+                arrays = {column: pyarrow.array([row.get(column) for row in rows]) for column in columns}
+            except pyarrow.ArrowException as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"a column of mixed types: {reason}", file=path, fix="write .jsonl instead") from None
+            pyarrow.parquet.write_table(pyarrow.table(arrays), part)
             return
-        with (
-            gzip.open(part, "wt", encoding="utf-8", newline="")
-            if path.name.endswith(".gz")
-            else open(part, "w", encoding="utf-8", newline="") as file
-        ):
+        opener = gzip.open if path.name.endswith(".gz") else open
+        with opener(part, "wt", encoding="utf-8", newline="") as file:
             if suffix == ".jsonl":
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                # Dates and such, which JSON lacks, as text.
+                file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
             else:
                 writer = csv.DictWriter(file, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
                 writer.writeheader()
@@ -225,7 +231,7 @@ def _read_jsonl(path: Path, file: _Decoder, columns: Sequence[str]) -> Iterator[
         number += 1
         try:
             values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
             raise UserError(
                 f"not JSON: {getattr(error, 'msg', error)}",
                 file=path,
@@ -235,6 +241,9 @@ def _read_jsonl(path: Path, file: _Decoder, columns: Sequence[str]) -> Iterator[
         if not isinstance(values, dict):
             raise UserError(f"a JSON {type(values).__name__}", file=path, line=file.line, expected="a JSON object")
         row = Row(values, str(path), file.line, number)
+        texts = [value for value in values.values() if isinstance(value, str)]
+        if any(re.search(r"[\ud800-\udfff]", value) for value in texts):
+            raise row.error("half of a surrogate pair", expected="text that UTF-8 can hold", fix="mend its \\u escapes")
         for column in columns:
             if column not in values:
                 raise row.error("missing", column, expected="a value")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import controls
-from common.arguments import option, parse
+from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import run
 from common.records import RunRecord
@@ -36,7 +36,7 @@ class ControlsArguments:
     view: View = option("annotators", "kind of official files in data_dir")
     repeats: Repeats = option("drop", "count a worker who named several groups once (drop) or once a group (keep)")
     output_dir: Path = option(Path("output/sbic_controls"), "folder for the run records")
-    seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0)
+    seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
 def labelled(split: Split, feature: Feature) -> tuple[list[tuple[str]], list[int]]:

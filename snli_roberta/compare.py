@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.arguments import option, parse
+from common.arguments import MAX_SEED, option, parse
 from common.errors import run
 from common.report import table_lines, write_report
 from common.stages import say
@@ -23,7 +23,7 @@ class CompareArguments(CorpusArguments):
     lora: str = option(help="folder of the LoRA adapter")
     output_dir: Path = option(Path("output/snli_comparison"), "folder for the run records")
     report: Path | None = option(None, "HTML page to write as well")
-    seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0)
+    seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common import controls
-from common.arguments import option, parse
+from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.report import table_lines
@@ -35,7 +35,7 @@ class ControlsArguments(CorpusArguments):
     """Describes SNLI and scores majority and TF-IDF controls on its test split; without a corpus given, on the miniature."""
 
     output_dir: Path = option(Path("output/snli_controls"), "folder for the run records")
-    seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0)
+    seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
 def load_sets(corpus: CorpusArguments, facts: dict[str, Any] | None) -> tuple[list[Pair], ScoredSet, Split]:
@@ -46,9 +46,10 @@ def load_sets(corpus: CorpusArguments, facts: dict[str, Any] | None) -> tuple[li
     """
     train, test = corpus.load("train", "test")
     data = "the SNLI miniature" if corpus.on_miniature else "SNLI 1.0"
-    pairs, counts = train.pairs, {f"train, {data}": class_counts(train.labels, LABELS)}
+    whole = {"balance_classes": False, "train_fraction": 1.0, "seed": 0}
+    pairs = training_sample(train.pairs, **({key: facts["settings"][key] for key in SAMPLING} if facts else whole))
+    counts = {f"train, {data}": class_counts(train.labels, LABELS)}
     if facts:
-        pairs = training_sample(train.pairs, **{key: facts["settings"][key] for key in SAMPLING})
         found = fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)
         if found != facts["data"]["fingerprint"]:
             raise UserError(

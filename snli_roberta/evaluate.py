@@ -6,16 +6,17 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common import hardware
-from common.arguments import option, parse
+from common.arguments import MAX_SEED, option, parse
 from common.errors import UserError, run
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import say
-from snli_roberta.arguments import CorpusArguments
+from snli_roberta.arguments import DEFAULT_LENGTH, CorpusArguments, base_name
 from snli_roberta.controls import load_sets, predictors
 
 MODULE = "snli_roberta.evaluate"
@@ -28,7 +29,7 @@ class EvaluateArguments(CorpusArguments):
     model: str = option(help="folder or Hub id of the trained model or adapter")
     title: str = option("trained", "name of the model in tables")
     output_dir: Path = option(Path("output/snli_evaluation"), "folder for the run records")
-    seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0)
+    seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
 def training_facts(model: str) -> dict[str, Any] | None:
@@ -66,15 +67,14 @@ def score_models(
     # All that can be refused is, before the first control is fitted.
     loaded = {title: classifier.load_trained(name) for title, name in models.items()}
     facts = {title: training_facts(model) for title, model in models.items()}
-    for title, one in facts.items():
-        first = next(iter(facts.values()))
-        if one and first and one["data"]["fingerprint"] != first["data"]["fingerprint"]:
-            raise UserError(
-                f"{title!r} was trained on other pairs than {next(iter(facts))!r}", fix="compare runs on the same pairs"
-            )
-        if one and first and base_of(one) != base_of(first):
-            raise UserError(f"{title!r} started from {base_of(one)}, {next(iter(facts))!r} from {base_of(first)}")
     known = next((one for one in facts.values() if one), None)
+    for title, one in facts.items():
+        if one and one["data"]["fingerprint"] != known["data"]["fingerprint"]:
+            raise UserError(
+                f"{title!r} was trained on other pairs than the first", fix="compare runs on the same pairs"
+            )
+        if one and (base := one["settings"]["model_name_or_path"]) != known["settings"]["model_name_or_path"]:
+            raise UserError(f"{title!r} started from another base than the first: {base}")
     pairs, scored, test = load_sets(corpus, known)
     records = []
 
@@ -86,42 +86,27 @@ def score_models(
     for title, predict in predictors(pairs, test, seed).items():
         keep(title, predict)
     if known:
-        base, revision = base_of(known), known["settings"]["model_revision"]
+        base, revision = base_name(known["settings"]["model_name_or_path"]), known["settings"]["model_revision"]
+        length = known["settings"]["max_length"]
         set_seed(seed)
         untrained = classifier.load_base(base, revision)[0].to(hardware.device_type())
         tokenizer = classifier.load_tokenizer(base, revision)
-        keep("untrained head", lambda: classifier.predict_logits(untrained, tokenizer, test.pairs).argmax(-1))
+        predict = partial(classifier.predict_logits, untrained, tokenizer, test.pairs, max_length=length)
+        keep("untrained head", lambda: predict().argmax(-1))
     for title, (model, tokenizer) in loaded.items():
-        max_length = facts[title]["settings"]["max_length"] if facts[title] else 128
-        keep(
-            title,
-            lambda model=model, tokenizer=tokenizer, max_length=max_length: classifier.predict_logits(
-                model, tokenizer, test.pairs, max_length=max_length, progress=True
-            ).argmax(-1),
-            **training_costs(facts[title], model),
-        )
+        length = facts[title]["settings"]["max_length"] if facts[title] else DEFAULT_LENGTH
+        predict = partial(classifier.predict_logits, model, tokenizer, test.pairs, max_length=length, progress=True)
+        keep(title, lambda predict=predict: predict().argmax(-1), **training_costs(facts[title]))
     return records
 
 
-def base_of(facts: dict[str, Any]) -> str:
-    """The path or id of the base that a run started from."""
-    named = facts["settings"]["model_name_or_path"]
-    if named is None:
-        from common.miniature.pretrain import MODELS
-
-        return str(MODELS / "tiny_roberta")
-    return named
-
-
-def training_costs(facts: dict[str, Any] | None, model: Any) -> dict[str, Any]:
+def training_costs(facts: dict[str, Any] | None) -> dict[str, Any]:
     """A record's fields on what a model cost to train and costs to store, as far as its training left them."""
-    from common.records import count_parameters
-
     if facts is None:
-        return {"parameters": count_parameters(model)}
+        return {}
     settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir")}
     # Of a local base the last folders say enough; the rest of the path is nobody's business.
-    settings["model_name_or_path"] = "/".join(Path(base_of(facts)).parts[-2:])
+    settings["model_name_or_path"] = "/".join(Path(base_name(settings["model_name_or_path"])).parts[-2:])
     return {
         "parameters": facts["parameters"],
         # A run that was stopped and continued knows the seconds of its last part only.

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import cached_file
 
 from common import hardware
 from common.errors import UserError
+from common.stages import say
 from snli_roberta.corpus import LABELS, Pair
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ HEAD_FACTS = {
     "label2id": {label: i for i, label in enumerate(LABELS)},
 }
 ADAPTER_CONFIG = "adapter_config.json"
+UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
@@ -43,9 +53,10 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
             dtype=torch.float32,
             attn_implementation=hardware.attention_implementation().value,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a head of other classes is replaced by a new one
             **HEAD_FACTS,
         )
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise _unloadable(name, error) from error
     # Without this Trainer multiplies loss and gradients by the accumulation steps and the processes: these models take any
     # keyword but ignore the one that says how many items a batch has.
@@ -60,12 +71,15 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """A model's tokenizer.
 
     Raises:
-        UserError: No such model, or no access to it.
+        UserError: No such model, no access to it, or a tokenizer that can't pad.
     """
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except UNLOADABLE as error:
         raise _unloadable(name, error) from error
+    if tokenizer.pad_token_id is None:
+        raise UserError("its tokenizer has no pad token", file=name, expected="an encoder, as roberta-base")
+    return tokenizer
 
 
 def linear_modules(model: PreTrainedModel, excluded: Sequence[str]) -> str:
@@ -81,11 +95,24 @@ def linear_modules(model: PreTrainedModel, excluded: Sequence[str]) -> str:
         if isinstance(module, torch.nn.Linear) and parts[0] == prefix and parts[1] not in excluded:
             parents.add(parts[1])
             names.add(parts[-1])
+    if not names:
+        raise UserError("the model has no linear layers that LoRA could adapt", expected="an encoder, as roberta-base")
     return rf"{prefix}\.({'|'.join(sorted(parents))})\..*\b({'|'.join(sorted(names))})"
 
 
-def add_lora(model: PreTrainedModel, new_modules: list[str], *, rank: int, alpha: int, dropout: float) -> PeftModel:
-    """LoRA on all linear layers of the encoder; the new modules are trained and saved whole."""
+def add_lora(
+    model: PreTrainedModel,
+    new_modules: list[str],
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    revision: str | None = None,
+) -> PeftModel:
+    """LoRA on all linear layers of the encoder; the new modules are trained and saved whole.
+
+    ``revision`` is the base's: it is kept with the adapter, which is loaded onto that revision again.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
@@ -95,6 +122,7 @@ def add_lora(model: PreTrainedModel, new_modules: list[str], *, rank: int, alpha
         lora_dropout=dropout,
         target_modules=linear_modules(model, new_modules),
         modules_to_save=new_modules,
+        revision=revision,
     )
     return get_peft_model(model, config)
 
@@ -111,7 +139,14 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         raise UserError("no such folder", file=name, expected="a trained model")
     try:
         adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
+        config = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+        # An adapter by itself does not say what its classes are; ours carry a config.json that does.
+        labels = _labels(AutoConfig.from_pretrained(name, revision=revision)) if config else None
+        if labels is not None and labels != LABELS:
+            raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
         if adapter:
+            if labels is None:
+                say(f"{name} names no labels; they are taken to be {', '.join(LABELS)}")
             from peft import AutoPeftModelForSequenceClassification
 
             model = AutoPeftModelForSequenceClassification.from_pretrained(
@@ -119,12 +154,13 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
             )
         else:
             model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise _unloadable(name, error) from error
-    labels = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
-    if labels != LABELS:
-        raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
     return model.to(hardware.device_type()).eval(), load_tokenizer(name, revision)
+
+
+def _labels(config: PretrainedConfig) -> tuple[str, ...]:
+    return tuple(str(config.id2label[i]) for i in range(config.num_labels))
 
 
 def _unloadable(name: str, error: Exception) -> UserError:
@@ -184,6 +220,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, probe: Se
         RuntimeError: What was saved does not answer as what was trained.
     """
     model.save_pretrained(folder)
+    model.config.save_pretrained(folder)  # an adapter's too: it names the labels
     # PEFT writes a card of its own, full of blanks.
     (folder / "README.md").unlink(missing_ok=True)
     size = sum(path.stat().st_size for path in folder.iterdir())

@@ -9,7 +9,9 @@ from common.arguments import option, parse
 from common.errors import UserError, run, shown
 from common.stages import say
 from common.tables import Row, read_rows, table_format, write_rows
+from snli_roberta.arguments import DEFAULT_LENGTH
 from snli_roberta.corpus import LABELS, Pair
+from snli_roberta.evaluate import training_facts
 
 MODULE = "snli_roberta.predict"
 
@@ -27,7 +29,7 @@ class PredictArguments:
     )
     premise_column: str = option("premise", "column of the premises")
     hypothesis_column: str = option("hypothesis", "column of the hypotheses")
-    max_length: int = option(128, "tokens a pair at most; the longer sentence is cut", minimum=8)
+    max_length: int | None = option(None, "tokens a pair at most (default: as it was trained, else 128)", minimum=8)
 
     def __post_init__(self) -> None:
         if self.input is None and len(self.sentences) != 2:
@@ -50,6 +52,8 @@ def read_pairs(arguments: PredictArguments) -> tuple[list[Row], list[Pair]]:
     """
     columns = (arguments.premise_column, arguments.hypothesis_column)
     rows = list(read_rows(arguments.input, columns))
+    if not rows:
+        raise UserError("no rows", file=arguments.input, expected="at least one pair")
     for row in rows:
         for column in columns:
             if not isinstance(row.values[column], str) or not row.values[column].strip():
@@ -77,9 +81,9 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model, tokenizer = classifier.load_trained(arguments.model, arguments.model_revision)
-    logits = classifier.predict_logits(
-        model, tokenizer, pairs, max_length=arguments.max_length, progress=arguments.input is not None
-    )
+    facts = training_facts(arguments.model)
+    length = arguments.max_length or (facts["settings"]["max_length"] if facts else DEFAULT_LENGTH)
+    logits = classifier.predict_logits(model, tokenizer, pairs, max_length=length, progress=arguments.input is not None)
     probabilities = torch.tensor(logits).softmax(-1).tolist()
     answers = [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
@@ -92,7 +96,10 @@ def main() -> None:
         for label in LABELS:
             print(f"  {label:14} {answer[f'probability_{label}']:.4f}")
         return
-    write_rows(arguments.output, [row.values | answer for row, answer in zip(rows, answers, strict=True)])
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    write_rows(
+        arguments.output, [row.values | answer for row, answer in zip(rows, answers, strict=True)], list(columns)
+    )
     say(f"{len(rows):,} pairs labelled: {arguments.output}")
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import random
 
+from common.errors import UserError
 from snli_roberta.corpus import LABELS, Pair
 
 SAMPLING = ("balance_classes", "train_fraction", "seed")  # the arguments that choose the sample
 
 
 def training_sample(pairs: list[Pair], *, balance_classes: bool, train_fraction: float, seed: int) -> list[Pair]:
-    """The training pairs that a run uses, of those that were loaded."""
-    return stratified(balanced(pairs, seed) if balance_classes else pairs, train_fraction, seed)
+    """The training pairs that a run uses, of those that were loaded.
+
+    Raises:
+        UserError: A class would have no pair.
+    """
+    drawn = stratified(balanced(pairs, seed) if balance_classes else pairs, train_fraction, seed)
+    absent = [name for label, name in enumerate(LABELS) if not any(pair.label == label for pair in drawn)]
+    if absent:
+        raise UserError(
+            f"no training pair of {', '.join(absent)}", expected="some of each class", fix="use more training pairs"
+        )
+    return drawn
 
 
 def balanced(pairs: list[Pair], seed: int) -> list[Pair]:

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from common import hardware
 from common.checkpoints import MarkComplete, claim, last_complete
@@ -25,7 +32,7 @@ from common.records import count_parameters, git_commit, peak_memory, versions
 from common.scored import class_counts
 from common.stages import say, stage
 from snli_roberta import model as classifier
-from snli_roberta.arguments import TrainArguments
+from snli_roberta.arguments import TrainArguments, base_name
 from snli_roberta.corpus import LABELS, Pair
 from snli_roberta.sampling import SAMPLING, training_sample
 
@@ -57,17 +64,17 @@ def train(arguments: TrainArguments) -> None:
     identity = {**dataclasses.asdict(arguments), "data": fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)}
     identity.pop("output_dir")
     if int(os.environ.get("RANK", "0")) == 0:
-        claim(output_dir, identity)
+        claim(output_dir, identity, finished=TRAINING_FILE)
     if (output_dir / TRAINING_FILE).is_file():
         say(f"finished already: {output_dir} (remove the folder to train again)")
         return
 
-    name, revision = model_name(arguments), arguments.model_revision
+    name, revision = base_name(arguments.model_name_or_path), arguments.model_revision
     tokenizer = classifier.load_tokenizer(name, revision)
     model, new_modules = classifier.load_base(name, revision)
     if arguments.method == "lora":
         lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
-        model = classifier.add_lora(model, new_modules, **lora)
+        model = classifier.add_lora(model, new_modules, revision=revision, **lora)
     parameters = count_parameters(model)
     share = parameters["trainable"] / parameters["total"]
     say(f"{arguments.method}: {parameters['trainable']:,} of {parameters['total']:,} parameters trained ({share:.2%})")
@@ -83,7 +90,7 @@ def train(arguments: TrainArguments) -> None:
         eval_dataset=dev_rows,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda scored: {"accuracy": float((scored.predictions.argmax(-1) == scored.label_ids).mean())},
+        compute_metrics=accuracy,
         callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience), MarkComplete()],
     )
     checkpoint = last_complete(output_dir)
@@ -125,13 +132,9 @@ def train(arguments: TrainArguments) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def model_name(arguments: TrainArguments) -> str:
-    """The base model's id or path; the miniature's tiny RoBERTa where none is given."""
-    if arguments.model_name_or_path is not None:
-        return arguments.model_name_or_path
-    from common.miniature.pretrain import MODELS
-
-    return str(MODELS / "tiny_roberta")
+def accuracy(scored: EvalPrediction) -> dict[str, float]:
+    """What chooses the best checkpoint."""
+    return {"accuracy": float((scored.predictions.argmax(-1) == scored.label_ids).mean())}
 
 
 def trainer_arguments(arguments: TrainArguments, precision: str) -> TrainingArguments:

@@ -175,7 +175,7 @@ def test_the_repository_has_no_token_and_no_weights_but_the_miniatures():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert [path for path in listed if path.endswith((".bin", ".pt", ".pkl", ".ckpt"))] == []
+    assert [path for path in listed if path.endswith((".bin", ".pt", ".pkl", ".ckpt", ".whl", ".zip"))] == []
     weights = [path for path in listed if path.endswith(".safetensors")]
     assert weights == [f"common/miniature/models/tiny_{name}/model.safetensors" for name in ("llama", "roberta")]
     for path in weights:

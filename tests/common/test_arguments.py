@@ -71,6 +71,8 @@ def test_several_values_and_paths():
         ("name:\n", "line 1, key 'name': no value"),
         ("name: a: b\n", "line 1: mapping values are not allowed here; expected YAML"),
         ("- a\n", "not a recipe"),
+        ("name: !thing a\n", "line 1, key 'name': could not determine a constructor for the tag '!thing'"),
+        ("name: 2020-13-45\n", "line 1, key 'name': month must be in 1..12"),
         ("name: bad\n", "line 1, key 'name': no such thing"),
     ],
 )

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,19 @@ def test_a_fault_of_the_program_keeps_its_traceback():
 def test_of_several_processes_one_prints():
     result = run("raise UserError('no')", RANK="1")
     assert (result.returncode, result.stderr) == (2, "")
+
+
+def test_a_script_run_by_its_path_does_not_hide_packages_behind_its_neighbours(tmp_path):
+    """`python snli_roberta/x.py` puts snli_roberta/ on the path, and snli_roberta/evaluate.py before a package `evaluate`."""
+    (tmp_path / "project").mkdir()
+    for name in ("__init__.py", "evaluate.py"):
+        (tmp_path / "project" / name).touch()
+    (tmp_path / "installed" / "evaluate").mkdir(parents=True)
+    (tmp_path / "installed" / "evaluate" / "__init__.py").touch()
+    script = tmp_path / "project" / "train.py"
+    script.write_text(
+        "from common.errors import run\ndef main():\n    import evaluate; print(evaluate.__file__)\nrun(main)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/installed{os.pathsep}{Path(__file__).parents[2]}"}
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=environment)
+    assert result.stdout.strip() == str(tmp_path / "installed" / "evaluate" / "__init__.py")

@@ -99,3 +99,10 @@ def test_one_process_is_fine_with_and_without_a_launcher(tmp_path):
     plain = [sys.executable, "-c", CHECK]
     result = subprocess.run(plain, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert "count=1" in result.stdout
+
+
+def test_several_gpus_behind_one_process_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"2 GPUs are visible to one process\. Use accelerate launch"):
+        hardware.check_processes()

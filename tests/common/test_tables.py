@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import gzip
 import io
 
@@ -8,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from common.errors import UserError
-from common.tables import read_hub_rows, read_rows
+from common.tables import read_hub_rows, read_rows, write_rows
 
 
 def write(path, text):
@@ -58,6 +59,8 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
         ("t.csv", b"a,b\n1,2\n1,\xe92\n", "line 3: byte 0xe9 is not UTF-8. Save the file as UTF-8"),
         ("t.csv", b"a,b\n1,\x002\n", "line 2: a NUL character"),
         ("t.jsonl", '{"a": 1, "b": 2}\n{"a": 1\n', "line 2: not JSON"),
+        ("t.jsonl", '{"a": "\\ud83d", "b": 2}\n', "line 1: half of a surrogate pair"),
+        ("t.jsonl", '{"a": ' + "9" * 5000 + "}\n", "line 1: not JSON"),
         ("t.jsonl", "[1]\n", "line 1: a JSON list; expected a JSON object"),
         ("t.jsonl", '{"a": 1, "b": 2}\n{"a": 1}\n', "line 2, column 'b': missing"),
         ("t.parquet", "no parquet", "not Parquet"),
@@ -106,3 +109,21 @@ def test_hub_datasets_come_through_the_real_client(hub, tmp_path):
     for id, split in (("miniature/nowhere", "train"), ("miniature/table", "exam")):
         with pytest.raises(UserError, match="can't be loaded from the Hub"):
             list(read_hub_rows(id, split))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.jsonl", "t.parquet"])
+def test_writing_keeps_columns_that_only_some_rows_have(tmp_path, name):
+    write_rows(tmp_path / name, [{"a": "1"}, {"a": "2", "note": "x"}], ["b", "a"])
+    found = [row.values for row in read_rows(tmp_path / name)]
+    assert [row.get("note") or "" for row in found] == ["", "x"]
+    assert [row["a"] for row in found] == ["1", "2"]
+    if name.endswith(("csv", "tsv.gz")):
+        assert list(found[0]) == ["b", "a", "note"]
+
+
+def test_writing_what_a_format_lacks(tmp_path):
+    write_rows(tmp_path / "t.jsonl", [{"day": datetime.date(2026, 1, 2)}])
+    assert next(read_rows(tmp_path / "t.jsonl")).values == {"day": "2026-01-02"}
+    with pytest.raises(UserError, match=r"t.parquet: a column of mixed types: .*\. Write .jsonl instead"):
+        write_rows(tmp_path / "t.parquet", [{"a": 1}, {"a": "x"}])
+    assert not (tmp_path / "t.parquet").exists()

@@ -102,7 +102,7 @@ def test_evaluate_scores_one_model_beside_the_controls(trained, tmp_path, monkey
 
 
 def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, miniature):
-    with pytest.raises(UserError, match="'LoRA' was trained on other pairs than 'full fine-tuning'"):
+    with pytest.raises(UserError, match="'LoRA' was trained on other pairs than the first"):
         call(compare, monkeypatch, "--full", trained["other"], "--lora", trained["lora"], "--output_dir", tmp_path)
     for split in ("train", "test"):
         text = (miniature / "snli_1.0" / f"snli_1.0_{split}.jsonl").read_text()
@@ -164,6 +164,7 @@ def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch,
             "line 1, column 'hypothesis': None is no sentence; expected text",
         ),
         ('{"premise": "A dog.", "hypothesis": " "}\n', [], "line 1, column 'hypothesis': ' ' is no sentence"),
+        ("\n", [], "in.jsonl: no rows; expected at least one pair"),
         ('{"sentence": "A dog."}\n', [], "line 1, column 'premise': missing"),
         ("{}", ["A dog."], "sentences and --input were given. Give one of them"),
     ],
