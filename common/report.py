@@ -28,11 +28,12 @@ BEST_BY = "balanced_accuracy"
 
 @dataclass
 class ReportArguments:
-    """Makes one HTML page, without a network, from a folder of run records, and prints its tables."""
+    """Prints the tables of a folder of run records, and makes one HTML page of them that needs no network."""
 
     records: Path = option(help="folder of run records (*.json)")
-    output: Path = option(help="page to write")
+    output: Path | None = option(None, "page to write")
     title: str = option("Results", "heading of the page")
+    markdown: bool = option(False, "print the tables as Markdown, as the READMEs show them")
 
 
 def render(records: Sequence[RunRecord], title: str) -> str:
@@ -137,6 +138,27 @@ def table_lines(records: Sequence[RunRecord]) -> list[str]:
     return lines
 
 
+def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
+    """The records of one task as a Markdown table: accuracy with its interval, F1, and the costs."""
+    first = records[0]
+    costs = list(cost_cells(first))
+    lines = [
+        f"{first.task} ({first.data['name']}, split {first.data['split']}, n = {first.metrics['accuracy']['n']:,})",
+        "",
+        "| | accuracy [95 %] | F1 weighted | F1 macro | " + " | ".join(costs) + " |",
+        "|---|---|---|---|" + "---|" * len(costs),
+    ]
+    for record in records:
+        low, high = record.metrics["accuracy"]["ci95"]
+        cells = [
+            f"{record.metrics['accuracy']['value']:.4f} [{low:.3f}, {high:.3f}]",
+            *(f"{record.metrics[metric]['value']:.4f}" for metric in ("f1/weighted", "f1/macro")),
+            *cost_cells(record).values(),
+        ]
+        lines.append(f"| {record.title} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def heading(metric: str) -> str:
     """A metric's name as it heads a column: ``f1/macro`` → ``F1 macro``; weighted precision is ``P weighted``."""
     short = {"precision": "P", "recall": "R", "f1": "F1", "balanced_accuracy": "balanced acc"}
@@ -168,9 +190,10 @@ def main() -> None:
     if not arguments.records.is_dir():
         raise UserError("no such folder", file=arguments.records, expected="a folder of run records")
     records = [read_record(path) for path in sorted(arguments.records.glob("*.json"))]
-    write_report(records, arguments.output, arguments.title)
+    if arguments.output:
+        write_report(records, arguments.output, arguments.title)
     for group in by_task(records):
-        print("\n".join(table_lines(group)), end="\n\n")
+        print("\n".join(markdown_lines(group) if arguments.markdown else table_lines(group)), end="\n\n")
 
 
 if __name__ == "__main__":

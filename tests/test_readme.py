@@ -17,6 +17,8 @@ import pytest
 
 from common.miniature.hub import Blob, LocalHub, Repository
 from common.miniature.pretrain import MODELS
+from common.records import read_record
+from common.report import by_task, markdown_lines
 from snli_roberta.corpus import load_split
 
 ROOT = Path(__file__).parents[1]
@@ -104,3 +106,16 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
             timeout=300,
         )
         assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
+
+
+RESULTS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()) if (ROOT / "results").is_dir() else []
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
+def test_the_results_in_the_readmes_are_those_of_the_records(folder):
+    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in READMES)
+    for group in by_task(records):
+        assert not group[0].miniature
+        assert "\n".join(markdown_lines(group)) in shown
+        assert all("/home/" not in record.command and "/tmp/" not in record.command for record in group)
