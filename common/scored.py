@@ -99,6 +99,7 @@ def class_counts(labels: Sequence[int], names: Sequence[str]) -> dict[str, int]:
 
 
 def command_line(module: str) -> str:
-    """This process's command, to be shown: absolute paths are cut to their last part, so nobody's folders are published."""
-    arguments = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    """This process's command, to be shown: paths out of the working folder are cut to their last part, so nobody's folders
+    are published."""
+    arguments = [Path(w).name if Path(w).is_absolute() or ".." in Path(w).parts else w for w in sys.argv[1:]]
     return shlex.join(["python", "-m", module, *arguments])

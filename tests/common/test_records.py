@@ -55,8 +55,10 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_record_names_no_folder_of_anybody(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["x", "--data_dir", "/home/somebody/corpus", "--seed", "1"])
-    assert command_line("a.b") == "python -m a.b --data_dir corpus --seed 1"
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--data_dir", "/home/somebody/corpus", "--model", "../other/model", "--seed", "1"]
+    )
+    assert command_line("a.b") == "python -m a.b --data_dir corpus --model model --seed 1"
     record().write(tmp_path / "r.json")
     assert "somebody" not in (tmp_path / "r.json").read_text()
 
