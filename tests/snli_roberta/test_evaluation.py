@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -109,6 +110,17 @@ def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, mi
         (tmp_path / f"snli_1.0_{split}.jsonl").write_text(text.replace("dog", "hen"))
     with pytest.raises(UserError, match="trained on other pairs than this corpus gives"):
         call(evaluate, monkeypatch, "--model", trained["full"], "--data_dir", tmp_path, "--output_dir", tmp_path / "r")
+
+
+def test_an_adapter_of_another_label_order_is_refused(trained, tmp_path):
+    shutil.copytree(trained["lora"], tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = json.loads((tmp_path / "adapter" / "config.json").read_text())
+    config["id2label"] = {str(i): label for i, label in enumerate(reversed(LABELS))}
+    (tmp_path / "adapter" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match="a model of the labels contradiction, neutral, entailment; expected entailment"
+    ):
+        classifier.load_trained(tmp_path / "adapter")
 
 
 def test_a_published_adapter_predicts_as_the_local_one(trained, hub, monkeypatch, capsys):
