@@ -24,3 +24,17 @@ def stage(title: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     say(f"{title}: done in {time.monotonic() - start:.1f} s")
+
+
+def quiet_libraries() -> None:
+    """Silences what the libraries say that tells a user nothing: a new head reported as an error, a bar for a load of
+    a second, PEFT's use of a name that transformers deprecates, a kernel that bitsandbytes does without."""
+    import logging
+    import warnings
+
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -15,7 +15,7 @@ from common.arguments import MAX_SEED, option, parse
 from common.errors import UserError, run
 from common.records import RunRecord
 from common.report import table_lines
-from common.stages import say
+from common.stages import quiet_libraries, say
 from snli_roberta.arguments import DEFAULT_LENGTH, CorpusArguments, base_name
 from snli_roberta.controls import load_sets, predictors
 
@@ -56,13 +56,11 @@ def score_models(
     Raises:
         UserError: A model that can't be loaded, or models that were trained on different pairs or bases.
     """
-    import transformers
     from transformers import set_seed
 
     from snli_roberta import model as classifier
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
 
     # All that can be refused is, before the first control is fitted.
     loaded = {title: classifier.load_trained(name) for title, name in models.items()}

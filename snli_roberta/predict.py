@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
-from common.stages import say
+from common.stages import quiet_libraries, say
 from common.tables import Row, read_rows, table_format, write_rows
 from snli_roberta.arguments import DEFAULT_LENGTH
 from snli_roberta.corpus import LABELS, Pair
@@ -74,12 +74,10 @@ def main() -> None:
         rows, pairs = read_pairs(arguments)
 
     import torch
-    import transformers
 
     from snli_roberta import model as classifier
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
     model, tokenizer = classifier.load_trained(arguments.model, arguments.model_revision)
     facts = training_facts(arguments.model)
     length = arguments.max_length or (facts["settings"]["max_length"] if facts else DEFAULT_LENGTH)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -30,7 +29,7 @@ from common.files import written_aside
 from common.interruption import SafeStop
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.scored import class_counts
-from common.stages import say, stage
+from common.stages import quiet_libraries, say, stage
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments, base_name
 from snli_roberta.corpus import LABELS, Pair
@@ -47,8 +46,7 @@ def train(arguments: TrainArguments) -> None:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    transformers.logging.set_verbosity_error()  # its loading report calls a new head an error
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
     output_dir = arguments.output_dir
     processes = hardware.check_processes()
     precision = hardware.training_precision(arguments.precision)

@@ -13,7 +13,7 @@ from common.errors import run
 from common.miniature import corpora
 from common.miniature.hub import USER, LocalHub
 from common.miniature.pretrain import FACTS_FILE, MODELS
-from common.stages import say, stage
+from common.stages import quiet_libraries, say, stage
 
 
 @dataclass
@@ -45,6 +45,7 @@ def publish_and_load(model: Path) -> None:
         from huggingface_hub import HfApi
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        quiet_libraries()
         id = f"{USER}/{model.name}"
         HfApi().create_repo(id)
         HfApi().upload_folder(repo_id=id, folder_path=model, commit_message="A model of the miniature")
