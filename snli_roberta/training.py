@@ -17,6 +17,7 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -32,7 +33,7 @@ from common.scored import class_counts
 from common.stages import quiet_libraries, say, stage
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments, base_name
-from snli_roberta.corpus import LABELS, Pair
+from snli_roberta.corpus import LABELS, Pair, Split
 from snli_roberta.sampling import SAMPLING, training_sample
 
 TRAINING_FILE = "training.json"
@@ -67,20 +68,13 @@ def train(arguments: TrainArguments) -> None:
         say(f"finished already: {output_dir} (remove the folder to train again)")
         return
 
-    name, revision = base_name(arguments.model_name_or_path), arguments.model_revision
-    tokenizer = classifier.load_tokenizer(name, revision)
-    model, new_modules = classifier.load_base(name, revision)
-    if arguments.method == "lora":
-        lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
-        model = classifier.add_lora(model, new_modules, revision=revision, **lora)
+    model, tokenizer = build_model(arguments)
     parameters = count_parameters(model)
     share = parameters["trainable"] / parameters["total"]
     say(f"{arguments.method}: {parameters['trainable']:,} of {parameters['total']:,} parameters trained ({share:.2%})")
-
     (train_rows, cut), (dev_rows, _) = (_rows(tokenizer, each, arguments.max_length) for each in (pairs, dev.pairs))
-    say(
-        f"{len(pairs):,} training pairs ({cut:,} cut to {arguments.max_length} tokens), {len(dev.pairs):,} for validation"
-    )
+    long = f"{cut:,} cut to {arguments.max_length} tokens"
+    say(f"{len(pairs):,} training pairs ({long}), {len(dev.pairs):,} for validation")
     trainer = Trainer(
         model=model,
         args=trainer_arguments(arguments, precision.value),
@@ -105,29 +99,50 @@ def train(arguments: TrainArguments) -> None:
         facts = {
             "method": arguments.method,
             "settings": {key: str(value) if isinstance(value, Path) else value for key, value in identity.items()},
-            "data": {
-                "fingerprint": identity["data"],
-                "loaded": class_counts(train_split.labels, LABELS),
-                "used": class_counts([pair.label for pair in pairs], LABELS),
-                "report": train_split.report.as_dict(),
-                "cut_to_max_length": cut,
-            },
+            "data": data_facts(train_split, pairs) | {"fingerprint": identity["data"], "cut_to_max_length": cut},
             "parameters": parameters,
             "seconds": round(seconds, 2),
             "continued": checkpoint is not None,
-            "peak_memory_bytes": peak_memory(),
-            "best": {"validation_accuracy": trainer.state.best_metric, "step": trainer.state.best_global_step},
-            "log": trainer.state.log_history,
             "precision": precision.value,
             "processes": processes.count,
-            "hardware": hardware.describe(),
-            "versions": versions(),
-            "commit": git_commit(),
+            **outcome_facts(trainer),
         }
         # Without the wrapper that computes in half precision: what is saved has none either.
         plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         finish(plain, tokenizer, dev.pairs[:PROBE], facts, output_dir)
     trainer.accelerator.wait_for_everyone()
+
+
+def build_model(arguments: TrainArguments) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The base model with its new head, behind an adapter where the method is LoRA, and its tokenizer."""
+    name, revision = base_name(arguments.model_name_or_path), arguments.model_revision
+    tokenizer = classifier.load_tokenizer(name, revision)
+    model, new_modules = classifier.load_base(name, revision)
+    if arguments.method == "lora":
+        lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
+        model = classifier.add_lora(model, new_modules, revision=revision, **lora)
+    return model, tokenizer
+
+
+def data_facts(loaded: Split, used: Sequence[Pair]) -> dict[str, Any]:
+    """What a run's record says of its training pairs."""
+    return {
+        "loaded": class_counts(loaded.labels, LABELS),
+        "used": class_counts([pair.label for pair in used], LABELS),
+        "report": loaded.report.as_dict(),
+    }
+
+
+def outcome_facts(trainer: Trainer) -> dict[str, Any]:
+    """What a run's record says of how it went, and of what it ran on."""
+    return {
+        "best": {"validation_accuracy": trainer.state.best_metric, "step": trainer.state.best_global_step},
+        "log": trainer.state.log_history,
+        "peak_memory_bytes": peak_memory(),
+        "hardware": hardware.describe(),
+        "versions": versions(),
+        "commit": git_commit(),
+    }
 
 
 def accuracy(scored: EvalPrediction) -> dict[str, float]:
