@@ -17,16 +17,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from common.miniature import sbic
 from common.miniature.pretrain import fit
+from common.prompt import HEAD, TAIL, following_ids, opening_ids
 
 STEPS, BATCH, LEARNING_RATE = 3000, 32, 1.5e-3
 DOCUMENTS = 30_000
 VOCABULARY = 900
 
-HEAD = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{}\n\nInput:\n"
-)
-TAIL = "\n\n### Response:\n"
 # Words that it must be able to say: a word whose pieces never occur in pre-training can't be told from its neighbours
 # afterwards, because the output layer stays frozen under LoRA.
 WORDS = [
@@ -122,9 +118,10 @@ def build_tokenizer(seed: int) -> LlamaTokenizer:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     learner = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    # Only for training: merges stay within words and lines. In use LlamaTokenizer applies the merges to the whole text.
+    # Only for training: merges stay within words and lines, and a word at a line's start is learnt without a space before
+    # it. In use LlamaTokenizer applies the merges to the whole text.
     learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")]
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="never")]
     )
     reserved = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     texts = [part for document in documents(seed, 4000) for part in document] + WORDS * 10
@@ -162,8 +159,9 @@ def pretrain(seed: int) -> tuple[LlamaForCausalLM, LlamaTokenizer, dict[str, flo
 
     def encode(document: tuple[str, ...]) -> torch.Tensor:
         # Piece by piece, as the product encodes prompts: a post never merges with the text around it.
-        pieces = [tokenizer(part, add_special_tokens=False, split_special_tokens=True).input_ids for part in document]
-        return torch.tensor([tokenizer.bos_token_id, *(id for piece in pieces for id in piece), tokenizer.eos_token_id])
+        first, *rest = document
+        ids = opening_ids(tokenizer, first) + [id for piece in following_ids(tokenizer, rest) for id in piece]
+        return torch.tensor([*ids, tokenizer.eos_token_id])
 
     encoded = [encode(document) for document in documents(seed, DOCUMENTS)]
     rng = random.Random(seed)

@@ -112,7 +112,7 @@ def sbic_arm(feature_name: str, seed: int) -> Outcome:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    from common.miniature import tiny_llama
+    from common import prompt
     from sbic_llama.corpus import load_splits
     from sbic_llama.features import CLASSIFICATION
 
@@ -121,10 +121,10 @@ def sbic_arm(feature_name: str, seed: int) -> Outcome:
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny_llama")
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return prompt.following_ids(tokenizer, [text])[0]
 
-    head = [tokenizer.bos_token_id, *ids(tiny_llama.HEAD.format(f"Answer: {feature.question}"))]
-    tail, answers = ids(tiny_llama.TAIL), [[*ids(label), tokenizer.eos_token_id] for label in feature.labels]
+    head = prompt.opening_ids(tokenizer, prompt.HEAD.format(f"Answer: {feature.question}"))
+    tail, answers = ids(prompt.TAIL), [[*ids(label), tokenizer.eos_token_id] for label in feature.labels]
     splits = load_splits(data_dir=corpora.build() / "SBIC.v2")
 
     def items(name: str, clear_only: bool) -> list[tuple[list[int], int]]:
