@@ -32,7 +32,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         with _writable(path):
             _sync(part)
             # mkstemp's 0600 would keep colleagues on a shared disk from reading the file.
-            part.chmod(0o666 & ~_umask())
+            part.chmod(readable_mode())
             part.replace(path)
             _sync(path.parent)
     finally:
@@ -56,6 +56,11 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def readable_mode() -> int:
+    """The mode that a new file would get here, for files that were made with a closer one."""
+    return 0o666 & ~_umask()
 
 
 @contextlib.contextmanager

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.arguments import MAX_SEED, option
+from common.arguments import option
 from common.errors import UserError
 from common.miniature.pretrain import MODELS
 from common.stages import stage
+from common.training_options import TrainingOptions
 from snli_roberta.corpus import Split, SplitName, load_split
 
 Method = Literal["full", "lora"]
@@ -53,38 +54,20 @@ class CorpusArguments:
 
 
 @dataclass(kw_only=True)
-class TrainArguments(CorpusArguments):
+class TrainArguments(CorpusArguments, TrainingOptions):
     """Fine-tunes a pre-trained encoder on SNLI. The same command continues a stopped run."""
 
-    output_dir: Path = option(help="folder for checkpoints, the trained model and its record")
     method: Method = option(help="full or lora: every recipe names the one that it is for")
     model_name_or_path: str | None = option(None, "pre-trained encoder; without it the miniature's tiny RoBERTa")
-    model_revision: str | None = option(None, "its branch, tag or commit")
     train_fraction: float = option(
         1.0, "share of the training pairs to use, class proportions kept", above=0, maximum=1
     )
     balance_classes: bool = option(False, "first cut each class to the size of the rarest")
     max_length: int = option(DEFAULT_LENGTH, "tokens a pair at most; the longer sentence is cut", minimum=8)
-    learning_rate: float = option(help="peak learning rate", above=0)
-    num_train_epochs: float = option(3.0, "passes over the training pairs", above=0)
-    max_steps: int = option(-1, "stop after so many steps (-1: after the epochs)", minimum=-1)
-    per_device_train_batch_size: int = option(32, "pairs a step, process and accumulation step", minimum=1)
-    gradient_accumulation_steps: int = option(1, "forward passes a step", minimum=1)
-    warmup_ratio: float = option(0.06, "share of the steps with a rising rate", minimum=0, maximum=0.99)
-    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0)
-    evaluations: int = option(6, "about so many validations (and checkpoints) in the whole run", minimum=1)
-    early_stopping_patience: int = option(3, "stop after so many validations without a better accuracy", minimum=1)
-    logging_steps: int = option(20, "steps between logged losses", minimum=1)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; weights stay fp32")
-    seed: int = option(33, "seed of the sample, the order, the head and the dropout", minimum=0, maximum=MAX_SEED)
-    lora_rank: int = option(16, "rank of the adapter", minimum=1)
-    lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
-    lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_steps == 0:
-            raise UserError("no steps", key="max_steps", expected="-1 or at least 1")
+        CorpusArguments.__post_init__(self)
+        TrainingOptions.__post_init__(self)
 
 
 def base_name(model_name_or_path: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from common.errors import UserError, run
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say
+from common.training_file import training_costs, training_facts
 from snli_roberta.arguments import DEFAULT_LENGTH, CorpusArguments, base_name
 from snli_roberta.controls import load_sets, predictors
 
@@ -30,17 +30,6 @@ class EvaluateArguments(CorpusArguments):
     title: str = option("trained", "name of the model in tables")
     output_dir: Path = option(Path("output/snli_evaluation"), "folder for the run records")
     seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
-
-
-def training_facts(model: str) -> dict[str, Any] | None:
-    """What the training run left beside a model in a local folder; None where there is nothing, as for a Hub id."""
-    path = Path(model) / "training.json"
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError("not a training's record", file=path, fix="train again") from None
 
 
 def score_models(
@@ -92,27 +81,13 @@ def score_models(
         predict = partial(classifier.predict_logits, untrained, tokenizer, test.pairs, max_length=length)
         keep("untrained head", lambda: predict().argmax(-1))
     for title, (model, tokenizer) in loaded.items():
-        length = facts[title]["settings"]["max_length"] if facts[title] else DEFAULT_LENGTH
+        length, costs = DEFAULT_LENGTH, {}
+        if facts[title]:
+            length = facts[title]["settings"]["max_length"]
+            costs = training_costs(facts[title], base_name(facts[title]["settings"]["model_name_or_path"]))
         predict = partial(classifier.predict_logits, model, tokenizer, test.pairs, max_length=length, progress=True)
-        keep(title, lambda predict=predict: predict().argmax(-1), **training_costs(facts[title]))
+        keep(title, lambda predict=predict: predict().argmax(-1), **costs)
     return records
-
-
-def training_costs(facts: dict[str, Any] | None) -> dict[str, Any]:
-    """A record's fields on what a model cost to train and costs to store, as far as its training left them."""
-    if facts is None:
-        return {}
-    settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir")}
-    # Of a local base the last folders say enough; the rest of the path is nobody's business.
-    settings["model_name_or_path"] = "/".join(Path(base_name(settings["model_name_or_path"])).parts[-2:])
-    return {
-        "parameters": facts["parameters"],
-        # A run that was stopped and continued knows the seconds of its last part only.
-        "seconds": None if facts["continued"] else facts["seconds"],
-        "peak_memory_bytes": facts["peak_memory_bytes"],
-        "storage_bytes": facts["storage_bytes"],
-        "settings": settings | {"best": facts["best"], "precision": facts["precision"]},
-    }
 
 
 def main() -> None:

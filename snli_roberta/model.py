@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -21,6 +20,7 @@ from transformers.utils import cached_file
 
 from common import hardware
 from common.errors import UserError
+from common.loading import UNLOADABLE, local_or_hub, unloadable
 from common.stages import say
 from snli_roberta.corpus import LABELS, Pair
 
@@ -33,7 +33,6 @@ HEAD_FACTS = {
     "label2id": {label: i for i, label in enumerate(LABELS)},
 }
 ADAPTER_CONFIG = "adapter_config.json"
-UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
@@ -57,7 +56,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
             **HEAD_FACTS,
         )
     except UNLOADABLE as error:
-        raise _unloadable(name, error) from error
+        raise unloadable(name, error) from error
     # Without this Trainer multiplies loss and gradients by the accumulation steps and the processes: these models take any
     # keyword but ignore the one that says how many items a batch has.
     model.accepts_loss_kwargs = False
@@ -76,7 +75,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except UNLOADABLE as error:
-        raise _unloadable(name, error) from error
+        raise unloadable(name, error) from error
     if tokenizer.pad_token_id is None:
         raise UserError("its tokenizer has no pad token", file=name, expected="an encoder, as roberta-base")
     return tokenizer
@@ -133,10 +132,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
     Raises:
         UserError: No such model, no access to it, or a model of other labels.
     """
-    name = str(name)
-    # `output/run` could also be a Hub id; where the folder `output` exists, a path was meant.
-    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name)):
-        raise UserError("no such folder", file=name, expected="a trained model")
+    name = local_or_hub(name)
     try:
         adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
         config = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
@@ -155,20 +151,12 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         else:
             model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision, dtype=torch.float32)
     except UNLOADABLE as error:
-        raise _unloadable(name, error) from error
+        raise unloadable(name, error) from error
     return model.to(hardware.device_type()).eval(), load_tokenizer(name, revision)
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:
     return tuple(str(config.id2label[i]) for i in range(config.num_labels))
-
-
-def _unloadable(name: str, error: Exception) -> UserError:
-    # PEFT hides the Hub's answer (401, 403, 404) behind a ValueError: the cause says what happened.
-    reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
-    return UserError(
-        f"can't be loaded: {reason}", file=name, fix="check the path or id, and `hf auth login` for gated models"
-    )
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[list[int]], int]:

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import shutil
-import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
-    set_seed,
 )
 
-from common import hardware
-from common.checkpoints import MarkComplete, claim, last_complete
+from common import training
 from common.data_report import fingerprint
-from common.files import written_aside
-from common.interruption import SafeStop
-from common.records import count_parameters, git_commit, peak_memory, versions
+from common.records import count_parameters
 from common.scored import class_counts
-from common.stages import quiet_libraries, say, stage
+from common.stages import say
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments, base_name
 from snli_roberta.corpus import LABELS, Pair, Split
 from snli_roberta.sampling import SAMPLING, training_sample
 
-TRAINING_FILE = "training.json"
 PROBE = 64  # validation pairs on which a saved model must answer exactly as the trained one
 
 
@@ -47,25 +35,14 @@ def train(arguments: TrainArguments) -> None:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    quiet_libraries()
     output_dir = arguments.output_dir
-    processes = hardware.check_processes()
-    precision = hardware.training_precision(arguments.precision)
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(hardware.cpu_threads())
-    say(f"{processes.count} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
-
-    set_seed(arguments.seed)
+    setup = training.set_up(arguments)
     train_split, dev = arguments.load("train", "dev")
     for line in (*train_split.report.lines(), *dev.report.lines()):
         say(line)
     pairs = training_sample(train_split.pairs, **{key: getattr(arguments, key) for key in SAMPLING})
-    identity = {**dataclasses.asdict(arguments), "data": fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)}
-    identity.pop("output_dir")
-    if int(os.environ.get("RANK", "0")) == 0:
-        claim(output_dir, identity, finished=TRAINING_FILE)
-    if (output_dir / TRAINING_FILE).is_file():
-        say(f"finished already: {output_dir} (remove the folder to train again)")
+    identity = training.identity(arguments, fingerprint([p.premise, p.hypothesis, p.label] for p in pairs))
+    if training.finished_before(output_dir, identity):
         return
 
     model, tokenizer = build_model(arguments)
@@ -77,39 +54,25 @@ def train(arguments: TrainArguments) -> None:
     say(f"{len(pairs):,} training pairs ({long}), {len(dev.pairs):,} for validation")
     trainer = Trainer(
         model=model,
-        args=trainer_arguments(arguments, precision.value),
+        args=trainer_arguments(arguments, setup.precision),
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=accuracy,
-        callbacks=[EarlyStoppingCallback(arguments.early_stopping_patience), MarkComplete()],
+        callbacks=training.callbacks(arguments),
     )
-    checkpoint = last_complete(output_dir)
-    if checkpoint:
-        say(f"continuing from {checkpoint.name}")
-    start = time.monotonic()
-    with SafeStop() as stop:
-        trainer.add_callback(stop)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    stop.raise_if_stopped()
-    seconds = time.monotonic() - start
-
+    course = training.run(trainer, output_dir)
     if trainer.is_world_process_zero():
         facts = {
             "method": arguments.method,
-            "settings": {key: str(value) if isinstance(value, Path) else value for key, value in identity.items()},
+            "settings": identity,
             "data": data_facts(train_split, pairs) | {"fingerprint": identity["data"], "cut_to_max_length": cut},
             "parameters": parameters,
-            "seconds": round(seconds, 2),
-            "continued": checkpoint is not None,
-            "precision": precision.value,
-            "processes": processes.count,
-            **outcome_facts(trainer),
+            **training.outcome_facts(trainer, setup, course),
         }
-        # Without the wrapper that computes in half precision: what is saved has none either.
-        plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        finish(plain, tokenizer, dev.pairs[:PROBE], facts, output_dir)
+        save = partial(classifier.save, training.plain_model(trainer), tokenizer, probe=dev.pairs[:PROBE])
+        training.finish(save, facts, output_dir)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -133,18 +96,6 @@ def data_facts(loaded: Split, used: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def outcome_facts(trainer: Trainer) -> dict[str, Any]:
-    """What a run's record says of how it went, and of what it ran on."""
-    return {
-        "best": {"validation_accuracy": trainer.state.best_metric, "step": trainer.state.best_global_step},
-        "log": trainer.state.log_history,
-        "peak_memory_bytes": peak_memory(),
-        "hardware": hardware.describe(),
-        "versions": versions(),
-        "commit": git_commit(),
-    }
-
-
 def accuracy(scored: EvalPrediction) -> dict[str, float]:
     """What chooses the best checkpoint."""
     return {"accuracy": float((scored.predictions.argmax(-1) == scored.label_ids).mean())}
@@ -152,54 +103,12 @@ def accuracy(scored: EvalPrediction) -> dict[str, float]:
 
 def trainer_arguments(arguments: TrainArguments, precision: str) -> TrainingArguments:
     """Trainer's own arguments for a run."""
-    # As a share of all steps: validations and checkpoints coincide, which early stopping and the best checkpoint need.
-    interval = 1 / arguments.evaluations if arguments.evaluations > 1 else 0.999999
     return TrainingArguments(
-        output_dir=str(arguments.output_dir),
-        learning_rate=arguments.learning_rate,
-        num_train_epochs=arguments.num_train_epochs,
-        max_steps=arguments.max_steps,
-        per_device_train_batch_size=arguments.per_device_train_batch_size,
-        per_device_eval_batch_size=2 * arguments.per_device_train_batch_size,
-        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        warmup_steps=arguments.warmup_ratio,  # below 1 Trainer takes it for a share
-        weight_decay=arguments.weight_decay,
+        **training.trainer_settings(
+            arguments, precision, metric="accuracy", greater_is_better=True, output_dir=arguments.output_dir
+        ),
         train_sampling_strategy="group_by_length",
-        eval_strategy="steps",
-        eval_steps=interval,
-        save_strategy="steps",
-        save_steps=interval,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,  # or a resume forgets the patience that was spent
-        logging_steps=arguments.logging_steps,
-        disable_tqdm=False,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=hardware.device_type() == "cpu",
-        dataloader_pin_memory=hardware.device_type() == "cuda",
-        ddp_find_unused_parameters=False,
-        seed=arguments.seed,
-        data_seed=arguments.seed,
-        report_to="none",
     )
-
-
-def finish(model: Any, tokenizer: Any, probe: Sequence[Pair], facts: dict[str, Any], output_dir: Path) -> None:
-    """Saves the model aside, proves that it loads, moves it in place, and last writes the facts: they mark a finished run."""
-    part = output_dir / ".model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    with stage("saving, loading again and comparing"):
-        facts["storage_bytes"] = classifier.save(model, tokenizer, part, probe)
-    for path in part.iterdir():
-        path.replace(output_dir / path.name)
-    part.rmdir()
-    with written_aside(output_dir / TRAINING_FILE) as file:
-        file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    best = facts["best"]
-    say(f"best validation accuracy {best['validation_accuracy']:.4f} at step {best['step']}; saved in {output_dir}")
 
 
 def _rows(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> tuple[Dataset, int]:

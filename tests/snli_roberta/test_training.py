@@ -325,7 +325,9 @@ def test_half_precision_training_saves_what_answers_the_same(tmp_path, monkeypat
         pytest.skip("this CPU has no bf16")
     compared = []
     save = classifier.save
-    monkeypatch.setattr(classifier, "save", lambda *given: compared.append(save(*given)) or compared[-1])
+    monkeypatch.setattr(
+        classifier, "save", lambda *given, **named: compared.append(save(*given, **named)) or compared[-1]
+    )
     train(arguments(tmp_path / "run", "full", precision="bf16", max_steps=2))
     assert facts(tmp_path / "run")["precision"] == "bf16"
     assert compared == [facts(tmp_path / "run")["storage_bytes"]], "the run was not gated by loading what it saved"
@@ -352,7 +354,7 @@ def start(folder: Path, method: str, *more: str) -> subprocess.Popen:
 def wait_for_step(process: subprocess.Popen) -> None:
     """Returns after the first logged loss."""
     for line in process.stdout:
-        if "'loss'" in line:
+        if ", loss " in line:
             return
     pytest.fail("the training ended before its first step")
 

@@ -1,0 +1,43 @@
+"""What a training leaves beside its model for those who score it: ``training.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+TRAINING_FILE = "training.json"
+
+
+def training_facts(model: str) -> dict[str, Any] | None:
+    """What a training left beside a model in a local folder; None where there is nothing, as for a Hub id.
+
+    Raises:
+        UserError: The file is no training's record.
+    """
+    path = Path(model) / TRAINING_FILE
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError("not a training's record", file=path, fix="train again") from None
+
+
+def training_costs(facts: dict[str, Any], base: str) -> dict[str, Any]:
+    """A record's fields on what a model cost to train and costs to store.
+
+    ``base`` is the base model's name; of a local one the last folders say enough, the rest of the path is nobody's business.
+    """
+    settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir")}
+    settings["model_name_or_path"] = "/".join(Path(base).parts[-2:])
+    return {
+        "parameters": facts["parameters"],
+        # A run that was stopped and continued knows the seconds of its last part only.
+        "seconds": None if facts["continued"] else facts["seconds"],
+        "peak_memory_bytes": facts["peak_memory_bytes"],
+        "storage_bytes": facts["storage_bytes"],
+        "settings": settings | {"best": facts["best"], "precision": facts["precision"]},
+    }

@@ -1,0 +1,37 @@
+"""The arguments of a training run that mean the same in both projects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.arguments import MAX_SEED, option
+from common.errors import UserError
+
+
+@dataclass(kw_only=True)
+class TrainingOptions:
+    """A run of Trainer or SFTTrainer; each project adds its model, its data, and its own defaults."""
+
+    output_dir: Path = option(help="folder for checkpoints, the trained model and its record")
+    model_revision: str | None = option(None, "the base model's branch, tag or commit")
+    learning_rate: float = option(help="peak learning rate", above=0)
+    num_train_epochs: float = option(3.0, "passes over the training items", above=0)
+    max_steps: int = option(-1, "stop after so many steps (-1: after the epochs)", minimum=-1)
+    per_device_train_batch_size: int = option(32, "items a step, process and accumulation step", minimum=1)
+    gradient_accumulation_steps: int = option(1, "forward passes a step", minimum=1)
+    warmup_ratio: float = option(0.06, "share of the steps with a rising rate", minimum=0, maximum=0.99)
+    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0)
+    evaluations: int = option(6, "about so many validations (and checkpoints) in the whole run", minimum=1)
+    early_stopping_patience: int = option(3, "stop after so many validations without a better one", minimum=1)
+    logging_steps: int = option(20, "steps between logged losses", minimum=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; what is trained stays fp32")
+    seed: int = option(33, "seed of the sample, the order, new weights and the dropout", minimum=0, maximum=MAX_SEED)
+    lora_rank: int = option(16, "rank of the adapter", minimum=1)
+    lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
+    lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
+
+    def __post_init__(self) -> None:
+        if self.max_steps == 0:
+            raise UserError("no steps", key="max_steps", expected="-1 or at least 1")
