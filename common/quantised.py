@@ -1,0 +1,108 @@
+"""4-bit base models (NF4): how they are loaded, and the only place that knows what goes wrong with them in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
+
+from common import hardware
+from common.errors import UserError
+from common.loading import UNLOADABLE, unloadable
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_base(name: str, revision: str | None, *, precision: hardware.Precision) -> PreTrainedModel:
+    """A causal language model in NF4 with double quantisation (Dettmers et al. 2023), on this process's device.
+
+    Args:
+        name: Folder or Hub id.
+        revision: Its branch, tag or commit.
+        precision: In which the 4-bit weights are multiplied; on a GPU the other weights are kept in it as well.
+
+    Raises:
+        UserError: No such model, no access to it, or one whose layers can't be quantised.
+    """
+    on_cpu = hardware.device_type() == "cpu"
+    # 4-bit weights can't be moved afterwards: each process loads them onto its own device.
+    device = "cpu" if on_cpu else f"cuda:{torch.cuda.current_device()}"
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[precision],
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=revision,
+            quantization_config=config,
+            device_map={"": device},
+            dtype=torch.float32 if on_cpu else DTYPES[precision],
+            attn_implementation=hardware.attention_implementation().value,
+        )
+    except UNLOADABLE as error:
+        raise unloadable(name, error) from error
+    if not any(isinstance(module, Linear4bit) for module in model.modules()):
+        raise UserError("it has no layer that can be quantised", file=name, expected="a model such as Llama 2")
+    keep_gradients_right(model)
+    return model
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A language model's tokenizer. Llama 2's has no padding token; its ``<unk>`` takes the part, so none is added.
+
+    Raises:
+        UserError: No such model, no access to it, or a tokenizer that can't end an answer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except UNLOADABLE as error:
+        raise unloadable(name, error) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError("its tokenizer has no token that ends a text", file=name, expected="a model such as Llama 2")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def keep_gradients_right(model: torch.nn.Module) -> None:
+    """Forbids the repacking of 4-bit weights that bitsandbytes does in the first forward pass in ``eval()`` mode.
+
+    On a CPU with AVX512-BF16 it changes the weights, for good, for a bf16 kernel without gradients: a training that has
+    validated once goes on with wrong losses and gradients, and says nothing.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def adapters_to_fp32(model: torch.nn.Module) -> None:
+    """Makes what is trained fp32 again, which TRL turns into bf16 when the base is quantised.
+
+    With bf16 adapters fp16 training fails (its gradient scaler refuses them), small updates are rounded away, and a
+    continued run, whose weights are loaded as fp32, differs from an uninterrupted one.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+class TrainsInFp32(TrainerCallback):
+    """Stops a training whose trained weights are not fp32, also after a checkpoint was loaded."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **_: Any) -> None:
+        wrong = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32}
+        if wrong:
+            name, dtype = next(iter(wrong.items()))
+            raise RuntimeError(f"{len(wrong)} trained tensors are not fp32, the first {name}: {dtype}")
