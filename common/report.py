@@ -12,8 +12,9 @@ from common.files import written_aside
 from common.records import RunRecord, read_record
 from common.stages import say
 
+# The first column of each is the headline, shown with its interval wherever there is room for one only.
 # Recall weighted by support equals accuracy and macro recall equals balanced accuracy; both stand in published tables.
-SCORES = (
+CLASS_SCORES = (
     "accuracy",
     "balanced_accuracy",
     "precision/weighted",
@@ -23,7 +24,20 @@ SCORES = (
     "recall/macro",
     "f1/macro",
 )
-BEST_BY = "balanced_accuracy"
+# Sets of groups: over all posts, over those with a group, and the telling apart of the two kinds of posts.
+SET_SCORES = (
+    "set_f1",
+    "set_f1/targeted",
+    "exact",
+    "exact/targeted",
+    "precision/groups",
+    "recall/groups",
+    "f1/groups",
+    "f1/none",
+)
+SHORT_SCORES = {"accuracy": ("balanced_accuracy", "f1/weighted", "f1/macro"), "set_f1": ("set_f1/targeted", "f1/none")}
+WITH_INTERVAL = {"accuracy", "balanced_accuracy", "set_f1", "set_f1/targeted"}
+BEST_BY = {"accuracy": "balanced_accuracy", "set_f1": "set_f1"}
 
 
 @dataclass
@@ -94,24 +108,30 @@ def _task(records: list[RunRecord]) -> dict[str, object]:
     from common import pictures
 
     first = records[0]
-    best = max(records, key=lambda record: record.metrics[BEST_BY]["value"])
+    columns = scores(first)
+    best = max(records, key=lambda record: record.metrics[BEST_BY[columns[0]]]["value"])
     return {
         "name": first.task,
         "question": first.data["question"],
         "limits": first.data["limits"],
         "data": first.data,
-        "n": first.metrics["accuracy"]["n"],
-        "scores": SCORES,
+        "n": first.metrics[columns[0]]["n"],
+        "scores": columns,
         "heading": heading,
         "records": records,
         "policy": first.policy,
         "costs": [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None],
         "best": best,
-        "bars": pictures.metric_bars(records, BEST_BY),
+        "bars": pictures.metric_bars(records, BEST_BY[columns[0]]),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
         "commands": list(dict.fromkeys(record.command for record in records)),
     }
+
+
+def scores(record: RunRecord) -> tuple[str, ...]:
+    """The metrics that a record's table shows, the headline first."""
+    return SET_SCORES if "set_f1" in record.metrics else CLASS_SCORES
 
 
 def table_lines(records: Sequence[RunRecord]) -> list[str]:
@@ -119,18 +139,15 @@ def table_lines(records: Sequence[RunRecord]) -> list[str]:
     first = records[0]
     note = " (miniature)" if first.miniature else ""
     width = max(len(record.title) for record in records)
-    accuracy = "accuracy"
-    others = [metric for metric in SCORES if metric != accuracy]
+    headline, *others = scores(first)
     lines = [
-        f"{first.task}{note}: {first.data['split']}, n = {first.metrics[accuracy]['n']:,}; accuracy with its 95 % interval",
-        f"{'':{width}}  {accuracy:>20}" + "".join(f"  {heading(metric):>12}" for metric in others),
+        f"{first.task}{note}: {first.data['split']}, n = {first.metrics[headline]['n']:,}; "
+        f"{heading(headline)} with its 95 % interval",
+        f"{'':{width}}  {heading(headline):>20}" + "".join(f"  {heading(metric):>15}" for metric in others),
     ]
     for record in records:
-        low, high = record.metrics[accuracy]["ci95"]
-        cells = [f"  {record.metrics[metric]['value']:>12.4f}" for metric in others]
-        lines.append(
-            f"{record.title:{width}}  {record.metrics[accuracy]['value']:.4f} [{low:.3f}, {high:.3f}]" + "".join(cells)
-        )
+        cells = [f"  {record.metrics[metric]['value']:>15.4f}" for metric in others]
+        lines.append(f"{record.title:{width}}  {with_interval(record, headline)}" + "".join(cells))
     costs = [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None]
     if costs:
         lines += ["", f"{'':{width}}" + "".join(f"  {name:>14}" for name in costs[0][1])]
@@ -139,29 +156,43 @@ def table_lines(records: Sequence[RunRecord]) -> list[str]:
 
 
 def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
-    """The records of one task as a Markdown table: accuracy with its interval, F1, and the costs."""
+    """The records of one task as a Markdown table: the main scores, and the costs."""
     first = records[0]
-    costs = list(cost_cells(first))
+    headline = scores(first)[0]
+    metrics = [headline, *SHORT_SCORES[headline]]
+    names = [heading(metric) + (" [95 %]" if metric in WITH_INTERVAL else "") for metric in metrics]
+    columns = [*names, *cost_cells(first)]
     lines = [
-        f"{first.task} ({first.data['name']}, split {first.data['split']}, n = {first.metrics['accuracy']['n']:,})",
+        f"{first.task} ({first.data['name']}, split {first.data['split']}, n = {first.metrics[headline]['n']:,})",
         "",
-        "| | accuracy [95 %] | F1 weighted | F1 macro | " + " | ".join(costs) + " |",
-        "|---|---|---|---|" + "---|" * len(costs),
+        "| | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for record in records:
-        low, high = record.metrics["accuracy"]["ci95"]
         cells = [
-            f"{record.metrics['accuracy']['value']:.4f} [{low:.3f}, {high:.3f}]",
-            *(f"{record.metrics[metric]['value']:.4f}" for metric in ("f1/weighted", "f1/macro")),
-            *cost_cells(record).values(),
+            with_interval(record, metric) if metric in WITH_INTERVAL else f"{record.metrics[metric]['value']:.4f}"
+            for metric in metrics
         ]
-        lines.append(f"| {record.title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {record.title} | " + " | ".join([*cells, *cost_cells(record).values()]) + " |")
     return lines
+
+
+def with_interval(record: RunRecord, metric: str) -> str:
+    """A metric as ``0.8009 [0.789, 0.812]``."""
+    low, high = record.metrics[metric]["ci95"]
+    return f"{record.metrics[metric]['value']:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def heading(metric: str) -> str:
     """A metric's name as it heads a column: ``f1/macro`` → ``F1 macro``; weighted precision is ``P weighted``."""
-    short = {"precision": "P", "recall": "R", "f1": "F1", "balanced_accuracy": "balanced acc"}
+    short = {
+        "precision": "P",
+        "recall": "R",
+        "f1": "F1",
+        "balanced_accuracy": "balanced acc",
+        "set_f1": "set F1",
+        "exact": "exact set",
+    }
     name, _, average = metric.partition("/")
     return f"{short.get(name, name)} {average}".strip()
 

@@ -27,7 +27,7 @@ class ScoredSet:
         data: Name of the corpus.
         split: Name of the split.
         names: The classes' names.
-        labels: One class index an item.
+        labels: One label an item: a class index, unless :meth:`metrics` and :meth:`confusion` say otherwise.
         fingerprint: Fingerprint of the items with their labels.
         class_counts: Sample → class → count, for the picture of the classes.
         reports: Data reports of what was loaded.
@@ -41,19 +41,27 @@ class ScoredSet:
     data: str
     split: str
     names: tuple[str, ...]
-    labels: Sequence[int]
+    labels: Sequence[Any]
     fingerprint: str
     class_counts: dict[str, dict[str, int]]
     reports: Sequence[DataReport]
     policy: dict[str, Any]
     miniature: bool
 
-    def record(self, title: str, predictions: Sequence[int], *, module: str, seed: int = 0, **facts: Any) -> RunRecord:
-        """The record of one model's predictions (class indices, in the items' order).
+    def metrics(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, Any]]:
+        """Metric → ``{"value", "n", "ci95"}`` of predictions in the items' order."""
+        return evaluate(self.labels, predictions, self.names, seed=seed)
+
+    def confusion(self, predictions: Sequence[Any]) -> list[list[int]]:
+        """Counts, rows = labels, columns = predictions, in the order of ``names``."""
+        return confusion_matrix(self.labels, predictions, len(self.names)).tolist()
+
+    def record(self, title: str, predictions: Sequence[Any], *, module: str, seed: int = 0, **facts: Any) -> RunRecord:
+        """The record of one model's predictions.
 
         Args:
             title: What predicted, as it heads a table row.
-            predictions: One class index an item.
+            predictions: One label an item.
             module: The module that runs, for the command that makes the record again.
             seed: Seed of the run and of the bootstrap.
             facts: Further fields of :class:`RunRecord`.
@@ -61,9 +69,9 @@ class ScoredSet:
         return RunRecord(
             title=title,
             task=self.task,
-            metrics=evaluate(self.labels, predictions, self.names, seed=seed),
+            metrics=self.metrics(predictions, seed),
             labels=list(self.names),
-            confusion=confusion_matrix(self.labels, predictions, len(self.names)).tolist(),
+            confusion=self.confusion(predictions),
             data={
                 "name": self.data,
                 "split": self.split,
@@ -81,7 +89,7 @@ class ScoredSet:
         )
 
     def measure(
-        self, title: str, predict: Callable[[], Sequence[int]], *, module: str, seed: int, path: Path, **facts: Any
+        self, title: str, predict: Callable[[], Sequence[Any]], *, module: str, seed: int, path: Path, **facts: Any
     ) -> RunRecord:
         """Runs ``predict``, times it (``facts`` may hold a training's seconds instead), and writes the record to ``path``."""
         with stage(title):
