@@ -1,23 +1,28 @@
 """What needs no neural network: ``python -m sbic_llama.controls`` describes SBIC and scores the controls on its test split.
 
-Controls, for each classification feature: the majority label, and TF-IDF with logistic regression.
+Controls, for each feature: the majority label, and TF-IDF with logistic regression.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import controls
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import run
+from common.metrics import confusion_matrix
 from common.records import RunRecord
 from common.report import table_lines
 from common.scored import ScoredSet, class_counts
-from common.stages import say, stage
-from sbic_llama.corpus import Repeats, Split, SplitName, View, load_splits
-from sbic_llama.features import CLASSIFICATION, Feature
+from common.stages import say
+from sbic_llama.arguments import CorpusArguments
+from sbic_llama.corpus import Split, SplitName, labelled
+from sbic_llama.features import FEATURES, Feature, Policy, feature
+from sbic_llama.groups import PRESENCE, Groups, evaluate_groups, presence
 
 MODULE = "sbic_llama.controls"
 LIMITS = (
@@ -26,68 +31,85 @@ LIMITS = (
 )
 
 
-@dataclass
-class ControlsArguments:
+@dataclass(kw_only=True)
+class ControlsArguments(CorpusArguments):
     """Describes SBIC and scores majority and TF-IDF controls on its test split; without a corpus given, on the miniature."""
 
-    data_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv or SBIC.v2.agg.{trn,dev,tst}.csv")
-    dataset_name: str | None = option(None, "Hub dataset instead, as allenai/social_bias_frames")
-    dataset_revision: str | None = option(None, "its revision")
-    view: View = option("annotators", "kind of official files in data_dir")
-    repeats: Repeats = option("drop", "count a worker who named several groups once (drop) or once a group (keep)")
+    label_policy: Policy = option(
+        "levels", "labels of offensiveYN: three levels, or offensive from or above a mean of .5"
+    )
     output_dir: Path = option(Path("output/sbic_controls"), "folder for the run records")
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
-def labelled(split: Split, feature: Feature) -> tuple[list[tuple[str]], list[int]]:
-    """The texts and labels of the posts that have one."""
-    pairs = [(post.text, feature.label_of(post)) for post in split.posts]
-    return [(text,) for text, label in pairs if label is not None], [label for _, label in pairs if label is not None]
+class ScoredGroups(ScoredSet):
+    """A scored set whose labels are sets of groups. Its confusion matrix is of posts with a group and without."""
+
+    def metrics(self, predictions: Sequence[Groups], seed: int) -> dict[str, dict[str, Any]]:
+        return evaluate_groups(self.labels, predictions, seed=seed)
+
+    def confusion(self, predictions: Sequence[Groups]) -> list[list[int]]:
+        return confusion_matrix(presence(self.labels), presence(predictions), len(PRESENCE)).tolist()
 
 
-def test_set(feature: Feature, splits: dict[SplitName, Split], arguments: ControlsArguments) -> ScoredSet:
+def texts_and_labels(split: Split, declared: Feature) -> tuple[list[tuple[str]], list[Any]]:
+    """The texts and labels of the posts that have a label."""
+    posts = labelled(split, declared.label_of)
+    return [(post.text,) for post in posts], [declared.label_of(post) for post in posts]
+
+
+def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusArguments) -> ScoredSet:
     """A feature's test split as the set that every model here is scored on."""
-    miniature = arguments.data_dir is None and arguments.dataset_name is None
-    data = "the SBIC miniature" if miniature else "SBIC v2"
-    texts, labels = labelled(splits["test"], feature)
-    _, train_labels = labelled(splits["train"], feature)
-    policy = {
-        "aggregation": f"{arguments.view}; rows of a worker who named several groups: {arguments.repeats}",
-        "label": "nearest of the three levels to the annotators' mean; 0.25 and 0.75 are maybe"
-        if feature.name == "offensiveYN"
-        else "biased where any annotator gave a stereotype",
-    }
-    return ScoredSet(
-        task=f"SBIC {feature.name}",
-        question=feature.question,
+    texts, labels = texts_and_labels(splits["test"], declared)
+    _, train_labels = texts_and_labels(splits["train"], declared)
+    return (ScoredSet if declared.classifies else ScoredGroups)(
+        task=f"SBIC {declared.name}",
+        question=declared.question,
         limits=LIMITS,
-        data=data,
+        data=corpus.corpus_name,
         split="test",
-        names=feature.labels,
+        names=declared.labels or PRESENCE,
         labels=labels,
         fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
         class_counts={
-            f"train, {data}": class_counts(train_labels, feature.labels),
-            f"test, {data}": class_counts(labels, feature.labels),
+            f"train, {corpus.corpus_name}": label_counts(declared, train_labels),
+            f"test, {corpus.corpus_name}": label_counts(declared, labels),
         },
         reports=[splits["train"].report, splits["test"].report],
-        policy=policy,
-        miniature=miniature,
+        policy={"aggregation": corpus.aggregation, "label": declared.policy},
+        miniature=corpus.on_miniature,
     )
 
 
-def score_controls(feature: Feature, splits: dict[SplitName, Split], arguments: ControlsArguments) -> list[RunRecord]:
-    """Scores a feature's controls on the test split and writes their records."""
-    scored = test_set(feature, splits, arguments)
-    (train_texts, train_labels), (texts, _) = labelled(splits["train"], feature), labelled(splits["test"], feature)
-    predictors = {
+def label_counts(declared: Feature, labels: Sequence[Any]) -> dict[str, int]:
+    """Posts a label; of group lists, posts by the number of groups."""
+    if declared.classifies:
+        return class_counts(labels, declared.labels)
+    return class_counts([min(len(label), 3) for label in labels], ("none", "1 group", "2 groups", "3 or more"))
+
+
+def predictors(declared: Feature, splits: dict[SplitName, Split], seed: int) -> dict[str, Callable[[], Sequence[Any]]]:
+    """The controls of a feature: title → what predicts the test split's labels."""
+    (train_texts, train_labels), (texts, _) = (texts_and_labels(splits[name], declared) for name in ("train", "test"))
+    if not declared.classifies:
+        return {
+            "always none": lambda: [()] * len(texts),
+            "TF-IDF": lambda: controls.tfidf_sets(train_texts, train_labels, texts, seed=seed),
+        }
+    return {
         "majority label": lambda: controls.majority(train_labels, len(texts)),
-        "TF-IDF": lambda: controls.tfidf(train_texts, train_labels, texts, seed=arguments.seed),
+        "TF-IDF": lambda: controls.tfidf(train_texts, train_labels, texts, seed=seed),
     }
+
+
+def score_controls(
+    declared: Feature, splits: dict[SplitName, Split], scored: ScoredSet, *, module: str, output_dir: Path, seed: int
+) -> list[RunRecord]:
+    """Scores a feature's controls on the test split and writes their records."""
     records = []
-    for number, (title, predict) in enumerate(predictors.items(), 1):
-        path = arguments.output_dir / f"sbic-{feature.name}-{number}-control.json"
-        records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
+    for number, (title, predict) in enumerate(predictors(declared, splits, seed).items(), 1):
+        path = output_dir / f"sbic-{declared.name}-{number}-control.json"
+        records.append(scored.measure(title, predict, module=module, seed=seed, path=path))
     return records
 
 
@@ -97,23 +119,14 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --dataset_name allenai/social_bias_frames",
     )
-    data_dir = arguments.data_dir
-    if data_dir is None and arguments.dataset_name is None:
-        from common.miniature import corpora
-
-        data_dir = corpora.build() / "SBIC.v2"
-    with stage("reading SBIC"):
-        splits = load_splits(
-            data_dir=data_dir,
-            dataset_name=arguments.dataset_name,
-            revision=arguments.dataset_revision,
-            view=arguments.view,
-            repeats=arguments.repeats,
+    splits = arguments.load()
+    for name in FEATURES:
+        declared = feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
+        scored = test_set(declared, splits, arguments)
+        records = score_controls(
+            declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
         )
-    for split in splits.values():
-        print("\n".join(split.report.lines()))
-    for feature in CLASSIFICATION:
-        print("\n".join(table_lines(score_controls(feature, splits, arguments))))
+        print("\n".join(table_lines(records)))
     say(f"records: {arguments.output_dir}")
 
 

@@ -6,10 +6,10 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.data_report import DataReport, fingerprint
 from common.errors import UserError, shown
@@ -120,6 +120,18 @@ def load_splits(
         report.notes["posts with a targeted group"] = sum(bool(post.groups) for post in posts)
         splits[split] = Split(split, posts, report)
     return {split: splits[split] for split in ("train", "dev", "test")}
+
+
+def labelled(split: Split, label_of: Callable[[Post], Any]) -> list[Post]:
+    """The posts of a split that have a label.
+
+    Raises:
+        UserError: There is none.
+    """
+    posts = [post for post in split.posts if label_of(post) is not None]
+    if not posts:
+        raise UserError(f"the {split.name} split has no post with a label", expected="annotated posts")
+    return posts
 
 
 def clean(post: str) -> str:

@@ -203,9 +203,9 @@ def test_controls_on_the_miniature(tmp_path, monkeypatch, capsys):
     records = [read_record(path) for path in sorted(tmp_path.glob("*.json"))]
     assert [(record.task, record.title) for record in records] == [
         (f"SBIC {feature}", title)
-        for feature in ("hasBiasedImplication", "offensiveYN")
-        for title in ("majority label", "TF-IDF")
+        for feature in ("hasBiasedImplication", "offensiveYN", "targetMinority")
+        for title in (("always none" if feature == "targetMinority" else "majority label"), "TF-IDF")
     ]
     assert all(record.miniature and "counted" not in record.policy for record in records)
     assert "drop" in records[0].policy["aggregation"]
-    assert "SBIC dev: " in capsys.readouterr().out
+    assert "SBIC dev: " in capsys.readouterr().err

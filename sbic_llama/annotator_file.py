@@ -1,0 +1,109 @@
+"""``annotator.json``: what an adapter must say of itself so that others can annotate with it as it was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError, shown
+from common.files import written_aside
+from sbic_llama.arguments import TrainArguments
+from sbic_llama.features import Feature, Policy, Wording, feature
+
+ANNOTATOR_FILE = "annotator.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class AnnotatorFile:
+    """Facts of an adapter.
+
+    Attributes:
+        feature: Name of the feature.
+        labels: Its label texts, in the order of their indices; empty where the answer is a list of groups.
+        instruction: What the model was asked.
+        prompt_hash: :meth:`Feature.prompt_hash` of what it was trained with.
+        label_policy: Name of the policy that made the labels.
+        label_policy_text: The same in words.
+        aggregation: How annotations became one label a post.
+        wording: Whose instruction and labels.
+        max_post_tokens: Tokens to which a post is cut.
+        base_model: Folder or Hub id of the base model.
+        base_revision: The commit that was trained on; None for a folder.
+        schema: Version of this file's fields.
+    """
+
+    feature: str
+    labels: tuple[str, ...]
+    instruction: str
+    prompt_hash: str
+    label_policy: Policy
+    label_policy_text: str
+    aggregation: str
+    wording: Wording
+    max_post_tokens: int
+    base_model: str
+    base_revision: str | None
+    schema: int = SCHEMA
+
+    def write(self, folder: Path) -> None:
+        with written_aside(folder / ANNOTATOR_FILE) as part:
+            text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+
+    def declared(self) -> Feature:
+        """The feature as this version declares it.
+
+        Raises:
+            UserError: This version asks otherwise than the adapter was trained to answer.
+        """
+        declared = feature(self.feature, self.label_policy, self.wording)
+        if declared.prompt_hash() != self.prompt_hash:
+            raise UserError(
+                f"the adapter was trained with another prompt or other labels (hash {self.prompt_hash})",
+                file=ANNOTATOR_FILE,
+                expected=declared.prompt_hash(),
+                fix="use the version of this project that trained it, or train again",
+            )
+        return declared
+
+
+def describe(arguments: TrainArguments, declared: Feature, base_revision: str | None) -> AnnotatorFile:
+    """The facts of the adapter that a run trains."""
+    return AnnotatorFile(
+        feature=declared.name,
+        labels=declared.labels,
+        instruction=declared.instruction,
+        prompt_hash=declared.prompt_hash(),
+        label_policy=arguments.label_policy,
+        label_policy_text=declared.policy,
+        aggregation=arguments.aggregation,
+        wording=arguments.wording,
+        max_post_tokens=arguments.max_post_tokens,
+        base_model=arguments.model_name_or_path,
+        base_revision=base_revision,
+    )
+
+
+def read(path: Path) -> AnnotatorFile:
+    """Reads ``annotator.json``.
+
+    Raises:
+        UserError: It is none of this version, or names no feature of this project.
+    """
+    wrong = UserError("not an annotator's description", file=path, fix="train the adapter again")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["schema"] != SCHEMA:
+            raise UserError(
+                f"a description of schema {shown(values['schema'])}", file=path, expected=f"schema {SCHEMA}"
+            )
+        found = AnnotatorFile(**{**values, "labels": tuple(values["labels"])})
+        feature(found.feature, found.label_policy, found.wording)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise wrong from error
+    if not (isinstance(found.base_model, str) and isinstance(found.max_post_tokens, int)):
+        raise wrong
+    return found

@@ -1,0 +1,100 @@
+"""The arguments that commands share, and those of a training run: what a recipe may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.arguments import option
+from common.errors import UserError
+from common.miniature.pretrain import MODELS
+from common.stages import say, stage
+from common.training_options import TrainingOptions
+from sbic_llama.corpus import Repeats, Split, SplitName, View, load_splits
+from sbic_llama.features import Policy, Wording
+
+MAX_POST_TOKENS = 384  # the longest of 4,673 real posts has 305 tokens of Llama 2
+MINIATURE_BASE = "miniature/tiny_llama"  # by this name the shipped model is known in an adapter's files, on any machine
+
+
+@dataclass(kw_only=True)
+class CorpusArguments:
+    """Which corpus to read: a folder of official files, a Hub dataset, or neither: the miniature."""
+
+    data_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv or SBIC.v2.agg.{trn,dev,tst}.csv")
+    dataset_name: str | None = option(None, "Hub dataset instead, as allenai/social_bias_frames")
+    dataset_revision: str | None = option(None, "its branch, tag or commit")
+    view: View = option("annotators", "kind of official files in data_dir")
+    repeats: Repeats = option("drop", "count a worker who named several groups once (drop) or once a group (keep)")
+
+    def __post_init__(self) -> None:
+        if self.data_dir is not None and self.dataset_name is not None:
+            raise UserError(
+                "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
+            )
+
+    @property
+    def on_miniature(self) -> bool:
+        return self.data_dir is None and self.dataset_name is None
+
+    @property
+    def corpus_name(self) -> str:
+        return "the SBIC miniature" if self.on_miniature else "SBIC v2"
+
+    @property
+    def aggregation(self) -> str:
+        """How annotations became one label a post, in words for a record."""
+        return f"{self.view}; rows of a worker who named several groups: {self.repeats}"
+
+    def load(self) -> dict[SplitName, Split]:
+        """All splits; what was read and dropped is said.
+
+        Raises:
+            UserError: See :func:`sbic_llama.corpus.load_splits`.
+        """
+        data_dir = self.data_dir
+        if self.on_miniature:
+            from common.miniature import corpora
+
+            data_dir = corpora.build() / "SBIC.v2"
+        with stage("reading SBIC"):
+            splits = load_splits(
+                data_dir=data_dir,
+                dataset_name=self.dataset_name,
+                revision=self.dataset_revision,
+                view=self.view,
+                repeats=self.repeats,
+            )
+        for split in splits.values():
+            for line in split.report.lines():
+                say(line)
+        return splits
+
+
+@dataclass(kw_only=True)
+class TrainArguments(CorpusArguments, TrainingOptions):
+    """Trains an adapter for one feature of SBIC on a 4-bit base model. The same command continues a stopped run."""
+
+    output_dir: Path = option(help="folder for the adapters; a feature's run has a folder of its name in it")
+    model_name_or_path: str = option(MINIATURE_BASE, "base model; by default the miniature's tiny Llama")
+    label_policy: Policy = option(
+        "levels", "offensiveYN only: three levels, or offensive from a mean of .5 or above .5"
+    )
+    wording: Wording = option("ours", "hasBiasedImplication only: whose instruction and labels")
+    max_post_tokens: int = option(MAX_POST_TOKENS, "tokens a post; longer ones are cut", minimum=8)
+    per_device_train_batch_size: int = option(16, "posts a forward pass, behind one copy of the instruction", minimum=1)
+    activation_checkpointing: bool = option(False, "compute activations twice to store few: less memory, slower")
+    optim: Literal["adamw_torch", "paged_adamw_32bit", "paged_adamw_8bit"] = option(
+        "adamw_torch", "optimizer; the paged ones need a GPU"
+    )
+    dump_dataset: Path | None = option(None, "write the feature's instruction dataset there (JSONL), and train nothing")
+
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        TrainingOptions.__post_init__(self)
+
+
+def base_path(name: str) -> str:
+    """Where a base model is loaded from: its folder or Hub id."""
+    return str(MODELS / "tiny_llama") if name == MINIATURE_BASE else name

@@ -1,0 +1,153 @@
+"""Scores a trained adapter on SBIC's test split, once, beside the controls: ``python -m sbic_llama.evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import hardware
+from common.arguments import MAX_SEED, option, parse
+from common.data_report import fingerprint
+from common.errors import run
+from common.records import RunRecord
+from common.report import table_lines
+from common.stages import quiet_libraries, say
+from common.tables import write_rows
+from common.training_file import training_costs, training_facts
+from sbic_llama.arguments import CorpusArguments, base_path
+from sbic_llama.controls import score_controls, test_set
+from sbic_llama.corpus import Post, labelled
+from sbic_llama.features import Feature, Label
+
+MODULE = "sbic_llama.evaluate"
+EVALUATION = "evaluation"  # folder in an adapter's own, with what is published beside it
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(CorpusArguments):
+    """Scores an adapter on SBIC's test split beside majority, TF-IDF and its base model without the adapter."""
+
+    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json says for which feature")
+    adapter_revision: str | None = option(None, "its branch, tag or commit")
+    title: str = option("QLoRA", "name of the adapter in tables")
+    untouched_base: bool = option(True, "score the base model without the adapter too, which takes as long again")
+    batch_size: int = option(32, "posts a forward pass", minimum=1)
+    output_dir: Path = option(Path("output/sbic_evaluation"), "folder for the run records")
+    seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A model's labels of some posts, with what it thought of each: a row of numbers by column name."""
+
+    labels: list[Label]
+    details: list[dict[str, float]]
+
+
+def annotate(
+    model: Any, tokenizer: Any, declared: Feature, posts: Sequence[Post], *, max_post_tokens: int, batch_size: int
+) -> Annotated:
+    """The labels of posts: the likeliest label text, or the groups that are generated."""
+    from sbic_llama.encoding import encode
+    from sbic_llama.generation import generate
+    from sbic_llama.scoring import label_probabilities, score_labels
+
+    encoded = encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens)
+    if encoded.cut:
+        say(f"{encoded.cut:,} posts were cut to {max_post_tokens} tokens")
+    shape = {"batch_size": batch_size, "progress": True}
+    if declared.classifies:
+        probabilities = label_probabilities(score_labels(model, tokenizer, declared, encoded, **shape))
+        columns = [f"probability_{label}" for label in declared.labels]
+        details = [dict(zip(columns, map(float, row), strict=True)) for row in probabilities]
+        return Annotated([int(row.argmax()) for row in probabilities], details)
+    answers = generate(model, tokenizer, encoded, **shape)
+    if endless := sum(not answer.ended for answer in answers):
+        say(f"{endless:,} answers had no end and were cut")
+    return Annotated(
+        [declared.parse(answer.text) for answer in answers],
+        [{"mean_log_probability": answer.mean_log_probability} for answer in answers],
+    )
+
+
+def write_scores(path: Path, declared: Feature, posts: Sequence[Post], annotated: Annotated) -> None:
+    """Writes what a model said of each post, without the posts: an id made of the text, the label, the answer, the numbers."""
+    write_rows(
+        path,
+        [
+            {
+                "id": fingerprint([post.text]),
+                "label": declared.target(post),
+                "answer": declared.answer(answer),
+                **{name: round(number, 6) for name, number in numbers.items()},
+            }
+            for post, answer, numbers in zip(posts, annotated.labels, annotated.details, strict=True)
+        ],
+    )
+
+
+def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
+    """Scores the controls, the untouched base and the adapter, and writes their records and the adapter's single answers.
+
+    Raises:
+        UserError: An adapter that can't be loaded, or bad data.
+    """
+    quiet_libraries()
+    from sbic_llama.model import load_adapter
+
+    precision = hardware.training_precision()
+    say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
+    # All that can be refused is, before the first control is fitted.
+    model, tokenizer, description = load_adapter(
+        arguments.adapter, arguments.adapter_revision, precision=precision.value
+    )
+    declared = description.declared()
+    facts = training_facts(arguments.adapter)
+    splits = arguments.load()
+    scored = test_set(declared, splits, arguments)
+    scored.policy["scored in"] = precision.value
+    scored.policy["adapter trained on"] = f"labels: {description.label_policy_text}; {description.aggregation}"
+    posts = labelled(splits["test"], declared.label_of)
+    records = score_controls(
+        declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
+    )
+    stem = f"sbic-{declared.name}"
+    shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size}
+    common = {"module": MODULE, "seed": arguments.seed}
+
+    answers: list[Annotated] = []
+
+    def predict() -> list[Label]:
+        answers.append(annotate(model, tokenizer, declared, posts, **shape))
+        return answers[-1].labels
+
+    if arguments.untouched_base:
+        with model.disable_adapter():
+            path = arguments.output_dir / f"{stem}-3-base.json"
+            records.append(scored.measure("untouched base", predict, path=path, **common))
+    costs = training_costs(facts, base_path(description.base_model)) if facts else {}
+    path = arguments.output_dir / f"{stem}-4-adapter.json"
+    records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
+    write_scores(path.with_suffix(".csv"), declared, posts, answers[-1])
+    if Path(arguments.adapter).is_dir():
+        # What is published with the adapter lies in its own folder.
+        records[-1].write(Path(arguments.adapter) / EVALUATION / "record.json")
+        write_scores(Path(arguments.adapter) / EVALUATION / "scores.csv", declared, posts, answers[-1])
+    return records
+
+
+def main() -> None:
+    arguments = parse(
+        EvaluateArguments,
+        prog=f"python -m {MODULE}",
+        examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
+    )
+    records = score_adapter(arguments)
+    print("\n".join(table_lines(records)))
+    say(f"records: {arguments.output_dir}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,99 @@
+"""Answers in free text: greedy decoding in batches behind the cached instruction, each row until its EOS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from sbic_llama.encoding import Encoded
+from sbic_llama.prefix_cache import PrefixCache
+
+MAX_NEW_TOKENS = 64  # of 4,673 real posts the longest list of groups has 54 tokens of Llama 2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer.
+
+    Attributes:
+        text: Without special tokens.
+        mean_log_probability: Mean over its tokens, EOS included.
+        ended: Whether EOS came before ``max_new_tokens``.
+    """
+
+    text: str
+    mean_log_probability: float
+    ended: bool
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    encoded: Encoded,
+    *,
+    batch_size: int,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: bool = False,
+) -> list[Answer]:
+    """The most probable next token again and again, for each post, in the posts' order. Posts of like length share a batch."""
+    model.eval()
+    prefix = PrefixCache(model, encoded.prefix_ids)
+    order = sorted(range(len(encoded.post_ids)), key=lambda i: len(encoded.post_ids[i]))
+    answers: list[Answer | None] = [None] * len(order)
+    with tqdm(total=len(order), unit="post", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
+            generated = _generate_batch(prefix, prompts, tokenizer.eos_token_id, max_new_tokens)
+            for index, (ids, log_probability) in zip(chosen, generated, strict=True):
+                ended = ids[-1] == tokenizer.eos_token_id
+                text = tokenizer.decode(ids, skip_special_tokens=True)
+                answers[index] = Answer(text, log_probability / len(ids), ended)
+            bar.update(len(chosen))
+    return answers
+
+
+def _generate_batch(
+    prefix: PrefixCache, prompts: list[list[int]], eos_token_id: int, max_new_tokens: int
+) -> list[tuple[list[int], float]]:
+    """Each row's new token ids (EOS last, unless cut off) and the sum of their log-probabilities."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    count, width = len(prompts), int(lengths.max())
+    ids = torch.zeros(count, width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+    real = torch.arange(width)[None, :] < lengths[:, None]
+    own = real[:, None, :] & torch.ones(width, width, dtype=torch.bool).tril()
+    before = torch.ones(count, width, prefix.length, dtype=torch.bool)
+    cache = prefix.rows(count)
+    positions = (prefix.length + torch.arange(width)).expand(count, -1)
+    hidden = prefix.hidden_states(ids, positions, torch.cat([before, own], dim=2), cache)
+    last = hidden[torch.arange(count), (lengths - 1).to(hidden.device)]
+    # The rows are padded on the right: new tokens stand behind the padding in the cache, and their positions say where in the
+    # text they are.
+    cached = torch.cat([before[:, 0], real], dim=1)
+    positions = prefix.length + lengths
+    new: list[list[int]] = [[] for _ in prompts]
+    sums = [0.0] * count
+    active = list(range(count))
+    for step in range(max_new_tokens):
+        values, tokens = prefix.log_probabilities(last).max(-1)
+        for row, value, token in zip(active, values.tolist(), tokens.tolist(), strict=True):
+            new[row].append(token)
+            sums[row] += value
+        going = [i for i, row in enumerate(active) if new[row][-1] != eos_token_id]
+        if not going or step == max_new_tokens - 1:
+            break
+        if len(going) < len(active):  # finished rows leave the batch
+            cache.batch_select_indices(torch.tensor(going, device=last.device))
+            cached, positions = cached[going], positions[going]
+            active = [active[i] for i in going]
+        cached = torch.cat([cached, torch.ones(len(active), 1, dtype=torch.bool)], dim=1)
+        next_ids = torch.tensor([[new[row][-1]] for row in active])
+        last = prefix.hidden_states(next_ids, positions[:, None], cached[:, None], cache)[:, 0]
+        positions = positions + 1
+    return list(zip(new, sums, strict=True))

@@ -1,0 +1,77 @@
+"""Sets of targeted groups: how names are written, and how one set is scored against another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from common import metrics
+from sbic_llama.corpus import clean
+
+NONE = "none"
+PRESENCE = ("none", "groups")  # the classes of "does the post target anyone at all?"
+
+Groups = tuple[str, ...]
+
+
+def split_groups(text: str) -> Groups:
+    """The distinct groups of a text that lists them with commas, in lower case, sorted; of ``none``, nothing."""
+    names = (
+        " ".join(part.split()).strip(" .;:\"'").casefold() for part in re.split("[,;]", clean(text.replace("\n", ",")))
+    )
+    return tuple(sorted({name for name in names if name and name != NONE}))
+
+
+def normalised_groups(groups: Iterable[str]) -> Groups:
+    """The same of several texts, as annotators wrote them."""
+    return tuple(sorted({name for group in groups for name in split_groups(group)}))
+
+
+def set_f1(gold: Groups, predicted: Groups) -> float:
+    """Harmonic mean of precision and recall of one set against another; 1 where both are empty, 0 where one is."""
+    if not gold and not predicted:
+        return 1.0
+    return 2 * len(set(gold) & set(predicted)) / (len(gold) + len(predicted))
+
+
+def evaluate_groups(
+    labels: Sequence[Groups], predictions: Sequence[Groups], *, seed: int = 0
+) -> dict[str, dict[str, object]]:
+    """Mean set F1 and share of exact sets, with 95 % percentile bootstrap intervals over posts.
+
+    Posts without a group are the majority and an empty set is easily right, so "none" is scored apart: ``set_f1/targeted``
+    and ``exact/targeted`` are over the posts whose annotators named a group; ``…/none`` and ``…/groups`` are precision,
+    recall and F1 of telling the two kinds of posts apart.
+
+    Returns:
+        Metric → ``{"value", "n", "ci95"}``.
+
+    Raises:
+        ValueError: The two differ in length or are empty.
+    """
+    if len(labels) != len(predictions) or not labels:
+        raise ValueError(f"{len(labels)} labels against {len(predictions)} predictions")
+    f1 = np.array([set_f1(*pair) for pair in zip(labels, predictions, strict=True)])
+    exact = np.array([float(set(one) == set(other)) for one, other in zip(labels, predictions, strict=True)])
+    targeted = np.array([bool(label) for label in labels])
+    found = {}
+    for name, values in {"set_f1": f1, "exact": exact}.items():
+        found[name] = _mean(values, seed)
+        if targeted.any():
+            found[f"{name}/targeted"] = _mean(values[targeted], seed)
+    present = metrics.evaluate(*(presence(sets) for sets in (labels, predictions)), PRESENCE, seed=seed)
+    per_class = {f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in PRESENCE}
+    return found | {name: metric for name, metric in present.items() if name in {*per_class, "balanced_accuracy"}}
+
+
+def presence(sets: Sequence[Groups]) -> list[int]:
+    """Index into :data:`PRESENCE` of each set."""
+    return [int(bool(one)) for one in sets]
+
+
+def _mean(values: np.ndarray, seed: int) -> dict[str, object]:
+    draws = np.random.default_rng(seed).integers(len(values), size=(metrics.RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
+    return {"value": float(values.mean()), "n": len(values), "ci95": [float(low), float(high)]}

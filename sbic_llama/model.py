@@ -1,0 +1,111 @@
+"""An adapter on its 4-bit base: made, saved with proof that it loads, and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from peft import LoraConfig, PeftModel, TaskType
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from common import hardware, quantised
+from common.errors import UserError
+from common.loading import UNLOADABLE, local_or_hub, unloadable
+from sbic_llama import annotator_file
+from sbic_llama.annotator_file import ANNOTATOR_FILE, AnnotatorFile
+from sbic_llama.arguments import base_path
+from sbic_llama.encoding import answer_ids, encode
+from sbic_llama.features import Feature
+from sbic_llama.groups import NONE
+from sbic_llama.scoring import score_branches
+
+CHECK = "reloaded"
+
+
+def lora_config(*, rank: int, alpha: float, dropout: float, revision: str | None) -> LoraConfig:
+    """LoRA on every linear layer but the output. ``revision`` is the base's: the adapter is loaded onto it again."""
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        revision=revision,
+    )
+
+
+def load_adapter(
+    name: str | Path, revision: str | None = None, *, precision: hardware.Precision
+) -> tuple[PeftModel, PreTrainedTokenizerBase, AnnotatorFile]:
+    """A trained adapter on its base, with the base's tokenizer and the adapter's description.
+
+    Args:
+        name: Folder or Hub id.
+        revision: Its branch, tag or commit.
+        precision: See :func:`common.quantised.load_base`.
+
+    Raises:
+        UserError: No such adapter or base, no access to it, or an adapter that was not trained by this project.
+    """
+    name = local_or_hub(name)
+    try:
+        path = cached_file(name, ANNOTATOR_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except UNLOADABLE as error:
+        raise unloadable(name, error) from error
+    if path is None:
+        raise UserError(f"it has no {ANNOTATOR_FILE}", file=name, expected="an adapter that this project trained")
+    description = annotator_file.read(Path(path))
+    base = base_path(description.base_model)
+    model = quantised.load_base(base, description.base_revision, precision=precision)
+    tokenizer = quantised.load_tokenizer(base, description.base_revision)
+    try:
+        model = PeftModel.from_pretrained(model, name, revision=revision)
+    except UNLOADABLE as error:
+        raise unloadable(name, error) from error
+    return model.eval(), tokenizer, description
+
+
+def save(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    description: AnnotatorFile,
+    folder: Path,
+    *,
+    feature: Feature,
+    probe: Sequence[str],
+) -> int:
+    """Saves adapter, tokenizer and description, loads the adapter again and compares the scores of ``probe``, bit for bit.
+
+    Returns:
+        The bytes that a feature costs to store: the adapter and its configuration.
+
+    Raises:
+        RuntimeError: What was saved does not answer as what was trained.
+    """
+    model.peft_config["default"].base_model_name_or_path = description.base_model
+    model.save_pretrained(
+        folder, save_embedding_layers=False
+    )  # else PEFT looks the base up on the Hub, to see if they grew
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT writes a card of its own, full of blanks
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    tokenizer.save_pretrained(folder)
+    description.write(folder)
+
+    encoded = encode(tokenizer, feature, probe, max_post_tokens=description.max_post_tokens)
+    branches = answer_ids(tokenizer, feature.labels or (NONE, "people"))
+
+    def scores() -> np.ndarray:
+        return score_branches(model, encoded, [branches] * len(probe), batch_size=16)
+
+    trained = scores()
+    # Onto the same base: a second copy of it would not fit beside the first on a small GPU.
+    model.load_adapter(str(folder), CHECK)
+    model.set_adapter(CHECK)
+    loaded = scores()
+    model.set_adapter("default")
+    model.delete_adapter(CHECK)
+    if not np.array_equal(trained, loaded):
+        raise RuntimeError(f"{folder}: the saved adapter answers differently from the trained one")
+    return size

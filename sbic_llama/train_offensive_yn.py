@@ -1,0 +1,30 @@
+"""An adapter for offensiveYN: could the post be considered offensive to anyone?
+
+accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn \\
+    --config sbic_llama/recipes/llama2_7b_t4.yaml
+"""
+
+from __future__ import annotations
+
+from common.arguments import parse
+from common.errors import run
+from common.stages import quiet_libraries
+from sbic_llama.arguments import TrainArguments
+
+FEATURE = "offensiveYN"
+
+
+def main() -> None:
+    arguments = parse(
+        TrainArguments,
+        prog="python -m sbic_llama.train_offensive_yn",
+        examples="  python -m sbic_llama.train_offensive_yn --config sbic_llama/recipes/miniature.yaml",
+    )
+    quiet_libraries()  # before the first of them is imported
+    from sbic_llama.training import train
+
+    train(arguments, FEATURE)
+
+
+if __name__ == "__main__":
+    run(main)
