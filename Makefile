@@ -25,7 +25,12 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, and an HTML r
 	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
 	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora
 	@$(BIN)/python -m snli_roberta.compare --full $(DEMO)/snli_full --lora $(DEMO)/snli_lora --output_dir $(DEMO)/records
-	@$(BIN)/python -m sbic_llama.controls --output_dir $(DEMO)/records
+	@for feature in has_biased_implication offensive_yn target_minority; do \
+		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic || exit; \
+	done
+	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
+		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
+	done
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
 test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)

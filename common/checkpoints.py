@@ -68,7 +68,8 @@ def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise UserError("not a run's description", file=path, fix="choose another --output_dir") from None
-        for key in sorted(found.keys() | identity.keys()):
+        # In the caller's order: an argument that changed the data is named before the data's fingerprint.
+        for key in [*identity, *sorted(found.keys() - identity.keys())]:
             if found.get(key) != identity.get(key):
                 raise UserError(
                     f"the folder holds another run: {key} was {shown(found.get(key))} and is {shown(identity.get(key))}",

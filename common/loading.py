@@ -30,6 +30,20 @@ def local_or_hub(name: str | Path) -> str:
     return name
 
 
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit of a model on the Hub that ``revision`` (by default the main branch) stands for today; None for a folder.
+
+    Raises:
+        UserError: No such model, or no access to it.
+    """
+    from transformers.utils import cached_file, extract_commit_hash
+
+    try:
+        return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+    except UNLOADABLE as error:
+        raise unloadable(name, error) from error
+
+
 def unloadable(name: str | Path, error: Exception) -> UserError:
     """The error of a failed load, for the user."""
     # PEFT hides the Hub's answer (401, 403, 404) behind a ValueError: the cause says what happened.

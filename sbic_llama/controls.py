@@ -63,7 +63,7 @@ def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusAr
     texts, labels = texts_and_labels(splits["test"], declared)
     _, train_labels = texts_and_labels(splits["train"], declared)
     return (ScoredSet if declared.classifies else ScoredGroups)(
-        task=f"SBIC {declared.name}",
+        task=f"SBIC {declared.title}",
         question=declared.question,
         limits=LIMITS,
         data=corpus.corpus_name,
@@ -108,7 +108,7 @@ def score_controls(
     """Scores a feature's controls on the test split and writes their records."""
     records = []
     for number, (title, predict) in enumerate(predictors(declared, splits, seed).items(), 1):
-        path = output_dir / f"sbic-{declared.name}-{number}-control.json"
+        path = output_dir / f"sbic-{declared.slug}-{number}-control.json"
         records.append(scored.measure(title, predict, module=module, seed=seed, path=path))
     return records
 

@@ -113,7 +113,7 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     records = score_controls(
         declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
     )
-    stem = f"sbic-{declared.name}"
+    stem = f"sbic-{declared.slug}"
     shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size}
     common = {"module": MODULE, "seed": arguments.seed}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -29,6 +30,7 @@ class Feature:
         labels: The answers to choose from; none where the answer is a list of groups.
         policy: How a label comes from what the annotators said, in words.
         label_of: Post → its label: an index into ``labels``, or the sorted groups. None where the annotators left it blank.
+        variant: Name of another label policy or wording than the usual, for headings and file names.
     """
 
     name: str
@@ -37,10 +39,21 @@ class Feature:
     labels: tuple[str, ...]
     policy: str
     label_of: Callable[[Post], Label | None]
+    variant: str = ""
 
     @property
     def classifies(self) -> bool:
         return bool(self.labels)
+
+    @property
+    def title(self) -> str:
+        """Name and variant, as a heading."""
+        return f"{self.name}, {self.variant}" if self.variant else self.name
+
+    @property
+    def slug(self) -> str:
+        """Name and variant, as a part of a file name."""
+        return re.sub(r"[^A-Za-z]+", "-", self.title)
 
     @property
     def opening(self) -> str:
@@ -126,12 +139,14 @@ OFFENSIVE_POLICIES: dict[Policy, Feature] = {
         labels=("Offensive", "Not offensive"),
         policy="offensive where the annotators' mean is at least .5",
         label_of=_at_least_half,
+        variant="at least half",
     ),
     "above_half": replace(
         OFFENSIVE_YN,
         labels=("Offensive", "Not offensive"),
         policy="offensive where the annotators' mean is above .5",
         label_of=_above_half,
+        variant="above half",
     ),
 }
 # The wording of the study that this project began from; it covered this feature only.
@@ -139,6 +154,7 @@ STUDY_WORDING = replace(
     HAS_BIASED_IMPLICATION,
     instruction="Categorize the given post into one of the 2 categories: Having Biased Implications / No biased Implications",
     labels=("Having Biased Implications", "No biased Implications"),
+    variant="the study's wording",
 )
 
 

@@ -21,6 +21,7 @@ from common import hardware, metrics, quantised, training
 from common.data_report import fingerprint
 from common.errors import UserError
 from common.files import written_aside
+from common.loading import commit_of
 from common.quantised import TrainsInFp32
 from common.records import count_parameters
 from common.stages import say
@@ -60,9 +61,9 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
         return
 
     name = base_path(arguments.model_name_or_path)
-    tokenizer = quantised.load_tokenizer(name, arguments.model_revision)
-    base = quantised.load_base(name, arguments.model_revision, precision=setup.precision)
-    revision = getattr(base.config, "_commit_hash", None)
+    revision = commit_of(name, arguments.model_revision)
+    tokenizer = quantised.load_tokenizer(name, revision)
+    base = quantised.load_base(name, revision, precision=setup.precision)
     rows = training_rows(tokenizer, declared, posts, max_post_tokens=arguments.max_post_tokens)
     dev = validation_set(tokenizer, declared, dev_posts, max_post_tokens=arguments.max_post_tokens)
     refuse_beyond_context(base, rows, arguments)

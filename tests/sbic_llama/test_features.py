@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,12 @@ def test_the_hash_changes_with_all_that_the_model_reads():
     }
     assert len(hashes) == 4
     assert replace(declared, policy="in other words").prompt_hash() == declared.prompt_hash()
+
+
+def test_every_declared_variant_has_a_name_of_its_own():
+    variants = {one.title: one for one in DECLARED}
+    assert len(variants) == len({one.slug for one in variants.values()}) == len({*map(id, DECLARED)}) == 6
+    assert all(re.fullmatch("[A-Za-z-]+", one.slug) for one in variants.values())
 
 
 @pytest.mark.parametrize(
