@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.arguments import option
-from common.errors import UserError
+from common.corpus_options import CorpusOptions
 from common.miniature.pretrain import MODELS
 from common.stages import say, stage
 from common.training_options import TrainingOptions
@@ -19,24 +19,13 @@ MINIATURE_BASE = "miniature/tiny_llama"  # by this name the shipped model is kno
 
 
 @dataclass(kw_only=True)
-class CorpusArguments:
-    """Which corpus to read: a folder of official files, a Hub dataset, or neither: the miniature."""
+class CorpusArguments(CorpusOptions):
+    """Which corpus to read, and how annotations become one label a post."""
 
     data_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv or SBIC.v2.agg.{trn,dev,tst}.csv")
     dataset_name: str | None = option(None, "Hub dataset instead, as allenai/social_bias_frames")
-    dataset_revision: str | None = option(None, "its branch, tag or commit")
     view: View = option("annotators", "kind of official files in data_dir")
     repeats: Repeats = option("drop", "count a worker who named several groups once (drop) or once a group (keep)")
-
-    def __post_init__(self) -> None:
-        if self.data_dir is not None and self.dataset_name is not None:
-            raise UserError(
-                "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
-            )
-
-    @property
-    def on_miniature(self) -> bool:
-        return self.data_dir is None and self.dataset_name is None
 
     @property
     def corpus_name(self) -> str:
@@ -53,14 +42,9 @@ class CorpusArguments:
         Raises:
             UserError: See :func:`sbic_llama.corpus.load_splits`.
         """
-        data_dir = self.data_dir
-        if self.on_miniature:
-            from common.miniature import corpora
-
-            data_dir = corpora.build() / "SBIC.v2"
         with stage("reading SBIC"):
             splits = load_splits(
-                data_dir=data_dir,
+                data_dir=self.folder("SBIC.v2"),
                 dataset_name=self.dataset_name,
                 revision=self.dataset_revision,
                 view=self.view,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.arguments import option
-from common.errors import UserError
+from common.corpus_options import CorpusOptions
 from common.miniature.pretrain import MODELS
 from common.stages import stage
 from common.training_options import TrainingOptions
@@ -18,22 +18,11 @@ DEFAULT_LENGTH = 128  # tokens a pair
 
 
 @dataclass(kw_only=True)
-class CorpusArguments:
-    """Which corpus to read: a folder of official files, a Hub dataset, or neither: the miniature."""
+class CorpusArguments(CorpusOptions):
+    """Which corpus to read."""
 
     data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
     dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
-    dataset_revision: str | None = option(None, "its branch, tag or commit")
-
-    def __post_init__(self) -> None:
-        if self.data_dir is not None and self.dataset_name is not None:
-            raise UserError(
-                "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
-            )
-
-    @property
-    def on_miniature(self) -> bool:
-        return self.data_dir is None and self.dataset_name is None
 
     def load(self, *names: SplitName) -> list[Split]:
         """The splits of those names.
@@ -41,14 +30,10 @@ class CorpusArguments:
         Raises:
             UserError: See :func:`snli_roberta.corpus.load_split`.
         """
-        data_dir = self.data_dir
-        if self.on_miniature:
-            from common.miniature import corpora
-
-            data_dir = corpora.build() / "snli_1.0"
+        folder = self.folder("snli_1.0")
         with stage("reading SNLI"):
             return [
-                load_split(name, data_dir=data_dir, dataset_name=self.dataset_name, revision=self.dataset_revision)
+                load_split(name, data_dir=folder, dataset_name=self.dataset_name, revision=self.dataset_revision)
                 for name in names
             ]
 

@@ -10,7 +10,7 @@ from common.quantised import load_tokenizer
 from sbic_llama.corpus import Post, clean, load_splits
 from sbic_llama.encoding import answer_ids, encode
 from sbic_llama.features import FEATURES, STUDY_WORDING
-from sbic_llama.training import training_rows
+from sbic_llama.training_rows import training_rows
 
 BIAS = FEATURES["hasBiasedImplication"]
 FORGED = (

@@ -13,7 +13,7 @@ from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import Post
 from sbic_llama.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING, feature
 from sbic_llama.groups import evaluate_groups, normalised_groups, set_f1, split_groups
-from sbic_llama.training import dump_dataset
+from sbic_llama.training_rows import dump_dataset
 
 DECLARED = [*FEATURES.values(), *OFFENSIVE_POLICIES.values(), STUDY_WORDING]
 

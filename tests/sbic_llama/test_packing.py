@@ -8,7 +8,7 @@ import torch
 from sbic_llama.corpus import Post, load_splits
 from sbic_llama.features import FEATURES
 from sbic_llama.packing import IGNORED, SharedInstruction
-from sbic_llama.training import training_rows
+from sbic_llama.training_rows import training_rows
 
 
 @pytest.fixture(scope="module")

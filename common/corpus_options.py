@@ -1,0 +1,36 @@
+"""The arguments that name a corpus in both projects: a folder of official files, a Hub dataset, or neither: the miniature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.arguments import option
+from common.errors import UserError
+
+
+@dataclass(kw_only=True)
+class CorpusOptions:
+    """Where a corpus is read from; each project adds how."""
+
+    data_dir: Path | None = option(None, "folder of the official files; without a corpus, the miniature")
+    dataset_name: str | None = option(None, "Hub dataset instead")
+    dataset_revision: str | None = option(None, "its branch, tag or commit")
+
+    def __post_init__(self) -> None:
+        if self.data_dir is not None and self.dataset_name is not None:
+            raise UserError(
+                "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
+            )
+
+    @property
+    def on_miniature(self) -> bool:
+        return self.data_dir is None and self.dataset_name is None
+
+    def folder(self, name: str) -> Path | None:
+        """``data_dir``, or the miniature's corpus of that name; None where a Hub dataset is meant."""
+        if not self.on_miniature:
+            return self.data_dir
+        from common.miniature import corpora
+
+        return corpora.build() / name

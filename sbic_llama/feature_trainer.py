@@ -1,0 +1,100 @@
+"""SFTTrainer that validates as the product answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer
+
+from common import metrics
+from sbic_llama.corpus import Post
+from sbic_llama.encoding import Encoded, answer_ids, encode
+from sbic_llama.features import Feature
+from sbic_llama.scoring import score_branches, score_labels
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """What chooses the best checkpoint: posts in pieces, and for each the answer and (where there are labels) its index."""
+
+    tokenizer: PreTrainedTokenizerBase
+    feature: Feature
+    encoded: Encoded
+    answers: list[list[int]]
+    labels: list[int]
+
+
+def validation_set(
+    tokenizer: PreTrainedTokenizerBase, declared: Feature, posts: Sequence[Post], *, max_post_tokens: int
+) -> ValidationSet:
+    return ValidationSet(
+        tokenizer,
+        declared,
+        encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens),
+        answer_ids(tokenizer, [declared.target(post) for post in posts]),
+        [declared.label_of(post) for post in posts] if declared.classifies else [],
+    )
+
+
+class FeatureTrainer(SFTTrainer):
+    """SFTTrainer that validates as the product answers, and counts the tokens that it reads.
+
+    TRL's own validation gives the loss of single batches, unweighted, and never a label. Here the label texts are scored,
+    and the loss is the mean over the answers' tokens.
+    """
+
+    def __init__(self, *, validation: ValidationSet, **more: Any):
+        self.validation = validation
+        super().__init__(**more, eval_dataset=more["train_dataset"])
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        found = {f"{metric_key_prefix}_{name}": value for name, value in self._validate().items()}
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def _validate(self) -> dict[str, float]:
+        part = range(self.accelerator.process_index, len(self.validation.answers), self.accelerator.num_processes)
+        with self.compute_loss_context_manager():
+            scored = list(zip(part, self._answer_and_label_scores(part), strict=True))
+        together = dict(gather_object(scored))
+        scores = np.array([together[i] for i in range(len(self.validation.answers))])
+        found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
+        if self.validation.feature.classifies:
+            names = self.validation.feature.labels
+            confusion = metrics.confusion_matrix(self.validation.labels, scores[:, 1].astype(int), len(names))
+            found["balanced_accuracy"] = float(metrics.scores(confusion, names)["balanced_accuracy"])
+        return found
+
+    def _answer_and_label_scores(self, part: Sequence[int]) -> list[tuple[float, float]]:
+        """For each post of ``part`` the log-probability of its answer, and the index of the label that scores highest."""
+        known = self.validation
+        encoded = Encoded(
+            known.encoded.prefix_ids, [known.encoded.post_ids[i] for i in part], known.encoded.tail_ids, cut=0
+        )
+        plain, size = self.accelerator.unwrap_model(self.model), self.args.per_device_eval_batch_size
+        if not known.feature.classifies:
+            scores = score_branches(plain, encoded, [[known.answers[i]] for i in part], batch_size=size)
+            return [(float(score), 0.0) for score in scores[:, 0]]
+        scores = score_labels(plain, known.tokenizer, known.feature, encoded, batch_size=size)
+        return [(float(row[known.labels[i]]), float(row.argmax())) for i, row in zip(part, scores, strict=True)]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        before = self._total_train_tokens
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # TRL takes the sum of the attention mask for the number of tokens; of a 4-D mask that is about its square.
+        read = torch.tensor(inputs["input_ids"].numel(), device=self.accelerator.device)
+        self._total_train_tokens = before + int(self.accelerator.gather(read).sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return loss
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """TRL writes a card with every checkpoint; the project's own is made from records."""
