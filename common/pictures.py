@@ -23,6 +23,7 @@ COLOURS = ("#3f7fbf", "#d9822b", "#5a9e57", "#a05fb0")  # readable on white and 
 def metric_bars(records: Sequence[RunRecord], metric: str) -> str:
     """One bar a record with its 95 % interval. The axis starts at 0, so lengths compare."""
     measured = [record for record in records if metric in record.metrics]
+    name = metric.replace("_", " ").replace("f1", "F1")
     with _figure(height=0.8 + 0.42 * len(measured)) as (figure, axes):
         values = [record.metrics[metric]["value"] for record in measured]
         intervals = [record.metrics[metric]["ci95"] for record in measured]
@@ -36,11 +37,11 @@ def metric_bars(records: Sequence[RunRecord], metric: str) -> str:
         axes.invert_yaxis()
         axes.set_xlim(0, 1.12)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axes.set_xlabel(f"{metric.replace('_', ' ')} (95 % interval)")
+        axes.set_xlabel(f"{name} (95 % interval)")
         for place, value, (_, high) in zip(places, values, intervals, strict=True):
             axes.text(high + 0.015, place, f"{value:.3f}", va="center")
         summary = ", ".join(f"{record.title} {value:.3f}" for record, value in zip(measured, values, strict=True))
-        return _svg(figure, f"{metric.replace('_', ' ')}: {summary}")
+        return _svg(figure, f"{name}: {summary}")
 
 
 def confusion_heatmap(record: RunRecord) -> str:
@@ -83,7 +84,7 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of items")
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        figure.legend(frameon=False, loc="outside upper left", ncols=2)  # of the figure: axes shrink with long names
         alt = "; ".join(
             f"{name}: " + ", ".join(f"{c} {n:,}" for c, n in counts.items()) for name, counts in splits.items()
         )

@@ -62,6 +62,11 @@ def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusAr
     """A feature's test split as the set that every model here is scored on."""
     texts, labels = texts_and_labels(splits["test"], declared)
     _, train_labels = texts_and_labels(splits["train"], declared)
+    policy = {"aggregation": corpus.aggregation, "label": declared.policy}
+    if not declared.classifies:
+        policy["score"] = (
+            "F1 of the two sets of groups, a post at a time; targeted: posts whose annotators named a group"
+        )
     return (ScoredSet if declared.classifies else ScoredGroups)(
         task=f"SBIC {declared.title}",
         question=declared.question,
@@ -76,7 +81,7 @@ def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusAr
             f"test, {corpus.corpus_name}": label_counts(declared, labels),
         },
         reports=[splits["train"].report, splits["test"].report],
-        policy={"aggregation": corpus.aggregation, "label": declared.policy},
+        policy=policy,
         miniature=corpus.on_miniature,
     )
 

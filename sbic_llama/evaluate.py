@@ -108,7 +108,8 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     splits = arguments.load()
     scored = test_set(declared, splits, arguments)
     scored.policy["scored in"] = precision.value
-    scored.policy["adapter trained on"] = f"labels: {description.label_policy_text}; {description.aggregation}"
+    if description.aggregation != arguments.aggregation:
+        scored.policy["aggregation of the adapter's training labels"] = description.aggregation
     posts = labelled(splits["test"], declared.label_of)
     records = score_controls(
         declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed

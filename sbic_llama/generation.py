@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
+from common.progress import bar
 from sbic_llama.encoding import Encoded
 from sbic_llama.prefix_cache import PrefixCache
 
@@ -44,7 +44,7 @@ def generate(
     prefix = PrefixCache(model, encoded.prefix_ids)
     order = sorted(range(len(encoded.post_ids)), key=lambda i: len(encoded.post_ids[i]))
     answers: list[Answer | None] = [None] * len(order)
-    with tqdm(total=len(order), unit="post", disable=not progress) as bar:
+    with bar(len(order), "post", show=progress) as done:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
@@ -53,7 +53,7 @@ def generate(
                 ended = ids[-1] == tokenizer.eos_token_id
                 text = tokenizer.decode(ids, skip_special_tokens=True)
                 answers[index] = Answer(text, log_probability / len(ids), ended)
-            bar.update(len(chosen))
+            done.update(len(chosen))
     return answers
 
 

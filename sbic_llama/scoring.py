@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from common.progress import bar
 from sbic_llama.encoding import Encoded, answer_ids
 from sbic_llama.features import Feature
 from sbic_llama.prefix_cache import PrefixCache
@@ -53,12 +53,12 @@ def score_branches(
     prefix = PrefixCache(model, encoded.prefix_ids)
     order = sorted(range(len(branches)), key=lambda i: len(encoded.post_ids[i]))
     scores = np.zeros((len(branches), len(branches[0]) if branches else 0))
-    with tqdm(total=len(order), unit="post", disable=not progress) as bar:
+    with bar(len(order), "post", show=progress) as done:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
             scores[chosen] = _score_batch(prefix, prompts, [branches[i] for i in chosen])
-            bar.update(len(chosen))
+            done.update(len(chosen))
     return scores
 
 

@@ -21,6 +21,7 @@ from transformers.utils import cached_file
 from common import hardware
 from common.errors import UserError
 from common.loading import UNLOADABLE, local_or_hub, unloadable
+from common.progress import bar
 from common.stages import say
 from snli_roberta.corpus import LABELS, Pair
 
@@ -182,19 +183,17 @@ def predict_logits(
     progress: bool = False,
 ) -> np.ndarray:
     """Logits of shape (n, 3) in the pairs' order; pairs of like length share a batch, so little is padded."""
-    from tqdm.auto import tqdm
-
     encoded, _ = encode(tokenizer, pairs, max_length)
     order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]))
     logits = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
     model.eval()
     device = next(model.parameters()).device
-    with torch.inference_mode(), tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
+    with torch.inference_mode(), bar(len(pairs), "pair", show=progress) as done:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, return_tensors="pt").to(device)
             logits[chosen] = model(**batch).logits.float().cpu().numpy()
-            bar.update(len(chosen))
+            done.update(len(chosen))
     return logits
 
 
