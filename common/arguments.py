@@ -34,12 +34,15 @@ def option(
     above: float | None = None,
     maximum: float | None = None,
     positional: bool = False,
+    instead_of: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and the bounds of a number. Without a default it must be given.
 
-    A ``positional`` field (a tuple) takes the words of the command line that belong to no ``--key``.
+    A ``positional`` field (a tuple) takes the words of the command line that belong to no ``--key``. A field that is given on
+    the command line puts aside the recipe's value of the field that it is ``instead_of``.
     """
     metadata = {"help": help, "minimum": minimum, "above": above, "maximum": maximum, "positional": positional}
+    metadata["instead_of"] = instead_of
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -67,6 +70,8 @@ def parse(
     values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
     for name, value in given.items():
         values[name], origins[name] = value, {"key": f"--{name}"}
+        if (other := fields[name].metadata.get("instead_of")) and other not in given:
+            values.pop(other, None)
     checked = {}
     for name, field in fields.items():
         if name in values:

@@ -13,8 +13,10 @@ from common.errors import UserError
 class CorpusOptions:
     """Where a corpus is read from; each project adds how."""
 
-    data_dir: Path | None = option(None, "folder of the official files; without a corpus, the miniature")
-    dataset_name: str | None = option(None, "Hub dataset instead")
+    data_dir: Path | None = option(
+        None, "folder of the official files; without a corpus, the miniature", instead_of="dataset_name"
+    )
+    dataset_name: str | None = option(None, "Hub dataset instead", instead_of="data_dir")
     dataset_revision: str | None = option(None, "its branch, tag or commit")
 
     def __post_init__(self) -> None:

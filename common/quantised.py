@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ from common.loading import UNLOADABLE, unloadable
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def choose_device() -> None:
+    """Chooses the CPU on a Mac: 4-bit training has not been tried on Apple GPUs."""
+    if hardware.device_type() == "mps":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
 def load_base(name: str, revision: str | None, *, precision: hardware.Precision) -> PreTrainedModel:
     """A causal language model in NF4 with double quantisation (Dettmers et al. 2023), on this process's device.
 
@@ -31,7 +38,7 @@ def load_base(name: str, revision: str | None, *, precision: hardware.Precision)
         precision: In which the 4-bit weights are multiplied; on a GPU the other weights are kept in it as well.
 
     Raises:
-        UserError: No such model, no access to it, or one whose layers can't be quantised.
+        UserError: No such model, no access to it, too little memory, or a model that does not continue text.
     """
     on_cpu = hardware.device_type() == "cpu"
     # 4-bit weights can't be moved afterwards: each process loads them onto its own device.
@@ -50,12 +57,19 @@ def load_base(name: str, revision: str | None, *, precision: hardware.Precision)
             device_map={"": device},
             dtype=torch.float32 if on_cpu else DTYPES[precision],
             attn_implementation=hardware.attention_implementation().value,
+            use_safetensors=True,  # pickles run code
         )
+    except torch.OutOfMemoryError:
+        raise UserError("the GPU's memory is too small for it", file=name, fix="use a smaller base model") from None
     except UNLOADABLE as error:
         raise unloadable(name, error) from error
     if not any(isinstance(module, Linear4bit) for module in model.modules()):
         raise UserError("it has no layer that can be quantised", file=name, expected="a model such as Llama 2")
     keep_gradients_right(model)
+    with torch.inference_mode():
+        one = torch.zeros(1, 1, dtype=torch.long, device=device)
+        if getattr(model.get_decoder()(input_ids=one, use_cache=True), "past_key_values", None) is None:
+            raise UserError("it reads whole texts", file=name, expected="a model that continues text, such as Llama 2")
     return model
 
 

@@ -61,7 +61,9 @@ def set_up(options: TrainingOptions) -> Setup:
 
 def identity(options: TrainingOptions, data: str) -> dict[str, Any]:
     """What makes a run this run: its arguments and the fingerprint of its training data."""
-    known = {key: str(v) if isinstance(v, Path) else v for key, v in dataclasses.asdict(options).items()}
+    known = {
+        key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(options).items()
+    }
     known.pop("output_dir")
     return known | {"data": data}
 
@@ -183,6 +185,9 @@ def finish(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Path)
             path.chmod(readable_mode())  # safetensors writes files that nobody else on a shared disk could read
         path.replace(output_dir / path.name)
     part.rmdir()
+    if facts["settings"].get("data_dir"):
+        # The facts may be shown to others; whole paths stay in the run's own description.
+        facts["settings"] = facts["settings"] | {"data_dir": Path(facts["settings"]["data_dir"]).name}
     with written_aside(output_dir / TRAINING_FILE) as file:
         file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     (name, value), (_, step) = facts["best"].items()

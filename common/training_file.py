@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import UserError
 
 TRAINING_FILE = "training.json"
+COSTS = ("parameters", "seconds", "peak_memory_bytes", "storage_bytes")
 
 
 def training_facts(model: str) -> dict[str, Any] | None:
@@ -21,9 +22,13 @@ def training_facts(model: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError("not a training's record", file=path, fix="train again") from None
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        missing = {*COSTS, "settings", "data", "best", "precision", "continued"} - facts.keys()
+    except (ValueError, AttributeError):
+        missing = {"everything"}
+    if missing:
+        raise UserError(f"not a training's record: {min(missing)} is missing", file=path, fix="train again")
+    return facts
 
 
 def training_costs(facts: dict[str, Any], base: str) -> dict[str, Any]:
@@ -33,11 +38,7 @@ def training_costs(facts: dict[str, Any], base: str) -> dict[str, Any]:
     """
     settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir")}
     settings["model_name_or_path"] = "/".join(Path(base).parts[-2:])
-    return {
-        "parameters": facts["parameters"],
-        # A run that was stopped and continued knows the seconds of its last part only.
-        "seconds": None if facts["continued"] else facts["seconds"],
-        "peak_memory_bytes": facts["peak_memory_bytes"],
-        "storage_bytes": facts["storage_bytes"],
-        "settings": settings | {"best": facts["best"], "precision": facts["precision"]},
-    }
+    costs = {name: facts[name] for name in COSTS}
+    if facts["continued"]:
+        costs["seconds"] = None  # those of its last part are not those of the run
+    return costs | {"settings": settings | {"best": facts["best"], "precision": facts["precision"]}}

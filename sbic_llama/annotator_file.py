@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class AnnotatorFile:
         prompt_hash: :meth:`Feature.prompt_hash` of what it was trained with.
         label_policy: Name of the policy that made the labels.
         label_policy_text: The same in words.
+        corpus: Name of the corpus that it was trained on.
         aggregation: How annotations became one label a post.
         wording: Whose instruction and labels.
         max_post_tokens: Tokens to which a post is cut.
@@ -41,6 +43,7 @@ class AnnotatorFile:
     prompt_hash: str
     label_policy: Policy
     label_policy_text: str
+    corpus: str
     aggregation: str
     wording: Wording
     max_post_tokens: int
@@ -60,7 +63,8 @@ class AnnotatorFile:
             UserError: This version asks otherwise than the adapter was trained to answer.
         """
         declared = feature(self.feature, self.label_policy, self.wording)
-        if declared.prompt_hash() != self.prompt_hash:
+        same = (declared.prompt_hash(), declared.labels, declared.instruction)
+        if same != (self.prompt_hash, self.labels, self.instruction):
             raise UserError(
                 f"the adapter was trained with another prompt or other labels (hash {self.prompt_hash})",
                 file=ANNOTATOR_FILE,
@@ -79,6 +83,7 @@ def describe(arguments: TrainArguments, declared: Feature, base_revision: str | 
         prompt_hash=declared.prompt_hash(),
         label_policy=arguments.label_policy,
         label_policy_text=declared.policy,
+        corpus=arguments.corpus_name,
         aggregation=arguments.aggregation,
         wording=arguments.wording,
         max_post_tokens=arguments.max_post_tokens,
@@ -104,6 +109,11 @@ def read(path: Path) -> AnnotatorFile:
         feature(found.feature, found.label_policy, found.wording)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise wrong from error
-    if not (isinstance(found.base_model, str) and isinstance(found.max_post_tokens, int)):
+    kinds = typing.get_type_hints(AnnotatorFile)
+    numbers = ("max_post_tokens", "schema")
+    texts = [getattr(found, name) for name in kinds if name not in (*numbers, "labels", "base_revision")]
+    if not all(isinstance(text, str) for text in [*texts, *found.labels, found.base_revision or ""]):
+        raise wrong
+    if type(found.max_post_tokens) is not int or found.max_post_tokens < 1:
         raise wrong
     return found

@@ -22,8 +22,12 @@ MINIATURE_BASE = "miniature/tiny_llama"  # by this name the shipped model is kno
 class CorpusArguments(CorpusOptions):
     """Which corpus to read, and how annotations become one label a post."""
 
-    data_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv or SBIC.v2.agg.{trn,dev,tst}.csv")
-    dataset_name: str | None = option(None, "Hub dataset instead, as allenai/social_bias_frames")
+    data_dir: Path | None = option(
+        None,
+        "folder with SBIC.v2.{trn,dev,tst}.csv or SBIC.v2.agg.{trn,dev,tst}.csv; without a corpus, the miniature",
+        instead_of="dataset_name",
+    )
+    dataset_name: str | None = option(None, "Hub dataset instead, as allenai/social_bias_frames", instead_of="data_dir")
     view: View = option("annotators", "kind of official files in data_dir")
     repeats: Repeats = option("drop", "count a worker who named several groups once (drop) or once a group (keep)")
 

@@ -84,7 +84,7 @@ def load_splits(
     Args:
         data_dir: Folder of ``SBIC.v2.{trn,dev,tst}.csv`` or of the ``agg`` files; without it the Hub dataset is read.
         dataset_name: Hub dataset, per annotator; :data:`HUB_DATASET` by default.
-        revision: Its revision; by default the Parquet conversion.
+        revision: Its revision; by default the main branch, of :data:`HUB_DATASET` the Parquet conversion.
         view: ``annotators`` or ``aggregated``, the two kinds of official files.
         repeats: A worker who names several groups has a row for each. ``drop`` counts that worker once; ``keep`` counts every
             row, as the official aggregates do.
@@ -97,7 +97,8 @@ def load_splits(
     for split in ("test", "dev", "train"):
         report = DataReport(f"SBIC {split}")
         if data_dir is None:
-            name, at = dataset_name or HUB_DATASET, revision or (None if dataset_name else HUB_REVISION)
+            name = dataset_name or HUB_DATASET
+            at = revision or (HUB_REVISION if name == HUB_DATASET else None)
             rows = read_hub_rows(name, HUB_SPLITS[split], ANNOTATOR_COLUMNS, revision=at)
             located = _from_annotators(rows, report, repeats)
         elif view == "annotators":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from common import hardware
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
-from common.errors import run
+from common.errors import UserError, run
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say
@@ -50,11 +51,13 @@ def annotate(
     model: Any, tokenizer: Any, declared: Feature, posts: Sequence[Post], *, max_post_tokens: int, batch_size: int
 ) -> Annotated:
     """The labels of posts: the likeliest label text, or the groups that are generated."""
-    from sbic_llama.encoding import encode
-    from sbic_llama.generation import generate
+    from sbic_llama.encoding import answer_ids, encode
+    from sbic_llama.generation import MAX_NEW_TOKENS, generate
     from sbic_llama.scoring import label_probabilities, score_labels
 
     encoded = encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens)
+    longest = max(map(len, answer_ids(tokenizer, declared.labels))) if declared.classifies else MAX_NEW_TOKENS
+    encoded.require_context(longest, model.config.max_position_embeddings)
     if encoded.cut:
         say(f"{encoded.cut:,} posts were cut to {max_post_tokens} tokens")
     shape = {"batch_size": batch_size, "progress": True}
@@ -95,8 +98,10 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
         UserError: An adapter that can't be loaded, or bad data.
     """
     quiet_libraries()
+    from common import quantised
     from sbic_llama.model import load_adapter
 
+    quantised.choose_device()
     precision = hardware.training_precision()
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     # All that can be refused is, before the first control is fitted.
@@ -104,6 +109,12 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
         arguments.adapter, arguments.adapter_revision, precision=precision.value
     )
     declared = description.declared()
+    if description.corpus != arguments.corpus_name:
+        raise UserError(
+            f"the adapter was trained on {description.corpus}, and would be scored on {arguments.corpus_name}",
+            file=arguments.adapter,
+            fix="give --data_dir or --dataset_name" if arguments.on_miniature else "give neither corpus",
+        )
     facts = training_facts(arguments.adapter)
     splits = arguments.load()
     scored = test_set(declared, splits, arguments)
@@ -129,7 +140,8 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
             path = arguments.output_dir / f"{stem}-3-base.json"
             records.append(scored.measure("untouched base", predict, path=path, **common))
     costs = training_costs(facts, base_path(description.base_model)) if facts else {}
-    path = arguments.output_dir / f"{stem}-4-adapter.json"
+    name = re.sub(r"[^a-z0-9]+", "-", arguments.title.lower()).strip("-")
+    path = arguments.output_dir / f"{stem}-4-{name}.json"
     records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
     write_scores(path.with_suffix(".csv"), declared, posts, answers[-1])
     if Path(arguments.adapter).is_dir():

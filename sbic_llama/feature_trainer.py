@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
@@ -43,7 +42,7 @@ def validation_set(
 
 
 class FeatureTrainer(SFTTrainer):
-    """SFTTrainer that validates as the product answers, and counts the tokens that it reads.
+    """SFTTrainer that validates as the product answers.
 
     TRL's own validation gives the loss of single batches, unweighted, and never a label. Here the label texts are scored,
     and the loss is the mean over the answers' tokens.
@@ -51,7 +50,7 @@ class FeatureTrainer(SFTTrainer):
 
     def __init__(self, *, validation: ValidationSet, **more: Any):
         self.validation = validation
-        super().__init__(**more, eval_dataset=more["train_dataset"])
+        super().__init__(**more, eval_dataset=more["train_dataset"])  # Trainer wants one; evaluate() reads none
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         found = {f"{metric_key_prefix}_{name}": value for name, value in self._validate().items()}
@@ -61,8 +60,8 @@ class FeatureTrainer(SFTTrainer):
 
     def _validate(self) -> dict[str, float]:
         part = range(self.accelerator.process_index, len(self.validation.answers), self.accelerator.num_processes)
-        with self.compute_loss_context_manager():
-            scored = list(zip(part, self._answer_and_label_scores(part), strict=True))
+        # Without autocast, like the scores of a saved adapter: the layers under the output layer do not pass accelerate's wrapper.
+        scored = list(zip(part, self._answer_and_label_scores(part), strict=True))
         together = dict(gather_object(scored))
         scores = np.array([together[i] for i in range(len(self.validation.answers))])
         found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
@@ -74,6 +73,8 @@ class FeatureTrainer(SFTTrainer):
 
     def _answer_and_label_scores(self, part: Sequence[int]) -> list[tuple[float, float]]:
         """For each post of ``part`` the log-probability of its answer, and the index of the label that scores highest."""
+        if not part:
+            return []  # more processes than posts
         known = self.validation
         encoded = Encoded(
             known.encoded.prefix_ids, [known.encoded.post_ids[i] for i in part], known.encoded.tail_ids, cut=0
@@ -85,15 +86,10 @@ class FeatureTrainer(SFTTrainer):
         scores = score_labels(plain, known.tokenizer, known.feature, encoded, batch_size=size)
         return [(float(row[known.labels[i]]), float(row.argmax())) for i, row in zip(part, scores, strict=True)]
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        before = self._total_train_tokens
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # TRL takes the sum of the attention mask for the number of tokens; of a 4-D mask that is about its square.
-        read = torch.tensor(inputs["input_ids"].numel(), device=self.accelerator.device)
-        self._total_train_tokens = before + int(self.accelerator.gather(read).sum())
-        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+    def compute_loss(self, *inputs: Any, **more: Any) -> Any:
+        loss = super().compute_loss(*inputs, **more)
+        # TRL counts tokens by the sum of the attention mask, of a 4-D one about their square. Trainer's own count is logged.
+        self._metrics["train"].pop("num_tokens", None)
         return loss
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

@@ -39,14 +39,12 @@ def generate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = False,
 ) -> list[Answer]:
-    """The most probable next token again and again, for each post, in the posts' order. Posts of like length share a batch."""
+    """The most probable next token again and again, for each post, in the posts' order."""
     model.eval()
     prefix = PrefixCache(model, encoded.prefix_ids)
-    order = sorted(range(len(encoded.post_ids)), key=lambda i: len(encoded.post_ids[i]))
-    answers: list[Answer | None] = [None] * len(order)
-    with bar(len(order), "post", show=progress) as done:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+    answers: list[Answer | None] = [None] * len(encoded.post_ids)
+    with bar(len(answers), "post", show=progress) as done:
+        for chosen in encoded.batches(batch_size):
             prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
             generated = _generate_batch(prefix, prompts, tokenizer.eos_token_id, max_new_tokens)
             for index, (ids, log_probability) in zip(chosen, generated, strict=True):

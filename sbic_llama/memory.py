@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from common import hardware
 from common.quantised import DTYPES
+from sbic_llama.prefix_cache import decoder_of
 
-PROBE_TOKENS = 32
+PROBES = (32, 96)  # tokens
 TRAINED_BYTES = 4 + 8  # a trained weight's gradient, and Adam's two moments, in fp32
 
 
@@ -49,11 +51,18 @@ def estimate(model: Any, tokens: int, *, precision: hardware.Precision, checkpoi
         checkpointing: Whether activations are computed twice; then a layer's input is kept of each layer, and all of one layer.
     """
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    per_token = kept_bytes(model, PROBE_TOKENS, precision) / PROBE_TOKENS
+    # Two probes tell what grows with the tokens from what does not, as copies of the adapter in half precision.
+    few, many = (_probe(model, probe, precision) for probe in PROBES)
+    per_token = (many - few) / (PROBES[1] - PROBES[0])
+    fixed = few - per_token * PROBES[0]
+    layers, width = model.config.num_hidden_layers, model.config.hidden_size
+    itemsize = DTYPES[precision].itemsize
+    mask = tokens**2 * itemsize  # as attention keeps it in every layer
+    activations = per_token * tokens + mask * layers
     if checkpointing:
-        layers = model.config.num_hidden_layers
-        per_token = per_token / layers + layers * model.config.hidden_size * model.dtype.itemsize
-    return Memory(model_bytes(model), trained * TRAINED_BYTES, round(per_token * tokens))
+        inputs = layers * tokens * width * model.dtype.itemsize
+        activations = activations / layers + inputs
+    return Memory(model_bytes(model), trained * TRAINED_BYTES, round(fixed + activations))
 
 
 def model_bytes(model: torch.nn.Module) -> int:
@@ -67,8 +76,8 @@ def model_bytes(model: torch.nn.Module) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def kept_bytes(model: Any, tokens: int, precision: hardware.Precision) -> int:
-    """Bytes that autograd keeps in a forward pass over ``tokens`` tokens, weights not counted."""
+def kept_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
+    """Bytes that autograd keeps of a forward pass for the backward pass, weights not counted."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -78,16 +87,20 @@ def kept_bytes(model: Any, tokens: int, precision: hardware.Precision) -> int:
             kept[storage.data_ptr()] = storage  # held, so that no other tensor gets its address
         return tensor
 
+    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _probe(model: Any, tokens: int, precision: hardware.Precision) -> int:
+    """Bytes kept of a pass over ``tokens`` tokens."""
     device = next(model.parameters()).device
     ids = torch.ones(1, tokens, dtype=torch.long, device=device)
+    decoder = decoder_of(model)
     was_training = model.training
     model.eval()  # no dropout: the generator's state stays as the seed made it
-    with (
-        torch.enable_grad(),
-        torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"),
-        saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
-        hidden = model.get_base_model().get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
+        kept = kept_bytes(model, lambda: decoder(input_ids=ids, use_cache=False).last_hidden_state)
     model.train(was_training)
-    del hidden
-    return sum(storage.nbytes() for storage in kept.values())
+    return kept

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from peft import LoraConfig, PeftModel, TaskType
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from common import hardware, quantised
-from common.errors import UserError
-from common.loading import UNLOADABLE, local_or_hub, unloadable
+from common.errors import UserError, shown
+from common.loading import UNLOADABLE, file_of, local_or_hub, unloadable
 from sbic_llama import annotator_file
 from sbic_llama.annotator_file import ANNOTATOR_FILE, AnnotatorFile
 from sbic_llama.arguments import base_path
@@ -21,6 +22,7 @@ from sbic_llama.features import Feature
 from sbic_llama.groups import NONE
 from sbic_llama.scoring import score_branches
 
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
 
 
@@ -50,21 +52,47 @@ def load_adapter(
         UserError: No such adapter or base, no access to it, or an adapter that was not trained by this project.
     """
     name = local_or_hub(name)
-    try:
-        path = cached_file(name, ANNOTATOR_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
-    if path is None:
-        raise UserError(f"it has no {ANNOTATOR_FILE}", file=name, expected="an adapter that this project trained")
-    description = annotator_file.read(Path(path))
+    described, configured, weights = (
+        _file(name, file, revision) for file in (ANNOTATOR_FILE, CONFIG_FILE, WEIGHTS_FILE)
+    )
+    description = annotator_file.read(described)
+    description.declared()
+    _check_config(configured, description)
     base = base_path(description.base_model)
     model = quantised.load_base(base, description.base_revision, precision=precision)
     tokenizer = quantised.load_tokenizer(base, description.base_revision)
     try:
         model = PeftModel.from_pretrained(model, name, revision=revision)
-    except UNLOADABLE as error:
+        with safe_open(weights, "pt") as file:
+            there = set(file.keys())
+    except (*UNLOADABLE, KeyError, TypeError) as error:
         raise unloadable(name, error) from error
+    # PEFT only warns of what is missing: the base would answer alone, under the adapter's name.
+    if wrong := there ^ set(get_peft_model_state_dict(model, save_embedding_layers=False)):
+        raise UserError(
+            f"its tensors are not those of its configuration, as {min(wrong)}", file=weights, fix="get it again"
+        )
     return model.eval(), tokenizer, description
+
+
+def _file(name: str, filename: str, revision: str | None) -> Path:
+    path = file_of(name, filename, revision)
+    if path is None:
+        raise UserError(f"it has no {filename}", file=name, expected="an adapter that this project trained")
+    return path
+
+
+def _check_config(path: Path, description: AnnotatorFile) -> None:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found = (config["peft_type"], config["base_model_name_or_path"], config["revision"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError("not an adapter's configuration", file=path, fix="train the adapter again") from None
+    expected = ("LORA", description.base_model, description.base_revision)
+    if found != expected:
+        raise UserError(
+            f"an adapter of {shown(found)}", file=path, expected=f"{shown(expected)}, as {ANNOTATOR_FILE} says"
+        )
 
 
 def save(

@@ -46,16 +46,14 @@ def score_branches(
         model: A causal language model with PyTorch's own attention ("sdpa"), which takes the block mask.
         encoded: Posts in pieces.
         branches: The token ids of each post's answers, EOS included; as many for every post.
-        batch_size: Posts a forward pass. Posts of like length share one.
+        batch_size: Posts a forward pass at most.
         progress: Whether to show a bar.
     """
     model.eval()
     prefix = PrefixCache(model, encoded.prefix_ids)
-    order = sorted(range(len(branches)), key=lambda i: len(encoded.post_ids[i]))
     scores = np.zeros((len(branches), len(branches[0]) if branches else 0))
-    with bar(len(order), "post", show=progress) as done:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+    with bar(len(branches), "post", show=progress) as done:
+        for chosen in encoded.batches(batch_size):
             prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
             scores[chosen] = _score_batch(prefix, prompts, [branches[i] for i in chosen])
             done.update(len(chosen))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig
 
 from common import hardware, quantised, training
@@ -42,35 +43,22 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
         dump_dataset(declared, arguments.load()["train"], arguments.dump_dataset)
         return
     output_dir = arguments.output_dir / feature_name
+    quantised.choose_device()
     setup = training.set_up(arguments)
     if arguments.optim != "adamw_torch" and hardware.device_type() != "cuda":
         raise UserError(f"{arguments.optim} needs an NVIDIA GPU", key="optim", expected="adamw_torch")
     splits = arguments.load()
     posts, dev_posts = (labelled(splits[name], declared.label_of) for name in ("train", "dev"))
+    # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
+    revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
     identity = training.identity(
-        arguments, fingerprint([declared.prompt_hash(), post.text, declared.target(post)] for post in posts)
-    )
+        arguments,
+        fingerprint([declared.prompt_hash(), post.text, declared.target(post)] for post in [*posts, *dev_posts]),
+    ) | {"base_commit": revision}
     if training.finished_before(output_dir, identity):
         return
 
-    name = base_path(arguments.model_name_or_path)
-    revision = commit_of(name, arguments.model_revision)
-    tokenizer = quantised.load_tokenizer(name, revision)
-    base = quantised.load_base(name, revision, precision=setup.precision)
-    rows = training_rows(tokenizer, declared, posts, max_post_tokens=arguments.max_post_tokens)
-    refuse_beyond_context(base, rows, arguments)
-    lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
-    trainer = FeatureTrainer(
-        model=base,
-        peft_config=model.lora_config(**lora, revision=revision),
-        args=trainer_arguments(arguments, setup.precision, declared, output_dir),
-        train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
-        validation=validation_set(tokenizer, declared, dev_posts, max_post_tokens=arguments.max_post_tokens),
-        processing_class=tokenizer,
-        data_collator=SharedInstruction(rows.prefix_ids, tokenizer.pad_token_id, share=shares(arguments)),
-        callbacks=[*training.callbacks(arguments), TrainsInFp32()],
-    )
-    quantised.adapters_to_fp32(trainer.model)
+    tokenizer, trainer, rows = build_trainer(arguments, setup, declared, revision, posts, dev_posts)
     parameters = count_parameters(trainer.model)
     announce(arguments, setup.precision, rows, len(dev_posts), parameters, trainer.model)
     course = training.run(trainer, output_dir)
@@ -79,7 +67,7 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
             "feature": declared.name,
             "settings": identity,
             "data": data_facts(splits["train"], posts, declared)
-            | {"fingerprint": identity["data"], "cut_to_max_post_tokens": rows.cut},
+            | {"fingerprint": identity["data"], "cut_to_max_post_tokens": rows.encoded.cut},
             "parameters": parameters,
             **training.outcome_facts(trainer, setup, course),
         }
@@ -95,23 +83,45 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def refuse_beyond_context(base: Any, rows: TrainingRows, arguments: TrainArguments) -> None:
-    """Refuses posts that, with their instruction, reach beyond the positions that the base model knows."""
-    context = getattr(base.config, "max_position_embeddings", math.inf)
-    longest = len(rows.prefix_ids) + max(map(len, rows.input_ids))
-    if longest > context:
-        raise UserError(
-            f"the longest training sequence has {longest} tokens, the model reads {context}",
-            key="max_post_tokens",
-            expected=f"at most {arguments.max_post_tokens - (longest - context)}",
-        )
+def build_trainer(
+    arguments: TrainArguments,
+    setup: training.Setup,
+    declared: Feature,
+    revision: str | None,
+    posts: Sequence[Post],
+    dev_posts: Sequence[Post],
+) -> tuple[PreTrainedTokenizerBase, FeatureTrainer, TrainingRows]:
+    """The base with a new adapter in fp32, and the trainer over the posts in pieces.
+
+    Raises:
+        UserError: A base that can't be loaded, or posts beyond what it reads.
+    """
+    name = base_path(arguments.model_name_or_path)
+    tokenizer = quantised.load_tokenizer(name, revision)
+    rows = training_rows(tokenizer, declared, posts, max_post_tokens=arguments.max_post_tokens)
+    validation = validation_set(tokenizer, declared, dev_posts, max_post_tokens=arguments.max_post_tokens)
+    base = quantised.load_base(name, revision, precision=setup.precision)
+    for encoded, answers in ((rows.encoded, rows.answers), (validation.encoded, validation.answers)):
+        encoded.require_context(max(map(len, answers)), base.config.max_position_embeddings)
+    lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
+    trainer = FeatureTrainer(
+        model=base,
+        peft_config=model.lora_config(**lora, revision=revision),
+        args=trainer_arguments(arguments, setup.precision, declared),
+        train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
+        validation=validation,
+        processing_class=tokenizer,
+        data_collator=SharedInstruction(rows.encoded.prefix_ids, tokenizer.pad_token_id, share=shares(arguments)),
+        callbacks=[*training.callbacks(arguments), TrainsInFp32()],
+    )
+    quantised.adapters_to_fp32(trainer.model)
+    return tokenizer, trainer, rows
 
 
-def trainer_arguments(
-    arguments: TrainArguments, precision: hardware.Precision, declared: Feature, output_dir: Path
-) -> SFTConfig:
+def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, declared: Feature) -> SFTConfig:
     """SFTTrainer's own arguments for a run."""
     metric, greater = ("balanced_accuracy", True) if declared.classifies else ("loss", False)
+    output_dir = arguments.output_dir / declared.name
     settings = training.trainer_settings(
         arguments, precision, metric=metric, greater_is_better=greater, output_dir=output_dir
     )
@@ -123,6 +133,7 @@ def trainer_arguments(
         remove_unused_columns=False,
         packing=False,
         max_length=None,
+        include_num_input_tokens_seen="all",
     )
 
 
@@ -142,21 +153,23 @@ def announce(
     """Says before the first step what will be trained, on how much, and the memory that it will take."""
     part = parameters["trainable"] / parameters["total"]
     say(f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained ({part:.2%})")
-    lengths, prefix = sorted(map(len, rows.input_ids)), len(rows.prefix_ids)
+    lengths, prefix = [len(ids) for ids in rows.input_ids], len(rows.encoded.prefix_ids)
     size = arguments.per_device_train_batch_size
     say(
-        f"{len(lengths):,} training posts ({rows.cut:,} cut to {arguments.max_post_tokens} tokens), "
+        f"{len(lengths):,} training posts ({rows.encoded.cut:,} cut to {arguments.max_post_tokens} tokens), "
         f"{validation:,} for validation"
     )
     apart = sum(lengths) + prefix * len(lengths)
     if shares(arguments):
         read = sum(lengths) + prefix * math.ceil(len(lengths) / size)
         say(f"{read:,} tokens a pass, {size} posts behind one copy of the instruction ({apart:,} with a copy for each)")
-        largest = prefix + sum(lengths[-size:])
     else:
         say(f"{apart:,} tokens a pass: with LoRA dropout every post has its own copy of the instruction")
-        largest = size * (prefix + lengths[-1])
-    say(estimate(model, largest, precision=precision, checkpointing=arguments.activation_checkpointing).line())
+    # The largest step of one shuffled pass stands for that of the run.
+    shuffled = np.random.default_rng(arguments.seed).permutation(lengths)
+    steps = [shuffled[start : start + size] for start in range(0, len(lengths), size)]
+    largest = max(prefix + step.sum() if shares(arguments) else len(step) * (prefix + step.max()) for step in steps)
+    say(estimate(model, int(largest), precision=precision, checkpointing=arguments.activation_checkpointing).line())
 
 
 def data_facts(loaded: Split, used: Sequence[Post], declared: Feature) -> dict[str, Any]:

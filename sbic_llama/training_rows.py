@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from common.files import written_aside
 from common.stages import say
 from sbic_llama.corpus import Post, Split, labelled
-from sbic_llama.encoding import answer_ids, encode
+from sbic_llama.encoding import Encoded, answer_ids, encode
 from sbic_llama.features import Feature
 from sbic_llama.packing import IGNORED
 
@@ -21,26 +21,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What the trainer reads: the shared instruction, and of each post its tokens, its answer, and what is learnt of them."""
+    """What the trainer reads: posts in pieces, and the token ids of each one's answer."""
 
-    prefix_ids: list[int]
-    input_ids: list[list[int]]
-    labels: list[list[int]]
-    cut: int
+    encoded: Encoded
+    answers: list[list[int]]
+
+    @property
+    def input_ids(self) -> list[list[int]]:
+        """Post, tail and answer of each."""
+        return [prompt + answer for prompt, answer in zip(self._prompts, self.answers, strict=True)]
+
+    @property
+    def labels(self) -> list[list[int]]:
+        """The same length: only the answer and its EOS are learnt."""
+        return [[IGNORED] * len(prompt) + answer for prompt, answer in zip(self._prompts, self.answers, strict=True)]
+
+    @property
+    def _prompts(self) -> list[list[int]]:
+        return [post_ids + self.encoded.tail_ids for post_ids in self.encoded.post_ids]
 
 
 def training_rows(
     tokenizer: PreTrainedTokenizerBase, declared: Feature, posts: Sequence[Post], *, max_post_tokens: int
 ) -> TrainingRows:
-    """Posts with their answers as token ids. Only the answer and its EOS are learnt."""
-    encoded = encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens)
-    answers = answer_ids(tokenizer, [declared.target(post) for post in posts])
-    prompts = [post_ids + encoded.tail_ids for post_ids in encoded.post_ids]
+    """Posts with their answers as token ids."""
     return TrainingRows(
-        prefix_ids=encoded.prefix_ids,
-        input_ids=[prompt + answer for prompt, answer in zip(prompts, answers, strict=True)],
-        labels=[[IGNORED] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)],
-        cut=encoded.cut,
+        encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens),
+        answer_ids(tokenizer, [declared.target(post) for post in posts]),
     )
 
 

@@ -21,8 +21,10 @@ DEFAULT_LENGTH = 128  # tokens a pair
 class CorpusArguments(CorpusOptions):
     """Which corpus to read."""
 
-    data_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature")
-    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli")
+    data_dir: Path | None = option(
+        None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature", instead_of="dataset_name"
+    )
+    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli", instead_of="data_dir")
 
     def load(self, *names: SplitName) -> list[Split]:
         """The splits of those names.

@@ -16,11 +16,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file
 
 from common import hardware
 from common.errors import UserError
-from common.loading import UNLOADABLE, local_or_hub, unloadable
+from common.loading import UNLOADABLE, file_of, local_or_hub, unloadable
 from common.progress import bar
 from common.stages import say
 from snli_roberta.corpus import LABELS, Pair
@@ -135,8 +134,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
     """
     name = local_or_hub(name)
     try:
-        adapter = cached_file(name, ADAPTER_CONFIG, revision=revision, _raise_exceptions_for_missing_entries=False)
-        config = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+        adapter, config = (file_of(name, file, revision) for file in (ADAPTER_CONFIG, "config.json"))
         # An adapter by itself does not say what its classes are; ours carry a config.json that does.
         labels = _labels(AutoConfig.from_pretrained(name, revision=revision)) if config else None
         if labels is not None and labels != LABELS:

@@ -40,8 +40,9 @@ def publish(hub: LocalHub, id: str, splits: dict[str, list[dict]], ref: str = "r
         files[f"data/{split}-00000-of-00001.parquet"] = Blob(buffer.getvalue(), lfs=True)
         hub.lfs[files[f"data/{split}-00000-of-00001.parquet"].sha256] = buffer.getvalue()
     repository = Repository()
-    repository.add("refs/heads/main", "data", files)
-    repository.refs[ref] = repository.refs["refs/heads/main"]
+    if ref != "refs/heads/main":  # as a dataset that is a script: its main branch holds no data
+        repository.add("refs/heads/main", "script", {"dataset.py": Blob(b"raise SystemExit", lfs=False)})
+    repository.add(ref, "data", files)
     hub.repositories["datasets", id] = repository
 
 

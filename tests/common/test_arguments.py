@@ -124,3 +124,14 @@ def test_help_and_refusals_come_before_heavy_imports(module):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "2 []"
     assert result.stderr == "error: unknown argument --no_such. See --help for the arguments\n"
+
+
+def test_a_corpus_on_the_command_line_puts_the_recipes_aside(tmp_path):
+    from common.corpus_options import CorpusOptions
+
+    (tmp_path / "r.yaml").write_text("dataset_name: a/b\n")
+    recipe = ["--config", str(tmp_path / "r.yaml")]
+    assert parse(CorpusOptions, recipe) == CorpusOptions(dataset_name="a/b")
+    assert parse(CorpusOptions, [*recipe, "--data_dir", "x"]) == CorpusOptions(data_dir=Path("x"))
+    with pytest.raises(UserError, match="--data_dir: two corpora were given"):
+        parse(CorpusOptions, ["--data_dir", "x", "--dataset_name", "a/b"])

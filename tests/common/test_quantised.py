@@ -38,9 +38,10 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_validating_in_between_changes_no_gradient():
     from bitsandbytes.nn.modules import has_avx512bf16
 
+    model = adapted()
+    assert not any(module.support_avx512bf16_for_cpu for module in linears(model))
     if not has_avx512bf16():
         pytest.skip("this CPU has no kernel to repack for")
-    model = adapted()
     before = gradients(model)
     model.eval()
     with torch.inference_mode():
@@ -96,6 +97,19 @@ def test_adapters_train_in_fp32(tmp_path):
     adapters_to_fp32(trainer.model)
     trainer.train()
     assert trained_dtypes(trainer) == {torch.float32}
+
+
+@pytest.mark.parametrize(("there", "device"), [("mps", "cpu"), ("cpu", "cpu")])
+def test_on_a_mac_the_cpu_is_used(there, device, monkeypatch):
+    from common import hardware
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there == "mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert hardware.device_type() == there
+    quantised.choose_device()
+    assert hardware.device_type() == device
+    load_base(TINY, None, precision="fp32")
 
 
 def test_a_base_that_cannot_be_used_is_the_users_error(tmp_path):

@@ -118,7 +118,22 @@ def test_the_policy_of_the_adapter_makes_the_labels(adapters, tmp_path, scored):
     # The two views have different labels, so they are two tables, in files of their own.
     assert records[-1].task == "SBIC offensiveYN, at least half"
     assert len(report.by_task([*records, *scored["offensiveYN"]])) == 2
-    assert (tmp_path / "r" / "sbic-offensiveYN-at-least-half-4-adapter.json").is_file()
+    assert (tmp_path / "r" / "sbic-offensiveYN-at-least-half-4-qlora.json").is_file()
+
+
+def test_an_adapter_is_scored_on_its_own_corpus(adapters, tmp_path, miniature):
+    """Without a corpus the miniature is meant: a real adapter's record must not become the miniature's, or the reverse."""
+    record = (adapters / "offensiveYN" / "evaluation" / "record.json").read_bytes()
+    run = {"adapter": str(adapters / "offensiveYN"), "output_dir": tmp_path / "records"}
+    with pytest.raises(UserError, match="was trained on the SBIC miniature, and would be scored on SBIC v2"):
+        evaluate.score_adapter(evaluate.EvaluateArguments(**run, data_dir=miniature / "SBIC.v2"))
+    folder = shutil.copytree(adapters / "offensiveYN", tmp_path / "real")
+    path = folder / "annotator.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "corpus": "SBIC v2"}))
+    with pytest.raises(UserError, match=r"scored on the SBIC miniature\. Give --data_dir or --dataset_name"):
+        evaluate.score_adapter(evaluate.EvaluateArguments(**{**run, "adapter": str(folder)}))
+    assert not (tmp_path / "records").exists()
+    assert (adapters / "offensiveYN" / "evaluation" / "record.json").read_bytes() == record
 
 
 def test_an_adapter_of_another_prompt_is_refused(adapters, tmp_path):

@@ -183,7 +183,9 @@ def test_an_adapter_of_another_prompt_is_refused():
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{}", '{"schema": 2}', json.dumps({**vars(described()), "feature": "../../etc", "labels": []}),
-     json.dumps({**vars(described()), "max_post_tokens": "many"}), json.dumps({**vars(described()), "surplus": 1})],
+     json.dumps({**vars(described()), "max_post_tokens": "many"}), json.dumps({**vars(described()), "surplus": 1}),
+     json.dumps({**vars(described()), "max_post_tokens": -3}), json.dumps({**vars(described()), "base_revision": 7}),
+     json.dumps({**vars(described()), "corpus": ["x"]}), json.dumps({**vars(described()), "labels": [1]})],
 )  # fmt: skip
 def test_a_broken_description_is_refused(tmp_path, content):
     (tmp_path / "annotator.json").write_text(content)

@@ -32,7 +32,7 @@ def loss_and_gradients(model, batch) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 def collate(rows, chosen, *, share: bool):
-    return SharedInstruction(rows.prefix_ids, pad_token_id=0, share=share)(chosen)
+    return SharedInstruction(rows.encoded.prefix_ids, pad_token_id=0, share=share)(chosen)
 
 
 def test_loss_and_gradients_equal_those_of_separate_sequences(rows, fresh_model):
@@ -61,7 +61,7 @@ def test_a_post_does_not_see_its_neighbours(rows, fresh_model):
 
 def test_every_token_sees_the_instruction_and_its_own_past(rows):
     batch = collate(rows, examples(rows)[:2], share=True)
-    start, first = len(rows.prefix_ids), len(rows.input_ids[0])
+    start, first = len(rows.encoded.prefix_ids), len(rows.input_ids[0])
     mask, positions = batch["attention_mask"][0, 0], batch["position_ids"][0]
     assert positions[start] == positions[start + first] == start
     assert mask[start:, :start].all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from common.arguments import parse
 from common.errors import UserError
 from common.interruption import Interrupted
+from common.miniature import corpora
 from common.miniature.pretrain import MODELS
 from common.quantised import load_base
+from common.training import Setup
 from sbic_llama import annotator_file, memory, training
 from sbic_llama import model as adapters
 from sbic_llama.arguments import TrainArguments
@@ -141,8 +144,9 @@ def test_dropout_gives_every_post_its_own_instruction(tmp_path, monkeypatch):
     train(arguments(tmp_path / "without", max_steps=1, evaluations=1), "offensiveYN")
     train(arguments(tmp_path / "with", max_steps=1, evaluations=1, lora_dropout=0.1), "offensiveYN")
     assert shared == [True, False]
-    tokens = [facts(tmp_path / name)["log"][0]["num_tokens"] for name in ("without", "with")]
-    assert tokens[1] > 2 * tokens[0]
+    log = [facts(tmp_path / name)["log"][0] for name in ("without", "with")]
+    assert "num_tokens" not in log[0], "TRL counts the entries of the mask"
+    assert log[1]["num_input_tokens_seen"] > 2 * log[0]["num_input_tokens_seen"] > 600
 
 
 def test_activation_checkpointing_changes_nothing(tmp_path):
@@ -151,21 +155,82 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "twice"), losses(tmp_path / "plain"), rtol=1e-4)
 
 
-def test_the_memory_estimate_is_what_a_packed_step_keeps(tokenizer, fresh_model, miniature):
-    """The estimate scales a probe of 32 tokens; here the tensors that autograd keeps in a whole packed step are counted."""
-    posts = load_splits(data_dir=miniature / "SBIC.v2")["train"].posts[:16]
-    rows = training.training_rows(tokenizer, FEATURES["offensiveYN"], posts, max_post_tokens=64)
-    tokens = len(rows.prefix_ids) + sum(map(len, rows.input_ids))
-    found = memory.estimate(fresh_model, tokens, precision="fp32", checkpointing=False)
-    assert found.activations == pytest.approx(memory.kept_bytes(fresh_model, tokens, "fp32"), rel=0.1)
-    less = memory.estimate(fresh_model, tokens, precision="fp32", checkpointing=True)
-    assert less.activations < 0.5 * found.activations
-    assert less.model == found.model
+def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
+    """A trainer over the first posts of the miniature, its validation set another few, and its first batch."""
+    run = arguments(folder, **changes)
+    posts = load_splits(data_dir=corpora.build() / "SBIC.v2")["train"].posts
+    setup = Setup(1, changes.get("precision", "fp32"))
+    _, trainer, rows = training.build_trainer(run, setup, FEATURES[name], None, posts[:count], posts[count : count + 9])
+    pairs = zip(rows.input_ids, rows.labels, strict=True)
+    return trainer, trainer.data_collator([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_memory_estimate_is_what_a_packed_step_keeps(tmp_path, precision, checkpointing):
+    """The estimate scales two short probes; here the tensors that autograd keeps of a whole packed step are counted."""
+    trainer, batch = built(tmp_path, 48, precision=precision, activation_checkpointing=checkpointing)
+    tokens = batch["input_ids"].numel()
+    found = memory.estimate(trainer.model, tokens, precision=precision, checkpointing=checkpointing)
+    whole = memory.estimate(trainer.model, tokens, precision=precision, checkpointing=False)
+    trainer.model.train()
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+
+    def step():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return trainer.compute_loss(trainer.model, batch)
+
+    kept = memory.kept_bytes(trainer.model, step)
+    if checkpointing:
+        kept += whole.activations / 4  # while one layer of four is computed again, all of it is there
+    assert found.activations == pytest.approx(kept, rel=0.1)
+
+
+def test_the_memory_of_weights_and_optimizer_is_counted_by_hand(fresh_model):
+    found = memory.estimate(fresh_model, 100, precision="fp32", checkpointing=False)
     packed = 4 * 4 * (4 * 128 * 128 + 3 * 128 * 320) / 8  # 4-bit weights of four layers
     plain = 4 * (2 * 900 * 128 + 9 * 128)  # embeddings, output layer, norms, in fp32
     trained = sum(p.numel() for p in fresh_model.parameters() if p.requires_grad)
     assert packed + plain + 4 * trained < found.model < 1.1 * (packed + plain + 4 * trained)
     assert found.optimizer == 12 * trained
+    assert f"estimated memory {found.total / 1e6:,.0f} MB" in found.line()
+
+
+@pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
+def test_the_validation_loss_is_the_mean_over_the_answers_tokens(tmp_path, name):
+    trainer, _ = built(tmp_path, 8, name)
+    known = trainer.validation
+    with torch.no_grad():
+        for parameter_name, parameter in trainer.model.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.05)
+    total = 0.0
+    for post_ids, answer in zip(known.encoded.post_ids, known.answers, strict=True):
+        prompt = known.encoded.prefix_ids + post_ids + known.encoded.tail_ids
+        with torch.inference_mode():
+            logits = trainer.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        total -= float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
+    assert len({len(answer) for answer in known.answers}) > 1
+    found = trainer.evaluate()
+    assert found["eval_loss"] == pytest.approx(total / sum(map(len, known.answers)), abs=1e-4)
+
+
+def test_a_process_without_a_validation_post_takes_part(tmp_path):
+    for name in ("offensiveYN", "targetMinority"):
+        trainer, _ = built(tmp_path / name, 8, name)
+        assert trainer._answer_and_label_scores(range(0)) == []
+
+
+def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
+    train(arguments(tmp_path, max_steps=8, evaluations=1), "offensiveYN")
+    said = capsys.readouterr().err
+    assert re.search(r"151,552 of 1,136,768 parameters trained \(13\.33%\)", said)
+    assert re.search(r"1,500 training posts \(0 cut to 384 tokens\), 294 for validation", said)
+    assert re.search(r"[\d,]+ tokens a pass, 16 posts behind one copy of the instruction \([\d,]+ with a copy", said)
+    assert re.search(r"estimated memory \d+ MB", said)
+    assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", said)
+    assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", said)
 
 
 # ---- what is saved
@@ -218,8 +283,6 @@ def test_the_adapter_sits_on_every_linear_layer(trained):
 
 
 def test_a_save_that_changes_the_answers_is_caught(tmp_path, fresh_model, tokenizer, monkeypatch):
-    from safetensors.torch import save_file
-
     declared = FEATURES["hasBiasedImplication"]
     description = annotator_file.describe(arguments(tmp_path), declared, None)
     keywords = {"feature": declared, "probe": ["the florbs are lazy", "the tram was full"]}
@@ -377,9 +440,20 @@ def test_what_cannot_be_trained_is_refused(tmp_path, changes, name, message):
     train(arguments(tmp_path / "run", max_steps=1, evaluations=1), "offensiveYN")  # and nothing stands in the way
 
 
+def test_the_same_arguments_on_other_posts_are_another_run(trained, tmp_path, monkeypatch):
+    """The validation posts belong to a run too: they choose its checkpoint."""
+    whole = training.labelled
+
+    def fewer(split, label_of):
+        return whole(split, label_of)[: -1 if split.name == "dev" else None]
+
+    monkeypatch.setattr(training, "labelled", fewer)
+    with pytest.raises(UserError, match=r"holds another run: data was"):
+        train(arguments(trained.parent, max_steps=12, evaluations=3), "offensiveYN")
+
+
 def test_posts_beyond_the_models_context_are_refused(tmp_path, miniature):
     import csv
-    import shutil
 
     shutil.copytree(miniature / "SBIC.v2", tmp_path / "corpus")
     path = tmp_path / "corpus" / "SBIC.v2.trn.csv"
@@ -391,7 +465,7 @@ def test_posts_beyond_the_models_context_are_refused(tmp_path, miniature):
         writer.writeheader()
         writer.writerows(rows)
     run = {"data_dir": tmp_path / "corpus", "max_post_tokens": 2000}
-    with pytest.raises(UserError, match=r"the model reads 1024; expected at most 9\d\d"):
+    with pytest.raises(UserError, match=r"more than the model's 1024; expected at most 9\d\d"):
         train(arguments(tmp_path / "run", **run), "offensiveYN")
 
 
@@ -401,6 +475,44 @@ def test_something_else_than_an_adapter_is_refused(tmp_path):
         adapters.load_adapter(tmp_path, precision="fp32")
     with pytest.raises(UserError, match="no such folder"):
         adapters.load_adapter(tmp_path / "nothing", precision="fp32")
+
+
+def without_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors.pop(min(tensors))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def configured(**changes):
+    def change(folder: Path) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_a_tensor, "its tensors are not those of its configuration, as .*lora_A"),
+        (configured(r=8), r"can't be loaded: .*size mismatch.*Use it with the base model that it was made for"),
+        (configured(peft_type="FOO"), r"adapter_config\.json: an adapter of \('FOO'"),
+        (configured(base_model_name_or_path="other/base"), r"expected \('LORA', 'miniature/tiny_llama', None\)"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "not an adapter's configuration"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"no adapter_model\.safetensors"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 100), "can't be loaded"),
+    ],
+)
+def test_a_spoilt_adapter_is_refused_and_not_scored_as_its_base(trained, tmp_path, spoil, message):
+    folder = shutil.copytree(trained, tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        adapters.load_adapter(folder, precision="fp32")
+
+
+def test_an_encoder_is_refused_as_base(tmp_path):
+    with pytest.raises(UserError, match="it reads whole texts; expected a model that continues text"):
+        train(arguments(tmp_path, model_name_or_path=str(MODELS / "tiny_roberta")), "offensiveYN")
 
 
 def test_bf16_on_a_cpu_that_has_it(tmp_path):
