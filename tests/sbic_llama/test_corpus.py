@@ -9,7 +9,8 @@ import pytest
 from common.errors import UserError
 from common.miniature import sbic
 from common.records import read_record
-from sbic_llama import controls
+from common.tables import Row
+from sbic_llama import controls, corpus
 from sbic_llama.corpus import AGGREGATED_COLUMNS, ANNOTATOR_COLUMNS, clean, load_splits, nearest_level
 from sbic_llama.features import HAS_BIASED_IMPLICATION, OFFENSIVE_YN
 
@@ -195,6 +196,27 @@ def test_the_hubs_parquet_files_give_the_same_splits(hub, miniature, tmp_path):
     from_hub, from_files = load_splits(dataset_name="miniature/sbic"), load_splits(data_dir=miniature / "SBIC.v2")
     for split in from_files:
         assert from_hub[split].fingerprint() == from_files[split].fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"dataset_name": corpus.HUB_DATASET}, "refs/convert/parquet"),
+        ({"dataset_name": corpus.HUB_DATASET, "revision": "v2"}, "v2"),
+        ({"dataset_name": "somebody/sbic"}, None),
+    ],
+)
+def test_of_the_original_dataset_the_parquet_conversion_is_read(given, asked, monkeypatch):
+    """Its main branch is a script, which nothing runs any more."""
+    revisions = []
+
+    def rows(name, split, columns, *, revision):
+        revisions.append(revision)
+        return [Row({**ANNOTATION, "post": split}, "hub", 1, None)]
+
+    monkeypatch.setattr(corpus, "read_hub_rows", rows)
+    assert [len(split.posts) for split in load_splits(**given).values()] == [1, 1, 1]
+    assert revisions == [asked] * 3
 
 
 def test_controls_on_the_miniature(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.errors import UserError
 from common.miniature.pretrain import MODELS
 from common.prompt import HEAD, TAIL, following_ids
 from common.quantised import load_tokenizer
@@ -131,3 +132,28 @@ def test_a_tokenizer_that_joins_line_breaks_gets_its_pieces_as_they_are():
 def test_a_post_is_one_line():
     """`clean` leaves no line break, so a post can't even look like a section of the template."""
     assert "\n" not in clean(FORGED[3])
+
+
+def test_batches_hold_like_lengths_within_a_budget_of_tokens(tokenizer, monkeypatch):
+    monkeypatch.setattr("sbic_llama.encoding.BATCH_TOKENS", 600)
+    posts = ["word " * count for count in (90, 3, 40, 1, 2, 200, 7)]
+    encoded = encode(tokenizer, BIAS, posts, max_post_tokens=1000)
+    around = len(encoded.prefix_ids) + len(encoded.tail_ids)
+    batches = list(encoded.batches(3))
+    assert sorted(index for batch in batches for index in batch) == list(range(7))
+    assert max(map(len, batches)) == 3
+    lengths = [[len(encoded.post_ids[index]) for index in batch] for batch in batches]
+    assert [length for batch in lengths for length in batch] == sorted(map(len, encoded.post_ids))
+    assert all(len(batch) == 1 or len(batch) * (max(batch) + around) <= 600 for batch in lengths)
+    assert len(batches) > 3
+    assert not list(encode(tokenizer, BIAS, [], max_post_tokens=9).batches(3))
+
+
+def test_a_post_beyond_the_models_context_is_refused_with_the_limit_that_fits(tokenizer):
+    encoded = encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=10_000)
+    with pytest.raises(UserError, match=r"is more than the model's 256; expected at most \d+") as error:
+        encoded.require_context(5, 256)
+    limit = int(str(error.value).split("at most ")[1].split()[0].rstrip("."))
+    encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=limit).require_context(5, 256)
+    with pytest.raises(UserError):
+        encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=limit + 1).require_context(5, 256)
