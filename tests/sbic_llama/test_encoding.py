@@ -135,7 +135,7 @@ def test_a_post_is_one_line():
 
 
 def test_batches_hold_like_lengths_within_a_budget_of_tokens(tokenizer, monkeypatch):
-    monkeypatch.setattr("sbic_llama.encoding.BATCH_TOKENS", 600)
+    monkeypatch.setattr("sbic_llama.encoding.BATCH_TOKENS", 400)
     posts = ["word " * count for count in (90, 3, 40, 1, 2, 200, 7)]
     encoded = encode(tokenizer, BIAS, posts, max_post_tokens=1000)
     around = len(encoded.prefix_ids) + len(encoded.tail_ids)
@@ -144,7 +144,7 @@ def test_batches_hold_like_lengths_within_a_budget_of_tokens(tokenizer, monkeypa
     assert max(map(len, batches)) == 3
     lengths = [[len(encoded.post_ids[index]) for index in batch] for batch in batches]
     assert [length for batch in lengths for length in batch] == sorted(map(len, encoded.post_ids))
-    assert all(len(batch) == 1 or len(batch) * (max(batch) + around) <= 600 for batch in lengths)
+    assert all(len(batch) == 1 or len(batch) * (max(batch) + around) <= 400 for batch in lengths)
     assert len(batches) > 3
     assert not list(encode(tokenizer, BIAS, [], max_post_tokens=9).batches(3))
 
