@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,16 +100,10 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     """
     quiet_libraries()
     from common import quantised
-    from sbic_llama.model import load_adapter
+    from sbic_llama.model import load_adapter, read_description
 
-    quantised.choose_device()
-    precision = hardware.training_precision()
-    say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
-    # All that can be refused is, before the first control is fitted.
-    model, tokenizer, description = load_adapter(
-        arguments.adapter, arguments.adapter_revision, precision=precision.value
-    )
-    declared = description.declared()
+    # All that can be refused is, before a base model is loaded and the first control fitted.
+    description = read_description(arguments.adapter, arguments.adapter_revision)
     if description.corpus != arguments.corpus_name:
         raise UserError(
             f"the adapter was trained on {description.corpus}, and would be scored on {arguments.corpus_name}",
@@ -117,6 +112,11 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
         )
     facts = training_facts(arguments.adapter)
     splits = arguments.load()
+    quantised.choose_device()
+    precision = hardware.training_precision()
+    say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
+    model, tokenizer, _ = load_adapter(arguments.adapter, arguments.adapter_revision, precision=precision.value)
+    declared = description.declared()
     scored = test_set(declared, splits, arguments)
     scored.policy["scored in"] = precision.value
     if description.aggregation != arguments.aggregation:
@@ -144,7 +144,7 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     path = arguments.output_dir / f"{stem}-4-{name}.json"
     records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
     write_scores(path.with_suffix(".csv"), declared, posts, answers[-1])
-    if Path(arguments.adapter).is_dir():
+    if os.access(arguments.adapter, os.W_OK):
         # What is published with the adapter lies in its own folder.
         records[-1].write(Path(arguments.adapter) / EVALUATION / "record.json")
         write_scores(Path(arguments.adapter) / EVALUATION / "scores.csv", declared, posts, answers[-1])

@@ -52,12 +52,8 @@ def load_adapter(
         UserError: No such adapter or base, no access to it, or an adapter that was not trained by this project.
     """
     name = local_or_hub(name)
-    described, configured, weights = (
-        _file(name, file, revision) for file in (ANNOTATOR_FILE, CONFIG_FILE, WEIGHTS_FILE)
-    )
-    description = annotator_file.read(described)
-    description.declared()
-    _check_config(configured, description)
+    description = read_description(name, revision)
+    weights = _file(name, WEIGHTS_FILE, revision)
     base = base_path(description.base_model)
     model = quantised.load_base(base, description.base_revision, precision=precision)
     tokenizer = quantised.load_tokenizer(base, description.base_revision)
@@ -73,6 +69,19 @@ def load_adapter(
             f"its tensors are not those of its configuration, as {min(wrong)}", file=weights, fix="get it again"
         )
     return model.eval(), tokenizer, description
+
+
+def read_description(name: str | Path, revision: str | None = None) -> AnnotatorFile:
+    """What an adapter says of itself, without loading it.
+
+    Raises:
+        UserError: No such adapter, no access to it, or one that was not trained by this version of the project.
+    """
+    name = local_or_hub(name)
+    description = annotator_file.read(_file(name, ANNOTATOR_FILE, revision))
+    description.declared()
+    _check_config(_file(name, CONFIG_FILE, revision), description)
+    return description
 
 
 def _file(name: str, filename: str, revision: str | None) -> Path:
@@ -113,9 +122,8 @@ def save(
         RuntimeError: What was saved does not answer as what was trained.
     """
     model.peft_config["default"].base_model_name_or_path = description.base_model
-    model.save_pretrained(
-        folder, save_embedding_layers=False
-    )  # else PEFT looks the base up on the Hub, to see if they grew
+    # PEFT would look the base up on the Hub, to see whether its embeddings have grown; LoRA leaves them alone.
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT writes a card of its own, full of blanks
     size = sum(path.stat().st_size for path in folder.iterdir())
     tokenizer.save_pretrained(folder)
