@@ -54,11 +54,12 @@ def annotate(
     """The labels of posts: the likeliest label text, or the groups that are generated."""
     from sbic_llama.encoding import answer_ids, encode
     from sbic_llama.generation import MAX_NEW_TOKENS, generate
+    from sbic_llama.prefix_cache import context_of
     from sbic_llama.scoring import label_probabilities, score_labels
 
     encoded = encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens)
     longest = max(map(len, answer_ids(tokenizer, declared.labels))) if declared.classifies else MAX_NEW_TOKENS
-    encoded.require_context(longest, model.config.max_position_embeddings)
+    encoded.require_context(longest, context_of(model))
     if encoded.cut:
         say(f"{encoded.cut:,} posts were cut to {max_post_tokens} tokens")
     shape = {"batch_size": batch_size, "progress": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,11 @@ def decoder_of(model: Any) -> PreTrainedModel:
     """The layers under the output layer, adapters included."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     return base.get_decoder()
+
+
+def context_of(model: Any) -> int:
+    """How many positions a model knows; without a limit in its configuration, any number."""
+    return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
 
 
 class PrefixCache:

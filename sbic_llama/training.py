@@ -26,6 +26,7 @@ from sbic_llama.feature_trainer import FeatureTrainer, validation_set
 from sbic_llama.features import Feature, feature
 from sbic_llama.memory import estimate
 from sbic_llama.packing import SharedInstruction
+from sbic_llama.prefix_cache import context_of
 from sbic_llama.training_rows import TrainingRows, dump_dataset, training_rows
 
 PROBE = 32  # validation posts on which a saved adapter must answer exactly as the trained one
@@ -102,7 +103,7 @@ def build_trainer(
     validation = validation_set(tokenizer, declared, dev_posts, max_post_tokens=arguments.max_post_tokens)
     base = quantised.load_base(name, revision, precision=setup.precision)
     for encoded, answers in ((rows.encoded, rows.answers), (validation.encoded, validation.answers)):
-        encoded.require_context(max(map(len, answers)), base.config.max_position_embeddings)
+        encoded.require_context(max(map(len, answers)), context_of(base))
     lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
     trainer = FeatureTrainer(
         model=base,
