@@ -59,7 +59,8 @@ def test_threads_are_shared_among_local_processes(monkeypatch):
 
 CHECK = (
     "import sys; from common.errors import run; from common.hardware import check_processes\n"
-    "run(lambda: print('together', check_processes()))"
+    # One write a line: two processes share standard output.
+    "run(lambda: sys.stdout.write(f'together {check_processes()}\\n'))"
 )
 
 

@@ -114,16 +114,16 @@ def sbic_arm(feature_name: str, seed: int) -> Outcome:
 
     from common import prompt
     from sbic_llama.corpus import load_splits
-    from sbic_llama.features import CLASSIFICATION
+    from sbic_llama.features import FEATURES
 
     torch.manual_seed(seed)
-    feature = next(feature for feature in CLASSIFICATION if feature.name == feature_name)
+    feature = FEATURES[feature_name]
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny_llama")
 
     def ids(text: str) -> list[int]:
         return prompt.following_ids(tokenizer, [text])[0]
 
-    head = prompt.opening_ids(tokenizer, prompt.HEAD.format(f"Answer: {feature.question}"))
+    head = prompt.opening_ids(tokenizer, feature.opening)
     tail, answers = ids(prompt.TAIL), [[*ids(label), tokenizer.eos_token_id] for label in feature.labels]
     splits = load_splits(data_dir=corpora.build() / "SBIC.v2")
 
