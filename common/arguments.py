@@ -65,7 +65,8 @@ def parse(
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     types_ = typing.get_type_hints(kind)
-    given = vars(_parser(kind, fields, types_, prog, examples).parse_args(sys.argv[1:] if argv is None else list(argv)))
+    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    given = vars(_parser(kind, fields, types_, prog, examples).parse_args(words))
     recipe = given.pop("config", None)
     values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
     for name, value in given.items():
@@ -86,6 +87,12 @@ def parse(
             origin = origins[error.key]
             error.file, error.line, error.key = origin.get("file"), origin.get("line"), origin["key"]
         raise
+
+
+def _underscored(word: str) -> str:
+    """``--dry-run`` and ``--dry_run`` are the same argument."""
+    name, equals, value = word.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
 
 
 class _Parser(argparse.ArgumentParser):

@@ -25,6 +25,15 @@ class CorpusOptions:
                 "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
             )
 
+    def words(self) -> list[str]:
+        """The arguments that name this corpus, for another command; the miniature needs none."""
+        given = {
+            "data_dir": self.data_dir,
+            "dataset_name": self.dataset_name,
+            "dataset_revision": self.dataset_revision,
+        }
+        return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+
     @property
     def on_miniature(self) -> bool:
         return self.data_dir is None and self.dataset_name is None

@@ -1,37 +1,122 @@
-"""Models by folder or Hub id: which of the two a name is, and what a failed load says."""
+"""Models by folder or Hub id: how a name becomes a folder, and what a failed load says."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from common.errors import UserError
+from common.errors import UserError, shown
+from common.miniature.pretrain import MODELS
 
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    SafetensorError,
-)  # what a broken or missing model makes libraries raise
+# What a broken or missing model makes libraries raise.
+UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
+# Of a repository that others may fill: no pickles, no code, no optimizer states.
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/*")
+UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
+MINIATURE = "miniature/"  # by such names the shipped models are known in a trained model's files, on any machine
 
 
-def local_or_hub(name: str | Path) -> str:
-    """The name of a trained model's folder or of its Hub repository.
+def base_path(name: str) -> str:
+    """Where a base model is loaded from: its folder or Hub id; the shipped ones' names stand for their folders."""
+    shipped = MODELS / name.removeprefix(MINIATURE)
+    return str(shipped) if name.startswith(MINIATURE) and (shipped / "config.json").is_file() else name
 
-    ``output/run`` could also be a Hub id; where the folder ``output`` exists, a path was meant.
+
+def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Path | None = None) -> Path:
+    """The folder of a trained model: that of the path, or the Hub's cache after its files were fetched.
+
+    ``output/run`` could also be a Hub id; where the folder ``output`` exists, a path was meant. Without a network, what the
+    cache holds is used.
+
+    Args:
+        name: Folder or Hub id.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Cache to fetch to instead of the user's own.
 
     Raises:
-        UserError: A path without a folder.
+        UserError: No such folder or repository, no access to it, or neither a network nor a cached copy.
     """
     name = str(name)
-    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name)):
+    if Path(name).is_dir():
+        if revision is not None:
+            raise UserError("a folder has no revisions", file=name, expected="a Hub id beside a revision")
+        return Path(name)
+    if name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name):
         raise UserError("no such folder", file=name, expected="a trained model")
-    return name
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RevisionResolutionError
+
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, cache_dir=cache_dir, allow_patterns=WANTED, ignore_patterns=UNWANTED
+            )
+        )
+    except (*UNLOADABLE, RevisionResolutionError) as error:
+        raise unloadable(name, error, revision) from error
+
+
+def hub_commit(folder: Path) -> str | None:
+    """The commit that a folder of the Hub's cache holds; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def require(folder: Path, filename: str, name: str | Path) -> Path:
+    """A file that a trained model can't do without.
+
+    Raises:
+        UserError: It is not there. Where pickled weights lie instead, that is said: they can run code and are not loaded.
+    """
+    path = folder / filename
+    if path.is_file():
+        return path
+    if filename.endswith(".safetensors") and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            "it has no weights in the safetensors format", file=name, expected=filename, fix="pickles are not loaded"
+        )
+    raise UserError(f"it has no {filename}", file=name, expected="a model that this project trained")
+
+
+def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]:
+    """A model's JSON file.
+
+    Raises:
+        UserError: It is not there, or no JSON object.
+    """
+    path = require(folder, filename, name)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError("it is damaged", file=path, expected="a JSON object", fix="get it again")
+    return values
+
+
+def check_adapter(model: Any, weights: Path) -> None:
+    """Checks that an adapter's file holds the tensors that its configuration wants: PEFT only warns, and the base would answer
+    alone under the adapter's name.
+
+    Raises:
+        UserError: It lacks some, or has others.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(weights, "pt") as file:
+        there = set(file.keys())
+    if wrong := there ^ set(get_peft_model_state_dict(model, save_embedding_layers=False)):
+        raise UserError(
+            f"its tensors are not those of its configuration, as {min(wrong)}", file=weights, fix="get it again"
+        )
 
 
 def file_of(name: str, filename: str, revision: str | None) -> Path | None:
-    """A file of a model, from its folder or the Hub; None where the model has no such file.
+    """A file of a base model, from its folder or the Hub; None where the model has no such file.
 
     Raises:
         UserError: No such model, no access to it, or no network.
@@ -45,15 +130,15 @@ def file_of(name: str, filename: str, revision: str | None) -> Path | None:
     try:
         return Path(hf_hub_download(name, filename, revision=revision))
     except LocalEntryNotFoundError as error:  # the Hub could not be asked
-        raise unloadable(name, error) from error
+        raise unloadable(name, error, revision) from error
     except EntryNotFoundError:
         return None
     except (*UNLOADABLE, RevisionResolutionError) as error:
-        raise unloadable(name, error) from error
+        raise unloadable(name, error, revision) from error
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
-    """The commit of a model on the Hub that ``revision`` (by default the main branch) stands for today; None for a folder.
+    """The commit of a base model on the Hub that ``revision`` (by default the main branch) stands for today; None for a folder.
 
     Raises:
         UserError: No such model, or no access to it.
@@ -66,9 +151,63 @@ def commit_of(name: str, revision: str | None) -> str | None:
     return path.parent.name  # the cache keeps a commit's files in a folder of its name
 
 
-def unloadable(name: str | Path, error: Exception) -> UserError:
-    """The error of a failed load, for the user."""
-    # PEFT hides the Hub's answer (401, 403, 404) behind a ValueError: the cause says what happened.
+def licence_of(name: str, commit: str | None) -> str | None:
+    """The licence that a base model's card names, as the Hub abbreviates it (``llama2``); None where it names none."""
+    from huggingface_hub import ModelCard
+
+    card = file_of(name, "README.md", commit)
+    if card is None:
+        return None
+    try:
+        return ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+    except (OSError, ValueError):
+        return None
+
+
+def unloadable(name: str | Path, error: Exception, revision: str | None = None) -> UserError:
+    """The error of a failed load or of a refused request to the Hub, for the user."""
+    import httpx2
+    from huggingface_hub import errors
+
+    # Libraries hide what happened behind errors of their own: PEFT a 403 behind a ValueError, transformers behind an OSError.
+    chain = list(_causes(error))
+    endpoint = _endpoint()
+    for cause in chain:
+        if isinstance(cause, errors.GatedRepoError):
+            return UserError(
+                "it is gated, and this login may not read it",
+                file=name,
+                fix=f"accept its licence at {endpoint}/{name}, then run `hf auth login` or set HF_TOKEN",
+            )
+        if isinstance(cause, errors.RevisionNotFoundError):
+            return UserError(f"it has no revision {shown(revision)}", file=name, expected="a branch, tag or commit")
+        if isinstance(cause, errors.RepositoryNotFoundError):
+            return UserError(
+                f"no such repository on {endpoint}, or a private one that this login may not read",
+                file=name,
+                fix="check the id, and `hf auth login` (or HF_TOKEN) for private ones",
+            )
+        if isinstance(cause, errors.HFValidationError):
+            return UserError("neither a folder nor a Hub id", file=name, expected="a path, or user/name")
+        response = getattr(cause, "response", None)
+        if isinstance(cause, errors.HfHubHTTPError) and response is not None:
+            if response.status_code == 401:
+                return UserError(
+                    "the Hub does not accept the login's token", file=name, fix="`hf auth login`, or set HF_TOKEN anew"
+                )
+            said = response.headers.get("X-Error-Message") or response.reason_phrase
+            problem = f"the Hub answered {response.status_code} ({said})"
+            fix = "use a token with the rights for it" if response.status_code == 403 else "try again later"
+            return UserError(problem, file=name, fix=fix)
+        if isinstance(cause, SafetensorError):
+            return UserError("its weights are damaged or cut short", file=name, fix="get or train it again")
+    if any(
+        isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.TransportError))
+        for cause in chain
+    ):
+        return UserError(
+            f"not in the cache, and {endpoint} can't be reached", file=name, fix="check the network, and HF_HUB_OFFLINE"
+        )
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
@@ -77,3 +216,15 @@ def unloadable(name: str | Path, error: Exception) -> UserError:
     return UserError(
         f"can't be loaded: {reason}", file=name, fix="check the path or id, and `hf auth login` for gated models"
     )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT

@@ -1,4 +1,4 @@
-"""Pictures made from run records, as SVG text to put into a page: they take the page's text colour, light or dark."""
+"""Pictures made from run records: as SVG text for a page, whose text colour they take, light or dark; or as PNG on white."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import html
 import io
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.records import RunRecord
 
@@ -16,11 +16,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Form = TypeVar("Form", str, bytes)
 INK = "#010203"  # stands for the page's text colour until the SVG is finished
 COLOURS = ("#3f7fbf", "#d9822b", "#5a9e57", "#a05fb0")  # readable on white and on black
 
 
-def metric_bars(records: Sequence[RunRecord], metric: str) -> str:
+def svg(figure: Figure, description: str) -> str:
+    """The figure as SVG text; ``description`` is read out to those who can't see it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    # One page holds several pictures: without a prefix their ids would collide.
+    prefix = f"p{zlib.crc32((text + description).encode()):x}-"
+    text = re.sub(r'(id="|url\(#|xlink:href="#)', lambda match: match[0] + prefix, text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    label = html.escape(description, quote=True)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
+
+
+def png(figure: Figure, description: str) -> bytes:
+    """The figure as a PNG file; equal records give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None, "Description": description}
+    )
+    return buffer.getvalue()
+
+
+def metric_bars(records: Sequence[RunRecord], metric: str, finish: Callable[[Figure, str], Form] = svg) -> Form:
     """One bar a record with its 95 % interval. The axis starts at 0, so lengths compare."""
     measured = [record for record in records if metric in record.metrics]
     name = metric.replace("_", " ").replace("f1", "F1")
@@ -41,10 +65,10 @@ def metric_bars(records: Sequence[RunRecord], metric: str) -> str:
         for place, value, (_, high) in zip(places, values, intervals, strict=True):
             axes.text(high + 0.015, place, f"{value:.3f}", va="center")
         summary = ", ".join(f"{record.title} {value:.3f}" for record, value in zip(measured, values, strict=True))
-        return _svg(figure, f"{name}: {summary}")
+        return finish(figure, f"{name}: {summary}")
 
 
-def confusion_heatmap(record: RunRecord) -> str:
+def confusion_heatmap(record: RunRecord, finish: Callable[[Figure, str], Form] = svg) -> Form:
     """A record's confusion matrix: rows = labels, columns = predictions, shade = share of the row, text = count."""
     size = len(record.labels)
     with _figure(width=2.6 + 0.9 * size, height=1.2 + 0.55 * size) as (figure, axes):
@@ -64,7 +88,7 @@ def confusion_heatmap(record: RunRecord) -> str:
         axes.set_ylabel("label")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return _svg(figure, f"Confusion matrix of {record.title}, rows are labels: {record.confusion}")
+        return finish(figure, f"Confusion matrix of {record.title}, rows are labels: {record.confusion}")
 
 
 def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
@@ -88,7 +112,32 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
         alt = "; ".join(
             f"{name}: " + ", ".join(f"{c} {n:,}" for c, n in counts.items()) for name, counts in splits.items()
         )
-        return _svg(figure, f"Class shares. {alt}")
+        return svg(figure, f"Class shares. {alt}")
+
+
+def learning_curve(log: Sequence[Mapping[str, Any]], metric: str, finish: Callable[[Figure, str], Form] = svg) -> Form:
+    """Training loss (left axis) and the validation score that chose the checkpoint (right axis) against steps.
+
+    ``log`` is Trainer's history: entries of ``step`` and ``loss``, or of ``step`` and ``eval_<metric>``.
+    """
+    training = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+    validation = [(entry["step"], entry[f"eval_{metric}"]) for entry in log if f"eval_{metric}" in entry]
+    name = f"validation {metric.replace('_', ' ')}"
+    with _figure() as (figure, axes):
+        # A run shorter than the logging interval has no training loss to show.
+        axes.plot(
+            [step for step, _ in training], [loss for _, loss in training], color=COLOURS[0], label="training loss"
+        )
+        axes.set_xlabel("step")
+        axes.set_ylabel("training loss")
+        axes.set_ylim(bottom=0)
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        right.plot(*zip(*validation, strict=True), color=COLOURS[1], marker="o", label=name)
+        right.set_ylabel(name)
+        figure.legend(frameon=False, loc="outside upper left", ncols=2)
+        points = ", ".join(f"{value:.3f} at {step}" for step, value in validation)
+        return finish(figure, f"Learning curve; {name}: {points}")
 
 
 @contextmanager
@@ -111,16 +160,3 @@ def _figure(width: float = 7.2, height: float = 3.0) -> Iterator[tuple[Figure, A
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots()
-
-
-def _svg(figure: Figure, description: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    # One page holds several pictures: without a prefix their ids would collide.
-    prefix = f"p{zlib.crc32((text + description).encode()):x}-"
-    text = re.sub(r'(id="|url\(#|xlink:href="#)', lambda match: match[0] + prefix, text)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    label = html.escape(description, quote=True)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()

@@ -49,6 +49,7 @@ class RunRecord:
         data: ``{"name", "split", "fingerprint", "reports"}`` of the data that the metrics are of.
         seed: Seed of the run; None where nothing is random.
         policy: Choices that change the labels or the scores (thresholds, averaging, de-duplication).
+        by_group: Kind of group ("source") → group → the headline metric on its items, as in ``metrics``.
         confusion: Counts, rows = labels, in the order of ``labels``.
         labels: Names of the classes.
         parameters: ``{"trainable", "total"}``, 4-bit numbers counted unpacked; empty for controls.
@@ -66,6 +67,7 @@ class RunRecord:
     data: dict[str, Any]
     seed: int | None = None
     policy: dict[str, Any] = field(default_factory=dict)
+    by_group: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     parameters: dict[str, int] = field(default_factory=dict)

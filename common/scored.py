@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from common.data_report import DataReport
 from common.metrics import confusion_matrix, evaluate
 from common.records import RunRecord
 from common.stages import stage
+
+SMALL = 20  # items under which a group has no score of its own
+OTHERS = "smaller ones"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class ScoredSet:
         reports: Data reports of what was loaded.
         policy: Choices that made the labels.
         miniature: Whether this is the embedded miniature.
+        groups: Kind of group → the group of each item, for scores by group.
     """
 
     task: str
@@ -47,6 +52,7 @@ class ScoredSet:
     reports: Sequence[DataReport]
     policy: dict[str, Any]
     miniature: bool
+    groups: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def metrics(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, Any]]:
         """Metric → ``{"value", "n", "ci95"}`` of predictions in the items' order."""
@@ -55,6 +61,22 @@ class ScoredSet:
     def confusion(self, predictions: Sequence[Any]) -> list[list[int]]:
         """Counts, rows = labels, columns = predictions, in the order of ``names``."""
         return confusion_matrix(self.labels, predictions, len(self.names)).tolist()
+
+    def by_group(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+        """Kind of group → group → headline metric of its items, the largest first; groups of under :data:`SMALL` items are put
+        together."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for kind, names in self.groups.items():
+            sizes = Counter(names)
+            places: dict[str, list[int]] = {}
+            for index, name in enumerate(names):
+                places.setdefault(name if sizes[name] >= SMALL else OTHERS, []).append(index)
+            found[kind] = {}
+            for name, chosen in sorted(places.items(), key=lambda item: (item[0] == OTHERS, -len(item[1]), item[0])):
+                part = replace(self, labels=[self.labels[i] for i in chosen])
+                scored = part.metrics([predictions[i] for i in chosen], seed)
+                found[kind][name] = scored[next(iter(scored))]
+        return found
 
     def record(self, title: str, predictions: Sequence[Any], *, module: str, seed: int = 0, **facts: Any) -> RunRecord:
         """The record of one model's predictions.
@@ -71,6 +93,7 @@ class ScoredSet:
             task=self.task,
             metrics=self.metrics(predictions, seed),
             labels=list(self.names),
+            by_group=self.by_group(predictions, seed),
             confusion=self.confusion(predictions),
             data={
                 "name": self.data,

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import gc
+import itertools
 import json
+import math
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from common import hardware
 from common.checkpoints import MarkComplete, claim, last_complete
+from common.errors import UserError
+from common.evaluation import RECORD
 from common.files import readable_mode, written_aside
 from common.interruption import SafeStop
+from common.loading import base_path, licence_of
 from common.records import git_commit, peak_memory, versions
 from common.stages import quiet_libraries, say, stage
-from common.time_left import TimeLeft
+from common.time_left import TimeLeft, duration
 from common.training_file import TRAINING_FILE
 from common.training_options import TrainingOptions
+
+NOT_THE_RUN = ("output_dir", "estimate_only", "push_to_hub", "hub_model_id", "hub_private")
+MEASURED_STEPS = 4  # after a first one, which is slower
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,8 @@ def identity(options: TrainingOptions, data: str) -> dict[str, Any]:
     known = {
         key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(options).items()
     }
-    known.pop("output_dir")
+    for name in NOT_THE_RUN:  # where it lies and who may read it do not make it another run
+        known.pop(name)
     return known | {"data": data}
 
 
@@ -126,6 +140,46 @@ def callbacks(options: TrainingOptions) -> list[Any]:
     return [EarlyStoppingCallback(options.early_stopping_patience), MarkComplete(), TimeLeft()]
 
 
+def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> str:
+    """Runs a few steps, saves nothing, and says how long the whole run would take here.
+
+    A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
+    """
+    clock = _Clock()
+    for callback in (EarlyStoppingCallback, MarkComplete, TimeLeft, PrinterCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(clock)
+    items = options.per_device_train_batch_size * options.gradient_accumulation_steps * trainer.args.world_size
+    steps = options.max_steps if options.max_steps > 0 else math.ceil(train_items / items * options.num_train_epochs)
+    trainer.args.max_steps = min(1 + MEASURED_STEPS, steps)
+    trainer.args.eval_strategy = trainer.args.save_strategy = IntervalStrategy.NO
+    trainer.args.load_best_model_at_end = False
+    trainer.args.disable_tqdm = True
+    with stage(f"measuring {trainer.args.max_steps} steps"):
+        trainer.train()
+    # A run of one step has only that one to go by.
+    times = [end - start for start, end in itertools.pairwise(clock.times)] or [0.0]
+    step = sum(times[1:] or times) / len(times[1:] or times)
+    validations = options.evaluations * validation_items / items * step / 3
+    return (
+        f"about {duration(steps * step + validations)} on this machine for {steps:,} steps of {step:.2f} s and "
+        f"{options.evaluations} validations; early stopping may end it before"
+    )
+
+
+class _Clock(TrainerCallback):
+    """When training began, and when each step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.times.append(time.monotonic())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.times.append(time.monotonic())
+
+
 def run(trainer: Trainer, output_dir: Path) -> Course:
     """Trains from the last whole checkpoint, or from the start.
 
@@ -149,10 +203,16 @@ def plain_model(trainer: Trainer) -> Any:
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
+def base_facts(name: str, commit: str | None) -> dict[str, str | None]:
+    """What a run's record says of the base model: name, commit on the Hub, and the licence that its card names."""
+    return {"name": name, "commit": commit, "license": licence_of(base_path(name), commit)}
+
+
 def outcome_facts(trainer: Trainer, setup: Setup, course: Course) -> dict[str, Any]:
     """What a run's record says of how it went, and of what it ran on."""
     metric = trainer.args.metric_for_best_model.removeprefix("eval_")
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": course.seconds,
         "continued": course.continued,
         "precision": setup.precision,
@@ -164,6 +224,49 @@ def outcome_facts(trainer: Trainer, setup: Setup, course: Course) -> dict[str, A
         "versions": versions(),
         "commit": git_commit(),
     }
+
+
+def check_publishing(options: TrainingOptions, base: str, commit: str | None) -> None:
+    """Checks before hours of training that what comes of them can be published, where that is asked for.
+
+    Raises:
+        UserError: See :mod:`common.publishing`.
+    """
+    if options.push_to_hub:
+        from common.publishing import check_access, check_base
+
+        check_base(base, commit)
+        check_access(str(options.hub_model_id), base)
+
+
+def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence[str]) -> None:
+    """Where that is asked for, scores a finished run unless it was scored before, and publishes it; from one process only.
+
+    Both are the commands that a user would type, in processes of their own: the trained model's memory is free again.
+
+    Args:
+        options: The run's.
+        folder: The run's folder.
+        evaluate: Module and arguments of the evaluation.
+
+    Raises:
+        UserError: One of them failed; it has said why.
+    """
+    if options.estimate_only or not options.push_to_hub or int(os.environ.get("RANK", "0")) != 0:
+        return
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    publish = ["common.hub", "publish", str(folder), "--repo_id", str(options.hub_model_id)]
+    publish += ["--private"] if options.hub_private else []
+    launched = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(launched) or k == "ACCELERATE_USE_CPU"}
+    for command in ([] if (folder / RECORD).is_file() else [list(evaluate)]) + [publish]:
+        say(f"python -m {shlex.join(command)}")
+        if subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
+            raise UserError(
+                "the model is trained and saved, but this failed", file=folder, fix=f"python -m {shlex.join(command)}"
+            )
 
 
 def finish(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Path) -> None:

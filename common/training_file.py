@@ -10,20 +10,21 @@ from common.errors import UserError
 
 TRAINING_FILE = "training.json"
 COSTS = ("parameters", "seconds", "peak_memory_bytes", "storage_bytes")
+FACTS = {*COSTS, "project", "kind", "base", "settings", "data", "best", "precision", "continued"}
 
 
-def training_facts(model: str) -> dict[str, Any] | None:
-    """What a training left beside a model in a local folder; None where there is nothing, as for a Hub id.
+def training_facts(folder: Path) -> dict[str, Any] | None:
+    """What a training left beside a model; None where there is nothing, as for a model that others made.
 
     Raises:
         UserError: The file is no training's record.
     """
-    path = Path(model) / TRAINING_FILE
+    path = folder / TRAINING_FILE
     if not path.is_file():
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        missing = {*COSTS, "settings", "data", "best", "precision", "continued"} - facts.keys()
+        missing = FACTS - facts.keys()
     except (ValueError, AttributeError):
         missing = {"everything"}
     if missing:
@@ -31,13 +32,13 @@ def training_facts(model: str) -> dict[str, Any] | None:
     return facts
 
 
-def training_costs(facts: dict[str, Any], base: str) -> dict[str, Any]:
+def training_costs(facts: dict[str, Any]) -> dict[str, Any]:
     """A record's fields on what a model cost to train and costs to store.
 
-    ``base`` is the base model's name; of a local one the last folders say enough, the rest of the path is nobody's business.
+    Of a base model in a local folder the last parts of the path say enough: the rest is nobody's business.
     """
     settings = {k: v for k, v in facts["settings"].items() if k not in ("data", "data_dir")}
-    settings["model_name_or_path"] = "/".join(Path(base).parts[-2:])
+    settings["model_name_or_path"] = "/".join(Path(settings["model_name_or_path"]).parts[-2:])
     costs = {name: facts[name] for name in COSTS}
     if facts["continued"]:
         costs["seconds"] = None  # those of its last part are not those of the run

@@ -31,7 +31,15 @@ class TrainingOptions:
     lora_rank: int = option(16, "rank of the adapter", minimum=1)
     lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
+    estimate_only: bool = option(False, "measure a few steps, say how long the run would take, and train nothing")
+    push_to_hub: bool = option(False, "once trained, score the test split and publish model and card")
+    hub_model_id: str | None = option(None, "repository to publish to, as user/name")
+    hub_private: bool = option(False, "let only you, or your organisation, read it")
 
     def __post_init__(self) -> None:
         if self.max_steps == 0:
             raise UserError("no steps", key="max_steps", expected="-1 or at least 1")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise UserError("no repository to publish to", key="push_to_hub", fix="give --hub_model_id user/name")
+        if self.hub_model_id is not None and not self.push_to_hub:
+            raise UserError("nothing is published", key="hub_model_id", fix="give --push_to_hub too, or drop it")

@@ -8,14 +8,14 @@ from typing import Literal
 
 from common.arguments import option
 from common.corpus_options import CorpusOptions
-from common.miniature.pretrain import MODELS
+from common.loading import MINIATURE
 from common.stages import say, stage
 from common.training_options import TrainingOptions
 from sbic_llama.corpus import Repeats, Split, SplitName, View, load_splits
 from sbic_llama.features import Policy, Wording
 
 MAX_POST_TOKENS = 384  # the longest of 4,673 real posts has 305 tokens of Llama 2
-MINIATURE_BASE = "miniature/tiny_llama"  # by this name the shipped model is known in an adapter's files, on any machine
+MINIATURE_BASE = f"{MINIATURE}tiny_llama"
 
 
 @dataclass(kw_only=True)
@@ -81,8 +81,3 @@ class TrainArguments(CorpusArguments, TrainingOptions):
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
         TrainingOptions.__post_init__(self)
-
-
-def base_path(name: str) -> str:
-    """Where a base model is loaded from: its folder or Hub id."""
-    return str(MODELS / "tiny_llama") if name == MINIATURE_BASE else name

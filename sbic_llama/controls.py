@@ -76,6 +76,7 @@ def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusAr
         names=declared.labels or PRESENCE,
         labels=labels,
         fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
+        groups={"source": [post.source for post in labelled(splits["test"], declared.label_of)]},
         class_counts={
             f"train, {corpus.corpus_name}": label_counts(declared, train_labels),
             f"test, {corpus.corpus_name}": label_counts(declared, labels),

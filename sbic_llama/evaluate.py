@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +12,19 @@ from common import hardware
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run
+from common.evaluation import keep
+from common.loading import hub_commit, local_folder
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say
 from common.tables import write_rows
 from common.training_file import training_costs, training_facts
-from sbic_llama.arguments import CorpusArguments, base_path
+from sbic_llama.arguments import CorpusArguments
 from sbic_llama.controls import score_controls, test_set
 from sbic_llama.corpus import Post, labelled
 from sbic_llama.features import Feature, Label
 
 MODULE = "sbic_llama.evaluate"
-EVALUATION = "evaluation"  # folder in an adapter's own, with what is published beside it
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class EvaluateArguments(CorpusArguments):
     """Scores an adapter on SBIC's test split beside majority, TF-IDF and its base model without the adapter."""
 
     adapter: str = option(help="folder or Hub id of the adapter; its annotator.json says for which feature")
-    adapter_revision: str | None = option(None, "its branch, tag or commit")
+    revision: str | None = option(None, "its branch, tag or commit on the Hub")
     title: str = option("QLoRA", "name of the adapter in tables")
     untouched_base: bool = option(True, "score the base model without the adapter too, which takes as long again")
     batch_size: int = option(32, "posts a forward pass", minimum=1)
@@ -73,24 +73,26 @@ def annotate(
         say(f"{endless:,} answers had no end and were cut")
     return Annotated(
         [declared.parse(answer.text) for answer in answers],
-        [{"mean_log_probability": answer.mean_log_probability} for answer in answers],
+        [{"mean_log_probability": answer.mean_log_probability, "margin": answer.margin} for answer in answers],
     )
 
 
-def write_scores(path: Path, declared: Feature, posts: Sequence[Post], annotated: Annotated) -> None:
-    """Writes what a model said of each post, without the posts: an id made of the text, the label, the answer, the numbers."""
-    write_rows(
-        path,
-        [
-            {
-                "id": fingerprint([post.text]),
-                "label": declared.target(post),
-                "answer": declared.answer(answer),
-                **{name: round(number, 6) for name, number in numbers.items()},
-            }
-            for post, answer, numbers in zip(posts, annotated.labels, annotated.details, strict=True)
-        ],
-    )
+def score_rows(declared: Feature, posts: Sequence[Post], annotated: Annotated) -> list[dict[str, Any]]:
+    """What a model said of each post, without the posts: an id made of the text, the label, the answer, the numbers."""
+    return [
+        {
+            "id": post_id(post),
+            "label": declared.target(post),
+            "answer": declared.answer(answer),
+            **{name: round(number, 6) for name, number in numbers.items()},
+        }
+        for post, answer, numbers in zip(posts, annotated.labels, annotated.details, strict=True)
+    ]
+
+
+def post_id(post: Post) -> str:
+    """What stands for a post where its text must not."""
+    return fingerprint([post.text])
 
 
 def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
@@ -104,19 +106,20 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     from sbic_llama.model import load_adapter, read_description
 
     # All that can be refused is, before a base model is loaded and the first control fitted.
-    description = read_description(arguments.adapter, arguments.adapter_revision)
+    folder = local_folder(arguments.adapter, arguments.revision)
+    description = read_description(folder, arguments.adapter)
     if description.corpus != arguments.corpus_name:
         raise UserError(
             f"the adapter was trained on {description.corpus}, and would be scored on {arguments.corpus_name}",
             file=arguments.adapter,
             fix="give --data_dir or --dataset_name" if arguments.on_miniature else "give neither corpus",
         )
-    facts = training_facts(arguments.adapter)
+    facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
     precision = hardware.training_precision()
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
-    model, tokenizer, _ = load_adapter(arguments.adapter, arguments.adapter_revision, precision=precision.value)
+    model, tokenizer, _ = load_adapter(folder, precision=precision.value)
     declared = description.declared()
     scored = test_set(declared, splits, arguments)
     scored.policy["scored in"] = precision.value
@@ -140,15 +143,14 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
         with model.disable_adapter():
             path = arguments.output_dir / f"{stem}-3-base.json"
             records.append(scored.measure("untouched base", predict, path=path, **common))
-    costs = training_costs(facts, base_path(description.base_model)) if facts else {}
+    costs = training_costs(facts) if facts else {}
     name = re.sub(r"[^a-z0-9]+", "-", arguments.title.lower()).strip("-")
     path = arguments.output_dir / f"{stem}-4-{name}.json"
     records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
-    write_scores(path.with_suffix(".csv"), declared, posts, answers[-1])
-    if os.access(arguments.adapter, os.W_OK):
-        # What is published with the adapter lies in its own folder.
-        records[-1].write(Path(arguments.adapter) / EVALUATION / "record.json")
-        write_scores(Path(arguments.adapter) / EVALUATION / "scores.csv", declared, posts, answers[-1])
+    rows = score_rows(declared, posts, answers[-1])
+    write_rows(path.with_suffix(".csv"), rows)
+    if hub_commit(folder) is None:
+        keep(folder, records[-1], records[:-1], rows)  # what is published with the adapter lies in its own folder
     return records
 
 

@@ -21,11 +21,13 @@ class Answer:
     Attributes:
         text: Without special tokens.
         mean_log_probability: Mean over its tokens, EOS included.
+        margin: How near to a tie it was: the least lead, in probability, of a token over the next likely one.
         ended: Whether EOS came before ``max_new_tokens``.
     """
 
     text: str
     mean_log_probability: float
+    margin: float
     ended: bool
 
 
@@ -47,18 +49,18 @@ def generate(
         for chosen in encoded.batches(batch_size):
             prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
             generated = _generate_batch(prefix, prompts, tokenizer.eos_token_id, max_new_tokens)
-            for index, (ids, log_probability) in zip(chosen, generated, strict=True):
+            for index, (ids, log_probability, margin) in zip(chosen, generated, strict=True):
                 ended = ids[-1] == tokenizer.eos_token_id
                 text = tokenizer.decode(ids, skip_special_tokens=True)
-                answers[index] = Answer(text, log_probability / len(ids), ended)
+                answers[index] = Answer(text, log_probability / len(ids), margin, ended)
             done.update(len(chosen))
     return answers
 
 
 def _generate_batch(
     prefix: PrefixCache, prompts: list[list[int]], eos_token_id: int, max_new_tokens: int
-) -> list[tuple[list[int], float]]:
-    """Each row's new token ids (EOS last, unless cut off) and the sum of their log-probabilities."""
+) -> list[tuple[list[int], float, float]]:
+    """Each row's new token ids (EOS last, unless cut off), the sum of their log-probabilities, and the least lead of one."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     count, width = len(prompts), int(lengths.max())
     ids = torch.zeros(count, width, dtype=torch.long)
@@ -76,13 +78,15 @@ def _generate_batch(
     cached = torch.cat([before[:, 0], real], dim=1)
     positions = prefix.length + lengths
     new: list[list[int]] = [[] for _ in prompts]
-    sums = [0.0] * count
+    sums, margins = [0.0] * count, [1.0] * count
     active = list(range(count))
     for step in range(max_new_tokens):
-        values, tokens = prefix.log_probabilities(last).max(-1)
-        for row, value, token in zip(active, values.tolist(), tokens.tolist(), strict=True):
+        values, tokens = prefix.log_probabilities(last).topk(2)
+        leads = (values[:, 0].exp() - values[:, 1].exp()).tolist()
+        for row, value, token, lead in zip(active, values[:, 0].tolist(), tokens[:, 0].tolist(), leads, strict=True):
             new[row].append(token)
             sums[row] += value
+            margins[row] = min(margins[row], lead)
         going = [i for i, row in enumerate(active) if new[row][-1] != eos_token_id]
         if not going or step == max_new_tokens - 1:
             break
@@ -94,4 +98,4 @@ def _generate_batch(
         next_ids = torch.tensor([[new[row][-1]] for row in active])
         last = prefix.hidden_states(next_ids, positions[:, None], cached[:, None], cache)[:, 0]
         positions = positions + 1
-    return list(zip(new, sums, strict=True))
+    return list(zip(new, sums, margins, strict=True))

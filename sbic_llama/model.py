@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
-from safetensors import safe_open
+from peft import LoraConfig, PeftModel, TaskType
 from transformers import PreTrainedTokenizerBase
 
 from common import hardware, quantised
 from common.errors import UserError, shown
-from common.loading import UNLOADABLE, file_of, local_or_hub, unloadable
+from common.loading import UNLOADABLE, base_path, check_adapter, local_folder, read_config, require, unloadable
 from sbic_llama import annotator_file
 from sbic_llama.annotator_file import ANNOTATOR_FILE, AnnotatorFile
-from sbic_llama.arguments import base_path
 from sbic_llama.encoding import answer_ids, encode
 from sbic_llama.features import Feature
 from sbic_llama.groups import NONE
@@ -51,57 +48,38 @@ def load_adapter(
     Raises:
         UserError: No such adapter or base, no access to it, or an adapter that was not trained by this project.
     """
-    name = local_or_hub(name)
-    description = read_description(name, revision)
-    weights = _file(name, WEIGHTS_FILE, revision)
+    folder = local_folder(name, revision)
+    description = read_description(folder, name)
+    weights = require(folder, WEIGHTS_FILE, name)
     base = base_path(description.base_model)
     model = quantised.load_base(base, description.base_revision, precision=precision)
     tokenizer = quantised.load_tokenizer(base, description.base_revision)
     try:
-        model = PeftModel.from_pretrained(model, name, revision=revision)
-        with safe_open(weights, "pt") as file:
-            there = set(file.keys())
+        model = PeftModel.from_pretrained(model, folder)
+        check_adapter(model, weights)
     except (*UNLOADABLE, KeyError, TypeError) as error:
         raise unloadable(name, error) from error
-    # PEFT only warns of what is missing: the base would answer alone, under the adapter's name.
-    if wrong := there ^ set(get_peft_model_state_dict(model, save_embedding_layers=False)):
-        raise UserError(
-            f"its tensors are not those of its configuration, as {min(wrong)}", file=weights, fix="get it again"
-        )
     return model.eval(), tokenizer, description
 
 
-def read_description(name: str | Path, revision: str | None = None) -> AnnotatorFile:
-    """What an adapter says of itself, without loading it.
+def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
+    """What the adapter in ``folder`` says of itself, without loading it; ``name`` is how the user called it.
 
     Raises:
-        UserError: No such adapter, no access to it, or one that was not trained by this version of the project.
+        UserError: It was not trained by this version of the project.
     """
-    name = local_or_hub(name)
-    description = annotator_file.read(_file(name, ANNOTATOR_FILE, revision))
+    description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
     description.declared()
-    _check_config(_file(name, CONFIG_FILE, revision), description)
-    return description
-
-
-def _file(name: str, filename: str, revision: str | None) -> Path:
-    path = file_of(name, filename, revision)
-    if path is None:
-        raise UserError(f"it has no {filename}", file=name, expected="an adapter that this project trained")
-    return path
-
-
-def _check_config(path: Path, description: AnnotatorFile) -> None:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        found = (config["peft_type"], config["base_model_name_or_path"], config["revision"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError("not an adapter's configuration", file=path, fix="train the adapter again") from None
+    config = read_config(folder, CONFIG_FILE, name)
+    found = tuple(config.get(key) for key in ("peft_type", "base_model_name_or_path", "revision"))
     expected = ("LORA", description.base_model, description.base_revision)
     if found != expected:
         raise UserError(
-            f"an adapter of {shown(found)}", file=path, expected=f"{shown(expected)}, as {ANNOTATOR_FILE} says"
+            f"an adapter of {shown(found)}",
+            file=folder / CONFIG_FILE,
+            expected=f"{shown(expected)}, as {ANNOTATOR_FILE} says",
         )
+    return description
 
 
 def save(

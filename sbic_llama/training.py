@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from trl import SFTConfig
 from common import hardware, quantised, training
 from common.data_report import fingerprint
 from common.errors import UserError
-from common.loading import commit_of
+from common.loading import base_path, commit_of
 from common.quantised import TrainsInFp32
 from common.records import count_parameters
 from common.stages import say
 from sbic_llama import annotator_file, model
-from sbic_llama.arguments import TrainArguments, base_path
+from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import Post, Split, labelled
 from sbic_llama.feature_trainer import FeatureTrainer, validation_set
 from sbic_llama.features import Feature, feature
@@ -33,7 +34,7 @@ PROBE = 32  # validation posts on which a saved adapter must answer exactly as t
 
 
 def train(arguments: TrainArguments, feature_name: str) -> None:
-    """Trains an adapter, keeps the checkpoint that validates best, saves it and proves that it loads.
+    """Trains an adapter, keeps the checkpoint that validates best, saves it and proves that it loads; publishes it if asked to.
 
     Raises:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
@@ -44,6 +45,19 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
         dump_dataset(declared, arguments.load()["train"], arguments.dump_dataset)
         return
     output_dir = arguments.output_dir / feature_name
+    _train(arguments, declared, output_dir)
+    evaluate = [
+        "sbic_llama.evaluate",
+        "--adapter",
+        str(output_dir),
+        "--output_dir",
+        str(arguments.output_dir / "records"),
+    ]
+    evaluate += [*arguments.words(), "--view", arguments.view, "--repeats", arguments.repeats]
+    training.score_and_publish(arguments, output_dir, evaluate)
+
+
+def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> None:
     quantised.choose_device()
     setup = training.set_up(arguments)
     if arguments.optim != "adamw_torch" and hardware.device_type() != "cuda":
@@ -52,19 +66,26 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
     posts, dev_posts = (labelled(splits[name], declared.label_of) for name in ("train", "dev"))
     # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
+    training.check_publishing(arguments, arguments.model_name_or_path, revision)
     identity = training.identity(
         arguments,
         fingerprint([declared.prompt_hash(), post.text, declared.target(post)] for post in [*posts, *dev_posts]),
     ) | {"base_commit": revision}
-    if training.finished_before(output_dir, identity):
+    if not arguments.estimate_only and training.finished_before(output_dir, identity):
         return
 
     tokenizer, trainer, rows = build_trainer(arguments, setup, declared, revision, posts, dev_posts)
     parameters = count_parameters(trainer.model)
     announce(arguments, setup.precision, rows, len(dev_posts), parameters, trainer.model)
+    if arguments.estimate_only:
+        say(training.estimate(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts)))
+        return
     course = training.run(trainer, output_dir)
     if trainer.is_world_process_zero():
         facts = {
+            "project": "sbic_llama",
+            "kind": "adapter",
+            "base": training.base_facts(arguments.model_name_or_path, revision),
             "feature": declared.name,
             "settings": identity,
             "data": data_facts(splits["train"], posts, declared)

@@ -8,13 +8,14 @@ from typing import Literal
 
 from common.arguments import option
 from common.corpus_options import CorpusOptions
-from common.miniature.pretrain import MODELS
+from common.loading import MINIATURE
 from common.stages import stage
 from common.training_options import TrainingOptions
 from snli_roberta.corpus import Split, SplitName, load_split
 
 Method = Literal["full", "lora"]
 DEFAULT_LENGTH = 128  # tokens a pair
+MINIATURE_BASE = f"{MINIATURE}tiny_roberta"
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class TrainArguments(CorpusArguments, TrainingOptions):
     """Fine-tunes a pre-trained encoder on SNLI. The same command continues a stopped run."""
 
     method: Method = option(help="full or lora: every recipe names the one that it is for")
-    model_name_or_path: str | None = option(None, "pre-trained encoder; without it the miniature's tiny RoBERTa")
+    model_name_or_path: str = option(MINIATURE_BASE, "pre-trained encoder; by default the miniature's tiny RoBERTa")
     train_fraction: float = option(
         1.0, "share of the training pairs to use, class proportions kept", above=0, maximum=1
     )
@@ -55,8 +56,3 @@ class TrainArguments(CorpusArguments, TrainingOptions):
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
         TrainingOptions.__post_init__(self)
-
-
-def base_name(model_name_or_path: str | None) -> str:
-    """The id or path of a base model; the miniature's tiny RoBERTa where none is given."""
-    return model_name_or_path if model_name_or_path is not None else str(MODELS / "tiny_roberta")

@@ -10,7 +10,7 @@ from common.errors import run
 from common.report import table_lines, write_report
 from common.stages import say
 from snli_roberta.arguments import CorpusArguments
-from snli_roberta.evaluate import score_models
+from snli_roberta.evaluate import Trained, score_models
 
 MODULE = "snli_roberta.compare"
 
@@ -19,8 +19,10 @@ MODULE = "snli_roberta.compare"
 class CompareArguments(CorpusArguments):
     """Scores a fully fine-tuned model and a LoRA adapter, trained on the same pairs, beside the controls; with their costs."""
 
-    full: str = option(help="folder of the fully fine-tuned model")
-    lora: str = option(help="folder of the LoRA adapter")
+    full: str = option(help="folder or Hub id of the fully fine-tuned model")
+    full_revision: str | None = option(None, "its branch, tag or commit on the Hub")
+    lora: str = option(help="folder or Hub id of the LoRA adapter")
+    lora_revision: str | None = option(None, "its branch, tag or commit on the Hub")
     output_dir: Path = option(Path("output/snli_comparison"), "folder for the run records")
     report: Path | None = option(None, "HTML page to write as well")
     seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
@@ -33,7 +35,10 @@ def main() -> None:
         examples=f"  python -m {MODULE} --full output/miniature_full --lora output/miniature_lora --report output/snli.html",
     )
     records = score_models(
-        {"full fine-tuning": arguments.full, "LoRA": arguments.lora},
+        {
+            "full fine-tuning": Trained(arguments.full, arguments.full_revision, "full"),
+            "LoRA": Trained(arguments.lora, arguments.lora_revision, "adapter"),
+        },
         corpus=arguments,
         module=MODULE,
         output_dir=arguments.output_dir,

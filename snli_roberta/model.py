@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from common import hardware
-from common.errors import UserError
-from common.loading import UNLOADABLE, file_of, local_or_hub, unloadable
+from common.errors import UserError, shown
+from common.loading import UNLOADABLE, base_path, check_adapter, local_folder, read_config, require, unloadable
 from common.progress import bar
 from common.stages import say
 from snli_roberta.corpus import LABELS, Pair
@@ -32,7 +32,7 @@ HEAD_FACTS = {
     "id2label": dict(enumerate(LABELS)),
     "label2id": {label: i for i, label in enumerate(LABELS)},
 }
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
@@ -52,6 +52,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
             dtype=torch.float32,
             attn_implementation=hardware.attention_implementation().value,
             output_loading_info=True,
+            use_safetensors=True,  # pickles run code
             ignore_mismatched_sizes=True,  # a head of other classes is replaced by a new one
             **HEAD_FACTS,
         )
@@ -132,26 +133,40 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
     Raises:
         UserError: No such model, no access to it, or a model of other labels.
     """
-    name = local_or_hub(name)
+    folder = local_folder(name, revision)
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
+    if is_adapter and (kind := read_config(folder, ADAPTER_CONFIG, name).get("task_type")) != "SEQ_CLS":
+        raise UserError(f"an adapter for {shown(kind)}", file=name, expected="an adapter of a classifier (SEQ_CLS)")
     try:
-        adapter, config = (file_of(name, file, revision) for file in (ADAPTER_CONFIG, "config.json"))
         # An adapter by itself does not say what its classes are; ours carry a config.json that does.
-        labels = _labels(AutoConfig.from_pretrained(name, revision=revision)) if config else None
+        labels = _labels(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
         if labels is not None and labels != LABELS:
             raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
-        if adapter:
+        if is_adapter:
             if labels is None:
                 say(f"{name} names no labels; they are taken to be {', '.join(LABELS)}")
-            from peft import AutoPeftModelForSequenceClassification
-
-            model = AutoPeftModelForSequenceClassification.from_pretrained(
-                name, revision=revision, dtype=torch.float32, **HEAD_FACTS
-            )
+            model = _load_adapter(folder, name)
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision, dtype=torch.float32)
+            require(folder, "config.json", name)
+            if not any(folder.glob("*.safetensors")):
+                require(folder, "model.safetensors", name)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True
+            )
     except UNLOADABLE as error:
         raise unloadable(name, error) from error
-    return model.to(hardware.device_type()).eval(), load_tokenizer(name, revision)
+    return model.to(hardware.device_type()).eval(), load_tokenizer(str(folder))
+
+
+def _load_adapter(folder: Path, name: str | Path) -> PeftModel:
+    from peft import PeftModel
+
+    weights = require(folder, ADAPTER_WEIGHTS, name)
+    config = read_config(folder, ADAPTER_CONFIG, name)
+    base, _ = load_base(base_path(str(config.get("base_model_name_or_path"))), config.get("revision"))
+    model = PeftModel.from_pretrained(base, folder)
+    check_adapter(model, weights)
+    return model
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:
@@ -195,8 +210,10 @@ def predict_logits(
     return logits
 
 
-def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, probe: Sequence[Pair]) -> int:
+def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, base: str, probe: Sequence[Pair]) -> int:
     """Saves model (or adapter) and tokenizer, loads them again and compares the logits of ``probe``, bit for bit.
+
+    ``base`` is the base model as it was named: an adapter is loaded onto it, on any machine.
 
     Returns:
         The bytes that a task costs to store: weights and their configuration, without the tokenizer.
@@ -204,7 +221,12 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, probe: Se
     Raises:
         RuntimeError: What was saved does not answer as what was trained.
     """
-    model.save_pretrained(folder)
+    if hasattr(model, "peft_config"):
+        model.peft_config["default"].base_model_name_or_path = base
+        # PEFT would look the base up on the Hub, to see whether its embeddings have grown; LoRA leaves them alone.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)
     model.config.save_pretrained(folder)  # an adapter's too: it names the labels
     # PEFT writes a card of its own, full of blanks.
     (folder / "README.md").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
+from common.loading import local_folder
 from common.stages import quiet_libraries, say
 from common.tables import Row, read_rows, table_format, write_rows
 from common.training_file import training_facts
@@ -22,7 +23,7 @@ class PredictArguments:
 
     sentences: tuple[str, ...] = option((), "a premise and a hypothesis", positional=True)
     model: str = option(help="folder or Hub id of the trained model or adapter")
-    model_revision: str | None = option(None, "its branch, tag or commit")
+    revision: str | None = option(None, "its branch, tag or commit on the Hub")
     input: Path | None = option(None, "file of pairs instead (.csv, .tsv, .jsonl, .parquet; text formats also .gz)")
     output: Path | None = option(
         None, "file to write: the input's columns, then predicted_label and a probability a label"
@@ -78,8 +79,9 @@ def main() -> None:
     from snli_roberta import model as classifier
 
     quiet_libraries()
-    model, tokenizer = classifier.load_trained(arguments.model, arguments.model_revision)
-    facts = training_facts(arguments.model)
+    folder = local_folder(arguments.model, arguments.revision)
+    model, tokenizer = classifier.load_trained(folder)
+    facts = training_facts(folder)
     length = arguments.max_length or (facts["settings"]["max_length"] if facts else DEFAULT_LENGTH)
     logits = classifier.predict_logits(model, tokenizer, pairs, max_length=length, progress=arguments.input is not None)
     probabilities = torch.tensor(logits).softmax(-1).tolist()

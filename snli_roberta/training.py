@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -17,11 +18,12 @@ from transformers import (
 
 from common import training
 from common.data_report import fingerprint
+from common.loading import base_path, commit_of
 from common.records import count_parameters
 from common.scored import class_counts
 from common.stages import say
 from snli_roberta import model as classifier
-from snli_roberta.arguments import TrainArguments, base_name
+from snli_roberta.arguments import TrainArguments
 from snli_roberta.corpus import LABELS, Pair, Split
 from snli_roberta.sampling import SAMPLING, training_sample
 
@@ -29,23 +31,35 @@ PROBE = 64  # validation pairs on which a saved model must answer exactly as the
 
 
 def train(arguments: TrainArguments) -> None:
-    """Trains, keeps the checkpoint with the best validation accuracy, saves it and proves that it loads.
+    """Trains, keeps the checkpoint with the best validation accuracy, saves it and proves that it loads; publishes it if asked to.
 
     Raises:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    output_dir = arguments.output_dir
+    _train(arguments, arguments.output_dir)
+    evaluate = ["snli_roberta.evaluate", "--model", str(arguments.output_dir), *arguments.words()]
+    evaluate += ["--title", {"full": "full fine-tuning", "lora": "LoRA"}[arguments.method]]
+    training.score_and_publish(
+        arguments, arguments.output_dir, [*evaluate, "--output_dir", str(arguments.output_dir / "records")]
+    )
+
+
+def _train(arguments: TrainArguments, output_dir: Path) -> None:
     setup = training.set_up(arguments)
     train_split, dev = arguments.load("train", "dev")
     for line in (*train_split.report.lines(), *dev.report.lines()):
         say(line)
     pairs = training_sample(train_split.pairs, **{key: getattr(arguments, key) for key in SAMPLING})
-    identity = training.identity(arguments, fingerprint([p.premise, p.hypothesis, p.label] for p in pairs))
-    if training.finished_before(output_dir, identity):
+    # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
+    revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
+    training.check_publishing(arguments, arguments.model_name_or_path, revision)
+    data = fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)
+    identity = training.identity(arguments, data) | {"base_commit": revision}
+    if not arguments.estimate_only and training.finished_before(output_dir, identity):
         return
 
-    model, tokenizer = build_model(arguments)
+    model, tokenizer = build_model(arguments, revision)
     parameters = count_parameters(model)
     share = parameters["trainable"] / parameters["total"]
     say(f"{arguments.method}: {parameters['trainable']:,} of {parameters['total']:,} parameters trained ({share:.2%})")
@@ -62,23 +76,34 @@ def train(arguments: TrainArguments) -> None:
         compute_metrics=accuracy,
         callbacks=training.callbacks(arguments),
     )
+    if arguments.estimate_only:
+        say(training.estimate(trainer, arguments, train_items=len(pairs), validation_items=len(dev.pairs)))
+        return
     course = training.run(trainer, output_dir)
     if trainer.is_world_process_zero():
         facts = {
-            "method": arguments.method,
+            "project": "snli_roberta",
+            "kind": "full" if arguments.method == "full" else "adapter",
+            "base": training.base_facts(arguments.model_name_or_path, revision),
             "settings": identity,
             "data": data_facts(train_split, pairs) | {"fingerprint": identity["data"], "cut_to_max_length": cut},
             "parameters": parameters,
             **training.outcome_facts(trainer, setup, course),
         }
-        save = partial(classifier.save, training.plain_model(trainer), tokenizer, probe=dev.pairs[:PROBE])
+        save = partial(
+            classifier.save,
+            training.plain_model(trainer),
+            tokenizer,
+            base=arguments.model_name_or_path,
+            probe=dev.pairs[:PROBE],
+        )
         training.finish(save, facts, output_dir)
     trainer.accelerator.wait_for_everyone()
 
 
-def build_model(arguments: TrainArguments) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The base model with its new head, behind an adapter where the method is LoRA, and its tokenizer."""
-    name, revision = base_name(arguments.model_name_or_path), arguments.model_revision
+def build_model(arguments: TrainArguments, revision: str | None) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The base model at a commit with its new head, behind an adapter where the method is LoRA, and its tokenizer."""
+    name = base_path(arguments.model_name_or_path)
     tokenizer = classifier.load_tokenizer(name, revision)
     model, new_modules = classifier.load_base(name, revision)
     if arguments.method == "lora":

@@ -1,24 +1,28 @@
-"""Builds and describes the miniature: ``python -m common.miniature``."""
+"""Builds and describes the miniature: ``python -m common.miniature``. With a command behind it, runs that beside a Hub.
+
+``python -m common.miniature bash`` gives a shell in which every command's Hub is a server on the loopback that holds the
+miniature's base models: to try publishing without an account. It forgets everything when the shell ends.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-from common.arguments import parse
 from common.errors import run
+from common.loading import MINIATURE
 from common.miniature import corpora
-from common.miniature.hub import USER, LocalHub
+from common.miniature.hub import LocalHub
 from common.miniature.pretrain import FACTS_FILE, MODELS
-from common.stages import quiet_libraries, say, stage
+from common.stages import say, stage
 
-
-@dataclass
-class MiniatureArguments:
-    """Builds the miniature's corpora, describes them and the models, and sends a model through a Hub on the loopback."""
+HELP = """\
+usage: python -m common.miniature            build the miniature's corpora, describe them and the models
+       python -m common.miniature COMMAND …  run a command beside a Hub on the loopback, as bash or make demo-hub"""
 
 
 def describe_files(folder: Path) -> None:
@@ -36,37 +40,27 @@ def describe_models() -> None:
         )
 
 
-def publish_and_load(model: Path) -> None:
-    """Publishes a model to a Hub on the loopback with the real client, loads it by its id, and compares the answers."""
-    with LocalHub() as hub, tempfile.TemporaryDirectory() as home:
-        # The client reads these when it is imported, which nothing in this process has done yet.
-        os.environ.update(hub.environment(home))
-        import torch
-        from huggingface_hub import HfApi
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        quiet_libraries()
-        id = f"{USER}/{model.name}"
-        HfApi().create_repo(id)
-        HfApi().upload_folder(repo_id=id, folder_path=model, commit_message="A model of the miniature")
-        ids = AutoTokenizer.from_pretrained(id)("the florbs live by the river", return_tensors="pt").input_ids
-        with torch.inference_mode():
-            here, there = (AutoModelForCausalLM.from_pretrained(where)(ids).logits for where in (model, id))
-        if not torch.equal(here, there):
-            raise RuntimeError(f"{id} answers differently after the way through the Hub")
+def beside_a_hub(command: list[str]) -> int:
+    """Runs a command whose Hub is a local server, and returns its exit status."""
+    with LocalHub() as hub, tempfile.TemporaryDirectory(prefix="hub-home-") as home:
+        for folder in MODELS.iterdir():
+            hub.add_model(f"{MINIATURE}{folder.name}", folder)
+        say(f"a Hub on the loopback: {hub.url}, with write access to {MINIATURE}")
+        return subprocess.run(command, env={**os.environ, **hub.environment(home)}).returncode
 
 
 def main() -> None:
-    parse(MiniatureArguments, prog="python -m common.miniature")
+    if sys.argv[1:2] and sys.argv[1] in ("-h", "--help"):
+        print(HELP)
+        return
+    if sys.argv[1:]:
+        sys.exit(beside_a_hub(sys.argv[1:]))
     with stage("building the miniature's corpora"):
         folder = corpora.build()
     print(f"The miniature: invented posts and sentences, in {folder}")
     describe_files(folder)
     print("Its models:")
     describe_models()
-    with stage("publishing a model to a Hub on the loopback and loading it back"):
-        publish_and_load(MODELS / "tiny_llama")
-    say("the way through the Hub changed nothing")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from common.miniature.hub_metadata import problems
 
 LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.gz", "*.arrow", "*.zip")  # a part of the Hub's own list
 LFS_SIZE = 10_000_000  # bytes from which any file goes to LFS
@@ -64,6 +67,7 @@ class Repository:
     """A repository: its commits by id, its branches and tags by full name (``refs/heads/main``)."""
 
     private: bool = False
+    gated: bool = False  # anybody finds it; nobody but its owner may read its files
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -141,6 +145,14 @@ class LocalHub:
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
         }
+
+    def add_model(self, id: str, folder: Path, *, gated: bool = False) -> Repository:
+        """Serves a folder's files as a model."""
+        files = {path.name: Blob(path.read_bytes(), path.suffix == ".safetensors") for path in folder.iterdir()}
+        self.lfs |= {blob.sha256: blob.data for blob in files.values() if blob.lfs}
+        repository = self.repositories["models", id] = Repository(gated=gated)
+        repository.add("refs/heads/main", "model", files)
+        return repository
 
     def fail(self, pattern: str, status: int = 500, **how: object) -> None:
         """Lets requests whose ``METHOD /path?query`` matches ``pattern`` fail; see :class:`Fault`."""
@@ -253,8 +265,12 @@ class Handler(BaseHTTPRequestHandler):
 
     # ---- who asks, and for what
 
+    @property
+    def token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+
     def user(self) -> str | None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        token = self.token
         if token and token not in (TOKEN, READ_TOKEN):
             raise Answer(401, "Invalid credentials in Authorization header")
         return token or None
@@ -284,7 +300,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"type": "user", "name": USER, "fullname": USER, "isPro": False, "orgs": [], "auth": access})
 
     def validate_yaml(self) -> None:
-        self.send(200, {"errors": [], "warnings": []})
+        errors = [{"message": problem} for problem in problems(json.loads(self.body)["content"])]
+        self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def create(self) -> None:
         asked = json.loads(self.body)
@@ -314,7 +331,7 @@ class Handler(BaseHTTPRequestHandler):
                 "author": id.split("/")[0],
                 "sha": sha,
                 "private": repository.private,
-                "gated": False,
+                "gated": "manual" if repository.gated else False,
                 "disabled": False,
                 "downloads": 0,
                 "likes": 0,
@@ -372,6 +389,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, kind: str | None, id: str, revision: str, path: str) -> None:
         repository = self.repository(kind, id)
+        if repository.gated and not (self.user() and self.token == TOKEN and id.split("/")[0] == USER):
+            status = 403 if self.user() else 401
+            message = f"Access to model {id} is restricted and you are not in the authorized list."
+            raise Answer(status, message, "GatedRepo")
         sha = repository.sha(revision)
         blob = repository.files(sha).get(path)
         if blob is None:
