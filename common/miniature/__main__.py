@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+from common.arguments import parse
 from common.errors import run
 from common.loading import MINIATURE
 from common.miniature import corpora
@@ -20,9 +22,10 @@ from common.miniature.hub import LocalHub
 from common.miniature.pretrain import FACTS_FILE, MODELS
 from common.stages import say, stage
 
-HELP = """\
-usage: python -m common.miniature            build the miniature's corpora, describe them and the models
-       python -m common.miniature COMMAND …  run a command beside a Hub on the loopback, as bash or make demo-hub"""
+
+@dataclass
+class MiniatureArguments:
+    """Builds the miniature's corpora, and describes them and the models. Given a command, runs that beside a Hub instead."""
 
 
 def describe_files(folder: Path) -> None:
@@ -50,11 +53,13 @@ def beside_a_hub(command: list[str]) -> int:
 
 
 def main() -> None:
-    if sys.argv[1:2] and sys.argv[1] in ("-h", "--help"):
-        print(HELP)
-        return
-    if sys.argv[1:]:
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
         sys.exit(beside_a_hub(sys.argv[1:]))
+    parse(
+        MiniatureArguments,
+        prog="python -m common.miniature",
+        examples="  python -m common.miniature\n  python -m common.miniature bash",
+    )
     with stage("building the miniature's corpora"):
         folder = corpora.build()
     print(f"The miniature: invented posts and sentences, in {folder}")
