@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from common import card
@@ -28,7 +29,7 @@ def snippet(trained: Trained, repo_id: str) -> str:
     return card.code(
         _TEMPLATES / ("labels.py.jinja" if declared.classifies else "groups.py.jinja"),
         repo_id=repo_id,
-        prompt_lines=[repr(line) for line in prompt.splitlines(keepends=True)],
+        prompt_lines=[json.dumps(line, ensure_ascii=False) for line in prompt.splitlines(keepends=True)],
         labels=list(declared.labels),
         max_new_tokens=MAX_NEW_TOKENS,
     )

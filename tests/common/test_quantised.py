@@ -113,9 +113,9 @@ def test_on_a_mac_the_cpu_is_used(there, device, monkeypatch):
 
 
 def test_a_base_that_cannot_be_used_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="neither a folder nor a Hub id"):
         load_base(str(tmp_path / "nothing"), None, precision="fp32")
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="neither a folder nor a Hub id"):
         load_tokenizer(str(tmp_path / "nothing"))
 
 

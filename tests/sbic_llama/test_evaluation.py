@@ -54,7 +54,7 @@ def test_an_adapter_stands_beside_its_controls_and_beats_its_base(scored, adapte
     assert record.miniature
     assert record.parameters["total"] == 985_216 + record.parameters["trainable"]
     assert record.storage_bytes
-    assert record.settings["model_name_or_path"] == "models/tiny_llama"
+    assert record.settings["model_name_or_path"] == "miniature/tiny_llama"
     assert record.policy["label"]
     assert len({record.data["fingerprint"] for record in records}) == 1
     assert read_record(adapters / name / "evaluation" / "record.json") == record

@@ -426,7 +426,7 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(trained, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "name", "message"),
     [
-        ({"model_name_or_path": "./nothing"}, "offensiveYN", "can't be loaded"),
+        ({"model_name_or_path": "./nothing"}, "offensiveYN", "nothing: neither a folder nor a Hub id"),
         ({"optim": "paged_adamw_32bit"}, "offensiveYN", "paged_adamw_32bit needs an NVIDIA GPU; expected adamw_torch"),
         ({"label_policy": "above_half"}, "targetMinority", "targetMinority has no other label policy"),
         ({"wording": "study"}, "offensiveYN", "the study has no wording for offensiveYN"),
@@ -471,7 +471,7 @@ def test_posts_beyond_the_models_context_are_refused(tmp_path, miniature):
 
 def test_something_else_than_an_adapter_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"no annotator\.json; expected an adapter that this project trained"):
+    with pytest.raises(UserError, match=r"no annotator\.json; expected a model that this project trained"):
         adapters.load_adapter(tmp_path, precision="fp32")
     with pytest.raises(UserError, match="no such folder"):
         adapters.load_adapter(tmp_path / "nothing", precision="fp32")
@@ -498,9 +498,18 @@ def configured(**changes):
         (configured(r=8), r"can't be loaded: .*size mismatch.*Use it with the base model that it was made for"),
         (configured(peft_type="FOO"), r"adapter_config\.json: an adapter of \('FOO'"),
         (configured(base_model_name_or_path="other/base"), r"expected \('LORA', 'miniature/tiny_llama', None\)"),
-        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "not an adapter's configuration"),
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"no adapter_model\.safetensors"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 100), "can't be loaded"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("[]"),
+            r"adapter_config\.json: it is damaged; expected a JSON object",
+        ),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").unlink(),
+            r"no weights in the safetensors format; expected adapter_model\.safetensors",
+        ),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 100),
+            "weights are damaged or cut short",
+        ),
     ],
 )
 def test_a_spoilt_adapter_is_refused_and_not_scored_as_its_base(trained, tmp_path, spoil, message):

@@ -207,7 +207,7 @@ def test_bad_files_stop_before_the_model_loads(tmp_path, monkeypatch, content, a
         (["--model", "a", "--input", "nowhere.csv", "--output", "x.csv"], "nowhere.csv: no such file"),
         (["--model", "./nowhere", "one", "two"], "./nowhere: no such folder; expected a trained model"),
         (["--model", "tests/nowhere", "one", "two"], "tests/nowhere: no such folder"),
-        (["--model", "miniature/nowhere", "one", "two"], "miniature/nowhere: can't be loaded"),
+        (["--model", "miniature/nowhere", "one", "two"], "miniature/nowhere: no such repository on"),
     ],
 )
 def test_bad_commands_are_refused(hub, monkeypatch, arguments, message):

@@ -1,0 +1,70 @@
+"""Models of both projects, trained for a few steps on a few items and evaluated: what is published and loaded in these tests."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from pathlib import Path
+
+import pytest
+
+from common.miniature.hub import LocalHub
+from common.miniature.pretrain import MODELS
+
+
+@pytest.fixture(scope="session")
+def few(miniature, tmp_path_factory) -> Path:
+    """A few of the miniature's posts and pairs, as a folder of official files: no miniature any more, but a small corpus."""
+    folder = tmp_path_factory.mktemp("few")
+    for name, count in {"trn": 500, "dev": 160, "tst": 160}.items():
+        with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
+            rows = list(itertools.islice(csv.reader(file), count + 1))
+        with open(folder / f"SBIC.v2.{name}.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+    for name, count in {"train": 600, "dev": 90, "test": 120}.items():
+        lines = (
+            (miniature / "snli_1.0" / f"snli_1.0_{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        )
+        (folder / f"snli_1.0_{name}.jsonl").write_text("".join(itertools.islice(lines, count)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(few, tmp_path_factory) -> dict[str, Path]:
+    """Kind → folder: an SBIC adapter with labels and one that lists groups, SNLI fully fine-tuned and by LoRA."""
+    from sbic_llama import evaluate as sbic
+    from sbic_llama.arguments import TrainArguments as SbicArguments
+    from sbic_llama.training import train as train_sbic
+    from snli_roberta import evaluate as snli
+    from snli_roberta.arguments import CorpusArguments
+    from snli_roberta.arguments import TrainArguments as SnliArguments
+    from snli_roberta.training import train as train_snli
+
+    folder = tmp_path_factory.mktemp("runs")
+    steps = {"evaluations": 1, "logging_steps": 5, "data_dir": few}
+    for name, count in {"offensiveYN": 20, "targetMinority": 60}.items():
+        train_sbic(SbicArguments(output_dir=folder, learning_rate=2e-3, max_steps=count, **steps), name)
+        sbic.score_adapter(
+            sbic.EvaluateArguments(
+                adapter=str(folder / name), data_dir=few, output_dir=folder / "records", untouched_base=False
+            )
+        )
+    for method in ("full", "lora"):
+        train_snli(SnliArguments(output_dir=folder / method, method=method, learning_rate=1e-3, max_steps=20, **steps))
+    snli.score_models(
+        {method: snli.Trained(str(folder / method)) for method in ("full", "lora")},
+        corpus=CorpusArguments(data_dir=few),
+        module=snli.MODULE,
+        output_dir=folder / "records",
+        seed=0,
+    )
+    kinds = {"sbic_labels": "offensiveYN", "sbic_groups": "targetMinority", "snli_full": "full", "snli_adapter": "lora"}
+    return {kind: folder / name for kind, name in kinds.items()}
+
+
+@pytest.fixture
+def bases(hub) -> LocalHub:
+    """The Hub, with the miniature's base models."""
+    for folder in MODELS.iterdir():
+        hub.add_model(f"miniature/{folder.name}", folder)
+    return hub
