@@ -93,6 +93,7 @@ def publish(arguments: PublishArguments) -> None:
     from common.card import CARD, write
     from common.publishing import check_access, prepare
     from common.publishing import publish as upload
+    from common.verification import scored_corpus
 
     folder = Path(arguments.output_dir[0])
     package = prepare(folder, arguments.repo_id)
@@ -103,6 +104,8 @@ def publish(arguments: PublishArguments) -> None:
         print(f"\n{text.decode() if isinstance(text, bytes) else ''}", end="")
         say("nothing was asked of the Hub and nothing was changed")
         return
+    if arguments.verify:
+        scored_corpus(package.trained, arguments)  # what is missing to verify it is said before it is published
     check_access(arguments.repo_id, package.trained.base["name"])
     commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
     if os.access(folder, os.W_OK):

@@ -47,6 +47,7 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
         return Path(name)
     if name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name):
         raise UserError("no such folder", file=name, expected="a trained model")
+    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionResolutionError
 
@@ -56,7 +57,7 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
                 name, revision=revision, cache_dir=cache_dir, allow_patterns=WANTED, ignore_patterns=UNWANTED
             )
         )
-    except (*UNLOADABLE, RevisionResolutionError) as error:
+    except (*UNLOADABLE, RevisionResolutionError, httpx2.HTTPError) as error:
         raise unloadable(name, error, revision) from error
 
 
@@ -124,6 +125,7 @@ def file_of(name: str, filename: str, revision: str | None) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / filename
         return path if path.is_file() else None
+    import httpx2
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionResolutionError
 
@@ -133,7 +135,7 @@ def file_of(name: str, filename: str, revision: str | None) -> Path | None:
         raise unloadable(name, error, revision) from error
     except EntryNotFoundError:
         return None
-    except (*UNLOADABLE, RevisionResolutionError) as error:
+    except (*UNLOADABLE, RevisionResolutionError, httpx2.HTTPError) as error:
         raise unloadable(name, error, revision) from error
 
 

@@ -239,7 +239,7 @@ def check_publishing(options: TrainingOptions, base: str, commit: str | None) ->
         check_access(str(options.hub_model_id), base)
 
 
-def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence[str]) -> None:
+def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence[str], corpus: Sequence[str]) -> None:
     """Where that is asked for, scores a finished run unless it was scored before, and publishes it; from one process only.
 
     Both are the commands that a user would type, in processes of their own: the trained model's memory is free again.
@@ -248,24 +248,27 @@ def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence
         options: The run's.
         folder: The run's folder.
         evaluate: Module and arguments of the evaluation.
+        corpus: The arguments that name the corpus.
 
     Raises:
         UserError: One of them failed; it has said why.
     """
-    if options.estimate_only or not options.push_to_hub or int(os.environ.get("RANK", "0")) != 0:
+    if not options.push_to_hub or int(os.environ.get("RANK", "0")) != 0:
         return
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    publish = ["common.hub", "publish", str(folder), "--repo_id", str(options.hub_model_id)]
+    publish = ["common.hub", "publish", str(folder), "--repo_id", str(options.hub_model_id), *corpus]
     publish += ["--private"] if options.hub_private else []
     launched = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(launched) or k == "ACCELERATE_USE_CPU"}
-    for command in ([] if (folder / RECORD).is_file() else [list(evaluate)]) + [publish]:
+    for command in ([] if (folder / RECORD).is_file() else [[*evaluate, *corpus]]) + [publish]:
         say(f"python -m {shlex.join(command)}")
         if subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
             raise UserError(
-                "the model is trained and saved, but this failed", file=folder, fix=f"python -m {shlex.join(command)}"
+                "the model is trained and saved, but this failed",
+                file=folder,
+                fix=f"repeat python -m {shlex.join(command)}",
             )
 
 

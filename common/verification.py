@@ -98,13 +98,7 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
                 file=f"{repo_id}/{CARD}",
                 fix="use the version that published it, or publish it again",
             )
-        if corpus.on_miniature and not evaluation.record.miniature:
-            settings = trained.facts["settings"]
-            if not settings["dataset_name"]:
-                raise UserError(
-                    f"the texts of {evaluation.record.data['name']} are needed", key="--data_dir", expected="its folder"
-                )
-            corpus = CorpusOptions(dataset_name=settings["dataset_name"], dataset_revision=settings["dataset_revision"])
+        corpus = scored_corpus(trained, corpus)
         texts = project.inputs(trained, corpus)
         recorded = [row for row in evaluation.scores if row["id"] in texts]
         if len(recorded) < len(evaluation.scores):
@@ -124,6 +118,24 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
     return compare(
         chosen, answers, repo_id, commit=folder.name, of=len(recorded), precision=precision, recorded=recorded_in
     )
+
+
+def scored_corpus(trained: Trained, given: CorpusOptions) -> CorpusOptions:
+    """The corpus that is given; else the Hub dataset that the training read, or the miniature.
+
+    Raises:
+        UserError: None is given, and the model was scored on files.
+    """
+    evaluation, settings = trained.evaluation, trained.facts["settings"]
+    if not given.on_miniature or evaluation is None or evaluation.record.miniature:
+        return given
+    if not settings["dataset_name"]:
+        raise UserError(
+            f"the texts of {evaluation.record.data['name']} are needed to verify it",
+            key="--data_dir",
+            expected="its folder",
+        )
+    return CorpusOptions(dataset_name=settings["dataset_name"], dataset_revision=settings["dataset_revision"])
 
 
 def compare(
@@ -147,7 +159,7 @@ def compare(
             before = {label: float(row[f"probability_{label}"]) for label in answer}
             difference = max(abs(answer[label] - before[label]) for label in answer)
             label = max(answer, key=answer.__getitem__)
-            same, margin = label == row["answer"], before[row["answer"]] - before[label]
+            same, margin = label == row["answer"], abs(before[row["answer"]] - before[label])
         else:
             text, mean = answer
             difference = abs(mean - float(row["mean_log_probability"]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
     if arguments.dump_dataset:
         dump_dataset(declared, arguments.load()["train"], arguments.dump_dataset)
         return
+    if arguments.estimate_only:
+        with tempfile.TemporaryDirectory() as folder:
+            _train(replace(arguments, output_dir=Path(folder)), declared, Path(folder))
+        return
     output_dir = arguments.output_dir / feature_name
     _train(arguments, declared, output_dir)
     evaluate = [
@@ -53,8 +59,8 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
         "--output_dir",
         str(arguments.output_dir / "records"),
     ]
-    evaluate += [*arguments.words(), "--view", arguments.view, "--repeats", arguments.repeats]
-    training.score_and_publish(arguments, output_dir, evaluate)
+    evaluate += ["--view", arguments.view, "--repeats", arguments.repeats]
+    training.score_and_publish(arguments, output_dir, evaluate, arguments.words())
 
 
 def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> None:

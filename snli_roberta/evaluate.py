@@ -79,11 +79,10 @@ def score_models(
     Raises:
         UserError: A model that can't be loaded, or models that were trained on different pairs or bases.
     """
+    quiet_libraries()  # before the first of them is imported
     from transformers import set_seed
 
     from snli_roberta import model as classifier
-
-    quiet_libraries()
 
     # All that can be refused is, before the first control is fitted.
     folders = {title: local_folder(model.name, model.revision) for title, model in models.items()}

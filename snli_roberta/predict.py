@@ -74,11 +74,11 @@ def main() -> None:
     else:
         rows, pairs = read_pairs(arguments)
 
+    quiet_libraries()  # before the first of them is imported
     import torch
 
     from snli_roberta import model as classifier
 
-    quiet_libraries()
     folder = local_folder(arguments.model, arguments.revision)
     model, tokenizer = classifier.load_trained(folder)
     facts = training_facts(folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from common.arguments import parse
 from common.errors import UserError, run
+from common.stages import quiet_libraries
 from snli_roberta.arguments import TrainArguments
 
 METHOD = "lora"
@@ -20,6 +21,7 @@ def main() -> None:
     )
     if arguments.method != METHOD:
         raise UserError(f"the recipe is for {arguments.method}", key="method", expected=METHOD)
+    quiet_libraries()  # before the first of them is imported
     from snli_roberta.training import train
 
     train(arguments)

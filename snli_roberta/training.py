@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,12 +39,16 @@ def train(arguments: TrainArguments) -> None:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    _train(arguments, arguments.output_dir)
-    evaluate = ["snli_roberta.evaluate", "--model", str(arguments.output_dir), *arguments.words()]
-    evaluate += ["--title", {"full": "full fine-tuning", "lora": "LoRA"}[arguments.method]]
-    training.score_and_publish(
-        arguments, arguments.output_dir, [*evaluate, "--output_dir", str(arguments.output_dir / "records")]
-    )
+    if arguments.estimate_only:
+        with tempfile.TemporaryDirectory() as folder:
+            _train(replace(arguments, output_dir=Path(folder)), Path(folder))
+        return
+    output_dir = arguments.output_dir
+    _train(arguments, output_dir)
+    title = {"full": "full fine-tuning", "lora": "LoRA"}[arguments.method]
+    evaluate = ["snli_roberta.evaluate", "--model", str(output_dir), "--title", title]
+    evaluate += ["--output_dir", str(output_dir / "records")]
+    training.score_and_publish(arguments, output_dir, evaluate, arguments.words())
 
 
 def _train(arguments: TrainArguments, output_dir: Path) -> None:

@@ -284,9 +284,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def repository(self, kind: str | None, id: str, *, write: bool = False) -> Repository:
         kind = (kind or "models").rstrip("/")
-        repository = self.hub.repositories.get((kind, id))
-        if repository is None or (repository.private and self.user() is None):
-            raise Answer(404 if self.user() else 401, "Repository not found", "RepoNotFound")
+        repository, user = self.hub.repositories.get((kind, id)), self.user()
+        if repository is None or (repository.private and user is None):
+            raise Answer(404 if user else 401, "Repository not found", "RepoNotFound")
         if write:
             self.require_write(id.split("/")[0])
         return repository

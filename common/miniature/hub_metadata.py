@@ -106,7 +106,11 @@ def problems(readme: str) -> list[str]:
 
 
 def _model_problems(model: Any) -> list[str]:
-    if not isinstance(model, dict) or not isinstance(model.get("name"), str) or not model.get("results"):
+    if (
+        not isinstance(model, dict)
+        or not isinstance(model.get("name"), str)
+        or not isinstance(model.get("results"), list)
+    ):
         return ['name" and "results" are required']
     found = []
     for number, result in enumerate(model["results"]):
