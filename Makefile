@@ -14,12 +14,12 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow quality format clean
+.PHONY: help demo demo-hub test test-slow quality format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.main ## run both projects on the miniature: tables, and an HTML report
+demo: $(VENV)/.main ## run both projects on the miniature: tables, a Hub on the loopback, and an HTML report
 	@$(BIN)/python -m common.miniature
 	@rm -rf $(DEMO)
 	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
@@ -31,7 +31,15 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, and an HTML r
 	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
 	done
+	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
+
+# What demo trained, sent through a Hub on the loopback: published, verified, downloaded and used.
+demo-hub:
+	@for model in snli_full snli_lora sbic/hasBiasedImplication sbic/offensiveYN sbic/targetMinority; do \
+		$(BIN)/python -m common.hub publish $(DEMO)/$$model --repo_id miniature/$$(basename $$model) --tag v1 --items 50 || exit; \
+	done
+	@$(BIN)/python -m snli_roberta.predict --model miniature/snli_lora --revision v1 "A boy who is wet is indoors and quiet." "A child is dry."
 
 test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow"

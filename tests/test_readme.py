@@ -50,18 +50,14 @@ def publish(hub: LocalHub, id: str, splits: dict[str, list[dict]], ref: str = "r
 def corpora_on_the_hub(hub, miniature):
     """The corpora and base models that the READMEs name, as the miniature's."""
     bases = {
+        "miniature/tiny_roberta": "tiny_roberta",
+        "miniature/tiny_llama": "tiny_llama",
         "FacebookAI/roberta-base": "tiny_roberta",
         "meta-llama/Llama-2-7b-hf": "tiny_llama",
         "TinyLlama/TinyLlama_v1.1": "tiny_llama",
     }
     for id, name in bases.items():
-        base = Repository()
-        files = {
-            path.name: Blob(path.read_bytes(), path.suffix == ".safetensors") for path in (MODELS / name).iterdir()
-        }
-        base.add("refs/heads/main", "model", files)
-        hub.lfs |= {blob.sha256: blob.data for blob in files.values() if blob.lfs}
-        hub.repositories["models", id] = base
+        hub.add_model(id, MODELS / name)
     names = {"train": "train", "dev": "validation", "test": "test"}
     snli = {
         names[split]: [
@@ -100,7 +96,7 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
     shown = [line for line in commands(name) if not line.startswith("make ")]
     assert shown
     for command in shown:
-        words = shlex.split(command.replace("path/to/", f"{miniature}/"))
+        words = shlex.split(command.replace("path/to/", f"{miniature}/").replace(" you/", " miniature/"))
         arguments = [*programs[words[0]], *words[1:]]
         recipes = [word for word in words if Path(word).parent.name == "recipes"]
         if any("miniature" not in word or name == "README.md" for word in recipes):
@@ -111,6 +107,7 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
             arguments,
             cwd=tmp_path,
             env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=300,
