@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import string
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,34 @@ def test_the_first_code_clones_the_project_and_installs_around_colabs_torch(path
     assert f'Path().glob("{clone}")' in python_cells(path)[0]
     installs = [line for line in first.source.splitlines() if "pip install" in line]
     assert [line.partition("--quiet ")[2] for line in installs] == ["-r requirements-colab.txt", "--no-deps -e ."]
+
+
+@every_notebook
+def test_the_set_up_runs_again_and_leaves_an_installed_checkout_alone(path, tmp_path):
+    """git and python are stand-ins that keep a list of their calls; the first pip fails."""
+    programs, content = tmp_path / "bin", tmp_path / "content"
+    programs.mkdir()
+    for name, then in {
+        "git": 'mkdir "$(basename "$4")"',
+        "python": f"mkdir {tmp_path}/failed 2>/dev/null && exit 1",
+    }.items():
+        (programs / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {tmp_path}/calls\n{then}\nexit 0\n')
+        (programs / name).chmod(0o755)
+    script = bash_cells(path)[0].removeprefix("%%bash\n").replace("/content", str(content))
+
+    def run(folder: Path) -> tuple[int, list[str]]:
+        (tmp_path / "calls").write_text("")
+        environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        result = subprocess.run(["bash"], input=script, text=True, cwd=folder, env=environment, capture_output=True)
+        return result.returncode, (tmp_path / "calls").read_text().splitlines()
+
+    assert run(tmp_path) == (1, [])  # neither Colab nor a checkout
+    content.mkdir()
+    clone = f"git clone --quiet {SOURCE}"
+    install = [f"python -m pip install --quiet {what}" for what in ("-r requirements-colab.txt", "--no-deps -e .")]
+    assert run(content) == (1, [clone, install[0]])
+    assert run(content) == (0, install)
+    assert run(ROOT) == (0, [])
 
 
 @every_notebook
@@ -210,7 +239,7 @@ def test_the_sbic_notebook_runs_on_the_miniature(execute, tmp_path):
         SBIC,
         RECIPE="sbic_llama/recipes/miniature.yaml",
         CORPUS="",
-        EXTRA="--max_steps 6 --evaluations 2",
+        EXTRA="--max_steps 6 --evaluations 2 --logging_steps 2",
         OUTPUT_DIR=str(output),
     )
     adapter = output / "offensiveYN"
@@ -232,7 +261,7 @@ def test_the_snli_notebook_runs_on_the_miniature(execute, tmp_path):
         FULL_RECIPE="snli_roberta/recipes/miniature_full.yaml",
         LORA_RECIPE="snli_roberta/recipes/miniature_lora.yaml",
         CORPUS="",
-        EXTRA="--max_steps 20 --evaluations 2",
+        EXTRA="--max_steps 20 --evaluations 2 --logging_steps 5",
         OUTPUT_DIR=str(output),
     )
     shown = [
