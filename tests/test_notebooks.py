@@ -101,7 +101,7 @@ def test_the_first_code_clones_the_project_and_installs_around_colabs_torch(path
     assert is_bash(first)
     assert re.findall(r"git clone --quiet (\S+)$", first.source, re.MULTILINE) == [SOURCE]
     clone = SOURCE.rpartition("/")[2]
-    assert f"cd {clone}\n" in first.source
+    assert f" cd {clone}\n" in first.source
     assert f'Path().glob("{clone}")' in python_cells(path)[0]
     installs = [line for line in first.source.splitlines() if "pip install" in line]
     assert [line.partition("--quiet ")[2] for line in installs] == ["-r requirements-colab.txt", "--no-deps -e ."]
@@ -113,7 +113,7 @@ def test_the_set_up_runs_again_and_leaves_an_installed_checkout_alone(path, tmp_
     programs, content = tmp_path / "bin", tmp_path / "content"
     programs.mkdir()
     for name, then in {
-        "git": 'mkdir "$(basename "$4")"',
+        "git": 'mkdir "$(basename "$3")"',
         "python": f"mkdir {tmp_path}/failed 2>/dev/null && exit 1",
     }.items():
         (programs / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {tmp_path}/calls\n{then}\nexit 0\n')
@@ -127,12 +127,14 @@ def test_the_set_up_runs_again_and_leaves_an_installed_checkout_alone(path, tmp_
         return result.returncode, (tmp_path / "calls").read_text().splitlines()
 
     assert run(tmp_path) == (1, [])  # neither Colab nor a checkout
+    assert run(ROOT) == (0, [])
     content.mkdir()
     clone = f"git clone --quiet {SOURCE}"
     install = [f"python -m pip install --quiet {what}" for what in ("-r requirements-colab.txt", "--no-deps -e .")]
     assert run(content) == (1, [clone, install[0]])
     assert run(content) == (0, install)
-    assert run(ROOT) == (0, [])
+    (content / clone.rpartition("/")[2] / "common").mkdir()
+    assert run(content / clone.rpartition("/")[2]) == (0, install)
 
 
 @every_notebook
