@@ -1,4 +1,4 @@
-"""What the notebooks need of Colab: the Hub's token, a folder that outlives the session, and output while a command runs."""
+"""What the notebooks need of Colab: the Hub's token, a folder that outlives the machine, and output while a command runs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def login() -> None:
 
 
 def drive_folder(name: str) -> Path:
-    """A folder on Google Drive, mounted and made where need be: a free session may end at any time, and what lies there stays.
-    The same command in the next session continues the run.
+    """A folder on Google Drive, mounted and made where need be: a free machine may be taken away at any time, and what lies
+    there stays. The same command on the next machine continues the run.
 
     Args:
         name: Its name. Outside Colab it is ``output/<name>``, which the command that writes to it makes.
