@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PROJECT = "finetuning-projects/annotate-and-compare"  # owner/repository; the owner is the Hub's namespace too
-NAMESPACE = PROJECT.partition("/")[0]
+NAMESPACE, _, NAME = PROJECT.partition("/")
 SOURCE = f"https://github.com/{PROJECT}"
 
 

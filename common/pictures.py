@@ -124,11 +124,10 @@ def learning_curve(log: Sequence[Mapping[str, Any]], metric: str, finish: Callab
     validation = [(entry["step"], entry[f"eval_{metric}"]) for entry in log if f"eval_{metric}" in entry]
     name = f"validation {metric.replace('_', ' ')}"
     with _figure() as (figure, axes):
-        # A run shorter than the logging interval has no training loss to show.
-        axes.plot(
-            [step for step, _ in training], [loss for _, loss in training], color=COLOURS[0], label="training loss"
-        )
+        if training:  # a run shorter than the logging interval has none to show
+            axes.plot(*zip(*training, strict=True), color=COLOURS[0], label="training loss")
         axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("training loss")
         axes.set_ylim(bottom=0)
         right = axes.twinx()

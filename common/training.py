@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from common import hardware
@@ -146,7 +146,7 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
     """
     clock = _Clock()
-    for callback in (EarlyStoppingCallback, MarkComplete, TimeLeft, PrinterCallback):
+    for callback in (EarlyStoppingCallback, MarkComplete, TimeLeft, PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
     items = options.per_device_train_batch_size * options.gradient_accumulation_steps * trainer.args.world_size
@@ -154,7 +154,6 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     trainer.args.max_steps = min(1 + MEASURED_STEPS, steps)
     trainer.args.eval_strategy = trainer.args.save_strategy = IntervalStrategy.NO
     trainer.args.load_best_model_at_end = False
-    trainer.args.disable_tqdm = True
     with stage(f"measuring {trainer.args.max_steps} steps"):
         trainer.train()
     # A run of one step has only that one to go by.
@@ -180,6 +179,13 @@ class _Clock(TrainerCallback):
         self.times.append(time.monotonic())
 
 
+class _BarOnly(ProgressCallback):
+    """Trainer's bar without the dictionaries that it prints between its steps: TimeLeft says them in words."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        return
+
+
 def run(trainer: Trainer, output_dir: Path) -> Course:
     """Trains from the last whole checkpoint, or from the start.
 
@@ -193,6 +199,8 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
     with SafeStop() as stop:
         trainer.add_callback(stop)
         trainer.remove_callback(PrinterCallback)  # TimeLeft says the same in words
+        if trainer.pop_callback(ProgressCallback):
+            trainer.add_callback(_BarOnly())
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
     return Course(round(time.monotonic() - start, 2), checkpoint is not None)

@@ -1,0 +1,289 @@
+"""The notebooks run the product's commands and hold no logic; the slow tests execute them on the miniature, offline."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import importlib
+import json
+import os
+import re
+import shlex
+import string
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from common import arguments
+from common.addresses import SOURCE, colab
+
+ROOT = Path(__file__).parents[1]
+SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
+NOTEBOOKS = (SBIC, SNLI)
+LOGIC = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.AsyncFor, ast.While),
+    *(ast.If, ast.IfExp, ast.Match, ast.Try, ast.With, ast.comprehension),
+)
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS)
+
+
+def read(path: str) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / path, as_version=4)
+
+
+def python_cells(path: str) -> list[str]:
+    return [cell.source for cell in read(path).cells if cell.cell_type == "code" and not is_bash(cell)]
+
+
+def bash_cells(path: str) -> list[str]:
+    return [cell.source for cell in read(path).cells if cell.cell_type == "code" and is_bash(cell)]
+
+
+def is_bash(cell: nbformat.NotebookNode) -> bool:
+    return cell.source.startswith("%%bash\n")
+
+
+def settings(path: str) -> dict[str, str]:
+    """What the cell of settings puts into the environment; a folder that is asked for is given by its name."""
+    (cell,) = (cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", []))
+    return {name: "folder" if value.startswith("{") else value for name, value in variables(cell.source)}
+
+
+def variables(source: str) -> list[tuple[str, str]]:
+    return re.findall(r"^%env (\w+)=(.*)$", source, re.MULTILINE)
+
+
+def commands(path: str) -> Iterator[list[str]]:
+    """The ``python -m`` commands of the cells and of the text, as words, with the variables' values in them."""
+    fenced = [
+        block
+        for cell in read(path).cells
+        if cell.cell_type == "markdown"
+        for block in re.findall(r"```bash\n(.*?)```", cell.source, re.DOTALL)
+    ]
+    for source in (*bash_cells(path), *fenced):
+        for line in source.replace("\\\n", " ").splitlines():
+            if line.startswith("python -m ") and not line.startswith("python -m pip "):
+                words = shlex.split(string.Template(line).substitute(settings(path)))
+                yield words[2 : words.index(">") if ">" in words else None]
+
+
+@every_notebook
+def test_a_notebook_is_short_and_stripped(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 12
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None)
+
+
+@every_notebook
+def test_a_notebook_opens_in_colab_from_itself_and_its_readme(path):
+    assert f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab(path)})" in (
+        read(path).cells[0].source
+    )
+    shown = (ROOT / path).parents[1] / "README.md"
+    assert f"[Open in Colab]({colab(path)})" in shown.read_text(encoding="utf-8")
+    assert f"[Open in Colab]({colab(path)})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert read(path).metadata.accelerator == "GPU"
+
+
+@every_notebook
+def test_the_first_code_clones_the_project_and_installs_around_colabs_torch(path):
+    first = next(cell for cell in read(path).cells if cell.cell_type == "code")
+    assert is_bash(first)
+    assert re.findall(r"git clone --quiet (\S+)$", first.source, re.MULTILINE) == [SOURCE]
+    clone = SOURCE.rpartition("/")[2]
+    assert f" cd {clone}\n" in first.source
+    assert f'Path().glob("{clone}")' in python_cells(path)[0]
+    installs = [line for line in first.source.splitlines() if "pip install" in line]
+    assert [line.partition("--quiet ")[2] for line in installs] == ["-r requirements-colab.txt", "--no-deps -e ."]
+
+
+@every_notebook
+def test_the_set_up_runs_again_and_leaves_an_installed_checkout_alone(path, tmp_path):
+    """git and python are stand-ins that keep a list of their calls; the first pip fails."""
+    programs, content = tmp_path / "bin", tmp_path / "content"
+    programs.mkdir()
+    for name, then in {
+        "git": 'mkdir "$(basename "$3")"',
+        "python": f"mkdir {tmp_path}/failed 2>/dev/null && exit 1",
+    }.items():
+        (programs / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {tmp_path}/calls\n{then}\nexit 0\n')
+        (programs / name).chmod(0o755)
+    script = bash_cells(path)[0].removeprefix("%%bash\n").replace("/content", str(content))
+
+    def run(folder: Path) -> tuple[int, list[str]]:
+        (tmp_path / "calls").write_text("")
+        environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        result = subprocess.run(["bash"], input=script, text=True, cwd=folder, env=environment, capture_output=True)
+        return result.returncode, (tmp_path / "calls").read_text().splitlines()
+
+    assert run(tmp_path) == (1, [])  # neither Colab nor a checkout
+    assert run(ROOT) == (0, [])
+    content.mkdir()
+    clone = f"git clone --quiet {SOURCE}"
+    install = [f"python -m pip install --quiet {what}" for what in ("-r requirements-colab.txt", "--no-deps -e .")]
+    assert run(content) == (1, [clone, install[0]])
+    assert run(content) == (0, install)
+    (content / clone.rpartition("/")[2] / "common").mkdir()
+    assert run(content / clone.rpartition("/")[2]) == (0, install)
+
+
+@every_notebook
+def test_a_notebook_has_no_logic_of_its_own(path):
+    for source in python_cells(path):
+        tree = ast.parse(TransformerManager().transform_cell(source))
+        assert [type(node).__name__ for node in ast.walk(tree) if isinstance(node, LOGIC)] == []
+    for source in bash_cells(path):
+        lines = [line for line in source.splitlines() if not line.startswith("#")]
+        assert lines[:2] == ["%%bash", "set -e"]  # or only the last command's failure would be one
+        assert not re.search(r"\b(for|while|until|if|case|function|select)\b|\(\)", "\n".join(lines[2:]))
+
+
+@every_notebook
+def test_a_notebooks_commands_parse(path, monkeypatch):
+    class Parsed(Exception):
+        pass
+
+    def parse(*given, **more):
+        raise Parsed(arguments.parse(*given, **more))
+
+    monkeypatch.chdir(ROOT)
+    found = list(commands(path))
+    assert len(found) >= 6
+    for name, *words in found:
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, "parse", parse)
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with pytest.raises(Parsed):
+            module.main()
+
+
+def test_the_default_base_of_sbic_is_open_and_snlis_recipes_are_a_pair():
+    assert settings(SBIC)["RECIPE"] == "sbic_llama/recipes/tinyllama_t4.yaml"
+    assert "sbic_llama/recipes/llama2_7b_t4.yaml" in "".join(python_cells(SBIC))
+    assert (settings(SNLI)["FULL_RECIPE"], settings(SNLI)["LORA_RECIPE"]) == (
+        "snli_roberta/recipes/full.yaml",
+        "snli_roberta/recipes/lora.yaml",
+    )
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Runs a notebook with other settings, in a folder that has the tree's files but not its output."""
+    from nbclient import NotebookClient
+
+    work = tmp_path / "work"
+    work.mkdir()
+    for entry in ROOT.iterdir():
+        if entry.name not in ("output", ".git", ".venv"):
+            (work / entry.name).symlink_to(entry)
+    kernel = tmp_path / "jupyter" / "kernels" / "this"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(
+        json.dumps(
+            {
+                "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": "this",
+                "language": "python",
+            }
+        )
+    )
+    # Nothing of the developer's own Jupyter takes part, and `python` is the one that runs the tests.
+    for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / ("jupyter" if name == "JUPYTER_PATH" else name)))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", "")
+
+    def run(path: str, **other: str) -> nbformat.NotebookNode:
+        notebook = read(path)
+        assert other.keys() <= settings(path).keys()
+        (at,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+        injected = "\n".join(f"%env {name}={value}" for name, value in other.items())
+        notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(injected))
+        # A cell that fails is an error here, with the cell and what it printed.
+        NotebookClient(notebook, timeout=300, kernel_name="this", resources={"metadata": {"path": str(work)}}).execute()
+        return notebook
+
+    return run
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:
+    return [
+        base64.b64decode(output.data["image/png"])
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+
+
+def tables(notebook: nbformat.NotebookNode) -> str:
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(data["text/markdown"] for data in shown if "text/markdown" in data)
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+@pytest.mark.slow
+def test_the_sbic_notebook_runs_on_the_miniature(execute, tmp_path):
+    output = tmp_path / "out"
+    notebook = execute(
+        SBIC,
+        RECIPE="sbic_llama/recipes/miniature.yaml",
+        CORPUS="",
+        EXTRA="--max_steps 6 --evaluations 2 --logging_steps 2",
+        OUTPUT_DIR=str(output),
+    )
+    adapter = output / "offensiveYN"
+    shown = [(adapter / "pictures" / f"{name}.png").read_bytes() for name in ("scores", "confusion", "learning_curve")]
+    assert pictures(notebook) == shown
+    assert "| QLoRA |" in tables(notebook)
+    assert (adapter / "adapter_model.safetensors").is_file()
+    log = printed(notebook)
+    assert "not in Colab" in log
+    assert re.search(r"about .* on this machine for 6 steps", log)
+    assert "nothing was asked of the Hub and nothing was changed" in log
+
+
+@pytest.mark.slow
+def test_the_snli_notebook_runs_on_the_miniature(execute, tmp_path):
+    output = tmp_path / "out"
+    notebook = execute(
+        SNLI,
+        FULL_RECIPE="snli_roberta/recipes/miniature_full.yaml",
+        LORA_RECIPE="snli_roberta/recipes/miniature_lora.yaml",
+        CORPUS="",
+        EXTRA="--max_steps 20 --evaluations 2 --logging_steps 5",
+        OUTPUT_DIR=str(output),
+    )
+    shown = [
+        (output / arm / "pictures" / f"{name}.png").read_bytes()
+        for arm in ("full", "lora")
+        for name in ("scores", "confusion", "learning_curve")
+    ]
+    assert pictures(notebook) == shown
+    assert "| full fine-tuning |" in tables(notebook)
+    assert "| LoRA |" in tables(notebook)
+    assert (output / "full" / "model.safetensors").is_file()
+    assert (output / "lora" / "adapter_model.safetensors").is_file()
+    assert (output / "report.html").is_file()
+    log = printed(notebook)
+    assert len(re.findall(r"about .* on this machine for 20 steps", log)) == 2
+    subwords = next(
+        output.data["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "execute_result"
+    )
+    assert "subword" in subwords
+    assert "<s>" in subwords
