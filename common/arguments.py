@@ -116,7 +116,7 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
         if inner is bool:
             extra |= {"nargs": "?", "const": True}
         elif typing.get_origin(inner) is tuple:
-            extra["nargs"] = "+"
+            extra |= {"nargs": "+", "action": "extend"}  # --key a b, or --key a --key b
         if field.metadata.get("positional"):
             parser.add_argument(name, nargs="*", metavar=name.upper(), help=field.metadata["help"].replace("%", "%%"))
             continue

@@ -98,7 +98,7 @@ def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]
     return values
 
 
-def check_adapter(model: Any, weights: Path) -> None:
+def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:
     """Checks that an adapter's file holds the tensors that its configuration wants: PEFT only warns, and the base would answer
     alone under the adapter's name.
 
@@ -110,7 +110,7 @@ def check_adapter(model: Any, weights: Path) -> None:
 
     with safe_open(weights, "pt") as file:
         there = set(file.keys())
-    if wrong := there ^ set(get_peft_model_state_dict(model, save_embedding_layers=False)):
+    if wrong := there ^ set(get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)):
         raise UserError(
             f"its tensors are not those of its configuration, as {min(wrong)}", file=weights, fix="get it again"
         )

@@ -6,8 +6,12 @@ import sys
 from typing import Any
 
 
-def bar(total: int, unit: str, *, show: bool) -> Any:
-    """A tqdm bar on standard error with rate and time left; a context manager with ``update(n)``."""
+def bar(total: int, unit: str, *, show: bool, done: int = 0) -> Any:
+    """A tqdm bar on standard error with rate and time left; a context manager with ``update(n)``.
+
+    ``done`` units were done before: they count for the share, not for the rate.
+    """
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, unit=unit, disable=not show, mininterval=0.1 if sys.stderr.isatty() else 30)
+    interval = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(total=total, unit=unit, disable=not show, mininterval=interval, initial=done)

@@ -1,12 +1,12 @@
-"""4-bit base models (NF4): how they are loaded, and the only place that knows what goes wrong with them in silence."""
+"""Base models in 4 bits (NF4), 8 bits or none: how they load, and the only place that knows what goes wrong in silence."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,6 +20,7 @@ from common import hardware
 from common.errors import UserError
 from common.loading import UNLOADABLE, unloadable
 
+Quantisation = Literal["nf4", "int8", "none"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -29,13 +30,16 @@ def choose_device() -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
-def load_base(name: str, revision: str | None, *, precision: hardware.Precision) -> PreTrainedModel:
-    """A causal language model in NF4 with double quantisation (Dettmers et al. 2023), on this process's device.
+def load_base(
+    name: str, revision: str | None, *, precision: hardware.Precision, quantisation: Quantisation = "nf4"
+) -> PreTrainedModel:
+    """A causal language model on this process's device, usually in NF4 with double quantisation (Dettmers et al. 2023).
 
     Args:
         name: Folder or Hub id.
         revision: Its branch, tag or commit.
         precision: In which the 4-bit weights are multiplied; on a GPU the other weights are kept in it as well.
+        quantisation: How the linear layers' weights are kept: ``nf4``, ``int8`` (Dettmers et al. 2022) or ``none``.
 
     Raises:
         UserError: No such model, no access to it, too little memory, or a model that does not continue text.
@@ -43,17 +47,18 @@ def load_base(name: str, revision: str | None, *, precision: hardware.Precision)
     on_cpu = hardware.device_type() == "cpu"
     # 4-bit weights can't be moved afterwards: each process loads them onto its own device.
     device = "cpu" if on_cpu else f"cuda:{torch.cuda.current_device()}"
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=DTYPES[precision],
-    )
+    four_bits = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": DTYPES[precision],
+    }
+    settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantisation]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
-            quantization_config=config,
+            quantization_config=BitsAndBytesConfig(**settings) if settings else None,
             device_map={"": device},
             dtype=torch.float32 if on_cpu else DTYPES[precision],
             attn_implementation=hardware.attention_implementation().value,
@@ -63,7 +68,7 @@ def load_base(name: str, revision: str | None, *, precision: hardware.Precision)
         raise UserError("the GPU's memory is too small for it", file=name, fix="use a smaller base model") from None
     except UNLOADABLE as error:
         raise unloadable(name, error) from error
-    if not any(isinstance(module, Linear4bit) for module in model.modules()):
+    if settings and not any(isinstance(module, (Linear4bit, Linear8bitLt)) for module in model.modules()):
         raise UserError("it has no layer that can be quantised", file=name, expected="a model such as Llama 2")
     keep_gradients_right(model)
     with torch.inference_mode():

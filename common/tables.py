@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import gzip
 import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from common.errors import UserError, shown
 from common.files import written_aside
 
+if TYPE_CHECKING:
+    import pyarrow
+
+PARQUET_ROWS = 8192  # rows that are written, and compressed, together
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record and where it stands. ``line`` is None where the source has rows but no lines."""
+    """One record and where it stands. ``line`` is None where the source has rows but no lines.
+
+    ``problem`` says what is wrong with a record that was read all the same.
+    """
 
     values: dict[str, Any]
     source: str
     line: int | None
     number: int
+    problem: str | None = None
 
     def error(
         self, problem: str, column: str | None = None, expected: str | None = None, fix: str | None = None
@@ -37,7 +46,7 @@ class Row:
         return UserError(problem, file=self.source, line=self.line, row=row, column=column, expected=expected, fix=fix)
 
 
-def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str] = (), *, lenient: bool = False) -> Iterator[Row]:
     """Yields the rows of a file, in order, without holding more than a part of it.
 
     Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, an empty field is ``""``.
@@ -45,6 +54,9 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     Args:
         path: A file ending in .csv, .tsv, .jsonl or .parquet; the text formats also with .gz.
         columns: Columns that must be there.
+        lenient: Yield a record that is wrong by itself (a byte that is no UTF-8, too few fields, no JSON object) with what could
+            be read of it and its ``problem``. A file that is wrong as a whole is an error nevertheless: no header, a quote that
+            never ends, broken compression.
 
     Raises:
         UserError: No such file, an unknown ending, a missing column, or a record that can't be read (with its line).
@@ -57,7 +69,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
         if suffix == ".parquet":
             yield from _read_parquet(path, columns)
         else:
-            with _open_text(path) as file:
+            with _open_text(path, lenient) as file:
                 yield from (
                     _read_jsonl(path, file, columns)
                     if suffix == ".jsonl"
@@ -119,29 +131,87 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
         UserError: An unknown ending, a path that can't be written to, or values of mixed types in a Parquet column.
     """
     path = Path(path)
-    suffix = table_format(path)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
-    with written_aside(path) as part:
-        if suffix == ".parquet":
-            import pyarrow
-            import pyarrow.parquet
+    types = None
+    if table_format(path) == ".parquet":
+        import pyarrow
 
-            try:
-                arrays = {column: pyarrow.array([row.get(column) for row in rows]) for column in columns}
-            except pyarrow.ArrowException as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"a column of mixed types: {reason}", file=path, fix="write .jsonl instead") from None
-            pyarrow.parquet.write_table(pyarrow.table(arrays), part)
+        try:
+            types = {column: pyarrow.array([row.get(column) for row in rows]).type for column in columns}
+        except pyarrow.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"a column of mixed types: {reason}", file=path, fix="write .jsonl instead") from None
+    with row_writer(path, columns, types) as write:
+        for row in rows:
+            write(row)
+
+
+@contextlib.contextmanager
+def row_writer(
+    path: Path, columns: Sequence[str], types: Mapping[str, pyarrow.DataType] | None = None
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Gives a function that writes one row after another, so that a table of any length fits into memory.
+
+    The file is there, whole, when the block ends well. Equal rows give equal bytes, in gzip files too.
+
+    Args:
+        path: As for :func:`write_rows`.
+        columns: Its columns, in order; what else a row holds is not written.
+        types: Their types, which a Parquet file must know before its first row.
+
+    Raises:
+        UserError: An unknown ending, or a path that can't be written to.
+    """
+    path = Path(path)
+    suffix = table_format(path)
+    with written_aside(path) as part, open(part, "wb") as raw:
+        if suffix == ".parquet":
+            with _parquet_writer(raw, {column: (types or {})[column] for column in columns}) as write:
+                yield write
             return
-        opener = gzip.open if path.name.endswith(".gz") else open
-        with opener(part, "wt", encoding="utf-8", newline="") as file:
+        # No name and no time of writing in the header: they would make equal tables differ.
+        zipped = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.name.endswith(".gz") else None
+        with zipped or contextlib.nullcontext(raw) as stream:
+            file = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
             if suffix == ".jsonl":
                 # Dates and such, which JSON lacks, as text.
-                file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+                yield lambda row: file.write(
+                    json.dumps({c: row[c] for c in columns if c in row}, ensure_ascii=False, default=str) + "\n"
+                )
             else:
-                writer = csv.DictWriter(file, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+                writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+                writer.writerow(columns)
+                yield lambda row: writer.writerow([_cell(row.get(column)) for column in columns])
+            file.flush()
+            file.detach()
+
+
+def _cell(value: Any) -> Any:
+    """A value for a CSV field: what is nested as JSON, nothing as an empty field."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+
+
+@contextlib.contextmanager
+def _parquet_writer(raw: IO[bytes], types: dict[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema(list(types.items()))
+    waiting: list[dict[str, Any]] = []
+    with pyarrow.parquet.ParquetWriter(raw, schema) as file:
+
+        def flush() -> None:
+            if waiting:
+                file.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))
+                waiting.clear()
+
+        def write(row: Mapping[str, Any]) -> None:
+            waiting.append({column: row.get(column) for column in types})
+            if len(waiting) == PARQUET_ROWS:
+                flush()
+
+        yield write
+        flush()
 
 
 def table_format(path: Path) -> str:
@@ -157,10 +227,19 @@ def table_format(path: Path) -> str:
 
 
 class _Decoder(io.TextIOBase):
-    """Lines of a byte stream as text: a bad byte is an error with its line, where TextIOWrapper only has an offset."""
+    """Lines of a byte stream as text: a bad byte is an error with its line, where TextIOWrapper only has an offset.
 
-    def __init__(self, path: Path, raw: io.BufferedIOBase):
-        self._path, self._raw, self.line = path, raw, 0
+    A lenient one replaces it by U+FFFD and keeps what was wrong, by line, until it is asked.
+    """
+
+    def __init__(self, path: Path, raw: io.BufferedIOBase, lenient: bool):
+        self._path, self._raw, self.lenient, self.line = path, raw, lenient, 0
+        self._problems: dict[int, str] = {}
+
+    def problem(self, first: int, last: int) -> str | None:
+        """What was wrong with the lines of a record."""
+        found = [self._problems.pop(line) for line in range(first, last + 1) if line in self._problems]
+        return found[0] if found else None
 
     def __iter__(self) -> Iterator[str]:
         for data in self._raw:
@@ -168,23 +247,23 @@ class _Decoder(io.TextIOBase):
             try:
                 text = data.decode("utf-8-sig" if self.line == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"byte 0x{data[error.start]:02x} is not UTF-8",
-                    file=self._path,
-                    line=self.line,
-                    fix="save the file as UTF-8",
-                ) from None
+                text = data.decode("utf-8-sig" if self.line == 1 else "utf-8", errors="replace")
+                self._wrong(f"byte 0x{data[error.start]:02x} is not UTF-8")
             if "\0" in text:
-                raise UserError(
-                    "a NUL character", file=self._path, line=self.line, expected="text", fix="save the file as UTF-8"
-                )
+                text = text.replace("\0", "\ufffd")
+                self._wrong("a NUL character")
             yield text
+
+    def _wrong(self, problem: str) -> None:
+        if not self.lenient:
+            raise UserError(problem, file=self._path, line=self.line, fix="save the file as UTF-8")
+        self._problems[self.line] = problem
 
 
 @contextlib.contextmanager
-def _open_text(path: Path) -> Iterator[_Decoder]:
+def _open_text(path: Path, lenient: bool = False) -> Iterator[_Decoder]:
     with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
-        yield _Decoder(path, raw)
+        yield _Decoder(path, raw, lenient)
 
 
 def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -210,15 +289,18 @@ def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[s
             _check_columns(path, header, columns)
         elif fields:  # a blank line is no record
             number += 1
+            problem = file.problem(line, reader.line_num)
             if len(fields) != len(header):
-                raise UserError(
-                    f"{len(fields)} fields",
-                    file=path,
-                    line=line,
-                    expected=f"{len(header)}, as in the header",
-                    fix="quote fields that hold the delimiter",
-                )
-            yield Row(dict(zip(header, fields, strict=True)), str(path), line, number)
+                if not file.lenient:
+                    raise UserError(
+                        f"{len(fields)} fields",
+                        file=path,
+                        line=line,
+                        expected=f"{len(header)}, as in the header",
+                        fix="quote fields that hold the delimiter",
+                    )
+                problem = problem or f"{len(fields)} fields, where the header has {len(header)}"
+            yield Row(dict(zip(header, fields, strict=False)), str(path), line, number, problem)
     if header is None:
         raise UserError("empty file", file=path, expected="a header line")
 
@@ -229,25 +311,33 @@ def _read_jsonl(path: Path, file: _Decoder, columns: Sequence[str]) -> Iterator[
         if not text.strip():
             continue
         number += 1
+        row = _json_row(path, file, text, number)
+        for column in columns:
+            if row.problem is None and column not in row.values:
+                row = dataclasses.replace(row, problem=f"no {shown(column)}")
+                if not file.lenient:
+                    raise row.error("missing", column, expected="a value")
+        yield row
+
+
+def _json_row(path: Path, file: _Decoder, text: str, number: int) -> Row:
+    values: Any = {}
+    problem, expected, fix = file.problem(file.line, file.line), None, None
+    if problem is None:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            raise UserError(
-                f"not JSON: {getattr(error, 'msg', error)}",
-                file=path,
-                line=file.line,
-                expected="one JSON object a line",
-            ) from None
-        if not isinstance(values, dict):
-            raise UserError(f"a JSON {type(values).__name__}", file=path, line=file.line, expected="a JSON object")
-        row = Row(values, str(path), file.line, number)
-        texts = [value for value in values.values() if isinstance(value, str)]
-        if any(re.search(r"[\ud800-\udfff]", value) for value in texts):
-            raise row.error("half of a surrogate pair", expected="text that UTF-8 can hold", fix="mend its \\u escapes")
-        for column in columns:
-            if column not in values:
-                raise row.error("missing", column, expected="a value")
-        yield row
+            problem, expected = f"not JSON: {getattr(error, 'msg', error)}", "one JSON object a line"
+    if not isinstance(values, dict):
+        values, problem, expected = {}, f"a JSON {type(values).__name__}", "a JSON object"
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    if any(re.search(r"[\ud800-\udfff]", value) for value in texts.values()):
+        problem, expected, fix = "half of a surrogate pair", "text that UTF-8 can hold", "mend its \\u escapes"
+        values |= {name: re.sub(r"[\ud800-\udfff]", "\ufffd", value) for name, value in texts.items()}
+    row = Row(values, str(path), file.line, number, problem)
+    if problem and not file.lenient:
+        raise row.error(problem, expected=expected, fix=fix)
+    return row
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:

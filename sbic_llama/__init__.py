@@ -1,1 +1,16 @@
-"""Llama-2 with QLoRA on the Social Bias Inference Corpus: one adapter a feature."""
+"""Annotating social media posts with QLoRA adapters: ``from sbic_llama import Annotator``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Annotator"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not imported before it is asked for: it brings torch, and `--help` must not.
+    if name == "Annotator":
+        from sbic_llama.annotator import Annotator
+
+        return Annotator
+    raise AttributeError(name)

@@ -40,10 +40,14 @@ def generate(
     batch_size: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = False,
+    prefix: PrefixCache | None = None,
 ) -> list[Answer]:
-    """The most probable next token again and again, for each post, in the posts' order."""
+    """The most probable next token again and again, for each post, in the posts' order.
+
+    ``prefix`` is the instruction's keys and values, where they were computed before.
+    """
     model.eval()
-    prefix = PrefixCache(model, encoded.prefix_ids)
+    prefix = prefix or PrefixCache(model, encoded.prefix_ids)
     answers: list[Answer | None] = [None] * len(encoded.post_ids)
     with bar(len(answers), "post", show=progress) as done:
         for chosen in encoded.batches(batch_size):

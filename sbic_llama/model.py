@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig, PeftModel, TaskType
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common import hardware, quantised
 from common.errors import UserError, shown
@@ -50,16 +50,29 @@ def load_adapter(
     """
     folder = local_folder(name, revision)
     description = read_description(folder, name)
-    weights = require(folder, WEIGHTS_FILE, name)
+    require(folder, WEIGHTS_FILE, name)  # before the base is loaded
     base = base_path(description.base_model)
     model = quantised.load_base(base, description.base_revision, precision=precision)
     tokenizer = quantised.load_tokenizer(base, description.base_revision)
+    return attach(model, folder, name).eval(), tokenizer, description
+
+
+def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, adapter: str = "default") -> PeftModel:
+    """A model with the adapter in ``folder`` on it, beside those that it has; ``adapter`` is what it is called there.
+
+    Raises:
+        UserError: An adapter that can't be loaded; ``name`` is how the user called it.
+    """
+    weights = require(folder, WEIGHTS_FILE, name)
     try:
-        model = PeftModel.from_pretrained(model, folder)
-        check_adapter(model, weights)
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter)
+        else:
+            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter)
+        check_adapter(model, weights, adapter)
     except (*UNLOADABLE, KeyError, TypeError) as error:
         raise unloadable(name, error) from error
-    return model.eval(), tokenizer, description
+    return model
 
 
 def read_description(folder: Path, name: str | Path) -> AnnotatorFile:

@@ -17,12 +17,19 @@ PROMPT, PADDING = 0, -1  # owners of tokens that belong to no branch
 
 
 def score_labels(
-    model: Any, tokenizer: Any, feature: Feature, encoded: Encoded, *, batch_size: int, progress: bool = False
+    model: Any,
+    tokenizer: Any,
+    feature: Feature,
+    encoded: Encoded,
+    *,
+    batch_size: int,
+    progress: bool = False,
+    prefix: PrefixCache | None = None,
 ) -> np.ndarray:
     """Log-probability of each label text and its EOS behind each post, shape (posts, labels)."""
     branches = answer_ids(tokenizer, feature.labels)
     rows = [branches] * len(encoded.post_ids)
-    return score_branches(model, encoded, rows, batch_size=batch_size, progress=progress)
+    return score_branches(model, encoded, rows, batch_size=batch_size, progress=progress, prefix=prefix)
 
 
 def label_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
@@ -39,6 +46,7 @@ def score_branches(
     *,
     batch_size: int,
     progress: bool = False,
+    prefix: PrefixCache | None = None,
 ) -> np.ndarray:
     """Log-probability of each branch of each post, shape (posts, branches), in the posts' order.
 
@@ -48,9 +56,10 @@ def score_branches(
         branches: The token ids of each post's answers, EOS included; as many for every post.
         batch_size: Posts a forward pass at most.
         progress: Whether to show a bar.
+        prefix: The instruction's keys and values, where they were computed before.
     """
     model.eval()
-    prefix = PrefixCache(model, encoded.prefix_ids)
+    prefix = prefix or PrefixCache(model, encoded.prefix_ids)
     scores = np.zeros((len(branches), len(branches[0]) if branches else 0))
     with bar(len(branches), "post", show=progress) as done:
         for chosen in encoded.batches(batch_size):

@@ -306,7 +306,7 @@ def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
         model = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
     whole = model.save_pretrained
 
-    def without_head(folder: Path) -> None:
+    def without_head(folder: Path, **_: bool) -> None:
         whole(folder)
         (path,) = folder.glob("*.safetensors")
         save_file({k: v for k, v in load_file(path).items() if "classifier" not in k}, path, metadata={"format": "pt"})
