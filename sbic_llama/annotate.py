@@ -40,6 +40,12 @@ class AnnotateArguments:
     prefix: str = option("model_", "what the names of the new columns begin with")
     quantisation: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are kept")
     batch_size: int = option(32, "posts a forward pass at most; the result does not depend on it", minimum=1)
+    review_share: float | None = option(
+        None, "mark about that share of the rows, the least certain, for a person", above=0, maximum=0.99
+    )
+    target_accuracy: float | None = option(
+        None, "mark as many that the others were right so often on validation", above=0, maximum=1
+    )
     strict: bool = option(False, "stop at the first row that can't be annotated, before the model is loaded")
 
     def __post_init__(self) -> None:
@@ -47,6 +53,8 @@ class AnnotateArguments:
             raise UserError(
                 f"{len(self.posts)} files were given", expected="one file of posts, or - for standard input"
             )
+        if self.review_share is not None and self.target_accuracy is not None:
+            raise UserError("two rules for the review", key="review_share", expected="review_share or target_accuracy")
         for name in (self.posts[0], self.output):
             if name != STREAM:
                 table_format(Path(name))
@@ -75,7 +83,8 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path) -> None:
     from sbic_llama.annotator import Annotator, describe
 
     adapters = describe(arguments.adapter)
-    columns = annotation.columns_of(adapters, arguments.prefix)
+    thresholds = annotation.thresholds(adapters, arguments.review_share, arguments.target_accuracy)
+    columns = annotation.columns_of(adapters, arguments.prefix, review=bool(thresholds))
     if taken := [name for name in columns if name in found.columns]:
         raise UserError(f"it has a column {taken[0]!r} already", file=source, fix="choose another --prefix")
     folder = parts_of(output)
@@ -87,6 +96,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path) -> None:
             "text_column": arguments.text_column,
             "adapters": {one.name: annotation.digest_of(one) for one in adapters},
             "prefix": arguments.prefix,
+            "thresholds": thresholds,
             "quantisation": arguments.quantisation,
             "computed in": hardware.training_precision().value,
             "rows a part": annotation.WINDOW,
@@ -104,7 +114,13 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path) -> None:
 
     try:
         annotation.annotate_parts(
-            source, folder, found, annotator, text_column=arguments.text_column, prefix=arguments.prefix
+            source,
+            folder,
+            found,
+            annotator,
+            text_column=arguments.text_column,
+            prefix=arguments.prefix,
+            thresholds=thresholds,
         )
     except KeyboardInterrupt:
         say("stopped: the same command continues")

@@ -21,6 +21,7 @@ from common.loading import hub_commit
 from common.progress import bar
 from common.stages import say, stage
 from common.tables import Row, read_rows, row_writer, table_format
+from sbic_llama.annotator_file import ANNOTATOR_FILE
 
 if TYPE_CHECKING:
     import pyarrow
@@ -125,19 +126,57 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
-def columns_of(adapters: Sequence[Adapter], prefix: str) -> dict[str, type]:
+def thresholds(adapters: Sequence[Adapter], share: float | None, accuracy: float | None) -> dict[str, float]:
+    """By feature, the confidence under which an answer goes to a person; nothing where neither rule is given.
+
+    Args:
+        adapters: The adapters.
+        share: Share of the rows to mark at most, as far as they are like the validation posts. Several features divide it.
+        accuracy: How often the answers that are not marked were right on validation, for every feature.
+
+    Raises:
+        UserError: An adapter without a curve, or an accuracy that it does not reach.
+    """
+    if share is None and accuracy is None:
+        return {}
+    found = {}
+    for adapter in adapters:
+        review = adapter.description.review
+        if review is None:
+            raise UserError(
+                "it has no review curve", file=adapter.folder / ANNOTATOR_FILE, fix="train it again with this version"
+            )
+        found[adapter.name] = (
+            review.for_share(share / len(adapters))
+            if share is not None
+            else review.for_accuracy(accuracy, adapter.name)
+        )
+    return found
+
+
+def columns_of(adapters: Sequence[Adapter], prefix: str, *, review: bool) -> dict[str, type]:
     """The annotation's columns and the kinds of their values."""
     columns: dict[str, type] = {}
     for adapter in adapters:
         answer, *numbers = adapter.columns
         columns |= {f"{prefix}{answer}": str} | dict.fromkeys([f"{prefix}{number}" for number in numbers], float)
-    return columns | {f"{prefix}problem": str}
+    return columns | ({f"{prefix}needs_review": bool} if review else {}) | {f"{prefix}problem": str}
 
 
 def annotate_parts(
-    path: Path, folder: Path, found: Survey, annotator: Callable[[], Annotator], *, text_column: str, prefix: str
+    path: Path,
+    folder: Path,
+    found: Survey,
+    annotator: Callable[[], Annotator],
+    *,
+    text_column: str,
+    prefix: str,
+    thresholds: dict[str, float],
 ) -> None:
-    """Writes the parts that are not there yet. ``annotator`` is called when the first of them is due."""
+    """Writes the parts that are not there yet. ``annotator`` is called when the first of them is due.
+
+    A row goes to a person where an answer is less sure than its feature's threshold, or where there is none.
+    """
     parts = [folder / f"{number:08}.jsonl" for number in range(-(-found.rows // WINDOW))]
     missing = [part for part in parts if not part.is_file()]
     if len(missing) < len(parts):
@@ -158,6 +197,10 @@ def annotate_parts(
             with written_aside(part) as aside, open(aside, "w", encoding="utf-8") as file:
                 for reason in reasons:
                     values = {} if reason else {name: _rounded(value) for name, value in next(answers).items()}
+                    if thresholds:
+                        values["needs_review"] = bool(reason) or any(
+                            adapter.confidence(values) < thresholds[adapter.name] for adapter in model.adapters
+                        )
                     annotated = {f"{prefix}{name}": value for name, value in values.items()}
                     file.write(json.dumps(annotated | {f"{prefix}problem": reason}, ensure_ascii=False) + "\n")
             progress.update(len(window))
@@ -174,7 +217,7 @@ def assemble(path: Path, folder: Path, output: Path, found: Survey, annotation: 
     types = column_types(path, found, annotation) if table_format(output) == ".parquet" else None
     with stage(f"writing {output}"), row_writer(output, [*found.columns, *annotation], types) as write:
         for row, values in zip(read_rows(path, lenient=True), _annotations(folder), strict=True):
-            write(_fitting(row.values, found, types) | values)
+            write(_fitting(row.values, found, types) | dict.fromkeys(annotation) | values)
     shutil.rmtree(folder)
 
 

@@ -15,13 +15,12 @@ from common.errors import UserError
 from common.loading import base_path, local_folder
 from common.quantised import Quantisation
 from sbic_llama.annotator_file import AnnotatorFile
+from sbic_llama.answers import answer, confidence
 from sbic_llama.corpus import clean
-from sbic_llama.encoding import answer_ids, encode
-from sbic_llama.features import Feature
-from sbic_llama.generation import MAX_NEW_TOKENS, generate
+from sbic_llama.encoding import encode
+from sbic_llama.features import Feature, Label
 from sbic_llama.model import attach, read_description
-from sbic_llama.prefix_cache import PrefixCache, context_of
-from sbic_llama.scoring import label_probabilities, score_labels
+from sbic_llama.prefix_cache import PrefixCache
 
 WINDOW = 1024  # posts that are sorted by length, and looked through for repeats, together
 
@@ -48,6 +47,18 @@ class Adapter:
         if self.feature.classifies:
             return [self.feature.name, *(f"{self.feature.name}_probability_{label}" for label in self.feature.labels)]
         return [self.feature.name, f"{self.feature.name}_mean_log_probability"]
+
+    def row(self, label: Label | None, details: dict[str, float]) -> dict[str, Any]:
+        """An answer as the values of ``columns``."""
+        numbers = {f"{self.feature.name}_{name}": value for name, value in details.items()}
+        return {self.feature.name: self.feature.answer(() if label is None else label)} | {
+            name: numbers[name] for name in self.columns[1:]
+        }
+
+    def confidence(self, row: dict[str, Any]) -> float:
+        """How sure the answer in a row is; see :func:`sbic_llama.answers.confidence`."""
+        start = len(self.feature.name) + 1
+        return confidence(self.feature, {name[start:]: row[name] for name in self.columns[1:]})
 
 
 class Annotator:
@@ -117,24 +128,22 @@ class Annotator:
 
     @torch.inference_mode()
     def _answers(self, adapter: Adapter, posts: Sequence[str]) -> list[dict[str, Any]]:
-        feature, tokenizer = adapter.feature, self._tokenizer
-        encoded = encode(tokenizer, feature, posts, max_post_tokens=adapter.description.max_post_tokens)
-        self.cut += encoded.cut
-        longest = max(map(len, answer_ids(tokenizer, feature.labels))) if feature.classifies else MAX_NEW_TOKENS
-        encoded.require_context(longest, context_of(self._model))
         self._model.set_adapter(adapter.name)
+        length = adapter.description.max_post_tokens
         if adapter.name not in self._prefixes:
-            self._prefixes[adapter.name] = PrefixCache(self._model, encoded.prefix_ids)
-        shared = {"batch_size": self.batch_size, "prefix": self._prefixes[adapter.name]}
-        if feature.classifies:
-            scores = label_probabilities(score_labels(self._model, tokenizer, feature, encoded, **shared))
-            answers = [[feature.labels[int(row.argmax())], *map(float, row)] for row in scores]
-        else:
-            answers = [
-                [feature.answer(feature.parse(answer.text) or ()), answer.mean_log_probability]
-                for answer in generate(self._model, tokenizer, encoded, **shared)
-            ]
-        return [dict(zip(adapter.columns, answer, strict=True)) for answer in answers]
+            instruction = encode(self._tokenizer, adapter.feature, [], max_post_tokens=length).prefix_ids
+            self._prefixes[adapter.name] = PrefixCache(self._model, instruction)
+        found = answer(
+            self._model,
+            self._tokenizer,
+            adapter.feature,
+            posts,
+            max_post_tokens=length,
+            batch_size=self.batch_size,
+            prefix=self._prefixes[adapter.name],
+        )
+        self.cut += found.cut
+        return [adapter.row(label, details) for label, details in zip(found.labels, found.details, strict=True)]
 
 
 def describe(names: Sequence[str | Path]) -> list[Adapter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from common.errors import UserError, shown
 from common.files import written_aside
 from sbic_llama.arguments import TrainArguments
 from sbic_llama.features import Feature, Policy, Wording, feature
+from sbic_llama.review import POINTS, ReviewCurve
 
 ANNOTATOR_FILE = "annotator.json"
 SCHEMA = 1
@@ -34,6 +36,7 @@ class AnnotatorFile:
         max_post_tokens: Tokens to which a post is cut.
         base_model: Folder or Hub id of the base model.
         base_revision: The commit that was trained on; None for a folder.
+        review: What validation says of how sure its answers are; None where that was not learnt.
         schema: Version of this file's fields.
     """
 
@@ -49,11 +52,13 @@ class AnnotatorFile:
     max_post_tokens: int
     base_model: str
     base_revision: str | None
+    review: ReviewCurve | None = None
     schema: int = SCHEMA
 
     def write(self, folder: Path) -> None:
         with written_aside(folder / ANNOTATOR_FILE) as part:
             text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+            text = re.sub(r"\[[^][\"]*\]", lambda match: " ".join(match[0].split()), text)  # a curve on one line
             part.write_text(text + "\n", encoding="utf-8")
 
     def declared(self) -> Feature:
@@ -74,7 +79,9 @@ class AnnotatorFile:
         return declared
 
 
-def describe(arguments: TrainArguments, declared: Feature, base_revision: str | None) -> AnnotatorFile:
+def describe(
+    arguments: TrainArguments, declared: Feature, base_revision: str | None, review: ReviewCurve | None = None
+) -> AnnotatorFile:
     """The facts of the adapter that a run trains."""
     return AnnotatorFile(
         feature=declared.name,
@@ -89,6 +96,7 @@ def describe(arguments: TrainArguments, declared: Feature, base_revision: str | 
         max_post_tokens=arguments.max_post_tokens,
         base_model=arguments.model_name_or_path,
         base_revision=base_revision,
+        review=review,
     )
 
 
@@ -105,15 +113,26 @@ def read(path: Path) -> AnnotatorFile:
             raise UserError(
                 f"a description of schema {shown(values['schema'])}", file=path, expected=f"schema {SCHEMA}"
             )
-        found = AnnotatorFile(**{**values, "labels": tuple(values["labels"])})
+        found = AnnotatorFile(**{**values, "labels": tuple(values["labels"]), "review": _curve(values.get("review"))})
         feature(found.feature, found.label_policy, found.wording)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise wrong from error
     kinds = typing.get_type_hints(AnnotatorFile)
-    numbers = ("max_post_tokens", "schema")
-    texts = [getattr(found, name) for name in kinds if name not in (*numbers, "labels", "base_revision")]
+    others = ("max_post_tokens", "schema", "review", "labels", "base_revision")
+    texts = [getattr(found, name) for name in kinds if name not in others]
     if not all(isinstance(text, str) for text in [*texts, *found.labels, found.base_revision or ""]):
         raise wrong
     if type(found.max_post_tokens) is not int or found.max_post_tokens < 1:
         raise wrong
+    return found
+
+
+def _curve(values: dict | None) -> ReviewCurve | None:
+    if values is None:
+        return None
+    found = ReviewCurve(
+        tuple(map(float, values["confidence"])), tuple(map(float, values["accuracy"])), int(values["posts"])
+    )
+    if not len(found.confidence) == len(found.accuracy) == POINTS:
+        raise ValueError("a curve of another length")
     return found

@@ -19,6 +19,7 @@ from common.report import table_lines
 from common.stages import quiet_libraries, say
 from common.tables import write_rows
 from common.training_file import training_costs, training_facts
+from sbic_llama.answers import Answers, answer
 from sbic_llama.arguments import CorpusArguments
 from sbic_llama.controls import score_controls, test_set
 from sbic_llama.corpus import Post, labelled
@@ -40,44 +41,7 @@ class EvaluateArguments(CorpusArguments):
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """A model's labels of some posts, with what it thought of each: a row of numbers by column name."""
-
-    labels: list[Label]
-    details: list[dict[str, float]]
-
-
-def annotate(
-    model: Any, tokenizer: Any, declared: Feature, posts: Sequence[Post], *, max_post_tokens: int, batch_size: int
-) -> Annotated:
-    """The labels of posts: the likeliest label text, or the groups that are generated."""
-    from sbic_llama.encoding import answer_ids, encode
-    from sbic_llama.generation import MAX_NEW_TOKENS, generate
-    from sbic_llama.prefix_cache import context_of
-    from sbic_llama.scoring import label_probabilities, score_labels
-
-    encoded = encode(tokenizer, declared, [post.text for post in posts], max_post_tokens=max_post_tokens)
-    longest = max(map(len, answer_ids(tokenizer, declared.labels))) if declared.classifies else MAX_NEW_TOKENS
-    encoded.require_context(longest, context_of(model))
-    if encoded.cut:
-        say(f"{encoded.cut:,} posts were cut to {max_post_tokens} tokens")
-    shape = {"batch_size": batch_size, "progress": True}
-    if declared.classifies:
-        probabilities = label_probabilities(score_labels(model, tokenizer, declared, encoded, **shape))
-        columns = [f"probability_{label}" for label in declared.labels]
-        details = [dict(zip(columns, map(float, row), strict=True)) for row in probabilities]
-        return Annotated([int(row.argmax()) for row in probabilities], details)
-    answers = generate(model, tokenizer, encoded, **shape)
-    if endless := sum(not answer.ended for answer in answers):
-        say(f"{endless:,} answers had no end and were cut")
-    return Annotated(
-        [declared.parse(answer.text) for answer in answers],
-        [{"mean_log_probability": answer.mean_log_probability, "margin": answer.margin} for answer in answers],
-    )
-
-
-def score_rows(declared: Feature, posts: Sequence[Post], annotated: Annotated) -> list[dict[str, Any]]:
+def score_rows(declared: Feature, posts: Sequence[Post], annotated: Answers) -> list[dict[str, Any]]:
     """What a model said of each post, without the posts: an id made of the text, the label, the answer, the numbers."""
     return [
         {
@@ -130,13 +94,14 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
         declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
     )
     stem = f"sbic-{declared.slug}"
-    shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size}
+    texts = [post.text for post in posts]
+    shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size, "progress": True}
     common = {"module": MODULE, "seed": arguments.seed}
 
-    answers: list[Annotated] = []
+    answers: list[Answers] = []
 
     def predict() -> list[Label]:
-        answers.append(annotate(model, tokenizer, declared, posts, **shape))
+        answers.append(answer(model, tokenizer, declared, texts, **shape))
         return answers[-1].labels
 
     if arguments.untouched_base:

@@ -21,8 +21,9 @@ from common.errors import UserError
 from common.loading import base_path, commit_of
 from common.quantised import TrainsInFp32
 from common.records import count_parameters
-from common.stages import say
+from common.stages import say, stage
 from sbic_llama import annotator_file, model
+from sbic_llama.answers import answer, confidence
 from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import Post, Split, labelled
 from sbic_llama.feature_trainer import FeatureTrainer, validation_set
@@ -30,6 +31,7 @@ from sbic_llama.features import Feature, feature
 from sbic_llama.memory import estimate
 from sbic_llama.packing import SharedInstruction
 from sbic_llama.prefix_cache import context_of
+from sbic_llama.review import MAX_POSTS, ReviewCurve, curve
 from sbic_llama.training_rows import TrainingRows, dump_dataset, training_rows
 
 PROBE = 32  # validation posts on which a saved adapter must answer exactly as the trained one
@@ -99,11 +101,13 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
             "parameters": parameters,
             **training.outcome_facts(trainer, setup, course),
         }
+        plain = training.plain_model(trainer)
+        review = review_curve(plain, tokenizer, declared, dev_posts, arguments)
         save = partial(
             model.save,
-            training.plain_model(trainer),
+            plain,
             tokenizer,
-            annotator_file.describe(arguments, declared, revision),
+            annotator_file.describe(arguments, declared, revision, review),
             feature=declared,
             probe=[post.text for post in dev_posts[:PROBE]],
         )
@@ -198,6 +202,24 @@ def announce(
     steps = [shuffled[start : start + size] for start in range(0, len(lengths), size)]
     largest = max(prefix + step.sum() if shares(arguments) else len(step) * (prefix + step.max()) for step in steps)
     say(estimate(model, int(largest), precision=precision, checkpointing=arguments.activation_checkpointing).line())
+
+
+def review_curve(
+    trained: Any, tokenizer: Any, declared: Feature, posts: Sequence[Post], arguments: TrainArguments
+) -> ReviewCurve:
+    """How often validation answers are right, by how sure they are, for choosing what a person should look at."""
+    chosen = posts[:: math.ceil(len(posts) / MAX_POSTS)]
+    with stage(f"learning on {len(chosen):,} validation posts which answers are unsure"):
+        found = answer(
+            trained,
+            tokenizer,
+            declared,
+            [post.text for post in chosen],
+            max_post_tokens=arguments.max_post_tokens,
+            batch_size=2 * arguments.per_device_train_batch_size,
+        )
+    right = [label == declared.label_of(post) for label, post in zip(found.labels, chosen, strict=True)]
+    return curve([confidence(declared, details) for details in found.details], right)
 
 
 def data_facts(loaded: Split, used: Sequence[Post], declared: Feature) -> dict[str, Any]:
