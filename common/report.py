@@ -56,18 +56,10 @@ def render(records: Sequence[RunRecord], title: str) -> str:
     Raises:
         UserError: No records, or records of one task that were scored on different items.
     """
-    import jinja2
-
     if not records:
         raise UserError("no run records", expected="at least one")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(
+    return page(
+        Path(__file__).with_name("report.html.jinja"),
         title=title,
         miniature=any(record.miniature for record in records),
         tasks=[_task(group) for group in by_task(records)],
@@ -75,6 +67,20 @@ def render(records: Sequence[RunRecord], title: str) -> str:
         commit=records[0].commit,
         versions=records[0].versions,
     )
+
+
+def page(template: Path, **values: object) -> str:
+    """An HTML page that needs nothing but itself; its template extends ``page.html.jinja``."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(**values)
 
 
 def write_report(records: Sequence[RunRecord], path: Path, title: str) -> None:

@@ -1,0 +1,324 @@
+"""How good are a model's labels on *my* file? ``python -m sbic_llama.trust posts.csv --human_labels labels.csv --adapter …``
+
+Annotates the file, compares the answers with the labels that people gave to some of its posts, and writes one HTML page.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from common import pictures
+from common.arguments import MAX_SEED, option, parse
+from common.data_report import fingerprint
+from common.errors import UserError, run, shown
+from common.files import written_aside
+from common.metrics import evaluate
+from common.records import RunRecord, git_commit, versions
+from common.report import heading, page, scores, with_interval
+from common.scored import ScoredSet, class_counts, command_line
+from common.stages import quiet_libraries, say
+from common.tables import read_rows, row_writer
+from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
+from sbic_llama.controls import ScoredGroups
+from sbic_llama.features import Feature, Label
+from sbic_llama.groups import PRESENCE, evaluate_groups
+
+if TYPE_CHECKING:
+    from sbic_llama.annotator import Adapter
+
+MODULE = "sbic_llama.trust"
+FEWEST = 30  # human labels under which an interval says next to nothing
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the labelled posts that might go to a person, the least certain first
+LIMITS = (
+    "How good the labels are on other files, or whether the people who labelled were right. The numbers hold for this file as far "
+    "as the labelled posts were drawn from it at random: posts that were picked for a reason say something of such posts only."
+)
+
+
+@dataclass(kw_only=True)
+class TrustArguments:
+    """Says on one page how good a model's labels are on a file of posts, some of which people have labelled too.
+
+    The file of human labels has the key column of the posts and, for each adapter, a column named as its feature with label texts
+    (or groups, separated by commas, or none). A post may have several rows, one a person: the commonest label counts.
+    """
+
+    posts: tuple[str, ...] = option((), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz)", positional=True)
+    human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
+    adapter: tuple[str, ...] = option(
+        help="adapters for different features: folders or Hub ids, user/name@v1 at a revision"
+    )
+    text_column: str = option("post", "column of the posts")
+    key: str | None = option(None, "column that both files share and that names a post (default: the text column)")
+    review_share: float = option(0.1, "share of the file to propose for a person's look", above=0, maximum=0.99)
+    quantisation: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are kept")
+    batch_size: int = option(32, "posts a forward pass at most", minimum=1)
+    output_dir: Path = option(Path("output/trust"), "folder for the page, the annotated file and the rows for review")
+    seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        if len(self.posts) != 1:
+            raise UserError(f"{len(self.posts)} files were given", expected="one file of posts")
+
+
+def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
+    """Key → what people said of the post; several of them are counted, and the commonest label taken (the first of equals).
+
+    Raises:
+        UserError: A row whose label is none of the feature's.
+    """
+    said: dict[str, list[Label]] = {}
+    names = {label.casefold(): index for index, label in enumerate(declared.labels)}
+    for row in read_rows(path, (key, declared.name)):
+        value = row.values[declared.name]
+        if value is None or not str(value).strip():
+            continue  # nobody said anything of this feature
+        label = names.get(str(value).strip().casefold()) if declared.classifies else declared.parse(str(value))
+        if label is None:
+            raise row.error(f"{shown(value)} is no label", declared.name, expected=", ".join(declared.labels))
+        said.setdefault(str(row.values[key]), []).append(label)
+    return {name: Counter(labels).most_common(1)[0][0] for name, labels in said.items()}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A feature's answers on the posts that people labelled, the least certain first, and on the whole file.
+
+    Attributes:
+        declared: The feature.
+        labels: What people said.
+        answers: What the model said.
+        confidences: How sure it was, 0 to 1, rising.
+        everywhere: Answer text → number of posts of the whole file.
+        missing: Human labels of posts that are not in the file or have no annotation.
+    """
+
+    declared: Feature
+    labels: list[Label]
+    answers: list[Label]
+    confidences: list[float]
+    everywhere: dict[str, int]
+    missing: int
+
+
+def judge(adapter: Adapter, annotated: Path, said: dict[str, Label], *, key: str) -> Judged:
+    """Joins a feature's answers with what people said, by the key column."""
+    declared, left = adapter.feature, dict(said)
+    found: list[tuple[float, Label, Label]] = []
+    everywhere: Counter[str] = Counter()
+    for row in read_rows(annotated):
+        values = {name: row.values[f"model_{name}"] for name in adapter.columns}
+        if values[declared.name] is None:
+            continue
+        everywhere[values[declared.name]] += 1
+        if (human := left.pop(str(row.values[key]), None)) is not None:
+            answer = declared.parse(values[declared.name])
+            found.append((adapter.confidence(values), human, () if answer is None else answer))
+    found.sort(key=lambda item: item[0])
+    return Judged(
+        declared,
+        [human for _, human, _ in found],
+        [answer for _, _, answer in found],
+        [sure for sure, _, _ in found],
+        dict(everywhere.most_common()),
+        len(left),
+    )
+
+
+def record_of(judged: Judged, source: Path, seed: int) -> RunRecord:
+    """The answers scored against people's, as a run record."""
+    declared = judged.declared
+    counts = (
+        class_counts(judged.labels, declared.labels)
+        if declared.classifies
+        else class_counts([min(len(label), 1) for label in judged.labels], PRESENCE)
+    )
+    return (ScoredSet if declared.classifies else ScoredGroups)(
+        task=declared.title,
+        question=declared.question,
+        limits=LIMITS,
+        data=source.name,
+        split="posts with human labels",
+        names=declared.labels or PRESENCE,
+        labels=judged.labels,
+        fingerprint=fingerprint([label, answer] for label, answer in zip(judged.labels, judged.answers, strict=True)),
+        class_counts={"human labels": counts},
+        reports=[],
+        policy={},
+        miniature=False,
+    ).record("model", judged.answers, module=MODULE, seed=seed)
+
+
+def coverage(judged: Judged, seed: int) -> list[dict[str, Any]]:
+    """For each share of posts that a person would take over, the least certain first: how good the rest is."""
+    declared, rows = judged.declared, []
+    for share in SHARES:
+        start = round(share * len(judged.labels))
+        labels, answers = judged.labels[start:], judged.answers[start:]
+        if declared.classifies:
+            metric = evaluate(labels, answers, declared.labels, seed=seed)["accuracy"]
+        else:
+            metric = evaluate_groups(labels, answers, seed=seed)["set_f1"]
+        rows.append({"share": share, "threshold": judged.confidences[start], **metric})
+    return rows
+
+
+def main() -> None:
+    arguments = parse(
+        TrustArguments,
+        prog=f"python -m {MODULE}",
+        examples=f"  python -m {MODULE} posts.csv --human_labels labels.csv --adapter output/miniature_sbic/offensiveYN",
+    )
+    source, folder = Path(arguments.posts[0]), arguments.output_dir
+    key = arguments.key or arguments.text_column
+    quiet_libraries()
+    from sbic_llama import annotation
+    from sbic_llama.annotator import describe
+
+    # All that can be refused is, before a model is loaded.
+    adapters = describe(arguments.adapter)
+    said = {one.name: human_labels(arguments.human_labels, key, one.feature) for one in adapters}
+    for name, labels in said.items():
+        if len(labels) < FEWEST:
+            raise UserError(
+                f"{len(labels)} posts with a label of {name}",
+                file=arguments.human_labels,
+                expected=f"at least {FEWEST}",
+            )
+    found = annotation.survey(source, arguments.text_column, strict=False)
+    if key not in found.columns:
+        raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(found.columns, 200)}")
+
+    annotated = folder / "annotated.parquet"
+    identity = folder / "annotated.json"
+    made_of = {"posts": found.digest, "adapters": {one.name: annotation.digest_of(one) for one in adapters}}
+    made_of |= {"quantisation": arguments.quantisation, "text_column": arguments.text_column}
+    if annotated.exists() and not parts_of(annotated).is_dir():
+        if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
+            raise UserError("it holds the annotation of something else", file=folder, fix="choose another --output_dir")
+        say(f"annotated already: {annotated}")
+    else:
+        with written_aside(identity) as part:
+            part.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
+        words = {"posts": arguments.posts, "adapter": arguments.adapter, "output": str(annotated)}
+        shared = {name: getattr(arguments, name) for name in ("text_column", "quantisation", "batch_size")}
+        annotate(AnnotateArguments(**words, **shared), source, annotated)
+
+    judged = [judge(one, annotated, said[one.name], key=key) for one in adapters]
+    for one in judged:
+        if len(one.labels) < FEWEST:
+            raise UserError(
+                f"{len(one.labels)} of the posts with a label of {one.declared.name} are in the posts' file",
+                file=arguments.human_labels,
+                expected=f"at least {FEWEST}",
+                fix=f"check the key column {key!r}, which both files must share",
+            )
+    review = folder / "review.csv"
+    proposed = write_review(annotated, adapters, said, review, key=key, share=arguments.review_share, rows=found.rows)
+    path = folder / "trust.html"
+    with written_aside(path) as part:
+        part.write_text(
+            render(judged, found.rows, found.problems, source, proposed, arguments, command_line(MODULE)),
+            encoding="utf-8",
+        )
+    for one in judged:
+        first = record_of(one, source, arguments.seed)
+        metric = scores(first)[0]
+        print(
+            f"{one.declared.title}: {heading(metric)} {with_interval(first, metric)} on {len(one.labels):,} labelled posts"
+        )
+    say(f"page: {path}; {proposed:,} rows for a person: {review}")
+
+
+def write_review(
+    annotated: Path,
+    adapters: Sequence[Adapter],
+    said: dict[str, dict[str, Label]],
+    path: Path,
+    *,
+    key: str,
+    share: float,
+    rows: int,
+) -> int:
+    """Writes the least certain rows that nobody has labelled yet, the least certain first. Returns how many.
+
+    ``share`` is of all ``rows`` of the file.
+    """
+
+    def waiting() -> Iterator[tuple[float, int, dict[str, Any]]]:
+        for row in read_rows(annotated):
+            if all(str(row.values[key]) in labels for labels in said.values()):
+                continue
+            sure = [
+                adapter.confidence({name: row.values[f"model_{name}"] for name in adapter.columns})
+                for adapter in adapters
+                if row.values[f"model_{adapter.name}"] is not None
+            ]
+            yield min(sure, default=0.0), row.number, row.values
+
+    chosen = heapq.nsmallest(max(1, round(share * rows)), waiting(), key=lambda item: item[:2])
+    columns = ["row", "confidence", *(chosen[0][2] if chosen else [key])]
+    with row_writer(path, columns) as write:
+        for sure, number, values in chosen:
+            write({"row": number, "confidence": round(sure, 6), **values})
+    return len(chosen)
+
+
+def render(
+    judged: Sequence[Judged],
+    rows: int,
+    problems: int,
+    source: Path,
+    proposed: int,
+    arguments: TrustArguments,
+    command: str,
+) -> str:
+    """The page as text."""
+    features = []
+    for one in judged:
+        record = record_of(one, source, arguments.seed)
+        headline = scores(record)[0]
+        commonest = Counter(one.labels).most_common(1)[0][1] / len(one.labels)
+        features.append(
+            {
+                "record": record,
+                "declared": one.declared,
+                "headline": headline,
+                "metric": record.metrics[headline],
+                "commonest": commonest,
+                "scores": scores(record),
+                "per_label": record.labels if one.declared.classifies else (),
+                "confusion": pictures.confusion_heatmap(record),
+                "shares": pictures.class_shares({"human labels": record.data["class_counts"]["human labels"]}),
+                "coverage": coverage(one, arguments.seed),
+                "everywhere": list(one.everywhere.items())[:12],
+                "kinds": len(one.everywhere),
+                "annotated": sum(one.everywhere.values()),
+                "missing": one.missing,
+            }
+        )
+    return page(
+        Path(__file__).with_name("trust.html.jinja"),
+        title=f"How good are the labels on {source.name}?",
+        source=source.name,
+        rows=rows,
+        problems=problems,
+        features=features,
+        heading=heading,
+        limits=LIMITS,
+        proposed=proposed,
+        share=arguments.review_share,
+        command=command,
+        commit=git_commit(),
+        versions=versions(),
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,130 @@
+"""The page on a researcher's own file: what it says is what was measured, and what can't be said is refused."""
+
+from __future__ import annotations
+
+import csv
+import html
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.tables import read_rows, write_rows
+from sbic_llama import trust
+from sbic_llama.arguments import TrainArguments
+from sbic_llama.corpus import load_splits
+from sbic_llama.features import FEATURES
+from sbic_llama.training import train
+
+NAMES = {"offensiveYN": 40, "targetMinority": 120}
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("adapters")
+    for name, steps in NAMES.items():
+        train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
+    return [folder / name for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
+    """A file of posts, and the corpus's own labels of a hundred of them."""
+    folder = tmp_path_factory.mktemp("files")
+    posts = load_splits(data_dir=miniature / "SBIC.v2")["test"].posts[:300]
+    write_rows(
+        folder / "posts.csv", [{"id": n, "post": post.text} for n, post in enumerate(posts)] + [{"id": 300, "post": ""}]
+    )
+    chosen = random.Random(0).sample(range(300), 100)
+    rows = [{"id": n, **{name: FEATURES[name].target(posts[n]) or "" for name in NAMES}} for n in chosen]
+    write_rows(folder / "labels.csv", rows)
+    return folder / "posts.csv", folder / "labels.csv"
+
+
+@pytest.fixture
+def call(adapters, files, monkeypatch):
+    def run(output: Path, *more: object, posts: Path = files[0], labels: Path = files[1]) -> None:
+        words = [posts, "--human_labels", labels, "--key", "id", "--output_dir", output, *more]
+        for adapter in adapters:
+            words += ["--adapter", adapter]
+        monkeypatch.setattr("sys.argv", ["trust", *map(str, words)])
+        trust.main()
+
+    return run
+
+
+def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypatch):
+    call(tmp_path)
+    page = html.unescape((tmp_path / "trust.html").read_text(encoding="utf-8"))
+    annotated = {row.values["id"]: row.values for row in read_rows(tmp_path / "annotated.parquet")}
+    labels = [row.values for row in read_rows(files[1])]
+    right = [annotated[row["id"]]["model_offensiveYN"] == row["offensiveYN"] for row in labels if row["offensiveYN"]]
+    accuracy = sum(right) / len(right)
+    assert f"<strong>accuracy {accuracy:.3f} [" in page
+    assert f"on {len(right)} posts with human labels" in page
+    commonest = max([row["offensiveYN"] for row in labels].count(label) for label in FEATURES["offensiveYN"].labels)
+    assert f"would reach {commonest / len(right):.3f}" in page
+    assert "301 rows in posts.csv, 1 of which could not be annotated" in page
+    assert re.search(r"<strong>set F1 0\.\d{3} \[", page)
+    # Half of the labelled posts to people: the accuracy of the surer half.
+    scored = sorted(
+        (max(v for k, v in annotated[row["id"]].items() if k.startswith("model_offensiveYN_")), ok)
+        for row, ok in zip((row for row in labels if row["offensiveYN"]), right, strict=True)
+    )
+    rest = [ok for _, ok in scored[round(len(scored) / 2) :]]
+    assert f"{sum(rest) / len(rest):.3f}" in page.split("50.0 %")[1].split("</tr>")[0]
+    assert "python -m sbic_llama.trust posts.csv --human_labels labels.csv" in page
+    assert "http" not in page.replace("http://www.w3.org", ""), "the page needs nothing but itself"
+    with open(tmp_path / "review.csv", encoding="utf-8", newline="") as file:
+        review = list(csv.DictReader(file))
+    assert len(review) == round(0.1 * 301)
+    assert review[0]["id"] == "300", "what has no annotation comes first"
+    assert [float(row["confidence"]) for row in review] == sorted(float(row["confidence"]) for row in review)
+    assert not {row["id"] for row in review} & {row["id"] for row in labels if all(row.values())}
+    # Again, with more labels: nothing is annotated twice.
+    monkeypatch.setattr(trust, "annotate", None)
+    call(tmp_path, "--review_share", 0.2)
+    assert "annotated already" in capsys.readouterr().err
+
+
+def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, files):
+    rows = [row.values for row in read_rows(files[1])]
+    more = [dict(rows[0], offensiveYN=label) for label in ("not offensive", " Not offensive ", "Offensive")]
+    write_rows(
+        tmp_path / "labels.csv", [*rows[1:], *more, {"id": "gone", "offensiveYN": "Offensive", "targetMinority": ""}]
+    )
+    found = trust.human_labels(tmp_path / "labels.csv", "id", FEATURES["offensiveYN"])
+    assert found[rows[0]["id"]] == 2
+    call(tmp_path / "out", labels=tmp_path / "labels.csv")
+    assert "1 human labels belong to no annotated post" in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:20], r"\d+ posts with a label of offensiveYN; expected at least 30"),
+        (
+            lambda rows: [dict(row, offensiveYN="Very") for row in rows],
+            r"line 2, column 'offensiveYN': 'Very' is no label",
+        ),
+        (lambda rows: [{"id": row["id"]} for row in rows], "missing column 'offensiveYN'"),
+        (
+            lambda rows: [dict(row, id=f"x{row['id']}") for row in rows],
+            r"0 of the posts .* are in the posts' file",
+        ),
+    ],
+)
+def test_what_the_page_cannot_be_made_of_is_refused(call, tmp_path, files, change, message):
+    write_rows(tmp_path / "labels.csv", change([row.values for row in read_rows(files[1])]))
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "out", labels=tmp_path / "labels.csv")
+
+
+def test_a_folder_of_another_annotation_is_refused(call, tmp_path, files):
+    call(tmp_path)
+    other = tmp_path / "posts.csv"
+    other.write_text(files[0].read_text(encoding="utf-8") + "301,one more\n", encoding="utf-8")
+    with pytest.raises(UserError, match="it holds the annotation of something else"):
+        call(tmp_path, posts=other)
