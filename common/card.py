@@ -60,6 +60,8 @@ def read_trained(folder: Path) -> Trained:
     Raises:
         UserError: It is none, or its records are damaged.
     """
+    if not folder.is_dir():
+        raise UserError("no such folder", file=folder, expected="the output folder of a finished training")
     facts = training_facts(folder)
     if facts is None:
         raise UserError(

@@ -58,8 +58,12 @@ class UserError(Exception):
             message += f"; expected {self.expected}"
         if self.fix:
             message += f". {self.fix[0].upper()}{self.fix[1:]}"
-        # A value from a file may hold newlines or terminal escapes; the message stays one plain line.
-        return " ".join("".join(c if c.isprintable() else " " for c in message).split())
+        return plain(message)
+
+
+def plain(message: str) -> str:
+    """A message as one printable line: a value in it, from a file or a repository, may hold newlines or terminal escapes."""
+    return " ".join("".join(c if c.isprintable() else " " for c in message).split())
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -8,6 +8,7 @@ the item's text, its ``label``, the model's ``answer``, and numbers: ``probabili
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -54,12 +55,31 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     try:
         with open(folder / SCORES, encoding="utf-8", newline="") as file:
             scores = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"can't be read: {error}", file=folder / SCORES, fix="evaluate the model again") from None
-    if not scores or not {"id", "label", "answer"} <= set(scores[0]):
+    if not scores or not _answers(scores):
         raise UserError("no answers of a model", file=folder / SCORES, fix="evaluate the model again")
     return Evaluation(
         read_record(folder / RECORD),
         [read_record(path) for path in sorted((folder / BASELINES).glob("*.json"))],
         scores,
     )
+
+
+def _answers(rows: list[dict[str, str]]) -> bool:
+    """Whether each row holds an answer and finite numbers, as a file from anybody's repository need not."""
+    texts, numbers = ("id", "label", "answer"), [name for name in rows[0] if name not in ("id", "label", "answer")]
+    probabilities = {name for name in numbers if name.startswith("probability_")}
+    if not (probabilities or {"mean_log_probability", "margin"} <= set(numbers)):
+        return False
+    for row in rows:
+        if not all(isinstance(row.get(name), str) for name in (*texts, *numbers)):
+            return False
+        if probabilities and f"probability_{row['answer']}" not in probabilities:
+            return False
+        try:
+            if not all(math.isfinite(float(row[name])) for name in numbers):
+                return False
+        except ValueError:
+            return False
+    return True

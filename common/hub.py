@@ -10,7 +10,7 @@ from pathlib import Path
 from common.addresses import NAMESPACE
 from common.arguments import option, parse
 from common.corpus_options import CorpusOptions
-from common.errors import UserError, run
+from common.errors import UserError, plain, run
 from common.stages import quiet_libraries, say
 
 MODULE = "common.hub"
@@ -80,10 +80,12 @@ def card(arguments: CardArguments) -> None:
     """Writes the card into the model's folder."""
     from common.card import CARD, read_trained, write
     from common.projects import publication_of
+    from common.publishing import check_name
 
     folder = Path(arguments.output_dir[0])
     trained = read_trained(folder)
     name = arguments.repo_id or f"{NAMESPACE}/{folder.resolve().name}"
+    check_name(name)
     write(publication_of(trained).render(trained, name), folder)
     say(f"card: {folder / CARD}")
 
@@ -91,11 +93,12 @@ def card(arguments: CardArguments) -> None:
 def publish(arguments: PublishArguments) -> None:
     """Publishes a model and verifies it, or with ``dry_run`` shows what would be published."""
     from common.card import CARD, write
-    from common.publishing import check_access, prepare
+    from common.publishing import check_access, check_tag, prepare
     from common.publishing import publish as upload
     from common.verification import scored_corpus
 
     folder = Path(arguments.output_dir[0])
+    check_tag(arguments.tag)
     package = prepare(folder, arguments.repo_id)
     if arguments.dry_run:
         for path in sorted(package.files):
@@ -109,6 +112,8 @@ def publish(arguments: PublishArguments) -> None:
     check_access(arguments.repo_id, package.trained.base["name"])
     commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
     if os.access(folder, os.W_OK):
+        if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.files[CARD]:
+            say(f"{folder / CARD} is written anew: cards are made from records, not by hand")
         write({name: content for name, content in package.files.items() if isinstance(content, bytes)}, folder)
     done = "published" if new else "published already, nothing was uploaded"
     say(f"{done}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")
@@ -128,7 +133,7 @@ def prove(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int)
         ),
         items=items,
     )
-    print(f"verified: {repo_id}: {found.line()}")
+    print(plain(f"verified: {repo_id}: {found.line()}"))
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,8 @@ from safetensors import SafetensorError
 from common.errors import UserError, shown
 from common.miniature.pretrain import MODELS
 
-# What a broken or missing model makes libraries raise.
-UNLOADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 # Of a repository that others may fill: no pickles, no code, no optimizer states.
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/*")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
 UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
 MINIATURE = "miniature/"  # by such names the shipped models are known in a trained model's files, on any machine
 
@@ -47,23 +47,20 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
         return Path(name)
     if name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name):
         raise UserError("no such folder", file=name, expected="a trained model")
-    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RevisionResolutionError
 
-    try:
+    with loading(name, revision):
         return Path(
             snapshot_download(
                 name, revision=revision, cache_dir=cache_dir, allow_patterns=WANTED, ignore_patterns=UNWANTED
             )
         )
-    except (*UNLOADABLE, RevisionResolutionError, httpx2.HTTPError) as error:
-        raise unloadable(name, error, revision) from error
 
 
 def hub_commit(folder: Path) -> str | None:
     """The commit that a folder of the Hub's cache holds; None for any other folder."""
-    return folder.name if folder.parent.name == "snapshots" else None
+    cached = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
+    return folder.name if cached else None
 
 
 def require(folder: Path, filename: str, name: str | Path) -> Path:
@@ -98,6 +95,21 @@ def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]
     return values
 
 
+def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) -> None:
+    """Checks that an adapter's configuration is a LoRA's for ``task``, and asks for nothing that other kinds could.
+
+    Raises:
+        UserError: It is another kind's, or names code to import.
+    """
+    if config.get("task_type") != task:
+        raise UserError(f"an adapter for {shown(config.get('task_type'))}", file=name, expected=f"one for {task}")
+    if config.get("peft_type") != "LORA" or config.get("auto_mapping") or config.get("megatron_config"):
+        raise UserError(f"an adapter of kind {shown(config.get('peft_type'))}", file=name, expected="a LoRA adapter")
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base or not isinstance(revision, str | None):
+        raise UserError("its configuration names no base model", file=name, expected="a folder or a Hub id")
+
+
 def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:
     """Checks that an adapter's file holds the tensors that its configuration wants: PEFT only warns, and the base would answer
     alone under the adapter's name.
@@ -125,18 +137,16 @@ def file_of(name: str, filename: str, revision: str | None) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / filename
         return path if path.is_file() else None
-    import httpx2
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionResolutionError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    try:
-        return Path(hf_hub_download(name, filename, revision=revision))
-    except LocalEntryNotFoundError as error:  # the Hub could not be asked
-        raise unloadable(name, error, revision) from error
-    except EntryNotFoundError:
-        return None
-    except (*UNLOADABLE, RevisionResolutionError, httpx2.HTTPError) as error:
-        raise unloadable(name, error, revision) from error
+    with loading(name, revision):
+        try:
+            return Path(hf_hub_download(name, filename, revision=revision))
+        except LocalEntryNotFoundError:  # the Hub could not be asked
+            raise
+        except EntryNotFoundError:
+            return None
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
@@ -164,6 +174,17 @@ def licence_of(name: str, commit: str | None) -> str | None:
         return ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
     except (OSError, ValueError):
         return None
+
+
+@contextlib.contextmanager
+def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
+    """Whatever a broken, hostile or missing model makes libraries raise in the block becomes one line for the user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise unloadable(name, error, revision) from error
 
 
 def unloadable(name: str | Path, error: Exception, revision: str | None = None) -> UserError:

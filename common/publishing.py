@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
+import json
+import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from common.card import CARD, Trained, read_trained
 from common.errors import UserError, shown
 from common.evaluation import EVALUATION, RECORD
 from common.loading import MINIATURE, unloadable
-from common.projects import Publication, publication_of
+from common.projects import PROJECTS, Publication, publication_of
 from common.stages import say, stage
 from common.training_file import TRAINING_FILE
 
@@ -49,7 +51,23 @@ VOCABULARY = (
     "vocab.txt",
     "merges.txt",
 )  # a base's own words, some of which look like paths
-WEIGHTS = ("*.safetensors", "*.model", "*.png")
+BINARY = ("*.safetensors", "*.model", "*.png")
+# Where machines keep people's files: a path there is somebody's, whether or not it is on this machine.
+ROOTS = (
+    "home",
+    "Users",
+    "root",
+    "mnt",
+    "media",
+    "scratch",
+    "gpfs",
+    "lustre",
+    "workspace",
+    "content",
+    "tmp",
+    "var",
+    "srv",
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ def prepare(folder: Path, repo_id: str) -> Package:
     """
     trained = read_trained(folder)
     project = publication_of(trained)
+    check_name(repo_id)
     check_base(trained.base["name"], trained.base["commit"])
     if trained.evaluation is None:
         raise UserError(f"it has no {RECORD}", file=folder, fix=f"first run {project.EVALUATE} {folder}")
@@ -118,27 +137,29 @@ def check_leaks(files: Mapping[str, Path | bytes], folder: Path) -> None:
     token = get_token()
     here = {str(Path.home()), str(Path.cwd()), str(folder.resolve()), tempfile.gettempdir()} - {"/"}
     for name, content in files.items():
-        if any(fnmatch.fnmatch(name, pattern) for pattern in (*WEIGHTS, *VOCABULARY)):
+        if any(fnmatch.fnmatch(name, pattern) for pattern in BINARY):
             continue
         text = (content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8", errors="replace")
         if (token and token in text) or re.search(r"\bhf_[A-Za-z0-9]{30,}", text):
             raise UserError(
                 "it holds a Hub token", file=folder / name, fix="remove the token, and revoke it on the Hub"
             )
-        for path in re.findall(r"(?<![\w./:~-])/[\w.@+-]+(?:/[\w.@+ -]+)+", text):
-            if any(path.startswith(f"{start}/") or path == start for start in here) or Path(path).exists():
+        if name in VOCABULARY:
+            continue
+        for path in re.findall(r"(?<![\w./~-])(?<!:/)/[\w.@+-]+(?:/[\w.@+ -]+)+", text):
+            known = any(path.startswith(f"{start}/") or path == start for start in here)
+            if known or path.split("/")[1] in ROOTS or os.path.exists(path):
                 raise UserError(
-                    f"it holds a path of this machine, {path!r}", file=folder / name, fix="train again from Hub ids"
+                    f"it holds a path of a machine, {path!r}", file=folder / name, fix="train again from Hub ids"
                 )
 
 
-def check_access(repo_id: str, base: str | None) -> None:
-    """Checks that this login may write to ``repo_id``, and that the Hub has the base model.
+def check_name(repo_id: str) -> None:
+    """Checks that the Hub would take the name.
 
     Raises:
-        UserError: A name that the Hub would refuse, no token or one that can't write, another's namespace, or an unknown base.
+        UserError: It would not.
     """
-    from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -153,6 +174,29 @@ def check_access(repo_id: str, base: str | None) -> None:
             key="--repo_id",
             expected="user/name of letters, digits, -, _ and ., at most 96 characters",
         )
+
+
+def check_tag(tag: str | None) -> None:
+    """Checks that git would take a tag's name, and that it is not that of a branch.
+
+    Raises:
+        UserError: It would not.
+    """
+    if tag is not None and (
+        not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", tag) or ".." in tag or tag.endswith(".lock") or tag == "main"
+    ):
+        raise UserError(f"{tag!r} is no name of a tag", key="--tag", expected="letters, digits, ., - and _, as v1")
+
+
+def check_access(repo_id: str, base: str | None) -> None:
+    """Checks that this login may write to ``repo_id``, and that the Hub has the base model.
+
+    Raises:
+        UserError: A name that the Hub would refuse, no token or one that can't write, another's namespace, or an unknown base.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    check_name(repo_id)
     if not get_token():
         raise UserError("no Hub token", fix="run `hf auth login` or set HF_TOKEN; it is never an argument")
     api = HfApi()
@@ -180,38 +224,80 @@ def publish(package: Package, repo_id: str, *, private: bool, tag: str | None) -
     changes nothing and uploads nothing.
 
     Raises:
-        UserError: The Hub refuses, or can't be reached; what happened until then is said.
+        UserError: A public repository where a private one was asked for, one that holds something else, a tag of another version;
+            the Hub refuses, or can't be reached. What happened until then is said.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     with asking(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
-        tags = {one.name: one.target_commit for one in api.list_repo_refs(repo_id).tags}
-        if tag in tags and not _same(api, repo_id, package, tags[tag]):
+        info = api.model_info(repo_id)
+        before = str(info.sha)
+        if private and not info.private:
             raise UserError(
-                f"the tag {tag!r} stands for another version already",
-                key="--tag",
-                expected="a new tag",
-                fix="nothing was changed",
+                "it is public already", file=repo_id, fix="make it private on the Hub, or choose another name"
             )
-        before = api.model_info(repo_id).sha
-        there = api.list_repo_files(repo_id)
-        old = [path for path in there if path not in package.files and _ours(path)]
+        if info.private and not private:
+            say(f"{repo_id} existed already and stays private")
+        tags = {one.name: one.target_commit for one in api.list_repo_refs(repo_id).tags}
+        if tag in tags:
+            if not _same(api, repo_id, package, tags[tag]):
+                raise UserError(
+                    f"the tag {tag!r} stands for another version already",
+                    key="--tag",
+                    expected="a new tag",
+                    fix="nothing was changed",
+                )
+            return tags[tag], False  # main may have moved on since, and is left alone
+        there = api.list_repo_files(repo_id, revision=before)
+        check_repository(api, repo_id, before, there)
         operations: list[Any] = [
             CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
             for path, content in sorted(package.files.items())
         ]
-        operations += [CommitOperationDelete(path_in_repo=path) for path in old]
+        operations += [
+            CommitOperationDelete(path_in_repo=path) for path in there if path not in package.files and _ours(path)
+        ]
         with stage(f"publishing to {repo_id}"):
             title = f"Publish {package.trained.facts['kind']} trained on {package.trained.facts['date']}"
-            commit = api.create_commit(repo_id, operations, commit_message=title).oid
-        if tag and tag not in tags:
-            api.create_tag(repo_id, tag=tag, revision=commit)
-    visible = api.model_info(repo_id).private
-    if visible != private:
-        say(f"{repo_id} existed already and stays {'private' if visible else 'public'}")
+            # Made for the state that was looked at: somebody else's commit in between is an error, not undone.
+            commit = api.create_commit(repo_id, operations, commit_message=title, parent_commit=before).oid
+    if tag:
+        try:
+            with asking(repo_id):
+                api.create_tag(repo_id, tag=tag, revision=commit)
+        except UserError as error:
+            error.problem = f"commit {commit[:12]} is published, but not its tag {tag!r}: {error.problem}"
+            error.fix = "repeat the command: it uploads nothing and sets the tag"
+            raise
     return commit, commit != before
+
+
+def check_repository(api: Any, repo_id: str, commit: str, files: Collection[str]) -> None:
+    """Checks that a repository is empty, or was published by this project: nobody else's files are replaced.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if set(files) <= {".gitattributes"}:
+        return
+    try:
+        facts = json.loads(
+            Path(api.hf_hub_download(repo_id, TRAINING_FILE, revision=commit)).read_text(encoding="utf-8")
+        )
+        ours = facts["project"] in PROJECTS
+    except (OSError, ValueError, KeyError, TypeError, EntryNotFoundError):
+        ours = False
+    if not ours:
+        raise UserError(
+            "it holds something that this project did not publish",
+            file=repo_id,
+            expected="a new or empty repository, or one of an earlier publication",
+            fix="choose another --repo_id",
+        )
 
 
 def _ours(path: str) -> bool:

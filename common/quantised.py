@@ -18,7 +18,7 @@ from transformers import (
 
 from common import hardware
 from common.errors import UserError
-from common.loading import UNLOADABLE, unloadable
+from common.loading import loading
 
 Quantisation = Literal["nf4", "int8", "none"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,19 +55,21 @@ def load_base(
     }
     settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantisation]
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            quantization_config=BitsAndBytesConfig(**settings) if settings else None,
-            device_map={"": device},
-            dtype=torch.float32 if on_cpu else DTYPES[precision],
-            attn_implementation=hardware.attention_implementation().value,
-            use_safetensors=True,  # pickles run code
-        )
-    except torch.OutOfMemoryError:
-        raise UserError("the GPU's memory is too small for it", file=name, fix="use a smaller base model") from None
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
+        with loading(name):
+            model = AutoModelForCausalLM.from_pretrained(
+                name,
+                revision=revision,
+                quantization_config=BitsAndBytesConfig(**settings) if settings else None,
+                device_map={"": device},
+                dtype=torch.float32 if on_cpu else DTYPES[precision],
+                attn_implementation=hardware.attention_implementation().value,
+                use_safetensors=True,  # pickles run code
+                trust_remote_code=False,  # or a terminal is asked whether to run a repository's own
+            )
+    except UserError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError):
+            raise UserError("the GPU's memory is too small for it", file=name, fix="use a smaller base model") from None
+        raise
     if settings and not any(isinstance(module, (Linear4bit, Linear8bitLt)) for module in model.modules()):
         raise UserError("it has no layer that can be quantised", file=name, expected="a model such as Llama 2")
     keep_gradients_right(model)
@@ -84,10 +86,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UserError: No such model, no access to it, or a tokenizer that can't end an answer.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
+    with loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise UserError("its tokenizer has no token that ends a text", file=name, expected="a model such as Llama 2")
     if tokenizer.pad_token_id is None:

@@ -114,11 +114,38 @@ def read_record(path: Path) -> RunRecord:
             raise UserError(
                 f"a record of schema {values['schema']}", file=path, expected=f"schema {SCHEMA}", fix="run it again"
             )
-        return RunRecord(**values)
+        record = RunRecord(**values)
+        _check(record)
+        return record
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", file=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a run record: {error}", file=path, expected="a JSON file made by this project") from None
+
+
+def _check(record: RunRecord) -> None:
+    """Raises what :func:`read_record` catches where a field is not what is read from it: a record may come from anybody."""
+    for metrics in [record.metrics, *record.by_group.values()]:
+        for metric in metrics.values():
+            low, high = metric["ci95"]
+            if not all(isinstance(number, (int, float)) for number in (metric["value"], metric["n"], low, high)):
+                raise ValueError("a metric is no number")
+    for name, kind in {
+        "title": str,
+        "task": str,
+        "data": dict,
+        "policy": dict,
+        "labels": list,
+        "confusion": list,
+    }.items():
+        if not isinstance(getattr(record, name), kind):
+            raise ValueError(f"{name} is no {kind.__name__}")
+    for name in ("name", "split", "fingerprint", "limits"):
+        if not isinstance(record.data[name], str):
+            raise ValueError(f"data {name} is no text")
+    for number in [count for row in record.confusion for count in row] + [*record.parameters.values()]:
+        if not isinstance(number, int):
+            raise ValueError("a count is no number")
 
 
 def count_parameters(model: Any) -> dict[str, int]:

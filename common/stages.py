@@ -14,7 +14,12 @@ _START = time.monotonic()
 def say(message: str) -> None:
     """Prints one line with the seconds since the command started."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"[{time.monotonic() - _START:6.1f} s] {message}", file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - _START:6.1f} s] {_printable(message)}", file=sys.stderr, flush=True)
+
+
+def _printable(message: str) -> str:
+    """What is said may quote a file or a repository, and with it a terminal's escapes."""
+    return "".join(c if c.isprintable() else " " for c in message)
 
 
 @contextlib.contextmanager

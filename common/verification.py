@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -17,10 +18,13 @@ from typing import Any
 from common.card import CARD, Trained, read_trained
 from common.corpus_options import CorpusOptions
 from common.errors import UserError
-from common.loading import local_folder
+from common.evaluation import RECORD
+from common.loading import loading, local_folder, require
 from common.progress import bar
-from common.projects import publication_of
+from common.projects import Publication, publication_of
+from common.records import RunRecord
 from common.stages import stage
+from common.training_file import TRAINING_FILE
 
 TIE = 1e-2  # as close are two answers between which another precision, device or kernel may choose the other
 # Runs the card's code as a user would, in a process of its own, then hands it item after item.
@@ -82,17 +86,18 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
     Raises:
         UserError: It can't be had, its card is not what this version would write, or an answer differs.
     """
+    if Path(repo_id).is_dir():
+        raise UserError("it is a folder", file=repo_id, expected="the id of a published model, as user/name")
     with tempfile.TemporaryDirectory(prefix="verify-") as cache:
         with stage(f"downloading {repo_id} into an empty cache"):
             folder = local_folder(repo_id, revision, cache_dir=Path(cache))
-        trained = read_trained(folder)
-        project = publication_of(trained)
+        trained, project = check_download(folder, repo_id)
         evaluation = trained.evaluation
         if evaluation is None:
             raise UserError("it was published without an evaluation", file=repo_id, expected="its record and answers")
         snippet = project.snippet(trained, repo_id)
         # Only code that this project wrote is run, whatever a repository's card holds.
-        if f"```python\n{snippet}\n```" not in (folder / CARD).read_text(encoding="utf-8"):
+        if f"```python\n{snippet}\n```" not in (folder / CARD).read_text(encoding="utf-8", errors="replace"):
             raise UserError(
                 "the code on its card is not what this version of the project writes",
                 file=f"{repo_id}/{CARD}",
@@ -118,6 +123,44 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
     return compare(
         chosen, answers, repo_id, commit=folder.name, of=len(recorded), precision=precision, recorded=recorded_in
     )
+
+
+def check_download(folder: Path, repo_id: str) -> tuple[Trained, Publication]:
+    """Checks a downloaded repository, which may be anybody's, and reads its records.
+
+    Raises:
+        UserError: It is no model that this project published, or one without safetensors: pickles are not loaded.
+    """
+    require(folder, CARD, repo_id)
+    if not (folder / TRAINING_FILE).is_file():
+        raise UserError(f"it has no {TRAINING_FILE}", file=repo_id, expected="a model that this project published")
+    trained = read_trained(folder)
+    project = publication_of(trained)
+    weights = {"full": "model.safetensors", "adapter": "adapter_model.safetensors"}[trained.facts["kind"]]
+    for name in (*project.FILES, "tokenizer_config.json"):
+        require(folder, name, repo_id)
+    if not any(folder.glob(f"{Path(weights).stem}*.safetensors")):
+        require(folder, weights, repo_id)
+    if trained.evaluation and (rows := trained.evaluation.scores):
+        check_record(trained.evaluation.record, rows, repo_id)
+    return trained, project
+
+
+def check_record(record: RunRecord, rows: Sequence[dict[str, str]], repo_id: str) -> None:
+    """Checks that the accuracy on the card is that of the published answers.
+
+    Raises:
+        UserError: It is not.
+    """
+    if "accuracy" not in record.metrics:
+        return
+    found = sum(row["label"] == row["answer"] for row in rows) / len(rows)
+    if abs(found - record.metrics["accuracy"]["value"]) > 1e-9 or record.metrics["accuracy"]["n"] != len(rows):
+        raise UserError(
+            f"its record says accuracy {record.metrics['accuracy']['value']:.4f}, and its answers {found:.4f}",
+            file=f"{repo_id}/{RECORD}",
+            fix="evaluate and publish it again",
+        )
 
 
 def scored_corpus(trained: Trained, given: CorpusOptions) -> CorpusOptions:
@@ -165,11 +208,11 @@ def compare(
             difference = abs(mean - float(row["mean_log_probability"]))
             margin = float(row["margin"])
             same = _words(text) == _words(row["answer"])
-        if same:
-            largest = max(largest, difference if math.isfinite(difference) else math.inf)
-        if not same and margin <= TIE:
+        if same and math.isfinite(difference):
+            largest = max(largest, difference)
+        if not same and math.isfinite(difference) and margin <= TIE:
             ties += 1
-        elif not same:
+        elif not same or not math.isfinite(difference):
             wrong.append(row["id"])
     found = Verification(commit, len(rows), of, largest, ties, precision, recorded)
     if wrong:
@@ -186,15 +229,17 @@ def link_base(trained: Trained, cache: Path) -> None:
     """Lets the base model in a cache be that of the user's own cache."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import validate_repo_id
 
     name = trained.base["name"] or ""
     if trained.facts["kind"] == "full" or name.count("/") != 1:
         return
+    with loading(name):  # a name may be anything
+        validate_repo_id(name)
     own = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
-    own.mkdir(parents=True, exist_ok=True)
-    link = cache / own.name
-    if not link.exists():
-        link.symlink_to(own, target_is_directory=True)
+    with contextlib.suppress(OSError):  # a cache that can't be written to: the base is fetched into the other one
+        own.mkdir(parents=True, exist_ok=True)
+        (cache / own.name).symlink_to(own, target_is_directory=True)
 
 
 def _words(text: str) -> set[str]:
@@ -210,7 +255,7 @@ def _run(code: str, items: Sequence[tuple[str, ...]], cache: Path, repo_id: str)
         json.dump([code, items], given)
         given.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER],
+            [sys.executable, "-P", "-c", DRIVER],
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=said,

@@ -83,7 +83,7 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     quantised.choose_device()
     precision = hardware.training_precision()
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
-    model, tokenizer, _ = load_adapter(folder, precision=precision.value)
+    model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
     declared = description.declared()
     scored = test_set(declared, splits, arguments)
     scored.policy["scored in"] = precision.value

@@ -11,7 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common import hardware, quantised
 from common.errors import UserError, shown
-from common.loading import UNLOADABLE, base_path, check_adapter, local_folder, read_config, require, unloadable
+from common.loading import (
+    base_path,
+    check_adapter,
+    check_adapter_config,
+    loading,
+    local_folder,
+    read_config,
+    require,
+)
 from sbic_llama import annotator_file
 from sbic_llama.annotator_file import ANNOTATOR_FILE, AnnotatorFile
 from sbic_llama.encoding import answer_ids, encode
@@ -64,14 +72,12 @@ def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, a
         UserError: An adapter that can't be loaded; ``name`` is how the user called it.
     """
     weights = require(folder, WEIGHTS_FILE, name)
-    try:
+    with loading(name):
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter)
         else:
             model = PeftModel.from_pretrained(model, folder, adapter_name=adapter)
         check_adapter(model, weights, adapter)
-    except (*UNLOADABLE, KeyError, TypeError) as error:
-        raise unloadable(name, error) from error
     return model
 
 
@@ -84,12 +90,13 @@ def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
     description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
     description.declared()
     config = read_config(folder, CONFIG_FILE, name)
-    found = tuple(config.get(key) for key in ("peft_type", "base_model_name_or_path", "revision"))
-    expected = ("LORA", description.base_model, description.base_revision)
+    check_adapter_config(config, "CAUSAL_LM", name)
+    found = tuple(config.get(key) for key in ("base_model_name_or_path", "revision"))
+    expected = (description.base_model, description.base_revision)
     if found != expected:
         raise UserError(
             f"an adapter of {shown(found)}",
-            file=folder / CONFIG_FILE,
+            file=f"{name}/{CONFIG_FILE}",
             expected=f"{shown(expected)}, as {ANNOTATOR_FILE} says",
         )
     return description

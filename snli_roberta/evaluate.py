@@ -91,7 +91,7 @@ def score_models(
         if model.kind not in (None, kind):
             words = {"full": "a fully fine-tuned model", "adapter": "a LoRA adapter"}
             raise UserError(f"it is {words[kind]}", file=model.name, expected=words[model.kind])
-    loaded = {title: classifier.load_trained(folder) for title, folder in folders.items()}
+    loaded = {title: classifier.load_trained(model.name, model.revision) for title, model in models.items()}
     facts = {title: training_facts(folder) for title, folder in folders.items()}
     known = next((one for one in facts.values() if one), None)
     for title, one in facts.items():

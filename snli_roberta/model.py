@@ -12,14 +12,21 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from common import hardware
-from common.errors import UserError, shown
-from common.loading import UNLOADABLE, base_path, check_adapter, local_folder, read_config, require, unloadable
+from common.errors import UserError
+from common.loading import (
+    base_path,
+    check_adapter,
+    check_adapter_config,
+    loading,
+    local_folder,
+    read_config,
+    require,
+)
 from common.progress import bar
 from common.stages import say
 from snli_roberta.corpus import LABELS, Pair
@@ -45,7 +52,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
     Raises:
         UserError: No such model, or no access to it.
     """
-    try:
+    with loading(name):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
             revision=revision,
@@ -53,11 +60,10 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
             attn_implementation=hardware.attention_implementation().value,
             output_loading_info=True,
             use_safetensors=True,  # pickles run code
+            trust_remote_code=False,  # or a terminal is asked whether to run a repository's own
             ignore_mismatched_sizes=True,  # a head of other classes is replaced by a new one
             **HEAD_FACTS,
         )
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
     # Without this Trainer multiplies loss and gradients by the accumulation steps and the processes: these models take any
     # keyword but ignore the one that says how many items a batch has.
     model.accepts_loss_kwargs = False
@@ -73,10 +79,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UserError: No such model, no access to it, or a tokenizer that can't pad.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
+    with loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         raise UserError("its tokenizer has no pad token", file=name, expected="an encoder, as roberta-base")
     return tokenizer
@@ -135,41 +139,42 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
     """
     folder = local_folder(name, revision)
     is_adapter = (folder / ADAPTER_CONFIG).is_file()
-    if is_adapter and (kind := read_config(folder, ADAPTER_CONFIG, name).get("task_type")) != "SEQ_CLS":
-        raise UserError(f"an adapter for {shown(kind)}", file=name, expected="an adapter of a classifier (SEQ_CLS)")
-    try:
+    config = read_config(folder, ADAPTER_CONFIG, name) if is_adapter else {}
+    if is_adapter:
+        check_adapter_config(config, "SEQ_CLS", name)
+    elif not any(folder.glob("*.safetensors")):
+        require(folder, "config.json", name)
+        require(folder, "model.safetensors", name)
+    with loading(name):
         # An adapter by itself does not say what its classes are; ours carry a config.json that does.
-        labels = _labels(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
+        labels = _labels(folder) if (folder / "config.json").is_file() else None
         if labels is not None and labels != LABELS:
             raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
         if is_adapter:
             if labels is None:
                 say(f"{name} names no labels; they are taken to be {', '.join(LABELS)}")
-            model = _load_adapter(folder, name)
+            model = _load_adapter(folder, config, name)
         else:
             require(folder, "config.json", name)
-            if not any(folder.glob("*.safetensors")):
-                require(folder, "model.safetensors", name)
             model = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
-    except UNLOADABLE as error:
-        raise unloadable(name, error) from error
-    return model.to(hardware.device_type()).eval(), load_tokenizer(str(folder))
+        tokenizer = load_tokenizer(str(folder))
+    return model.to(hardware.device_type()).eval(), tokenizer
 
 
-def _load_adapter(folder: Path, name: str | Path) -> PeftModel:
+def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path) -> PeftModel:
     from peft import PeftModel
 
     weights = require(folder, ADAPTER_WEIGHTS, name)
-    config = read_config(folder, ADAPTER_CONFIG, name)
-    base, _ = load_base(base_path(str(config.get("base_model_name_or_path"))), config.get("revision"))
+    base, _ = load_base(base_path(config["base_model_name_or_path"]), config.get("revision"))
     model = PeftModel.from_pretrained(base, folder)
     check_adapter(model, weights)
     return model
 
 
-def _labels(config: PretrainedConfig) -> tuple[str, ...]:
+def _labels(folder: Path) -> tuple[str, ...]:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return tuple(str(config.id2label[i]) for i in range(config.num_labels))
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     from snli_roberta import model as classifier
 
     folder = local_folder(arguments.model, arguments.revision)
-    model, tokenizer = classifier.load_trained(folder)
+    model, tokenizer = classifier.load_trained(arguments.model, arguments.revision)
     facts = training_facts(folder)
     length = arguments.max_length or (facts["settings"]["max_length"] if facts else DEFAULT_LENGTH)
     logits = classifier.predict_logits(model, tokenizer, pairs, max_length=length, progress=arguments.input is not None)

@@ -147,12 +147,12 @@ def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
     weights = (runs["sbic_labels"] / "adapter_model.safetensors").read_bytes()
     other = {"base_model_name_or_path": "miniature/tiny_roberta"}
     for load, kind, contents, message in (
-        (load_trained, "sbic_labels", {}, "an adapter for 'CAUSAL_LM'; expected an adapter of a classifier"),
+        (load_trained, "sbic_labels", {}, "an adapter for 'CAUSAL_LM'; expected one for SEQ_CLS"),
         (load_sbic, "snli_adapter", {}, r"it has no annotator\.json"),
         (load_sbic, "sbic_labels", {"adapter_model.safetensors": weights[:-100]}, "its weights are damaged or cut short"),
         (load_sbic, "sbic_labels", {"adapter_model.safetensors": None, "adapter_model.bin": b"x"}, "Pickles are not loaded"),
         (load_sbic, "sbic_labels", {"adapter_config.json": config(runs, "sbic_labels", "adapter_config.json", **other)},
-         r"an adapter of \('LORA', 'miniature/tiny_roberta', None\); expected .*tiny_llama.*as annotator.json says"),
+         r"an adapter of \('miniature/tiny_roberta', None\); expected .*tiny_llama.*as annotator.json says"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", labels=["A", "B"])},
          "the adapter was trained with another prompt or other labels"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="intentYN")},
@@ -227,3 +227,49 @@ def test_comparing_what_was_published(bases, runs, few, tmp_path, monkeypatch, c
     )
     with pytest.raises(UserError, match="miniature/lora: it is a LoRA adapter; expected a fully fine-tuned model"):
         compare.main()
+
+
+def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
+    """Not even where somebody, or a pipe, answers yes to every question."""
+    mark = tmp_path / "ran"
+    HfApi().create_repo("miniature/code")
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import PretrainedConfig\n"
+    code += "class Evil(PretrainedConfig):\n    model_type = 'evil'\n"
+    HfApi().upload_file(repo_id="miniature/code", path_in_repo="x.py", path_or_fileobj=code.encode())
+    own = {"AutoConfig": "miniature/code--x.Evil"}
+    for kind, name, changes in (
+        ("snli_adapter", "config.json", {"model_type": "evil", "auto_map": own}),
+        ("snli_full", "config.json", {"model_type": "evil", "auto_map": own}),
+        ("snli_full", "tokenizer_config.json",
+         {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["miniature/code--x.Evil", None]}}),
+    ):  # fmt: skip
+        bases.repositories.pop(("models", ID), None)
+        upload(kind, **{name: config(runs, kind, name, **changes)})
+        result = subprocess.run(
+            [sys.executable, "-c", f"from snli_roberta.model import load_trained; load_trained({ID!r})"],
+            cwd=ROOT, input="y\n" * 20, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert not mark.exists(), f"{kind}/{name}\n{result.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("adapter_config.json", {"peft_type": "PROMPT_TUNING"}),
+        ("adapter_config.json", {"auto_mapping": {"parent_library": "os", "base_model_class": "x"}}),
+        ("adapter_config.json", {"r": "x"}),
+        ("adapter_config.json", {"target_modules": 5}),
+        ("adapter_config.json", {"target_modules": "("}),
+        ("adapter_config.json", {"rank_pattern": []}),
+        ("adapter_config.json", {"base_model_name_or_path": None}),
+        ("config.json", {"id2label": "abc"}),
+        ("config.json", {"num_hidden_layers": "x"}),
+        ("tokenizer_config.json", {"tokenizer_class": 5}),
+    ],
+)
+def test_hostile_settings_are_one_line(upload, runs, name, changes):
+    kind = "snli_adapter" if name == "adapter_config.json" else "snli_full"
+    upload(kind, **{name: config(runs, kind, name, **changes)})
+    with pytest.raises(UserError) as error:
+        load_trained(ID)
+    assert str(error.value).isprintable()

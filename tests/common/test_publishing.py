@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from common import hub as command
 from common.errors import UserError
@@ -144,6 +145,54 @@ def test_a_dry_run_shows_all_and_asks_nobody(copy, bases, publish, capsys):
     assert sorted(folder.rglob("*")) == before
 
 
+def test_nobody_elses_repository_is_written_over(copy, bases, publish):
+    """Nearly every model has files of these names."""
+    HfApi().create_repo(ID)
+    for name in ("README.md", "model.safetensors", "vocab.txt", "pictures/holiday.png"):
+        HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=b"a thesis")
+    before = bases.repositories["models", ID].files()
+    with pytest.raises(UserError, match="it holds something that this project did not publish"):
+        publish(copy("snli_full"))
+    assert bases.repositories["models", ID].files() == before
+    assert posted(bases, "^PUT.*/_lfs") == posted(bases, "^PUT.*/_lfs")[:1], "nothing of the model was sent"
+
+
+def test_nothing_private_goes_into_a_public_repository(copy, bases, publish):
+    HfApi().create_repo(ID)
+    with pytest.raises(UserError, match=f"{ID}: it is public already. Make it private on the Hub"):
+        publish(copy("snli_adapter"), "--private")
+    assert list(bases.repositories["models", ID].files()) == [".gitattributes"]
+
+
+@pytest.mark.parametrize("tag", ["v 1", "../x", "main", "refs/heads/main", "", "v1..2", "-v1"])
+def test_what_git_takes_for_no_tag_is_refused_first(copy, bases, publish, tag):
+    with pytest.raises(UserError, match=r"is no name of a tag; expected|expected one argument|expected at least one"):
+        publish(copy("snli_adapter"), f"--tag={tag}")
+    assert ("models", ID) not in bases.repositories
+
+
+def test_a_tag_that_fails_says_what_was_done(copy, bases, publish):
+    folder = copy("snli_adapter")
+    bases.fail(r"^POST .*/tag/", status=403)
+    with pytest.raises(UserError, match=r"commit [0-9a-f]{12} is published, but not its tag 'v1'.*Repeat the command"):
+        publish(folder, "--tag", "v1")
+    publish(folder, "--tag", "v1")
+    repository = bases.repositories["models", ID]
+    assert repository.refs["refs/tags/v1"] == repository.refs["refs/heads/main"]
+    assert len(repository.commits) == 2
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_tag_stands_for_the_same_bytes(copy, bases, publish, name):
+    folder = copy("snli_adapter")
+    publish(folder, "--tag", "v1")
+    content = bytearray((folder / name).read_bytes())
+    content[-2:] = bytes([content[-2] ^ 1, content[-1]]) if name.endswith("safetensors") else b" }"
+    (folder / name).write_bytes(bytes(content))
+    with pytest.raises(UserError, match="the tag 'v1' stands for another version already"):
+        publish(folder, "--tag", "v1")
+
+
 def test_a_private_repository_is_made_and_stays(copy, bases, publish, capsys):
     folder = copy("snli_adapter")
     publish(folder, "--private")
@@ -208,9 +257,9 @@ def edit(name: str, change):
         (edit("training.json", lambda v: v["base"].update(license=None)), "the card lacks the base model's licence"),
         (
             edit("adapter_config.json", lambda v: v.update(note=f"{ROOT}/x")),
-            r"adapter_config.json: it holds a path of this machine",
+            r"adapter_config.json: it holds a path of a machine",
         ),
-        (edit("adapter_config.json", lambda v: v.update(note=f"{Path.home()}/x")), "it holds a path of this machine"),
+        (edit("adapter_config.json", lambda v: v.update(note=f"{Path.home()}/x")), "it holds a path of a machine"),
         (edit("config.json", lambda v: v.update(note=TOKEN)), r"config.json: it holds a Hub token"),
         (edit("training.json", lambda v: v.update(note="hf_" + "aB3" * 12)), r"training.json: it holds a Hub token"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -105,6 +106,81 @@ def test_weights_that_were_changed_are_caught(published, few, monkeypatch, tmp_p
         call(monkeypatch, "verify", ID, "--data_dir", few)
 
 
+def test_pickled_weights_are_not_verified(published, few, monkeypatch, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = published("snli_adapter")
+    torch.save(load_file(folder / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
+    HfApi().upload_file(repo_id=ID, path_in_repo="adapter_model.bin", path_or_fileobj=tmp_path / "adapter_model.bin")
+    HfApi().delete_file("adapter_model.safetensors", ID)
+    with pytest.raises(UserError, match=f"{ID}: it has no weights in the safetensors format.*Pickles are not loaded"):
+        call(monkeypatch, "verify", ID, "--data_dir", few)
+
+
+def test_a_card_whose_accuracy_is_not_that_of_its_answers(published, few, monkeypatch):
+    folder = published("snli_adapter")
+    record = json.loads((folder / "evaluation" / "record.json").read_text())
+    record["metrics"]["accuracy"]["value"] += 0.01
+    HfApi().upload_file(repo_id=ID, path_in_repo="evaluation/record.json", path_or_fileobj=json.dumps(record).encode())
+    with pytest.raises(UserError, match=r"its record says accuracy 0\.\d+, and its answers 0\.\d+"):
+        call(monkeypatch, "verify", ID, "--data_dir", few)
+
+
+def changed(path: Path, *keys: str, value: object) -> bytes:
+    content = json.loads(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return json.dumps(content).encode()
+
+
+def test_whatever_a_repository_holds_it_is_one_plain_line(published, few, monkeypatch):
+    """Records, settings and cards come from anybody: nothing in them is a traceback, or an escape for the terminal."""
+    folder = published("snli_adapter")
+    training, record = folder / "training.json", folder / "evaluation" / "record.json"
+    scores = (folder / "evaluation" / "scores.csv").read_bytes()
+    for name, content in (
+        *(("training.json", changed(training, key, value=value)) for key, value in {
+            "settings": [], "base": "x", "data": [], "log": 5, "parameters": {"trainable": "\x1b"}, "kind": "\x1b[31m",
+            "project": "os", "hardware": None, "best": 1, "processes": "two", "versions": [],
+        }.items()),
+        ("training.json", changed(training, "base", "name", value="a/\0b")),
+        ("training.json", changed(training, "settings", "max_length", value="x")),
+        ("training.json", b"[]"),
+        ("training.json", b"\xff"),
+        ("evaluation/record.json", changed(record, "policy", value=[])),
+        ("evaluation/record.json", changed(record, "metrics", value={"accuracy": {}})),
+        ("evaluation/record.json", changed(record, "metrics", "accuracy", "n", value="many")),
+        ("evaluation/record.json", changed(record, "labels", value=5)),
+        ("evaluation/record.json", b"{}"),
+        ("evaluation/scores.csv", b"id,label,answer\n1,2,3\n"),
+        ("evaluation/scores.csv", scores.replace(b"0.", b"zero.")),
+        ("evaluation/scores.csv", scores + b"x," + b"y" * 200_000 + b",z\n"),
+        ("evaluation/scores.csv", scores + b"\xff\xfe\n"),
+        ("README.md", None),
+    ):  # fmt: skip
+        if content is None:
+            HfApi().delete_file(name, ID)
+        else:
+            HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=content)
+        with pytest.raises(UserError) as error:
+            call(monkeypatch, "verify", ID, "--data_dir", few)
+        assert str(error.value).isprintable()
+        before = {"training.json": training, "evaluation/record.json": record}.get(name, folder / name)
+        HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=before)
+
+
+def test_what_a_record_says_is_printed_without_escapes(capsys):
+    from common.errors import plain
+    from common.stages import say
+
+    say("scored in \x1b[31mred\x1b]0;title\x07")
+    assert "\x1b" not in capsys.readouterr().err
+    assert plain("a\x1b[31m\nb") == "a [31m b"
+
+
 def test_the_corpus_of_the_record_is_asked_for(published, monkeypatch, miniature, few, tmp_path):
     published("snli_adapter")
     with pytest.raises(
@@ -118,7 +194,7 @@ def test_the_corpus_of_the_record_is_asked_for(published, monkeypatch, miniature
 
 
 def test_a_model_that_nobody_here_published_is_named(bases, monkeypatch):
-    with pytest.raises(UserError, match=r"it has no training.json; expected the output folder of a finished training"):
+    with pytest.raises(UserError, match=r"it has no training.json; expected a model that this project published"):
         call(monkeypatch, "verify", "miniature/tiny_llama")
     with pytest.raises(UserError, match="miniature/nothing: no such repository on"):
         call(monkeypatch, "verify", "miniature/nothing")
