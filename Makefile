@@ -19,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.main ## run both projects on the miniature: tables, a Hub on the loopback, and an HTML report
+demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annotated, a Hub on the loopback, HTML pages
 	@$(BIN)/python -m common.miniature
 	@rm -rf $(DEMO)
 	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
@@ -31,6 +31,12 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, a Hub on the 
 	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
 	done
+	@own=$$($(BIN)/python -c "from common.miniature import corpora; print(corpora.build() / 'own_file')") && \
+		adapters="--adapter $(DEMO)/sbic/offensiveYN --adapter $(DEMO)/sbic/targetMinority" && \
+		$(BIN)/python -m sbic_llama.annotate $$own/posts.csv $$adapters --adapter $(DEMO)/sbic/hasBiasedImplication \
+			--review_share 0.1 --output $(DEMO)/annotated.csv && \
+		$(BIN)/python -m sbic_llama.trust $$own/posts.csv --human_labels $$own/human_labels.csv --key id $$adapters \
+			--output_dir $(DEMO)/trust
 	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 

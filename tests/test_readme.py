@@ -115,6 +115,25 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
         assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
 
 
+def test_the_python_that_a_readme_shows_runs(miniature, tmp_path, monkeypatch, capsys):
+    from sbic_llama.arguments import TrainArguments
+    from sbic_llama.training import train
+
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "sbic_llama" / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("offensiveYN", "targetMinority"):
+        train(
+            TrainArguments(
+                output_dir=tmp_path / "output" / "miniature_sbic", learning_rate=2e-3, max_steps=5, evaluations=1
+            ),
+            name,
+        )
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 RESULTS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()) if (ROOT / "results").is_dir() else []
 
 
