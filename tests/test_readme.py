@@ -82,7 +82,7 @@ def test_the_readmes_make_commands_are_what_ci_runs():
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", *(pytest.param(f"{p}/README.md", marks=pytest.mark.slow) for p in ("sbic_llama", "snli_roberta"))],
+    [pytest.param(name, marks=pytest.mark.slow) for name in READMES],
 )
 def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, miniature, tmp_path):
     # Outputs stay out of the tree: commands run in a folder that has the tree's files but not its output.

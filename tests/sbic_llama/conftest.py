@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -40,3 +42,15 @@ def fresh_model():
 @pytest.fixture(scope="session")
 def model():
     return adapted_model().eval()
+
+
+@pytest.fixture(scope="session")
+def trained_adapters(tmp_path_factory) -> Path:
+    """A folder of adapters for the three features, trained just long enough to tell labels apart. Tests leave them as they are."""
+    from sbic_llama.arguments import TrainArguments
+    from sbic_llama.training import train
+
+    folder = tmp_path_factory.mktemp("adapters")
+    for name, steps in {"hasBiasedImplication": 40, "offensiveYN": 60, "targetMinority": 120}.items():
+        train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
+    return folder

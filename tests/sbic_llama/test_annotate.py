@@ -20,9 +20,7 @@ import pytest
 from common.errors import UserError
 from common.tables import read_rows, write_rows
 from sbic_llama import annotate, annotation
-from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import load_splits
-from sbic_llama.training import train
 
 ROOT = Path(__file__).parents[2]
 NEW = [
@@ -35,10 +33,8 @@ NEW = [
 
 
 @pytest.fixture(scope="module")
-def adapter(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
-    train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=40, evaluations=1), "offensiveYN")
-    return folder / "offensiveYN"
+def adapter(trained_adapters) -> Path:
+    return trained_adapters / "offensiveYN"
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,8 @@ import torch
 from common.errors import UserError
 from common.prompt import TAIL
 from sbic_llama import Annotator, annotator, answers
-from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import load_splits
-from sbic_llama.training import train
 
-STEPS = {"hasBiasedImplication": 40, "offensiveYN": 40, "targetMinority": 120}
 ODD = (
     "",
     "word " * 10_000,
@@ -31,11 +28,8 @@ ODD = (
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapters")
-    for name, steps in STEPS.items():
-        train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
-    return [folder / name for name in STEPS]
+def folders(trained_adapters):
+    return [trained_adapters / name for name in ("hasBiasedImplication", "offensiveYN", "targetMinority")]
 
 
 @pytest.fixture(scope="module")

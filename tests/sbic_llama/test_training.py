@@ -496,8 +496,8 @@ def configured(**changes):
     [
         (without_a_tensor, "its tensors are not those of its configuration, as .*lora_A"),
         (configured(r=8), r"can't be loaded: .*size mismatch.*Use it with the base model that it was made for"),
-        (configured(peft_type="FOO"), r"adapter_config\.json: an adapter of \('FOO'"),
-        (configured(base_model_name_or_path="other/base"), r"expected \('LORA', 'miniature/tiny_llama', None\)"),
+        (configured(peft_type="FOO"), r"an adapter of kind 'FOO'; expected a LoRA adapter"),
+        (configured(base_model_name_or_path="other/base"), r"expected \('miniature/tiny_llama', None\)"),
         (
             lambda folder: (folder / "adapter_config.json").write_text("[]"),
             r"adapter_config\.json: it is damaged; expected a JSON object",

@@ -13,20 +13,15 @@ import pytest
 from common.errors import UserError
 from common.tables import read_rows, write_rows
 from sbic_llama import trust
-from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import load_splits
 from sbic_llama.features import FEATURES
-from sbic_llama.training import train
 
-NAMES = {"offensiveYN": 40, "targetMinority": 120}
+NAMES = ("offensiveYN", "targetMinority")
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("adapters")
-    for name, steps in NAMES.items():
-        train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
-    return [folder / name for name in NAMES]
+def adapters(trained_adapters) -> list[Path]:
+    return [trained_adapters / name for name in NAMES]
 
 
 @pytest.fixture(scope="module")
