@@ -137,7 +137,7 @@ def main() -> None:
         f"  zcat posts.csv.gz | python -m {MODULE} - --adapter user/name@v1 --output - > annotated.csv",
     )
     with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
-        # A stream can be read once, and a run needs its input three times: it is kept beside the parts.
+        # A stream can be read once, and a run needs its input three times: it is kept in a file until the run ends.
         source, output = Path(arguments.posts[0]), Path(arguments.output)
         if arguments.output == STREAM:
             output = Path(scratch) / f"out.{arguments.output_format}"
