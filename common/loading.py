@@ -234,6 +234,8 @@ def unloadable(name: str | Path, error: Exception, revision: str | None = None) 
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
+    if isinstance(cause, KeyError):
+        return UserError(f"it lacks {reason}", file=name, fix="get or train it again")
     if "size mismatch" in reason:
         return UserError(f"can't be loaded: {reason}", file=name, fix="use it with the base model that it was made for")
     return UserError(
