@@ -224,7 +224,7 @@ def main() -> None:
     path = folder / "trust.html"
     with written_aside(path) as part:
         part.write_text(
-            render(judged, found.rows, found.problems, source, proposed, arguments, command_line(MODULE)),
+            render(judged, adapters, found.rows, found.problems, source, proposed, arguments, command_line(MODULE)),
             encoding="utf-8",
         )
     for one in judged:
@@ -272,6 +272,7 @@ def write_review(
 
 def render(
     judged: Sequence[Judged],
+    adapters: Sequence[Adapter],
     rows: int,
     problems: int,
     source: Path,
@@ -315,6 +316,8 @@ def render(
         proposed=proposed,
         share=arguments.review_share,
         command=command,
+        trained_on=sorted({one.description.corpus for one in adapters}),
+        miniature=any("miniature" in one.description.corpus for one in adapters),
         commit=git_commit(),
         versions=versions(),
     )

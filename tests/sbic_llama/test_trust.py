@@ -61,6 +61,7 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
     assert f"on {len(right)} posts with human labels" in page
     commonest = max([row["offensiveYN"] for row in labels].count(label) for label in FEATURES["offensiveYN"].labels)
     assert f"would reach {commonest / len(right):.3f}" in page
+    assert "Numbers of the miniature" in page
     assert "301 rows in posts.csv, 1 of which could not be annotated" in page
     assert re.search(r"<strong>set F1 0\.\d{3} \[", page)
     # Half of the labelled posts to people: the accuracy of the surer half.
