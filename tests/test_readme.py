@@ -115,6 +115,7 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
         assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 def test_the_python_that_a_readme_shows_runs(miniature, tmp_path, monkeypatch, capsys):
     from sbic_llama.arguments import TrainArguments
     from sbic_llama.training import train

@@ -229,6 +229,7 @@ def test_comparing_what_was_published(bases, runs, few, tmp_path, monkeypatch, c
         compare.main()
 
 
+@pytest.mark.slow
 def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
     """Not even where somebody, or a pipe, answers yes to every question."""
     mark = tmp_path / "ran"
