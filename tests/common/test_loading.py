@@ -81,9 +81,12 @@ def test_what_a_login_may_not_read(upload, monkeypatch, tmp_path, private, token
         local_folder(ID, cache_dir=tmp_path)
 
 
-def test_a_private_model_is_loaded_with_a_token(upload):
+def test_a_private_model_is_loaded_with_a_token(upload, bases, runs):
     upload("snli_adapter", private=True)
-    load_trained(ID)
+    assert bases.repositories["models", ID].private
+    here, there = (load_trained(name)[0].state_dict() for name in (runs["snli_adapter"], ID))
+    assert here.keys() == there.keys()
+    assert all(torch.equal(here[name], there[name]) for name in here)
 
 
 def test_a_gated_base_says_where_to_accept_its_licence(bases, monkeypatch, tmp_path, few):

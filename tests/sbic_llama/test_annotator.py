@@ -43,7 +43,7 @@ def posts(miniature):
     return found[:60]
 
 
-def same(first: list[dict], second: list[dict]) -> None:
+def assert_same(first: list[dict], second: list[dict]) -> None:
     for one, other in zip(first, second, strict=True):
         assert one.keys() == other.keys()
         for column, value in one.items():
@@ -75,14 +75,14 @@ def test_a_row_depends_on_its_post_alone(every, posts, folders, monkeypatch):
     rows = list(every.annotate(texts))
     order = random.Random(0).sample(range(len(texts)), len(texts))
     shuffled = list(every.annotate(texts[i] for i in order))
-    same([rows[i] for i in order], shuffled)
-    same(rows[::7], [next(every.annotate([text])) for text in texts[::7]])
-    same(rows * 2, list(every.annotate(texts * 2)))
+    assert_same([rows[i] for i in order], shuffled)
+    assert_same(rows[::7], [next(every.annotate([text])) for text in texts[::7]])
+    assert_same(rows * 2, list(every.annotate(texts * 2)))
     monkeypatch.setattr(annotator, "WINDOW", 5)
-    same(rows, list(every.annotate(texts)))
+    assert_same(rows, list(every.annotate(texts)))
     # Another batch size, and each adapter alone on a base of its own: nothing leaks from one adapter to the next.
     alone = [list(Annotator(folder, batch_size=3).annotate(texts)) for folder in folders]
-    same(rows, [first | second | third for first, second, third in zip(*alone, strict=True)])
+    assert_same(rows, [first | second | third for first, second, third in zip(*alone, strict=True)])
 
 
 def test_the_label_is_that_of_the_plain_way(every, posts):
@@ -146,7 +146,7 @@ def test_adapters_come_from_the_hub_at_a_revision(folders, hub, every, posts):
     there = Annotator("miniature/offensive@v1")
     assert there.adapters[0].folder.parent.name == "snapshots"
     rows = list(there.annotate(posts[:20]))
-    same(rows, [{name: row[name] for name in there.columns} for row in every.annotate(posts[:20])])
+    assert_same(rows, [{name: row[name] for name in there.columns} for row in every.annotate(posts[:20])])
     with pytest.raises(UserError, match=r"miniature/offensive@main: it has no annotator\.json"):
         Annotator("miniature/offensive@main")
 
