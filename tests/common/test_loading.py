@@ -86,7 +86,8 @@ def test_a_private_model_is_loaded_with_a_token(upload, bases, runs):
     assert bases.repositories["models", ID].private
     here, there = (load_trained(name)[0].state_dict() for name in (runs["snli_adapter"], ID))
     assert here.keys() == there.keys()
-    assert all(torch.equal(here[name], there[name]) for name in here)
+    # The base's own head is new with every load, and is not used: the adapter brings the trained one.
+    assert all(torch.equal(here[name], there[name]) for name in here if "original_module" not in name)
 
 
 def test_a_gated_base_says_where_to_accept_its_licence(bases, monkeypatch, tmp_path, few):
