@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-RESAMPLES = 2000
+from common.bootstrap import RESAMPLES
 
 
 def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:

@@ -46,26 +46,90 @@ def png(figure: Figure, description: str) -> bytes:
 
 def metric_bars(records: Sequence[RunRecord], metric: str, finish: Callable[[Figure, str], Form] = svg) -> Form:
     """One bar a record with its 95 % interval. The axis starts at 0, so lengths compare."""
-    measured = [record for record in records if metric in record.metrics]
+    rows = [(record.title, record.metrics[metric]) for record in records if metric in record.metrics]
     name = metric.replace("_", " ").replace("f1", "F1")
-    with _figure(height=0.8 + 0.42 * len(measured)) as (figure, axes):
-        values = [record.metrics[metric]["value"] for record in measured]
-        intervals = [record.metrics[metric]["ci95"] for record in measured]
-        errors = [
-            [value - low for value, (low, _) in zip(values, intervals, strict=True)],
-            [high - value for value, (_, high) in zip(values, intervals, strict=True)],
-        ]
-        places = range(len(measured))
-        axes.barh(places, values, xerr=errors, color=COLOURS[0], ecolor=INK, capsize=3, height=0.62)
-        axes.set_yticks(places, [record.title for record in measured])
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.12)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axes.set_xlabel(f"{name} (95 % interval)")
-        for place, value, (_, high) in zip(places, values, intervals, strict=True):
-            axes.text(high + 0.015, place, f"{value:.3f}", va="center")
-        summary = ", ".join(f"{record.title} {value:.3f}" for record, value in zip(measured, values, strict=True))
-        return finish(figure, f"{name}: {summary}")
+    with _figure(height=0.8 + 0.42 * len(rows)) as (figure, axes):
+        values, errors = _with_errors([measure for _, measure in rows])
+        axes.barh(range(len(rows)), values, xerr=errors, color=COLOURS[0], ecolor=INK, capsize=3, height=0.62)
+        return _finish_rows(figure, axes, rows, f"{name} (95 % interval)", name, finish)
+
+
+def intervals(
+    measures: Mapping[str, Mapping[str, Any]],
+    metric: str,
+    finish: Callable[[Figure, str], Form] = svg,
+    *,
+    reference: float | None = None,
+    reference_name: str = "",
+) -> Form:
+    """One dot a measure with its 95 % interval, and a dashed line where a reference value lies."""
+    rows = list(measures.items())
+    with _figure(height=0.9 + 0.3 * len(rows) + (0.2 if reference is not None else 0)) as (figure, axes):
+        values, errors = _with_errors([measure for _, measure in rows])
+        axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color=COLOURS[0], ecolor=INK, capsize=3)
+        if reference is not None:
+            axes.axvline(reference, color=COLOURS[1], linestyle="--", label=f"{reference_name} ({reference:.3f})")
+            figure.legend(frameon=False, loc="outside upper left")
+        axes.grid(axis="x", alpha=0.25)
+        named = [(f"{name} (n = {measure['n']:,})", measure) for name, measure in rows]
+        return _finish_rows(figure, axes, named, f"{metric} (95 % interval)", metric, finish)
+
+
+def curves(
+    series: Mapping[str, Sequence[Sequence[float]]],
+    x: str,
+    y: str,
+    finish: Callable[[Figure, str], Form] = svg,
+    *,
+    diagonal: bool = False,
+) -> Form:
+    """Lines through points, both axes from 0 to 1."""
+    with _figure(width=5.2, height=4.0) as (figure, axes):
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
+        for number, (name, points) in enumerate(series.items()):
+            marker = "o" if len(points) <= 30 else None
+            axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], marker=marker, label=name)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(alpha=0.25)
+        figure.legend(frameon=False, loc="outside upper left", ncols=2)
+        ends = "; ".join(
+            f"{name} from ({points[0][0]:.2f}, {points[0][1]:.2f}) to ({points[-1][0]:.2f}, {points[-1][1]:.2f})"
+            for name, points in series.items()
+        )
+        return finish(figure, f"{y} against {x}: {ends}")
+
+
+def _with_errors(measures: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[list[float]]]:
+    """Values, and how far their intervals reach below and above. A bootstrap interval need not hold the value."""
+    values = [measure["value"] for measure in measures]
+    below = [max(0.0, value - measure["ci95"][0]) for value, measure in zip(values, measures, strict=True)]
+    above = [max(0.0, measure["ci95"][1] - value) for value, measure in zip(values, measures, strict=True)]
+    return values, [below, above]
+
+
+def _finish_rows(
+    figure: Figure,
+    axes: Axes,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    label: str,
+    name: str,
+    finish: Callable[[Figure, str], Form],
+) -> Form:
+    """A row a measure from top to bottom, its value written behind its interval; the axis runs from 0, or below, to 1."""
+    axes.set_yticks(range(len(rows)), [title for title, _ in rows])
+    axes.invert_yaxis()
+    lowest = min(0.0, *(measure["ci95"][0] for _, measure in rows))
+    axes.set_xlim(lowest, 1.12)
+    axes.set_xticks([*([] if lowest == 0 else [-0.5] if lowest > -0.75 else [-1, -0.5]), 0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlabel(label)
+    for place, (_, measure) in enumerate(rows):
+        axes.text(max(measure["ci95"][1], measure["value"]) + 0.015, place, f"{measure['value']:.3f}", va="center")
+    summary = ", ".join(f"{title} {measure['value']:.3f}" for title, measure in rows)
+    return finish(figure, f"{name}: {summary}")
 
 
 def confusion_heatmap(record: RunRecord, finish: Callable[[Figure, str], Form] = svg) -> Form:

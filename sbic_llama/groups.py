@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from common import metrics
+from common import bootstrap, metrics
 from sbic_llama.corpus import clean
 
 NONE = "none"
@@ -58,9 +58,9 @@ def evaluate_groups(
     targeted = np.array([bool(label) for label in labels])
     found = {}
     for name, values in {"set_f1": f1, "exact": exact}.items():
-        found[name] = _mean(values, seed)
+        found[name] = bootstrap.mean(values, seed)
         if targeted.any():
-            found[f"{name}/targeted"] = _mean(values[targeted], seed)
+            found[f"{name}/targeted"] = bootstrap.mean(values[targeted], seed)
     present = metrics.evaluate(*(presence(sets) for sets in (labels, predictions)), PRESENCE, seed=seed)
     per_class = {f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in PRESENCE}
     return found | {name: metric for name, metric in present.items() if name in {*per_class, "balanced_accuracy"}}
@@ -69,9 +69,3 @@ def evaluate_groups(
 def presence(sets: Sequence[Groups]) -> list[int]:
     """Index into :data:`PRESENCE` of each set."""
     return [int(bool(one)) for one in sets]
-
-
-def _mean(values: np.ndarray, seed: int) -> dict[str, object]:
-    draws = np.random.default_rng(seed).integers(len(values), size=(metrics.RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
-    return {"value": float(values.mean()), "n": len(values), "ci95": [float(low), float(high)]}

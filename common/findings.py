@@ -1,0 +1,309 @@
+"""Findings: what a check of a model found besides its score, as numbers that pages, cards and terminals all show alike.
+
+A check (calibration, agreement, robustness, …) makes a :class:`Finding` out of parts: tables of measures with intervals, curves,
+and listings. Nothing else needs to know of the check: the report, the trust page and the card show every finding that lies beside a
+record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from common import pictures
+from common.bootstrap import Measure
+from common.errors import UserError, shown
+from common.files import written_aside
+from common.records import git_commit, versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Form = TypeVar("Form", str, bytes)
+SCHEMA = 1
+FOLDER = "findings"  # beside records
+KEPT = f"evaluation/{FOLDER}"  # in the folder of a model
+MOST_ROWS = 20  # of a listing on a page; the file has them all
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One measure of several things, with intervals: a table, and a picture of dots with their intervals.
+
+    Attributes:
+        title: Heading, as "Accuracy by source".
+        of: What a row is, as "source".
+        metric: What was measured, as "accuracy".
+        rows: Name → ``{"value", "n", "ci95"}``.
+        reference: A value to compare with, which the picture marks; None for no mark.
+        reference_name: What it is, as "all posts".
+    """
+
+    title: str
+    of: str
+    metric: str
+    rows: dict[str, Measure]
+    reference: float | None = None
+    reference_name: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points that belong in one picture.
+
+    Attributes:
+        title: Heading.
+        x: Name of the horizontal axis, 0 to 1.
+        y: Name of the vertical one, 0 to 1.
+        series: Name → points [x, y]; joined by a line in their order.
+        diagonal: Whether x = y is where points should lie.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, list[list[float]]]
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table of anything: texts, whole numbers, shares.
+
+    Attributes:
+        title: Heading.
+        columns: Names of the columns.
+        rows: A value a column; None where there is none.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+Part = Measures | Curve | Listing
+_KINDS: dict[str, type] = {"measures": Measures, "curve": Curve, "listing": Listing}
+
+
+@dataclass
+class Finding:
+    """What one check found of one model, or of people.
+
+    Attributes:
+        name: Its short name, which names its file: ``calibration``.
+        title: Its heading: "How far its probabilities can be believed".
+        task: The task of the records that it belongs to: "SBIC offensiveYN".
+        model: Whose it is, as it heads a row in the records' table.
+        summary: What was found, in whole sentences with the numbers in them.
+        parts: The numbers.
+        limits: What they do not show.
+        data: ``{"name", "split", "fingerprint"}`` of the items.
+        facts: Whatever else a program may want: settings, thresholds, versions of a procedure.
+        miniature: Whether the data is the embedded miniature.
+        command: The command that finds it again.
+    """
+
+    name: str
+    title: str
+    task: str
+    model: str
+    summary: list[str]
+    parts: list[Part]
+    limits: str
+    data: dict[str, str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    miniature: bool = False
+    command: str = ""
+    commit: str = field(default_factory=git_commit)
+    versions: dict[str, str] = field(default_factory=versions)
+    schema: int = SCHEMA
+
+    def write(self, path: Path) -> None:
+        """Writes the finding as JSON, whole or not at all.
+
+        Raises:
+            ValueError: A number is NaN or infinite.
+            UserError: The file can't be written.
+        """
+        values = dataclasses.asdict(self)
+        values["parts"] = [
+            {"kind": next(kind for kind, made in _KINDS.items() if isinstance(part, made))} | dataclasses.asdict(part)
+            for part in self.parts
+        ]
+        text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False, default=str)
+        text = re.sub(r"\[[^][{}\"]*\]", lambda match: " ".join(match[0].split()), text)  # an interval on one line
+        with written_aside(path) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_finding(path: Path) -> Finding:
+    """Reads a finding; it may come from anybody's repository, so every field is checked.
+
+    Raises:
+        UserError: It is none of this schema.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["schema"] != SCHEMA:
+            raise UserError(
+                f"a finding of schema {shown(values['schema'])}",
+                file=path,
+                expected=f"schema {SCHEMA}",
+                fix="run it again",
+            )
+        parts = []
+        for part in values["parts"]:
+            kind = _KINDS[part.pop("kind")]
+            parts.append(kind(**part))
+        found = Finding(**{**values, "parts": parts})
+        _check(found)
+        return found
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", file=path) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"not a finding: {error}", file=path, expected="a JSON file made by this project") from None
+
+
+def _check(finding: Finding) -> None:
+    texts = [finding.name, finding.title, finding.task, finding.model, finding.limits, finding.command]
+    texts += [*finding.summary, *finding.data.values()]
+    for part in finding.parts:
+        if isinstance(part, Measures):
+            texts += [part.title, part.of, part.metric, part.reference_name, *part.rows]
+            numbers = [n for row in part.rows.values() for n in (row["value"], row["n"], *row["ci95"])]
+            numbers += [] if part.reference is None else [part.reference]
+            if any(len(row["ci95"]) != 2 for row in part.rows.values()):
+                raise ValueError("an interval has two ends")
+        elif isinstance(part, Curve):
+            texts += [part.title, part.x, part.y, *part.series]
+            numbers = [n for points in part.series.values() for x, y in points for n in (x, y)]
+        else:
+            texts += [part.title, *part.columns]
+            numbers = [cell for row in part.rows for cell in row if not isinstance(cell, (str, bool, type(None)))]
+            if any(len(row) != len(part.columns) for row in part.rows):
+                raise ValueError("a row has another number of columns")
+        if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+            raise ValueError("a number is none")
+    if not all(isinstance(text, str) for text in texts) or not re.fullmatch(r"[a-z0-9-]+", finding.name):
+        raise ValueError("a text is none")
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """The findings in a folder, by name; none where there is no such folder."""
+    return [read_finding(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def lines(finding: Finding) -> list[str]:
+    """A finding for a terminal: its sentences, then its tables."""
+    note = " (miniature)" if finding.miniature else ""
+    found = [f"{finding.task}, {finding.model}{note}: {finding.title}", *(f"  {line}" for line in finding.summary)]
+    for title, rows in tables(finding):
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        found += [f"  {title}"]
+        found += [
+            "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+    return found
+
+
+def tables(finding: Finding, most: int = MOST_ROWS) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows of text, the heading first, of each part that is a table. Long listings are cut, and say so."""
+    found = []
+    for part in finding.parts:
+        if isinstance(part, Measures):
+            rows = [[part.of, "n", f"{part.metric} [95 %]"]]
+            rows += [[name, f"{row['n']:,}", interval(row)] for name, row in part.rows.items()]
+            found.append((part.title, rows))
+        elif isinstance(part, Listing) and part.rows:
+            title = part.title if len(part.rows) <= most else f"{part.title} (the first {most} of {len(part.rows):,})"
+            found.append((title, [part.columns, *([_cell(cell) for cell in row] for row in part.rows[:most])]))
+    return found
+
+
+def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple[str, Form]]:
+    """Title and picture of each part that is one: measures of at least two things, and curves."""
+    found: list[tuple[str, Form]] = []
+    for part in finding.parts:
+        if isinstance(part, Measures) and len(part.rows) > 1:
+            picture = pictures.intervals(
+                part.rows,
+                part.metric,
+                finish,
+                reference=part.reference,
+                reference_name=part.reference_name,
+            )
+            found.append((part.title, picture))
+        elif isinstance(part, Curve):
+            found.append((part.title, pictures.curves(part.series, part.x, part.y, finish, diagonal=part.diagonal)))
+    return found
+
+
+def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
+    """A finding as Markdown under a heading of the third level.
+
+    Args:
+        finding: The finding.
+        images: Title and path of each of its pictures.
+    """
+    found = [f"### {plain(finding.title)}", " ".join(map(plain, finding.summary))]
+    for title, (head, *rows) in tables(finding):
+        found.append(f"{plain(title)}:")
+        body = ["| " + " | ".join(map(plain, row)) + " |" for row in (head, *rows)]
+        found.append("\n".join([body[0], "|---" * len(head) + "|", *body[1:]]))
+    found += [f"![{plain(title)}]({path})" for title, path in images]
+    if finding.limits:
+        found.append(f"What this does not show: {plain(finding.limits)}")
+    return "\n\n".join(filter(None, found))
+
+
+def plain(text: str) -> str:
+    """A text that may be a corpus's own, so that it can't break a table or be markup."""
+    return "".join(c if c.isprintable() and c not in "|`<>[]!" else " " for c in text)
+
+
+def interval(row: Measure) -> str:
+    """A measure as ``0.8009 [0.789, 0.812]``."""
+    low, high = row["ci95"]
+    return f"{row['value']:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def of_task(findings: Iterable[Finding], task: str) -> list[Finding]:
+    """The findings that belong to a task's records."""
+    return [finding for finding in findings if finding.task == task]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def leave(finding: Finding, folder: Path, stem: str, model: Path | None) -> Path:
+    """Writes a finding beside the records in ``folder`` and, where that can be, into the model's own folder, for its card.
+
+    Args:
+        finding: The finding.
+        folder: Where the run records are; the file is ``findings/<stem>-<name>.json`` in it.
+        stem: What the records' names begin with, as ``sbic-offensiveYN``.
+        model: The model's folder; None for one that is not ours to change, as a download.
+
+    Returns:
+        The path beside the records.
+    """
+    path = Path(folder) / FOLDER / f"{stem}-{finding.name}.json"
+    finding.write(path)
+    if model is not None and os.access(model, os.W_OK):
+        finding.write(Path(model) / KEPT / f"{finding.name}.json")
+    return path
