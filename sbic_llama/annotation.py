@@ -100,7 +100,8 @@ def digest_of(adapter: Adapter) -> str:
     if commit := hub_commit(adapter.folder):
         return commit
     content = [(adapter.folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
-    return hashlib.sha256(b"".join([*content, adapter.description.prompt_hash.encode()])).hexdigest()
+    described = f"{adapter.description.prompt_hash} {adapter.description.temperature}"
+    return hashlib.sha256(b"".join([*content, described.encode()])).hexdigest()
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:

@@ -141,6 +141,7 @@ class Annotator:
             max_post_tokens=length,
             batch_size=self.batch_size,
             prefix=self._prefixes[adapter.name],
+            temperature=adapter.description.temperature,
         )
         self.cut += found.cut
         return [adapter.row(label, details) for label, details in zip(found.labels, found.details, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import typing
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class AnnotatorFile:
         max_post_tokens: Tokens to which a post is cut.
         base_model: Folder or Hub id of the base model.
         base_revision: The commit that was trained on; None for a folder.
+        temperature: What the labels' log-probabilities are divided by, fitted on validation posts; 1 where nothing was fitted.
         review: What validation says of how sure its answers are; None where that was not learnt.
         schema: Version of this file's fields.
     """
@@ -52,6 +54,7 @@ class AnnotatorFile:
     max_post_tokens: int
     base_model: str
     base_revision: str | None
+    temperature: float = 1.0
     review: ReviewCurve | None = None
     schema: int = SCHEMA
 
@@ -80,7 +83,11 @@ class AnnotatorFile:
 
 
 def describe(
-    arguments: TrainArguments, declared: Feature, base_revision: str | None, review: ReviewCurve | None = None
+    arguments: TrainArguments,
+    declared: Feature,
+    base_revision: str | None,
+    temperature: float = 1.0,
+    review: ReviewCurve | None = None,
 ) -> AnnotatorFile:
     """The facts of the adapter that a run trains."""
     return AnnotatorFile(
@@ -96,6 +103,7 @@ def describe(
         max_post_tokens=arguments.max_post_tokens,
         base_model=arguments.model_name_or_path,
         base_revision=base_revision,
+        temperature=temperature,
         review=review,
     )
 
@@ -118,9 +126,11 @@ def read(path: Path) -> AnnotatorFile:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise wrong from error
     kinds = typing.get_type_hints(AnnotatorFile)
-    others = ("max_post_tokens", "schema", "review", "labels", "base_revision")
+    others = ("max_post_tokens", "schema", "temperature", "review", "labels", "base_revision")
     texts = [getattr(found, name) for name in kinds if name not in others]
     if not all(isinstance(text, str) for text in [*texts, *found.labels, found.base_revision or ""]):
+        raise wrong
+    if type(found.temperature) not in (int, float) or not 0 < found.temperature < math.inf:
         raise wrong
     if type(found.max_post_tokens) is not int or found.max_post_tokens < 1:
         raise wrong

@@ -38,6 +38,7 @@ def answer(
     batch_size: int,
     progress: bool = False,
     prefix: PrefixCache | None = None,
+    temperature: float = 1.0,
 ) -> Answers:
     """Answers to cleaned posts, in their order.
 
@@ -50,6 +51,7 @@ def answer(
         batch_size: Posts a forward pass at most.
         progress: Whether to show a bar.
         prefix: The instruction's keys and values, where they were computed before.
+        temperature: What calibrates the labels' probabilities; 1 leaves them as the model has them.
 
     Raises:
         UserError: A post that does not fit what the model reads.
@@ -59,7 +61,7 @@ def answer(
     encoded.require_context(longest, context_of(model))
     shape: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
     if declared.classifies:
-        probabilities = label_probabilities(score_labels(model, tokenizer, declared, encoded, **shape))
+        probabilities = label_probabilities(score_labels(model, tokenizer, declared, encoded, **shape), temperature)
         names = [f"probability_{label}" for label in declared.labels]
         details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]
         return Answers([int(row.argmax()) for row in probabilities], details, encoded.cut)

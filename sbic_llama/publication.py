@@ -24,13 +24,15 @@ _TEMPLATES = Path(__file__).parent / "card"
 
 def snippet(trained: Trained, repo_id: str) -> str:
     """Code that loads the adapter from the Hub and annotates a post, with nothing of this project."""
-    declared = annotator_file.read(trained.folder / ANNOTATOR_FILE).declared()
+    annotator = annotator_file.read(trained.folder / ANNOTATOR_FILE)
+    declared = annotator.declared()
     prompt = f"{declared.opening}{{post}}{TAIL}"
     return card.code(
         _TEMPLATES / ("labels.py.jinja" if declared.classifies else "groups.py.jinja"),
         repo_id=repo_id,
         prompt_lines=[json.dumps(line, ensure_ascii=False) for line in prompt.splitlines(keepends=True)],
         labels=list(declared.labels),
+        temperature=annotator.temperature,
         max_new_tokens=MAX_NEW_TOKENS,
     )
 

@@ -32,9 +32,9 @@ def score_labels(
     return score_branches(model, encoded, rows, batch_size=batch_size, progress=progress, prefix=prefix)
 
 
-def label_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities of the labels given that one of them is the answer: rows sum to 1."""
-    shifted = np.exp(log_probabilities - log_probabilities.max(1, keepdims=True))
+def label_probabilities(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities of the labels given that one of them is the answer: rows sum to 1. A temperature calibrates them."""
+    shifted = np.exp((log_probabilities - log_probabilities.max(1, keepdims=True)) / temperature)
     return shifted / shifted.sum(1, keepdims=True)
 
 

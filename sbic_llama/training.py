@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig
 
 from common import hardware, quantised, training
+from common.calibration import fit_temperature, tempered
 from common.data_report import fingerprint
 from common.errors import UserError
 from common.loading import base_path, commit_of
@@ -102,12 +103,12 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
             **training.outcome_facts(trainer, setup, course),
         }
         plain = training.plain_model(trainer)
-        review = review_curve(plain, tokenizer, declared, dev_posts, arguments)
+        temperature, review = learn_confidence(plain, tokenizer, declared, dev_posts, arguments)
         save = partial(
             model.save,
             plain,
             tokenizer,
-            annotator_file.describe(arguments, declared, revision, review),
+            annotator_file.describe(arguments, declared, revision, temperature, review),
             feature=declared,
             probe=[post.text for post in dev_posts[:PROBE]],
         )
@@ -204,10 +205,11 @@ def announce(
     say(estimate(model, int(largest), precision=precision, checkpointing=arguments.activation_checkpointing).line())
 
 
-def review_curve(
+def learn_confidence(
     trained: Any, tokenizer: Any, declared: Feature, posts: Sequence[Post], arguments: TrainArguments
-) -> ReviewCurve:
-    """How often validation answers are right, by how sure they are, for choosing what a person should look at."""
+) -> tuple[float, ReviewCurve]:
+    """What validation posts say of how sure the model is: the temperature that calibrates it, and how often answers are right
+    by how sure they are then, for choosing what a person should look at."""
     chosen = posts[:: math.ceil(len(posts) / MAX_POSTS)]
     with stage(f"learning on {len(chosen):,} validation posts which answers are unsure"):
         found = answer(
@@ -218,8 +220,14 @@ def review_curve(
             max_post_tokens=arguments.max_post_tokens,
             batch_size=2 * arguments.per_device_train_batch_size,
         )
-    right = [label == declared.label_of(post) for label, post in zip(found.labels, chosen, strict=True)]
-    return curve([confidence(declared, details) for details in found.details], right)
+    labels = [declared.label_of(post) for post in chosen]
+    right = [answer == label for answer, label in zip(found.labels, labels, strict=True)]
+    if not declared.classifies:  # how sure a list of groups is, is no probability of being right
+        return 1.0, curve([confidence(declared, details) for details in found.details], right)
+    probabilities = np.array([list(details.values()) for details in found.details])
+    temperature = round(fit_temperature(probabilities, labels), 4)
+    say(f"temperature {temperature:.3f}")
+    return temperature, curve(tempered(probabilities, temperature).max(1), right)
 
 
 def data_facts(loaded: Split, used: Sequence[Post], declared: Feature) -> dict[str, Any]:
