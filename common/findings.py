@@ -305,7 +305,7 @@ def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
 
 def plain(text: str) -> str:
     """A text that may be a corpus's own, so that it can't break a table or be markup."""
-    return "".join(c if c.isprintable() and c not in "|`<>[]!" else " " for c in text)
+    return "".join(c if c.isprintable() and c not in "|`<>" else " " for c in text).replace("](", "] (")
 
 
 def interval(row: Measure) -> str:
