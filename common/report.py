@@ -163,7 +163,8 @@ def on_page(finding: Finding) -> dict[str, object]:
 
 def scores(record: RunRecord) -> tuple[str, ...]:
     """The metrics that a record's table shows, the headline first."""
-    return SET_SCORES if "set_f1" in record.metrics else CLASS_SCORES
+    wanted = SET_SCORES if "set_f1" in record.metrics else CLASS_SCORES
+    return tuple(metric for metric in wanted if metric in record.metrics)  # without a targeted post, none is scored
 
 
 def table_lines(records: Sequence[RunRecord]) -> list[str]:
