@@ -28,12 +28,12 @@ from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
 from sbic_llama.controls import ScoredGroups
 from sbic_llama.features import Feature, Label
 from sbic_llama.groups import PRESENCE, evaluate_groups
+from sbic_llama.human_labels import FEWEST, human_labels
 
 if TYPE_CHECKING:
     from sbic_llama.annotator import Adapter
 
 MODULE = "sbic_llama.trust"
-FEWEST = 30  # human labels under which an interval says next to nothing
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the labelled posts that might go to a person, the least certain first
 LIMITS = (
     "How good the labels are on other files, or whether the people who labelled were right. The numbers hold for this file as far "
@@ -65,25 +65,6 @@ class TrustArguments:
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
             raise UserError(f"{len(self.posts)} files were given", expected="one file of posts")
-
-
-def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
-    """Key → what people said of the post; several of them are counted, and the commonest label taken (the first of equals).
-
-    Raises:
-        UserError: A row whose label is none of the feature's.
-    """
-    said: dict[str, list[Label]] = {}
-    names = {label.casefold(): index for index, label in enumerate(declared.labels)}
-    for row in read_rows(path, (key, declared.name)):
-        value = row.values[declared.name]
-        if value is None or not str(value).strip():
-            continue  # nobody said anything of this feature
-        label = names.get(str(value).strip().casefold()) if declared.classifies else declared.parse(str(value))
-        if label is None:
-            raise row.error(f"{shown(value)} is no label", declared.name, expected=", ".join(declared.labels))
-        said.setdefault(str(row.values[key]), []).append(label)
-    return {name: Counter(labels).most_common(1)[0][0] for name, labels in said.items()}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""Makes ``ppi_py_values.json``: what the papers' own package says of a few samples.
+
+The package brings 300 MB that nothing else here needs, so its answers are kept instead. To make them again, in an environment
+of its own: ``pip install ppi-python==0.2.3 numpy==2.4.6``, then ``python tests/common/ppi_py_values.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def sample(seed: int, labelled: int, rest: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(labelled + rest) < 0.3).astype(float)
+    noise = rng.random(labelled + rest)
+    predictions = {
+        "labels": np.where(noise < 0.2, 1 - truth, truth),
+        "probabilities": np.round(np.clip(0.15 + 0.4 * truth + 0.9 * (noise - 0.3), 0, 1), 3),
+        "useless": np.round(noise, 3),
+        "opposed": np.round(1 - 0.8 * truth, 3),
+    }[kind]
+    return truth[:labelled], predictions[:labelled], predictions[labelled:]
+
+
+def main() -> None:
+    from ppi_py import ppi_mean_ci, ppi_mean_pointestimate
+
+    cases = []
+    for seed, (labelled, rest, kind) in enumerate(
+        [
+            (40, 100, "labels"),
+            (100, 100, "labels"),
+            (60, 200, "probabilities"),
+            (120, 60, "probabilities"),
+            (50, 80, "useless"),
+            (50, 80, "opposed"),
+        ]
+    ):
+        labels, predictions, others = sample(seed, labelled, rest, kind)
+        low, high = ppi_mean_ci(labels, predictions, others, alpha=0.05)
+        value = ppi_mean_pointestimate(labels, predictions, others)
+        cases.append(
+            {
+                "kind": kind,
+                "labels": labels.tolist(),
+                "predictions": predictions.tolist(),
+                "rest": others.tolist(),
+                "value": float(np.squeeze(value)),
+                "ci95": [float(np.squeeze(low)), float(np.squeeze(high))],
+            }
+        )
+    path = Path(__file__).with_suffix(".json")
+    path.write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
