@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,34 +50,53 @@ def certainty_findings(
     return [*found, risk_coverage_finding(confidences, scores, metric=metric, seed=seed, **about)]
 
 
-def annotations_of(declared: Feature, posts: Sequence[Post]) -> dict[str, dict[str, Any]]:
-    """What single annotators said of posts, as :func:`comparable` puts an answer: the post's number → annotator → level of offence
-    (0, .5 or 1), or label where the feature has two. Blank opinions and posts without are left out.
+def agreement_with_people(
+    declared: Feature, opinions: dict[str, dict[str, Label]], answers: dict[str, Label], *, seed: int, **about: Any
+) -> Finding | None:
+    """Whether the model agrees with people as they do among themselves; None where no two people labelled the same post.
 
-    A worker who saw a post twice counts with the first opinion.
+    Levels of offence are compared by their order, lists of groups by the F1 of the two sets, other labels as equal or not.
+
+    Args:
+        declared: The feature.
+        opinions: Post → person → label.
+        answers: Post → the model's label.
+        seed: Seed of the bootstrap.
+        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for number, post in enumerate(posts):
-        for one in reversed(post.annotations):
-            if one.offensive is not None:
-                found.setdefault(str(number), {})[one.worker] = _in_terms_of(declared, one.offensive)
+    from common.agreement import agreement_finding
+
+    if not any(len(said) > 1 and post in answers for post, said in opinions.items()):
+        return None
+    kind: dict[str, Any] = {}
+    if not declared.classifies:
+        kind = {"similarity": set_f1}
+    elif len(declared.labels) == len(LEVEL_OF):
+        kind = {"scale": "ordinal", "order": tuple(sorted(LEVEL_OF, key=lambda label: LEVEL_OF[label]))}
+
+    def named(label: Label) -> Any:
+        return declared.labels[label] if isinstance(label, int) else label
+
+    return agreement_finding(
+        {post: {person: named(label) for person, label in said.items()} for post, said in opinions.items()},
+        {post: named(answer) for post, answer in answers.items()},
+        seed=seed,
+        **kind,
+        **about,
+    )
+
+
+def annotators_opinions(declared: Feature, posts: Sequence[Post]) -> dict[str, dict[str, Label]]:
+    """What SBIC's single annotators said of offensiveYN: the post's number → worker → label under the feature's policy.
+
+    Blank opinions are left out; a worker who saw a post twice counts with the first opinion. Nothing for other features: bias
+    labels hardly vary within a post, and groups are known of posts only.
+    """
+    found: dict[str, dict[str, Label]] = {}
+    if declared.name == OFFENSIVE_YN.name:
+        for number, post in enumerate(posts):
+            for one in reversed(post.annotations):
+                label = declared.label_of(replace(post, offensive=one.offensive))
+                if label is not None:
+                    found.setdefault(str(number), {})[one.worker] = label
     return found
-
-
-def comparable(declared: Feature, answer: int) -> Any:
-    """An answer to offensiveYN as annotators' opinions are given by :func:`annotations_of`."""
-    label = declared.labels[answer]
-    return LEVEL_OF[label] if len(declared.labels) == len(LEVEL_OF) else label
-
-
-def _in_terms_of(declared: Feature, level: float) -> Any:
-    if len(declared.labels) == len(LEVEL_OF):
-        return level
-    label = declared.label_of(Post("", "", False, level, ()))
-    assert isinstance(label, int), "a level has a label"
-    return declared.labels[label]
-
-
-def has_opinions(declared: Feature, posts: Sequence[Post]) -> bool:
-    """Whether single annotators' opinions are known and differ enough to be studied: bias labels hardly vary within a post."""
-    return declared.name == OFFENSIVE_YN.name and any(post.annotations for post in posts)

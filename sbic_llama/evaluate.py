@@ -24,13 +24,13 @@ from common.tables import write_rows
 from common.training_file import training_costs, training_facts
 from sbic_llama.answers import Answers, answer, confidence
 from sbic_llama.arguments import CorpusArguments
-from sbic_llama.checks import certainty_findings
+from sbic_llama.checks import agreement_with_people, annotators_opinions, certainty_findings
 from sbic_llama.controls import score_controls, test_set
 from sbic_llama.corpus import Post, labelled
 from sbic_llama.features import OFFENSIVE_YN, Feature, Label
 from sbic_llama.label_policies import label_policy_finding
 from sbic_llama.md_agreement import read_items
-from sbic_llama.other_corpora import md_agreement_finding
+from sbic_llama.other_corpora import md_agreement_findings
 
 MODULE = "sbic_llama.evaluate"
 
@@ -139,12 +139,16 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
         declared, posts, answers[-1], records[-1], temperature=description.temperature, seed=arguments.seed
     )
     if items and arguments.md_agreement:
-        read = answer(model, tokenizer, declared, [item.text for item in items], **shape)
-        elsewhere = {**about(records[-1]), "seed": arguments.seed}
-        del elsewhere["data"]
-        found.append(
-            md_agreement_finding(items, read.labels, declared, splits["train"], arguments.md_agreement, **elsewhere)
-        )
+        with stage("MD-Agreement"):
+            read = answer(model, tokenizer, declared, [item.text for item in items], **shape)
+            found += md_agreement_findings(
+                items,
+                read.labels,
+                declared,
+                splits["train"],
+                arguments.md_agreement,
+                **{**about(records[-1]), "seed": arguments.seed},
+            )
     for finding in found:
         leave(finding, arguments.output_dir, stem, own)
     return records, found
@@ -170,6 +174,10 @@ def findings_of(
         )
         if declared.classifies:
             found.append(label_policy_finding(declared, posts, answers.labels, **shared))
+        said = {str(number): label for number, label in enumerate(answers.labels)}
+        agreement = agreement_with_people(declared, annotators_opinions(declared, posts), said, **shared)
+        if agreement:
+            found.append(agreement)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,42 @@ def readings(declared: Feature) -> dict[str, tuple[int, ...]]:
     return {"maybe counts as offensive": (0, 1), "maybe counts as not offensive": (0,)}
 
 
-def md_agreement_finding(
+def md_agreement_findings(
     items: Sequence[Item],
     answers: Sequence[int],
     declared: Feature,
     train: Split,
     path: Path,
+    *,
+    seed: int,
+    **about: Any,
+) -> list[Finding]:
+    """The scores of :func:`md_agreement_finding`, and whether the adapter agrees with the annotators, who are known by name."""
+    from common.agreement import agreement_finding
+
+    own = {**about, "seed": seed} | {
+        "data": {
+            "name": "MD-Agreement",
+            "split": path.stem,
+            "fingerprint": fingerprint([item.text, item.majority] for item in items),
+        }
+    }
+    reading, offensive = next(iter(readings(declared).items()))
+    agreement = agreement_finding(
+        {item.id: {who: NAMES[label] for who, label in item.annotations.items()} for item in items},
+        {item.id: NAMES[0 if one in offensive else 1] for item, one in zip(items, answers, strict=True)},
+        notes=[f"Of the model's answers, {reading}."],
+        **own,
+    )
+    agreement = replace(agreement, name="md-agreement-people", title="Agreement with the people of MD-Agreement")
+    return [md_agreement_finding(items, answers, declared, train, **own), agreement]
+
+
+def md_agreement_finding(
+    items: Sequence[Item],
+    answers: Sequence[int],
+    declared: Feature,
+    train: Split,
     *,
     seed: int,
     **about: Any,
@@ -45,9 +76,8 @@ def md_agreement_finding(
         answers: The adapter's answer to each, as an index into the feature's labels.
         declared: The feature, offensiveYN under any policy.
         train: SBIC's training posts, for the control.
-        path: The file, for its name.
         seed: Seed of the bootstrap and of the control.
-        about: ``task``, ``model``, ``miniature``, ``command`` of the finding.
+        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
     """
     labels = [item.majority for item in items]
     read = {
@@ -92,11 +122,6 @@ def md_agreement_finding(
             ),
         ],
         limits=LIMITS,
-        data={
-            "name": "MD-Agreement",
-            "split": path.stem,
-            "fingerprint": fingerprint([item.text, item.majority] for item in items),
-        },
         facts={"label": "majority of the annotators", "source": "Leonardelli et al. 2021"},
         **about,
     )

@@ -10,13 +10,13 @@ import pytest
 
 from common.data_report import DataReport
 from common.errors import UserError
-from sbic_llama.checks import annotations_of, certainty_findings, comparable, has_opinions
+from sbic_llama.checks import agreement_with_people, annotators_opinions, certainty_findings
 from sbic_llama.corpus import Annotation, Post, Split
 from sbic_llama.features import FEATURES, OFFENSIVE_POLICIES
 from sbic_llama.groups import evaluate_groups
 from sbic_llama.label_policies import label_policy_finding
 from sbic_llama.md_agreement import read_items
-from sbic_llama.other_corpora import md_agreement_finding
+from sbic_llama.other_corpora import md_agreement_finding, md_agreement_findings
 from sbic_llama.text_overlap import overlaps, token_f1
 
 ABOUT = {"task": "t", "model": "m", "data": {"name": "d", "split": "test", "fingerprint": "0"}}
@@ -65,19 +65,36 @@ def test_policies_of_the_bias_label():
     assert len(rows(finding)) == 1, "aggregates do not say what single annotators thought"
 
 
-def test_opinions_and_answers_in_the_same_terms():
+def test_single_annotators_opinions_under_a_policy():
     declared = FEATURES["offensiveYN"]
-    assert annotations_of(declared, [POSTS[1], POSTS[3]]) == {"0": {"w0": 0, "w1": 1}, "1": {"w0": 0, "w1": 0}}
-    assert [comparable(declared, answer) for answer in range(3)] == [1.0, 0.5, 0.0]
-    half = {"0": {"w0": "Offensive", "w1": "Offensive"}}
-    assert annotations_of(OFFENSIVE_POLICIES["at_least_half"], [POSTS[2]]) == half
-    assert annotations_of(OFFENSIVE_POLICIES["above_half"], [POSTS[2]])["0"]["w0"] == "Not offensive"
-    assert comparable(OFFENSIVE_POLICIES["above_half"], 0) == "Offensive"
+    assert annotators_opinions(declared, [POSTS[1], POSTS[3]]) == {"0": {"w0": 2, "w1": 0}, "1": {"w0": 2, "w1": 2}}
+    assert annotators_opinions(OFFENSIVE_POLICIES["at_least_half"], [POSTS[2]]) == {"0": {"w0": 0, "w1": 0}}
+    assert annotators_opinions(OFFENSIVE_POLICIES["above_half"], [POSTS[2]]) == {"0": {"w0": 1, "w1": 1}}
     twice = Post("a", "s", False, 0.5, (), (Annotation("w", 1.0, False), Annotation("w", 0.0, False)))
-    assert annotations_of(declared, [twice]) == {"0": {"w": 1.0}}
-    assert has_opinions(declared, POSTS)
-    assert not has_opinions(FEATURES["hasBiasedImplication"], POSTS), "bias labels hardly vary within a post"
-    assert not has_opinions(declared, [Post("a", "s", False, 1.0, ())])
+    assert annotators_opinions(declared, [twice]) == {"0": {"w": 0}}
+    assert annotators_opinions(FEATURES["hasBiasedImplication"], POSTS) == {}, "bias labels hardly vary within a post"
+    assert annotators_opinions(declared, [Post("a", "s", False, 1.0, ())]) == {}
+
+
+def test_agreement_weighs_levels_by_their_order_and_lists_by_what_they_share():
+    opinions = {str(n): {"a": n % 3, "b": n % 3, "c": (n + n // 3) % 3} for n in range(45)}
+
+    def found(answers, name="offensiveYN", said=opinions):
+        return agreement_with_people(FEATURES[name], said, answers, seed=0, **ABOUT)
+
+    near = found({str(n): 1 for n in range(45)})  # always "maybe": one level away at most
+    far = found({str(n): (n % 3 + 1) % 3 if n % 3 != 1 else 1 for n in range(45)})
+    assert near.facts["scale"] == "ordinal"
+    assert near.name == "agreement"
+    assert far is not None
+    same = found({str(n): n % 3 for n in range(45)})
+    assert same.facts["alternative_annotator_test"]["omega"] == 1.0
+    assert found({}) is None
+    assert found({"0": 1}, said={"0": {"a": 1}}) is None, "one person agrees with nobody"
+    lists = {str(n): {"a": ("x", "y"), "b": ("x", "y"), "c": ("x",) if n % 2 else ()} for n in range(45)}
+    half = found({str(n): ("x",) for n in range(45)}, "targetMinority", lists)
+    none = found({str(n): ("z",) for n in range(45)}, "targetMinority", lists)
+    assert half.facts["alternative_annotator_test"]["rho"] > none.facts["alternative_annotator_test"]["rho"]
 
 
 def test_certainty_of_labels_and_of_lists():
@@ -182,17 +199,19 @@ def test_another_corpus_is_scored_beside_tfidf_trained_on_sbic(tmp_path):
     path.write_text(json.dumps(tweets))
     posts = [Post(f"{'bad' if n % 2 else 'good'} {n}", "s", False, float(n % 2), ()) for n in range(40)]
     train = Split("train", posts, DataReport("x"))
-    about = {"task": "t", "model": "m"}
     items = read_items(path)
     answers = [(0 if n % 4 == 1 else 1) if n % 2 else 2 for n in range(60)]  # half of the offensive ones are "maybe"
-    finding = md_agreement_finding(items, answers, FEATURES["offensiveYN"], train, path, seed=0, **about)
+    finding = md_agreement_finding(items, answers, FEATURES["offensiveYN"], train, seed=0, **ABOUT)
     found = rows(finding)
     assert found["m, maybe counts as offensive"] == (1.0, 60)
     assert found["m, maybe counts as not offensive"] == (0.75, 60)
     assert found["TF-IDF trained on SBIC"] == (1.0, 60)
     assert found["always offensive"] == (0.5, 60)
     assert rows(finding, 2) == {"3 of 3": (1.0, 30), "2 of 3": (1.0, 30)}
-    binary = md_agreement_finding(
-        items, [1 - n % 2 for n in range(60)], OFFENSIVE_POLICIES["above_half"], train, path, seed=0, **about
+    binary = [1 - n % 2 for n in range(60)]
+    scores, people = md_agreement_findings(
+        items, binary, OFFENSIVE_POLICIES["above_half"], train, path, seed=0, **ABOUT
     )
-    assert rows(binary)["m, offensive"] == (1.0, 60)
+    assert rows(scores)["m, offensive"] == (1.0, 60)
+    assert (people.name, people.data["split"]) == ("md-agreement-people", "MD-Agreement_dev")
+    assert people.facts["alternative_annotator_test"]["omega"] == 1.0, "it says what most people say"
