@@ -116,11 +116,13 @@ def calibration_finding(
     found = {name: measure_calibration(p, labels, seed) for name, p in given.items()}
     bins = {name: reliability(p.max(1), p.argmax(1) == known) for name, p in given.items()}
     ece = found["as given"]["ece"]
-    confidence, accuracy = float(probabilities.max(1).mean()), float((probabilities.argmax(1) == known).mean())
-    lean = "more" if confidence > accuracy else "less"
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == known
+    gap = bootstrap.mean(confidence - right, seed)
+    chance = ", which may be chance" if gap["ci95"][0] <= 0 <= gap["ci95"][1] else ""
     summary = [
-        f"On average its answers are given a probability of {confidence:.3f} and {accuracy:.3f} of them are right: it is {lean} "
-        f"sure than it should be by {abs(confidence - accuracy):.3f}.",
+        f"On average its answers are given a probability of {confidence.mean():.3f} and {right.mean():.3f} of them are right: "
+        f"{abs(gap['value']):.3f} {'too' if gap['value'] > 0 else 'not'} sure{'' if gap['value'] > 0 else ' enough'} "
+        f"(95 % interval of the difference [{gap['ci95'][0]:.3f}, {gap['ci95'][1]:.3f}]{chance}).",
         f"Expected calibration error {ece['value']:.3f} [{ece['ci95'][0]:.3f}, {ece['ci95'][1]:.3f}] over {BINS} bins"
         + (
             f"; {found['without the temperature']['ece']['value']:.3f} without the temperature of {temperature:.3f} that was "
@@ -150,6 +152,12 @@ def calibration_finding(
         summary=summary,
         parts=parts,
         limits=LIMITS,
-        facts={"temperature": temperature, "bins": BINS, "measures": found, "source": "Guo et al. 2017"},
+        facts={
+            "temperature": temperature,
+            "bins": BINS,
+            "measures": found,
+            "confidence_minus_accuracy": gap,
+            "source": "Guo et al. 2017",
+        },
         **about,
     )

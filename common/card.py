@@ -19,6 +19,7 @@ from common.addresses import PROJECT, SOURCE
 from common.errors import UserError, shown
 from common.evaluation import Evaluation, read_evaluation
 from common.files import written_aside
+from common.findings import drawn, group_scores, markdown
 from common.training_file import TRAINING_FILE, training_facts
 
 CARD = "README.md"
@@ -141,7 +142,7 @@ def render(
     }.items():
         if not value:
             raise UserError(f"the card lacks {name}", file=trained.folder / TRAINING_FILE, fix="train again")
-    files = {}
+    files: dict[str, bytes] = {}
     if evaluation:
         headline = report.scores(evaluation.record)[0]
         everything = [*evaluation.baselines, evaluation.record]
@@ -151,7 +152,7 @@ def render(
             "baselines": "; ".join(record.title for record in evaluation.baselines),
             "averages": AVERAGES[headline],
             "per_label": _per_label(evaluation) if headline == "accuracy" else "",
-            "by_group": _by_group(evaluation, headline),
+            "trust": _trust(evaluation, files),
             "limits": evaluation.record.data["limits"],
         }
         files["pictures/scores.png"] = pictures.metric_bars(everything, report.BEST_BY[headline], pictures.png)
@@ -237,6 +238,19 @@ AVERAGES = {
 }
 
 
+def _trust(evaluation: Evaluation, files: dict[str, bytes]) -> list[str]:
+    """The findings as Markdown; their pictures are added to ``files``."""
+    texts = []
+    for finding in filter(None, [group_scores(evaluation.record), *evaluation.findings]):
+        images = []
+        for number, (title, picture) in enumerate(drawn(finding, pictures.png), 1):
+            path = f"pictures/{finding.name}-{number}.png"
+            files[path] = picture
+            images.append((title, path))
+        texts.append(markdown(finding, images))
+    return texts
+
+
 def _per_label(evaluation: Evaluation) -> str:
     record = evaluation.record
     lines = ["| label | n | precision | recall | F1 |", "|---|---|---|---|---|"]
@@ -244,19 +258,6 @@ def _per_label(evaluation: Evaluation) -> str:
         cells = [report.with_interval(record, f"{metric}/{label}") for metric in ("precision", "recall", "f1")]
         lines.append(f"| {label} | {record.metrics[f'recall/{label}']['n']:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _by_group(evaluation: Evaluation, headline: str) -> dict[str, dict[str, str]]:
-    tables = {}
-    for kind, groups in evaluation.record.by_group.items():
-        lines = [f"| {kind} | n | {report.heading(headline)} [95 %] |", "|---|---|---|"]
-        for name, metric in groups.items():
-            low, high = metric["ci95"]
-            # A corpus's own words: kept from breaking the table.
-            plain = "".join(c if c.isprintable() and c not in "|`<>[]" else " " for c in name)
-            lines.append(f"| {plain} | {metric['n']:,} | {metric['value']:.4f} [{low:.3f}, {high:.3f}] |")
-        tables[kind] = {"table": "\n".join(lines), "metric": report.heading(headline)}
-    return tables
 
 
 def _best_line(facts: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What an evaluation leaves beside a trained model: its record, those of its baselines, and its answers one by one.
 
-``evaluation/record.json``, ``evaluation/baselines/*.json`` and ``evaluation/scores.csv``, which has no texts: an ``id`` made of
+``evaluation/record.json``, ``evaluation/baselines/*.json``, ``evaluation/findings/*.json`` (also of other checks than an
+evaluation's own) and ``evaluation/scores.csv``, which has no texts: an ``id`` made of
 the item's text, its ``label``, the model's ``answer``, and numbers: ``probability_<label>``, or of a generated answer
 ``mean_log_probability`` and ``margin``, its least lead in probability of a token over the next likely one.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.findings import KEPT, Finding, read_findings
 from common.records import RunRecord, read_record
 from common.tables import write_rows
 
@@ -26,11 +28,12 @@ RECORD, SCORES, BASELINES = f"{EVALUATION}/record.json", f"{EVALUATION}/scores.c
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation read back: the model's record, its baselines', and its answers as rows of text."""
+    """An evaluation read back: the model's record, its baselines', its answers as rows of text, and what checks found."""
 
     record: RunRecord
     baselines: list[RunRecord]
     scores: list[dict[str, str]]
+    findings: list[Finding]
 
 
 def keep(folder: Path, record: RunRecord, baselines: Sequence[RunRecord], scores: Sequence[dict[str, Any]]) -> None:
@@ -63,6 +66,7 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         read_record(folder / RECORD),
         [read_record(path) for path in sorted((folder / BASELINES).glob("*.json"))],
         scores,
+        read_findings(folder / KEPT),
     )
 
 

@@ -21,7 +21,7 @@ from common import pictures
 from common.bootstrap import Measure
 from common.errors import UserError, shown
 from common.files import written_aside
-from common.records import git_commit, versions
+from common.records import RunRecord, git_commit, versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -195,16 +195,55 @@ def _check(finding: Finding) -> None:
         raise ValueError("a text is none")
 
 
+def about(record: RunRecord) -> dict[str, Any]:
+    """What findings on a record's items have in common with it, as fields of a :class:`Finding`."""
+    return {
+        "task": record.task,
+        "model": record.title,
+        "data": {name: record.data[name] for name in ("name", "split", "fingerprint")},
+        "miniature": record.miniature,
+        "command": record.command,
+    }
+
+
+def group_scores(record: RunRecord) -> Finding | None:
+    """A record's scores by group as a finding; None where it has none."""
+    if not record.by_group:
+        return None
+    headline, overall = next(iter(record.metrics.items()))
+    name = headline.replace("_f1", " F1")
+    summary = []
+    for kind, groups in record.by_group.items():
+        low, high = (choose(groups, key=lambda group: groups[group]["value"]) for choose in (min, max))
+        if low != high:
+            summary.append(
+                f"By {kind}, {name} runs from {groups[low]['value']:.3f} ({low}, n = {groups[low]['n']:,}) to "
+                f"{groups[high]['value']:.3f} ({high}, n = {groups[high]['n']:,})."
+            )
+    return Finding(
+        name="groups",
+        title="Is it as good everywhere?",
+        summary=summary,
+        parts=[
+            Measures(f"{name} by {kind}", kind, name, groups, overall["value"], "all items")
+            for kind, groups in record.by_group.items()
+        ],
+        limits="Why groups differ: they differ in how their labels are spread too, and where nearly all items have one label, a "
+        "model that always says so scores well.",
+        **about(record),
+    )
+
+
 def read_findings(folder: Path) -> list[Finding]:
     """The findings in a folder, by name; none where there is no such folder."""
     return [read_finding(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
-def lines(finding: Finding) -> list[str]:
-    """A finding for a terminal: its sentences, then its tables."""
+def lines(finding: Finding, *, numbers: bool = True) -> list[str]:
+    """A finding for a terminal: its sentences, then its tables unless only sentences are wanted."""
     note = " (miniature)" if finding.miniature else ""
     found = [f"{finding.task}, {finding.model}{note}: {finding.title}", *(f"  {line}" for line in finding.summary)]
-    for title, rows in tables(finding):
+    for title, rows in tables(finding) if numbers else ():
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         found += [f"  {title}"]
         found += [
@@ -266,7 +305,7 @@ def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
 
 def plain(text: str) -> str:
     """A text that may be a corpus's own, so that it can't break a table or be markup."""
-    return "".join(c if c.isprintable() and c not in "|`<>[]!" else " " for c in text)
+    return "".join(c if c.isprintable() and c not in "|`<>" else " " for c in text).replace("](", "] (")
 
 
 def interval(row: Measure) -> str:

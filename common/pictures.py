@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,14 +65,16 @@ def intervals(
 ) -> Form:
     """One dot a measure with its 95 % interval, and a dashed line where a reference value lies."""
     rows = list(measures.items())
-    with _figure(height=0.9 + 0.3 * len(rows) + (0.2 if reference is not None else 0)) as (figure, axes):
+    named = [(_wrapped(f"{name} (n\u00a0=\u00a0{measure['n']:,})"), measure) for name, measure in rows]
+    written = sum(max(1.6, 1 + name.count("\n")) for name, _ in named)  # lines
+    with _figure(height=0.9 + 0.19 * written + (0.2 if reference is not None else 0)) as (figure, axes):
         values, errors = _with_errors([measure for _, measure in rows])
         axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color=COLOURS[0], ecolor=INK, capsize=3)
         if reference is not None:
             axes.axvline(reference, color=COLOURS[1], linestyle="--", label=f"{reference_name} ({reference:.3f})")
             figure.legend(frameon=False, loc="outside upper left")
         axes.grid(axis="x", alpha=0.25)
-        named = [(f"{name} (n = {measure['n']:,})", measure) for name, measure in rows]
+        axes.set_ylim(-0.6, len(rows) - 0.4)
         return _finish_rows(figure, axes, named, f"{metric} (95 % interval)", metric, finish)
 
 
@@ -103,6 +106,11 @@ def curves(
         return finish(figure, f"{y} against {x}: {ends}")
 
 
+def _wrapped(name: str) -> str:
+    """A row's name on lines short enough to leave the picture its place."""
+    return "\n".join(textwrap.wrap(name, 36))
+
+
 def _with_errors(measures: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[list[float]]]:
     """Values, and how far their intervals reach below and above. A bootstrap interval need not hold the value."""
     values = [measure["value"] for measure in measures]
@@ -128,7 +136,7 @@ def _finish_rows(
     axes.set_xlabel(label)
     for place, (_, measure) in enumerate(rows):
         axes.text(max(measure["ci95"][1], measure["value"]) + 0.015, place, f"{measure['value']:.3f}", va="center")
-    summary = ", ".join(f"{title} {measure['value']:.3f}" for title, measure in rows)
+    summary = ", ".join(f"{' '.join(title.split())} {measure['value']:.3f}" for title, measure in rows)
     return finish(figure, f"{name}: {summary}")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from common.card import CARD, Trained, read_trained
 from common.errors import UserError, shown
 from common.evaluation import EVALUATION, RECORD
+from common.findings import KEPT
 from common.loading import MINIATURE, unloadable
 from common.projects import PROJECTS, Publication, publication_of
 from common.stages import say, stage
@@ -43,6 +44,7 @@ ALLOWED = (
     f"{EVALUATION}/record.json",
     f"{EVALUATION}/baselines/*.json",
     f"{EVALUATION}/scores.csv",
+    f"{KEPT}/*.json",
 )
 RENDERED = (CARD, "pictures/*.png", ".eval_results/*.yaml")  # made by the card
 VOCABULARY = (

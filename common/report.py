@@ -9,6 +9,7 @@ from pathlib import Path
 from common.arguments import option, parse
 from common.errors import UserError, run
 from common.files import written_aside
+from common.findings import FOLDER, Finding, drawn, group_scores, of_task, read_findings, tables
 from common.records import RunRecord, read_record
 from common.stages import say
 
@@ -30,6 +31,9 @@ SET_SCORES = (
     "set_f1/targeted",
     "exact",
     "exact/targeted",
+    "token_f1/targeted",
+    "bleu2/targeted",
+    "rouge_l/targeted",
     "precision/groups",
     "recall/groups",
     "f1/groups",
@@ -42,7 +46,8 @@ BEST_BY = {"accuracy": "balanced_accuracy", "set_f1": "set_f1"}
 
 @dataclass
 class ReportArguments:
-    """Prints the tables of a folder of run records, and makes one HTML page of them that needs no network."""
+    """Prints the tables of a folder of run records, and makes one HTML page of them, and of the findings beside them, that needs no
+    network."""
 
     records: Path = option(help="folder of run records (*.json)")
     output: Path | None = option(None, "page to write")
@@ -50,19 +55,26 @@ class ReportArguments:
     markdown: bool = option(False, "print the tables as Markdown, as the READMEs show them")
 
 
-def render(records: Sequence[RunRecord], title: str) -> str:
-    """The page as text. Records of one task make one section; they must be of the same scored items.
+def render(records: Sequence[RunRecord], title: str, found: Sequence[Finding] = ()) -> str:
+    """The page as text. Records of one task make one section; they must be of the same scored items. Findings stand in the section
+    of their task.
 
     Raises:
         UserError: No records, or records of one task that were scored on different items.
     """
     if not records:
         raise UserError("no run records", expected="at least one")
+    tasks = {record.task for record in records}
+    if strange := [finding for finding in found if finding.task not in tasks]:
+        raise UserError(
+            f"a finding of {strange[0].task!r}, of which there is no record",
+            fix="evaluate that model into the same folder",
+        )
     return page(
         Path(__file__).with_name("report.html.jinja"),
         title=title,
         miniature=any(record.miniature for record in records),
-        tasks=[_task(group) for group in by_task(records)],
+        tasks=[_task(group, found) for group in by_task(records)],
         hardware={"gpus": [], **records[0].hardware},
         commit=records[0].commit,
         versions=records[0].versions,
@@ -83,9 +95,9 @@ def page(template: Path, **values: object) -> str:
     return environment.get_template(template.name).render(**values)
 
 
-def write_report(records: Sequence[RunRecord], path: Path, title: str) -> None:
+def write_report(records: Sequence[RunRecord], path: Path, title: str, found: Sequence[Finding] = ()) -> None:
     """Renders the page, writes it to ``path`` and says where it is."""
-    page = render(records, title)
+    page = render(records, title, found)
     with written_aside(path) as part:
         part.write_text(page, encoding="utf-8")
     say(f"report: {path}")
@@ -110,7 +122,7 @@ def by_task(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     return list(groups.values())
 
 
-def _task(records: list[RunRecord]) -> dict[str, object]:
+def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, object]:
     from common import pictures
 
     first = records[0]
@@ -131,13 +143,28 @@ def _task(records: list[RunRecord]) -> dict[str, object]:
         "bars": pictures.metric_bars(records, BEST_BY[columns[0]]),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
-        "commands": list(dict.fromkeys(record.command for record in records)),
+        "findings": [on_page(one) for one in [group_scores(best), *of_task(found, first.task)] if one],
+        "commands": list(dict.fromkeys(one.command for one in [*records, *of_task(found, first.task)])),
+    }
+
+
+def on_page(finding: Finding) -> dict[str, object]:
+    """A finding as ``finding.html.jinja`` takes it."""
+    from common import pictures
+
+    return {
+        "title": f"{finding.title} ({finding.model})",
+        "summary": finding.summary,
+        "pictures": drawn(finding, pictures.svg),
+        "tables": tables(finding),
+        "limits": finding.limits,
     }
 
 
 def scores(record: RunRecord) -> tuple[str, ...]:
     """The metrics that a record's table shows, the headline first."""
-    return SET_SCORES if "set_f1" in record.metrics else CLASS_SCORES
+    wanted = SET_SCORES if "set_f1" in record.metrics else CLASS_SCORES
+    return tuple(metric for metric in wanted if metric in record.metrics)  # without a targeted post, none is scored
 
 
 def table_lines(records: Sequence[RunRecord]) -> list[str]:
@@ -198,6 +225,9 @@ def heading(metric: str) -> str:
         "balanced_accuracy": "balanced acc",
         "set_f1": "set F1",
         "exact": "exact set",
+        "token_f1": "token F1",
+        "bleu2": "BLEU-2",
+        "rouge_l": "ROUGE-L",
     }
     name, _, average = metric.partition("/")
     return f"{short.get(name, name)} {average}".strip()
@@ -227,8 +257,9 @@ def main() -> None:
     if not arguments.records.is_dir():
         raise UserError("no such folder", file=arguments.records, expected="a folder of run records")
     records = [read_record(path) for path in sorted(arguments.records.glob("*.json"))]
+    found = read_findings(arguments.records / FOLDER)
     if arguments.output:
-        write_report(records, arguments.output, arguments.title)
+        write_report(records, arguments.output, arguments.title, found)
     for group in by_task(records):
         print("\n".join(markdown_lines(group) if arguments.markdown else table_lines(group)), end="\n\n")
 

@@ -64,8 +64,8 @@ def risk_coverage_finding(
     summary = [
         f"{metric[0].upper()}{metric[1:]} {good.mean():.3f} on all {n:,} items, {half['value']:.3f} [{half['ci95'][0]:.3f}, "
         f"{half['ci95'][1]:.3f}] on the surer half.",
-        f"Area under the risk-coverage curve {whole['value']:.4f} [{whole['ci95'][0]:.4f}, {whole['ci95'][1]:.4f}]; an order that knew "
-        f"which answers are wrong would have {best:.4f}, one that knows nothing {mean_loss:.4f}.",
+        f"Area under the risk-coverage curve {whole['value']:.4f} [{whole['ci95'][0]:.4f}, {whole['ci95'][1]:.4f}]; an order "
+        f"that knew which answers are wrong would have {best:.4f}, one that knows nothing {mean_loss:.4f}.",
     ]
     parts = [
         Curve(

@@ -37,7 +37,7 @@ class ScoredSet:
         reports: Data reports of what was loaded.
         policy: Choices that made the labels.
         miniature: Whether this is the embedded miniature.
-        groups: Kind of group → the group of each item, for scores by group.
+        groups: Kind of group → the group of each item, or its groups, for scores by group.
     """
 
     task: str
@@ -52,7 +52,7 @@ class ScoredSet:
     reports: Sequence[DataReport]
     policy: dict[str, Any]
     miniature: bool
-    groups: dict[str, Sequence[str]] = field(default_factory=dict)
+    groups: dict[str, Sequence[str | tuple[str, ...]]] = field(default_factory=dict)
 
     def metrics(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, Any]]:
         """Metric → ``{"value", "n", "ci95"}`` of predictions in the items' order."""
@@ -64,13 +64,15 @@ class ScoredSet:
 
     def by_group(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
         """Kind of group → group → headline metric of its items, the largest first; groups of under :data:`SMALL` items are put
-        together."""
+        together. An item of several groups counts in each."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for kind, names in self.groups.items():
-            sizes = Counter(names)
+            several = [(one,) if isinstance(one, str) else one for one in names]
+            sizes = Counter(name for one in several for name in one)
             places: dict[str, list[int]] = {}
-            for index, name in enumerate(names):
-                places.setdefault(name if sizes[name] >= SMALL else OTHERS, []).append(index)
+            for index, one in enumerate(several):
+                for name in dict.fromkeys(name if sizes[name] >= SMALL else OTHERS for name in one):
+                    places.setdefault(name, []).append(index)
             found[kind] = {}
             for name, chosen in sorted(places.items(), key=lambda item: (item[0] == OTHERS, -len(item[1]), item[0])):
                 part = replace(self, labels=[self.labels[i] for i in chosen])

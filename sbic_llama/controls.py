@@ -22,7 +22,7 @@ from common.stages import say
 from sbic_llama.arguments import CorpusArguments
 from sbic_llama.corpus import Split, SplitName, labelled
 from sbic_llama.features import FEATURES, Feature, Policy, feature
-from sbic_llama.groups import PRESENCE, Groups, evaluate_groups, presence
+from sbic_llama.groups import NONE, PRESENCE, Groups, evaluate_groups, normalised_groups, presence
 
 MODULE = "sbic_llama.controls"
 LIMITS = (
@@ -60,6 +60,7 @@ def texts_and_labels(split: Split, declared: Feature) -> tuple[list[tuple[str]],
 
 def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusArguments) -> ScoredSet:
     """A feature's test split as the set that every model here is scored on."""
+    posts = labelled(splits["test"], declared.label_of)
     texts, labels = texts_and_labels(splits["test"], declared)
     _, train_labels = texts_and_labels(splits["train"], declared)
     policy = {"aggregation": corpus.aggregation, "label": declared.policy}
@@ -76,7 +77,10 @@ def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusAr
         names=declared.labels or PRESENCE,
         labels=labels,
         fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
-        groups={"source": [post.source for post in labelled(splits["test"], declared.label_of)]},
+        groups={
+            "source": [post.source for post in posts],
+            "target group": [normalised_groups(post.groups) or (NONE,) for post in posts],
+        },
         class_counts={
             f"train, {corpus.corpus_name}": label_counts(declared, train_labels),
             f"test, {corpus.corpus_name}": label_counts(declared, labels),

@@ -8,22 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common import hardware
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import keep
+from common.findings import Finding, about, leave, lines
 from common.loading import hub_commit, local_folder
 from common.records import RunRecord
 from common.report import table_lines
-from common.stages import quiet_libraries, say
+from common.stages import quiet_libraries, say, stage
 from common.tables import write_rows
 from common.training_file import training_costs, training_facts
-from sbic_llama.answers import Answers, answer
+from sbic_llama.answers import Answers, answer, confidence
 from sbic_llama.arguments import CorpusArguments
+from sbic_llama.checks import agreement_with_people, annotators_opinions, certainty_findings
 from sbic_llama.controls import score_controls, test_set
 from sbic_llama.corpus import Post, labelled
-from sbic_llama.features import Feature, Label
+from sbic_llama.features import OFFENSIVE_YN, Feature, Label
+from sbic_llama.label_policies import label_policy_finding
+from sbic_llama.md_agreement import read_items
+from sbic_llama.other_corpora import md_agreement_findings
 
 MODULE = "sbic_llama.evaluate"
 
@@ -37,6 +44,9 @@ class EvaluateArguments(CorpusArguments):
     title: str = option("QLoRA", "name of the adapter in tables")
     untouched_base: bool = option(True, "score the base model without the adapter too, which takes as long again")
     batch_size: int = option(32, "posts a forward pass", minimum=1)
+    md_agreement: Path | None = option(
+        None, "file of MD-Agreement (MD-Agreement_dev.json), to score an offensiveYN adapter on another corpus too"
+    )
     output_dir: Path = option(Path("output/sbic_evaluation"), "folder for the run records")
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
@@ -59,8 +69,8 @@ def post_id(post: Post) -> str:
     return fingerprint([post.text])
 
 
-def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
-    """Scores the controls, the untouched base and the adapter, and writes their records and the adapter's single answers.
+def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[Finding]]:
+    """Scores the controls, the untouched base and the adapter, and writes their records, the adapter's answers, and findings.
 
     Raises:
         UserError: An adapter that can't be loaded, or bad data.
@@ -78,6 +88,13 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
             file=arguments.adapter,
             fix="give --data_dir or --dataset_name" if arguments.on_miniature else "give neither corpus",
         )
+    if arguments.md_agreement and description.feature != OFFENSIVE_YN.name:
+        raise UserError(
+            f"MD-Agreement has labels for {OFFENSIVE_YN.name} only",
+            key="--md_agreement",
+            expected=f"an adapter for {OFFENSIVE_YN.name}",
+        )
+    items = read_items(arguments.md_agreement) if arguments.md_agreement else []
     facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
@@ -108,15 +125,60 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
         with model.disable_adapter():
             path = arguments.output_dir / f"{stem}-3-base.json"
             records.append(scored.measure("untouched base", predict, path=path, **common))
+    shape["temperature"] = description.temperature
     costs = training_costs(facts) if facts else {}
     name = re.sub(r"[^a-z0-9]+", "-", arguments.title.lower()).strip("-")
     path = arguments.output_dir / f"{stem}-4-{name}.json"
     records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
     rows = score_rows(declared, posts, answers[-1])
     write_rows(path.with_suffix(".csv"), rows)
-    if hub_commit(folder) is None:
-        keep(folder, records[-1], records[:-1], rows)  # what is published with the adapter lies in its own folder
-    return records
+    own = folder if hub_commit(folder) is None else None
+    if own:
+        keep(own, records[-1], records[:-1], rows)  # what is published with the adapter lies in its own folder
+    found = findings_of(
+        declared, posts, answers[-1], records[-1], temperature=description.temperature, seed=arguments.seed
+    )
+    if items and arguments.md_agreement:
+        with stage("MD-Agreement"):
+            read = answer(model, tokenizer, declared, [item.text for item in items], **shape)
+            found += md_agreement_findings(
+                items,
+                read.labels,
+                declared,
+                splits["train"],
+                arguments.md_agreement,
+                **{**about(records[-1]), "seed": arguments.seed},
+            )
+    for finding in found:
+        leave(finding, arguments.output_dir, stem, own)
+    return records, found
+
+
+def findings_of(
+    declared: Feature, posts: Sequence[Post], answers: Answers, record: RunRecord, *, temperature: float, seed: int
+) -> list[Finding]:
+    """What the adapter's answers to the test posts say besides the scores."""
+    shared = {"seed": seed, **about(record)}
+    with stage("certainty, label policies and agreement"):
+        labels = [declared.label_of(post) for post in posts]
+        found = certainty_findings(
+            declared,
+            labels,
+            answers.labels,
+            [confidence(declared, details) for details in answers.details],
+            probabilities=np.array([list(details.values()) for details in answers.details])
+            if declared.classifies
+            else None,
+            temperature=temperature,
+            **shared,
+        )
+        if declared.classifies:
+            found.append(label_policy_finding(declared, posts, answers.labels, **shared))
+        said = {str(number): label for number, label in enumerate(answers.labels)}
+        agreement = agreement_with_people(declared, annotators_opinions(declared, posts), said, **shared)
+        if agreement:
+            found.append(agreement)
+    return found
 
 
 def main() -> None:
@@ -125,8 +187,10 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
     )
-    records = score_adapter(arguments)
+    records, found = score_adapter(arguments)
     print("\n".join(table_lines(records)))
+    for finding in found:
+        print("\n" + "\n".join(lines(finding, numbers=False)))
     say(f"records: {arguments.output_dir}")
 
 

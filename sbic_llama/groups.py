@@ -9,6 +9,7 @@ import numpy as np
 
 from common import bootstrap, metrics
 from sbic_llama.corpus import clean
+from sbic_llama.text_overlap import METRICS, overlaps
 
 NONE = "none"
 PRESENCE = ("none", "groups")  # the classes of "does the post target anyone at all?"
@@ -39,11 +40,11 @@ def set_f1(gold: Groups, predicted: Groups) -> float:
 def evaluate_groups(
     labels: Sequence[Groups], predictions: Sequence[Groups], *, seed: int = 0
 ) -> dict[str, dict[str, object]]:
-    """Mean set F1 and share of exact sets, with 95 % percentile bootstrap intervals over posts.
+    """Mean set F1, share of exact sets and overlaps of the text, with 95 % percentile bootstrap intervals over posts.
 
-    Posts without a group are the majority and an empty set is easily right, so "none" is scored apart: ``set_f1/targeted``
-    and ``exact/targeted`` are over the posts whose annotators named a group; ``…/none`` and ``…/groups`` are precision,
-    recall and F1 of telling the two kinds of posts apart.
+    Posts without a group are the majority and an empty set is easily right, so "none" is scored apart: ``…/targeted`` are over
+    the posts whose annotators named a group; ``…/none`` and ``…/groups`` are precision, recall and F1 of telling the two kinds
+    of posts apart. The overlaps are those of :mod:`sbic_llama.text_overlap`.
 
     Returns:
         Metric → ``{"value", "n", "ci95"}``.
@@ -57,7 +58,8 @@ def evaluate_groups(
     exact = np.array([float(set(one) == set(other)) for one, other in zip(labels, predictions, strict=True)])
     targeted = np.array([bool(label) for label in labels])
     found = {}
-    for name, values in {"set_f1": f1, "exact": exact}.items():
+    by_text = np.array([overlaps(*pair) for pair in zip(labels, predictions, strict=True)])
+    for name, values in {"set_f1": f1, "exact": exact, **dict(zip(METRICS, by_text.T, strict=True))}.items():
         found[name] = bootstrap.mean(values, seed)
         if targeted.any():
             found[f"{name}/targeted"] = bootstrap.mean(values[targeted], seed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import shown
-from common.tables import read_rows
+from common.tables import Row, read_rows
 from sbic_llama.features import Feature, Label
 
+ANNOTATOR = "annotator"  # column of who said it
 FEWEST = 30  # human labels under which an interval says next to nothing
 
 
@@ -19,6 +21,27 @@ def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
         UserError: A row whose label is none of the feature's.
     """
     said: dict[str, list[Label]] = {}
+    for row, label in _labelled_rows(path, key, declared):
+        said.setdefault(str(row.values[key]), []).append(label)
+    return {name: Counter(labels).most_common(1)[0][0] for name, labels in said.items()}
+
+
+def opinions(path: Path, key: str, declared: Feature) -> dict[str, dict[str, Label]]:
+    """Key → annotator → label, of a file with a column :data:`ANNOTATOR`; nothing of one without.
+
+    A person's first row of a post counts.
+
+    Raises:
+        UserError: As of :func:`human_labels`.
+    """
+    said: dict[str, dict[str, Label]] = {}
+    for row, label in _labelled_rows(path, key, declared):
+        if person := str(row.values.get(ANNOTATOR) or "").strip():
+            said.setdefault(str(row.values[key]), {}).setdefault(person, label)
+    return said
+
+
+def _labelled_rows(path: Path, key: str, declared: Feature) -> Iterator[tuple[Row, Label]]:
     names = {label.casefold(): index for index, label in enumerate(declared.labels)}
     for row in read_rows(path, (key, declared.name)):
         value = row.values[declared.name]
@@ -27,5 +50,4 @@ def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
         label = names.get(str(value).strip().casefold()) if declared.classifies else declared.parse(str(value))
         if label is None:
             raise row.error(f"{shown(value)} is no label", declared.name, expected=", ".join(declared.labels))
-        said.setdefault(str(row.values[key]), []).append(label)
-    return {name: Counter(labels).most_common(1)[0][0] for name, labels in said.items()}
+        yield row, label

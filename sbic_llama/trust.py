@@ -13,28 +13,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from common import pictures
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run, shown
 from common.files import written_aside
-from common.metrics import evaluate
+from common.findings import KEPT, Finding, about, lines, read_findings
 from common.records import RunRecord, git_commit, versions
-from common.report import heading, page, scores, with_interval
+from common.report import heading, on_page, page, scores, with_interval
 from common.scored import ScoredSet, class_counts, command_line
 from common.stages import quiet_libraries, say
 from common.tables import read_rows, row_writer
 from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
+from sbic_llama.annotated import read_annotated
+from sbic_llama.checks import agreement_with_people, certainty_findings
 from sbic_llama.controls import ScoredGroups
 from sbic_llama.features import Feature, Label
-from sbic_llama.groups import PRESENCE, evaluate_groups
-from sbic_llama.human_labels import FEWEST, human_labels
+from sbic_llama.groups import PRESENCE
+from sbic_llama.human_labels import FEWEST, human_labels, opinions
+from sbic_llama.prevalence import prevalence_finding
 
 if TYPE_CHECKING:
     from sbic_llama.annotator import Adapter
 
 MODULE = "sbic_llama.trust"
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the labelled posts that might go to a person, the least certain first
+ELSEWHERE = ("robustness", "hatecheck", "md-agreement")  # findings of an adapter that a user's own labels can't give
 LIMITS = (
     "How good the labels are on other files, or whether the people who labelled were right. The numbers hold for this file as far "
     "as the labelled posts were drawn from it at random: posts that were picked for a reason say something of such posts only."
@@ -76,39 +81,54 @@ class Judged:
         labels: What people said.
         answers: What the model said.
         confidences: How sure it was, 0 to 1, rising.
+        probabilities: Of the labels, shape (posts, labels); None of a list of groups.
         everywhere: Answer text → number of posts of the whole file.
         missing: Human labels of posts that are not in the file or have no annotation.
+        by_key: Key of a labelled post → the model's answer.
+        repeated: Rows of the file whose key stands in an earlier row.
     """
 
     declared: Feature
     labels: list[Label]
     answers: list[Label]
     confidences: list[float]
+    probabilities: np.ndarray | None
     everywhere: dict[str, int]
     missing: int
+    by_key: dict[str, Label]
+    repeated: int
 
 
 def judge(adapter: Adapter, annotated: Path, said: dict[str, Label], *, key: str) -> Judged:
     """Joins a feature's answers with what people said, by the key column."""
     declared, left = adapter.feature, dict(said)
-    found: list[tuple[float, Label, Label]] = []
+    found: list[tuple[float, Label, Label, list[float]]] = []
     everywhere: Counter[str] = Counter()
+    by_key: dict[str, Label] = {}
+    keys: set[str] = set()
     for row in read_rows(annotated):
         values = {name: row.values[f"model_{name}"] for name in adapter.columns}
         if values[declared.name] is None:
             continue
+        name = str(row.values[key])
+        keys.add(name)
         everywhere[values[declared.name]] += 1
-        if (human := left.pop(str(row.values[key]), None)) is not None:
+        if (human := left.pop(name, None)) is not None:
             answer = declared.parse(values[declared.name])
-            found.append((adapter.confidence(values), human, () if answer is None else answer))
+            by_key[name] = () if answer is None else answer
+            numbers = [float(values[column]) for column in adapter.columns[1:]]
+            found.append((adapter.confidence(values), human, by_key[name], numbers))
     found.sort(key=lambda item: item[0])
     return Judged(
         declared,
-        [human for _, human, _ in found],
-        [answer for _, _, answer in found],
-        [sure for sure, _, _ in found],
-        dict(everywhere.most_common()),
-        len(left),
+        labels=[human for _, human, _, _ in found],
+        answers=[answer for _, _, answer, _ in found],
+        confidences=[sure for sure, _, _, _ in found],
+        probabilities=np.array([numbers for _, _, _, numbers in found]) if declared.classifies else None,
+        everywhere=dict(everywhere.most_common()),
+        missing=len(left),
+        by_key=by_key,
+        repeated=everywhere.total() - len(keys),
     )
 
 
@@ -136,18 +156,33 @@ def record_of(judged: Judged, source: Path, seed: int) -> RunRecord:
     ).record("model", judged.answers, module=MODULE, seed=seed)
 
 
-def coverage(judged: Judged, seed: int) -> list[dict[str, Any]]:
-    """For each share of posts that a person would take over, the least certain first: how good the rest is."""
-    declared, rows = judged.declared, []
-    for share in SHARES:
-        start = round(share * len(judged.labels))
-        labels, answers = judged.labels[start:], judged.answers[start:]
-        if declared.classifies:
-            metric = evaluate(labels, answers, declared.labels, seed=seed)["accuracy"]
-        else:
-            metric = evaluate_groups(labels, answers, seed=seed)["set_f1"]
-        rows.append({"share": share, "threshold": judged.confidences[start], **metric})
-    return rows
+def findings_of(
+    one: Judged, adapter: Adapter, record: RunRecord, said: dict[str, Label], annotated: Path, arguments: TrustArguments
+) -> list[Finding]:
+    """What people's labels show besides the scores, and what is known of the adapter from elsewhere."""
+    shared, key = {**about(record), "seed": arguments.seed}, arguments.key or arguments.text_column
+    found = certainty_findings(
+        one.declared,
+        one.labels,
+        one.answers,
+        one.confidences,
+        probabilities=one.probabilities,
+        temperature=adapter.description.temperature,
+        **shared,
+    )
+    agreement = agreement_with_people(
+        one.declared, opinions(arguments.human_labels, key, one.declared), one.by_key, **shared
+    )
+    if agreement:
+        found.append(agreement)
+    if one.repeated:
+        say(f"{one.repeated:,} rows repeat an earlier one's {key!r}: no estimate of shares is made")
+    else:
+        answers = read_annotated(annotated, one.declared, key=key)
+        where = {name: value for name, value in about(record).items() if name != "data"}
+        found.append(prevalence_finding(answers, said, source=record.data["name"], **where))
+    kept = read_findings(adapter.folder / KEPT)
+    return [*found, *(finding for finding in kept if finding.name in ELSEWHERE)]
 
 
 def main() -> None:
@@ -200,20 +235,35 @@ def main() -> None:
                 expected=f"at least {FEWEST}",
                 fix=f"check the key column {key!r}, which both files must share",
             )
+    records = [record_of(one, source, arguments.seed) for one in judged]
+    found_besides = [
+        findings_of(one, adapter, record, said[adapter.name], annotated, arguments)
+        for one, adapter, record in zip(judged, adapters, records, strict=True)
+    ]
     review = folder / "review.csv"
     proposed = write_review(annotated, adapters, said, review, key=key, share=arguments.review_share, rows=found.rows)
     path = folder / "trust.html"
     with written_aside(path) as part:
         part.write_text(
-            render(judged, adapters, found.rows, found.problems, source, proposed, arguments, command_line(MODULE)),
+            render(
+                list(zip(judged, records, found_besides, strict=True)),
+                adapters,
+                found.rows,
+                found.problems,
+                source,
+                proposed,
+                arguments,
+                command_line(MODULE),
+            ),
             encoding="utf-8",
         )
-    for one in judged:
-        first = record_of(one, source, arguments.seed)
-        metric = scores(first)[0]
+    for one, record, besides in zip(judged, records, found_besides, strict=True):
+        metric = scores(record)[0]
         print(
-            f"{one.declared.title}: {heading(metric)} {with_interval(first, metric)} on {len(one.labels):,} labelled posts"
+            f"{one.declared.title}: {heading(metric)} {with_interval(record, metric)} on {len(one.labels):,} labelled posts"
         )
+        for finding in besides:
+            print("\n".join(lines(finding, numbers=False)[1:]))
     say(f"page: {path}; {proposed:,} rows for a person: {review}")
 
 
@@ -252,7 +302,7 @@ def write_review(
 
 
 def render(
-    judged: Sequence[Judged],
+    judged: Sequence[tuple[Judged, RunRecord, list[Finding]]],
     adapters: Sequence[Adapter],
     rows: int,
     problems: int,
@@ -263,8 +313,7 @@ def render(
 ) -> str:
     """The page as text."""
     features = []
-    for one in judged:
-        record = record_of(one, source, arguments.seed)
+    for one, record, besides in judged:
         headline = scores(record)[0]
         commonest = Counter(one.labels).most_common(1)[0][1] / len(one.labels)
         features.append(
@@ -278,7 +327,7 @@ def render(
                 "per_label": record.labels if one.declared.classifies else (),
                 "confusion": pictures.confusion_heatmap(record),
                 "shares": pictures.class_shares({"human labels": record.data["class_counts"]["human labels"]}),
-                "coverage": coverage(one, arguments.seed),
+                "findings": [on_page(finding) for finding in besides],
                 "everywhere": list(one.everywhere.items())[:12],
                 "kinds": len(one.everywhere),
                 "annotated": sum(one.everywhere.values()),

@@ -177,9 +177,11 @@ def test_a_corpus_cannot_write_into_the_card(run):
     record["by_group"]["source"]["x | y\n## Buy this <script>[now](evil)`"] = record["metrics"]["accuracy"]
     path.write_text(json.dumps(record))
     shown = text(read_trained(trained.folder))
-    (line,) = (line for line in shown.splitlines() if "Buy this" in line)
+    sentence, line = (line for line in shown.splitlines() if "Buy this" in line)
     assert line.startswith("| x   y ## Buy this")
-    assert not set("<>[]`") & set(line.split("|")[1])
+    assert not set("<>`") & set(line.split("|")[1])
+    assert "x   y ## Buy this" in sentence
+    assert "](evil)" not in shown
 
 
 def test_code_from_another_repository_does_not_get_onto_the_card(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from common import hub as command
+from common import publishing
 from common.errors import UserError
 from common.miniature.hub import READ_TOKEN, TOKEN
 
@@ -83,7 +85,15 @@ def test_one_commit_holds_what_is_allowed_and_nothing_else(kind, copy, bases, pu
     files = repository.files("v1")
     baselines = {name for name in files if name.startswith("evaluation/baselines/")}
     assert len(baselines) == {"sbic_labels": 2, "sbic_groups": 2, "snli_full": 4, "snli_adapter": 4}[kind]
-    assert set(files) == {".gitattributes"} | RECORDS | CARD | TOKENIZER | OWN[kind] | baselines
+    found = {name for name in files if fnmatch.fnmatch(name, "evaluation/findings/*.json")}
+    expected = {
+        "sbic_labels": {"calibration", "label-policy", "risk-coverage", "agreement"},
+        "sbic_groups": {"risk-coverage"},
+    }
+    assert {Path(name).stem for name in found} == expected.get(kind, set())
+    pictures = {name for name in files if re.fullmatch(r"pictures/[a-z-]+-\d\.png", name)}
+    assert {re.sub(r"-\d$", "", Path(name).stem) for name in pictures} >= expected.get(kind, set())
+    assert set(files) == {".gitattributes"} | RECORDS | CARD | TOKENIZER | OWN[kind] | baselines | found | pictures
     first, second = (commit.title for commit in repository.commits.values())
     assert first == "initial commit"
     assert second.startswith("Publish ")
@@ -155,6 +165,22 @@ def test_nobody_elses_repository_is_written_over(copy, bases, publish):
         publish(copy("snli_full"))
     assert bases.repositories["models", ID].files() == before
     assert posted(bases, "^PUT.*/_lfs") == posted(bases, "^PUT.*/_lfs")[:1], "nothing of the model was sent"
+
+
+def test_what_somebody_commits_in_between_stays(copy, bases, publish, monkeypatch):
+    folder = copy("snli_adapter")
+    publish(folder)
+    (folder / "config.json").write_text("{}")  # something new to publish
+    check = publishing.check_repository
+
+    def slowly(api, repo_id, commit, files):
+        check(api, repo_id, commit, files)
+        HfApi(token=TOKEN).upload_file(path_or_fileobj=b"theirs", path_in_repo="README.md", repo_id=repo_id)
+
+    monkeypatch.setattr(publishing, "check_repository", slowly)
+    with pytest.raises(UserError, match="A commit has happened since"):
+        publish(folder)
+    assert bases.repositories["models", ID].files("main")["README.md"].data == b"theirs"
 
 
 def test_nothing_private_goes_into_a_public_repository(copy, bases, publish):

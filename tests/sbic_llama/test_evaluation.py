@@ -37,7 +37,7 @@ def scored(adapters) -> dict[str, list]:
     return {
         name: evaluate.score_adapter(
             evaluate.EvaluateArguments(adapter=str(adapters / name), output_dir=adapters / "records")
-        )
+        )[0]
         for name in NAMES
     }
 
@@ -94,7 +94,7 @@ def test_the_page_and_the_tables_show_both_kinds_of_features(scored):
 
 
 def test_the_untouched_base_may_be_left_out(adapters, tmp_path):
-    records = evaluate.score_adapter(
+    records, _ = evaluate.score_adapter(
         evaluate.EvaluateArguments(
             adapter=str(adapters / "offensiveYN"), output_dir=tmp_path, untouched_base=False, title="mine"
         )
@@ -108,7 +108,7 @@ def test_the_policy_of_the_adapter_makes_the_labels(adapters, tmp_path, scored):
         output_dir=tmp_path, learning_rate=2e-3, max_steps=2, evaluations=1, label_policy="at_least_half"
     )
     train(run, "offensiveYN")
-    records = evaluate.score_adapter(
+    records, _ = evaluate.score_adapter(
         evaluate.EvaluateArguments(
             adapter=str(tmp_path / "offensiveYN"), output_dir=tmp_path / "r", untouched_base=False
         )

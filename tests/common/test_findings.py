@@ -1,0 +1,168 @@
+"""Findings come from files that anybody may have written, and go into pages, cards and terminals."""
+
+from __future__ import annotations
+
+import html
+import json
+
+import numpy as np
+import pytest
+
+from common import bootstrap, report
+from common.errors import UserError
+from common.findings import (
+    Curve,
+    Finding,
+    Listing,
+    Measures,
+    drawn,
+    leave,
+    lines,
+    markdown,
+    read_finding,
+    read_findings,
+)
+from common.pictures import png
+from common.scored import ScoredSet
+
+MEASURE = {"value": 0.5, "n": 1200, "ci95": [0.4, 0.6]}
+
+
+def finding(**changes: object) -> Finding:
+    values = {
+        "name": "agreement",
+        "title": "Do they agree?",
+        "task": "a task",
+        "model": "QLoRA",
+        "summary": ["They agree in 0.500 of 1,200 items."],
+        "parts": [
+            Measures(
+                "By group", "group", "accuracy", {"florbs": MEASURE, "other | <b> [http](x)": MEASURE}, 0.25, "chance"
+            ),
+            Curve("A curve", "x", "y", {"one": [[0.0, 0.0], [1.0, 0.5]]}, diagonal=True),
+            Listing("People", ["name", "n", "passes"], [["ann", 1200, True], ["bob", None, 0.123456]]),
+        ],
+        "limits": "Whether they are right.",
+        "data": {"name": "corpus", "split": "test", "fingerprint": "f"},
+        "command": "python -m x",
+    }
+    return Finding(**values | changes)
+
+
+def test_a_finding_is_read_as_it_was_written(tmp_path):
+    finding().write(tmp_path / "f.json")
+    assert read_finding(tmp_path / "f.json") == finding()
+
+
+def test_a_finding_is_left_beside_the_records_and_with_the_model(tmp_path):
+    (tmp_path / "model").mkdir()
+    path = leave(finding(), tmp_path / "records", "sbic-x", tmp_path / "model")
+    assert path == tmp_path / "records" / "findings" / "sbic-x-agreement.json"
+    assert read_findings(path.parent) == read_findings(tmp_path / "model" / "evaluation" / "findings") == [finding()]
+    assert read_findings(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), 99),
+        (("name",), "../../escape"),
+        (("title",), None),
+        (("summary",), [3]),
+        (("parts", 0, "kind"), "code"),
+        (("parts", 0, "rows", "florbs", "value"), "0.5"),
+        (("parts", 0, "rows", "florbs", "ci95"), [0.1]),
+        (("parts", 0, "reference"), "high"),
+        (("parts", 0, "extra"), 1),
+        (("parts", 1, "series", "one"), [[0, "x"]]),
+        (("parts", 2, "rows"), [["ann", 1]]),
+        (("parts", 2, "rows"), [["ann", [1], True]]),
+        (("data",), {"name": 3}),
+    ],
+)
+def test_a_damaged_finding_is_refused(tmp_path, path, value):
+    file = tmp_path / "f.json"
+    finding().write(file)
+    values = json.loads(file.read_text())
+    inner = values
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    file.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="a finding"):
+        read_finding(file)
+
+
+def test_a_number_that_is_none_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        finding(facts={"x": float("nan")}).write(tmp_path / "f.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_terminal_and_a_card_show():
+    text = "\n".join(lines(finding()))
+    for part in ("a task, QLoRA: Do they agree?", "1,200", "0.5000 [0.400, 0.600]", "bob", "0.1235", "yes", "–"):
+        assert part in text
+    assert "florbs" not in "\n".join(lines(finding(), numbers=False))
+    assert "(miniature)" in lines(finding(miniature=True))[0]
+    card = markdown(finding(), [("By group", "pictures/agreement-1.png")])
+    assert "| other    b  [http] (x) | 1,200 | 0.5000 [0.400, 0.600] |" in card, "a group's name can't break the table"
+    assert "![By group](pictures/agreement-1.png)" in card
+    assert "What this does not show: Whether they are right." in card
+    long = finding(parts=[Listing("People", ["name"], [[f"p{n}"] for n in range(30)])])
+    assert "the first 20 of 30" in "\n".join(lines(long))
+    assert "p20" not in "\n".join(lines(long))
+
+
+def test_a_picture_a_part():
+    found = drawn(finding(), png)
+    assert [title for title, _ in found] == ["By group", "A curve"]
+    assert all(picture.startswith(b"\x89PNG") for _, picture in found)
+    assert found == drawn(finding(), png), "equal findings, equal bytes"
+    single = finding(parts=[Measures("One", "of", "accuracy", {"a": MEASURE})])
+    assert drawn(single, png) == [], "one dot is no picture"
+
+
+def scored_set() -> ScoredSet:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=90).tolist()
+    return ScoredSet(
+        task="a task", question="?", limits="None.", data="corpus", split="test", names=("a", "b"), labels=labels,
+        fingerprint="f", class_counts={"test": {"a": 1, "b": 2}}, reports=[], policy={}, miniature=True,
+        groups={"group": [("florbs", "<i>drevins</i>") if i % 3 else ("florbs",) if i % 2 else "none" for i in range(90)]},
+    )  # fmt: skip
+
+
+def test_an_item_of_several_groups_counts_in_each():
+    record = scored_set().record("QLoRA", scored_set().labels, module="m")
+    assert {name: row["n"] for name, row in record.by_group["group"].items()} == {
+        "florbs": 75,
+        "<i>drevins</i>": 60,
+        "smaller ones": 15,
+    }
+
+
+def test_the_page_shows_findings_in_the_section_of_their_task():
+    record = scored_set().record("QLoRA", [0] * 90, module="m")
+    page = report.render([record], "Page", [finding(summary=["<script>alert(1)</script>"])])
+    assert "Do they agree? (QLoRA)" in page
+    assert "<script>alert" not in page
+    assert "<i>drevins</i>" not in page, "a group's name is no markup"
+    assert "drevins" in html.unescape(page)
+    assert "Is it as good everywhere?" in page
+    assert page.count("<figure>") == 3 + 1 + 2
+    with pytest.raises(UserError, match="a finding of 'another', of which there is no record"):
+        report.render([record], "Page", [finding(task="another")])
+
+
+def test_intervals_hold_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    held = 0
+    for seed in range(300):
+        values = rng.random(60) < 0.3
+        low, high = bootstrap.measure(lambda chosen, v=values: v[chosen].mean(), 60, seed, 400)["ci95"]
+        held += low <= 0.3 <= high
+    assert 0.90 <= held / 300 <= 0.98
+    assert bootstrap.mean([1.0, 0.0], 0)["value"] == 0.5
+    with pytest.raises(ValueError, match="no value on 0 items"):
+        bootstrap.mean([], 0)
