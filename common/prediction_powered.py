@@ -7,9 +7,9 @@ gets the weight 0, and what remains is the share among people's labels.
 
 The normal interval of these papers fails where labels are few: a machine that happened to agree with people on all of 50 items
 leaves no variance, and an interval of no width. So four made-up items join the labelled ones when the interval is computed, one
-of each kind: in the class or not, predicted to be or not. With the weight 0 this is "add two successes and two failures"
-(Agresti and Coull 1998), else its counterpart for pairs (as Agresti and Min 2005 and Bonett and Price 2012 have it, who add two).
-tests/common/test_prediction_powered.py simulates both.
+of each kind: in the class or not, predicted to be or not; and the quantile is Student's. With the weight 0 this is "add two
+successes and two failures" (Agresti and Coull 1998), else its counterpart for pairs (as Agresti and Min 2005 and Bonett and Price
+2012 have it, who add two). tests/common/test_prediction_powered.py simulates both intervals.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 from common.bootstrap import Measure
 
 Target = Literal["file", "population"]
-_QUANTILE = NormalDist().inv_cdf(0.975)
 _ADDED = 4  # made-up items, one of each kind
 
 
@@ -134,7 +133,6 @@ class _Moments:
     covariance: float
     prediction_variance: float  # of the labelled items
     rest_variance: float
-    variance: float  # of all predictions
 
     def value(self, weight: float) -> float:
         return self.label_mean + weight * (self.rest_mean - self.prediction_mean)
@@ -161,7 +159,6 @@ def _moments(labels: Sequence[float] | np.ndarray, predictions: Sequence[float] 
         covariance=float(((known - known.mean()) * (said - said.mean())).mean()),
         prediction_variance=float(said.var()),
         rest_variance=float(others.var()) if len(others) else 0.0,
-        variance=float(everything.var(ddof=1)) if len(everything) > 1 else 0.0,
     )
 
 
@@ -169,11 +166,13 @@ def _weights(seen: _Moments, labelled: int, target: Target) -> tuple[float, floa
     """Lambda if so many items had labels, and by how much a prediction counts in the error of the target's share."""
     unlabelled = 1 - labelled / seen.items
     # A variance as small as rounding leaves it is that of a machine that says the same of every item.
-    if not unlabelled or seen.variance < 1e-12:
+    if not unlabelled or seen.prediction_variance < 1e-12:
         return 0.0, 0.0
+    # The papers divide by the variance of all predictions. That of the labelled ones errs together with the covariance: with 30
+    # labels, and a machine that errs in one direction, this held the share in about one draw in a hundred more.
     # Lambda is the slope times the unlabelled share: cutting the slope at 1 cuts lambda a little below the papers' 1, and keeps the
     # made-up items from outweighing real ones where nearly all items have labels.
-    slope = min(1.0, max(0.0, seen.covariance / seen.variance))
+    slope = min(1.0, max(0.0, seen.covariance / seen.prediction_variance))
     weight = unlabelled * slope
     # Of a file, the labelled part is known: only the unlabelled part has an error, and lambda is for the whole.
     return weight, slope if target == "file" else weight
@@ -188,10 +187,10 @@ def _interval(seen: _Moments, labelled: int, target: Target) -> tuple[float, flo
     count = labelled + _ADDED
     spread = (labelled * max(0.0, seen.residual_variance(slope)) + _ADDED * (1 + slope**2) / 4) / count
     spread += labelled * _ADDED * apart**2 / count**2
-    shift, variance = _ADDED * apart / count, spread / count
+    shift, variance = _ADDED * apart / count, spread / (count - 1)
     if target == "file":
         shift, variance = unlabelled * shift, unlabelled * variance
     elif unlabelled:
         variance += weight**2 * seen.rest_variance / (seen.items - labelled)
-    centre, half = seen.value(weight) + shift, _QUANTILE * math.sqrt(variance)
+    centre, half = seen.value(weight) + shift, float(stdtrit(count - 1, 0.975)) * math.sqrt(variance)
     return centre - half, centre + half

@@ -40,16 +40,25 @@ def main() -> None:
         ]
     ):
         labels, predictions, others = sample(seed, labelled, rest, kind)
-        low, high = ppi_mean_ci(labels, predictions, others, alpha=0.05)
-        value = ppi_mean_pointestimate(labels, predictions, others)
+        # Once with the package's own lambda, once with that of the regression of labels on predictions.
+        slope = np.clip(np.cov(labels, predictions)[0, 1] / predictions.var(ddof=1), 0, 1)
+        lam = float(slope * rest / (labelled + rest))
+        own, tuned = (
+            {
+                "value": float(np.squeeze(ppi_mean_pointestimate(labels, predictions, others, lam=given))),
+                "ci95": np.squeeze(ppi_mean_ci(labels, predictions, others, alpha=0.05, lam=given)).tolist(),
+            }
+            for given in (None, lam)
+        )
         cases.append(
             {
                 "kind": kind,
                 "labels": labels.tolist(),
                 "predictions": predictions.tolist(),
                 "rest": others.tolist(),
-                "value": float(np.squeeze(value)),
-                "ci95": [float(np.squeeze(low)), float(np.squeeze(high))],
+                "lambda": lam,
+                "own": own,
+                "tuned": tuned,
             }
         )
     path = Path(__file__).with_suffix(".json")
