@@ -11,7 +11,7 @@ from typing import Any
 from common import hardware
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
-from common.errors import UserError, run
+from common.errors import run
 from common.evaluation import keep
 from common.loading import hub_commit, local_folder
 from common.records import RunRecord
@@ -72,12 +72,7 @@ def score_adapter(arguments: EvaluateArguments) -> list[RunRecord]:
     # All that can be refused is, before a base model is loaded and the first control fitted.
     folder = local_folder(arguments.adapter, arguments.revision)
     description = read_description(folder, arguments.adapter)
-    if description.corpus != arguments.corpus_name:
-        raise UserError(
-            f"the adapter was trained on {description.corpus}, and would be scored on {arguments.corpus_name}",
-            file=arguments.adapter,
-            fix="give --data_dir or --dataset_name" if arguments.on_miniature else "give neither corpus",
-        )
+    arguments.require_training_corpus(description.corpus, arguments.adapter)
     facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
