@@ -154,6 +154,7 @@ def on_page(finding: Finding) -> dict[str, object]:
 
     return {
         "title": f"{finding.title} ({finding.model})",
+        "on": f"{finding.data['name']}, {finding.data['split']}" + (" (miniature)" if finding.miniature else ""),
         "summary": finding.summary,
         "pictures": drawn(finding, pictures.svg),
         "tables": tables(finding),

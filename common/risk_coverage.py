@@ -54,7 +54,7 @@ def risk_coverage_finding(
     for share in SHARES:
         kept = order[: max(1, n - round(share * n))]
         name = "nothing goes to people" if share == 0 else f"the least certain {share:.0%} go to people"
-        rest[name] = bootstrap.mean(good[kept], seed)
+        rest[name] = bootstrap.share(good[kept], seed)
     curve = 1 - risks(sure, 1 - good)
     ideal = 1 - risks(good, 1 - good)
     chosen = np.unique(

@@ -98,6 +98,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
             max_post_tokens=description.max_post_tokens,
             batch_size=arguments.batch_size,
             progress=True,
+            temperature=description.temperature,
         )
         cut += answers.cut
         return answers
