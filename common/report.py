@@ -9,7 +9,7 @@ from pathlib import Path
 from common.arguments import option, parse
 from common.errors import UserError, run
 from common.files import written_aside
-from common.findings import FOLDER, Finding, drawn, group_scores, of_task, read_findings, tables
+from common.findings import FOLDER, Finding, drawn, group_scores, lines, of_task, plain, read_findings, tables
 from common.records import RunRecord, read_record
 from common.stages import say
 
@@ -210,6 +210,11 @@ def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
     return lines
 
 
+def sentence(finding: Finding) -> str:
+    """A finding as a Markdown list item, its numbers in words."""
+    return plain(f"- *{finding.title}* {' '.join(finding.summary)}")
+
+
 def with_interval(record: RunRecord, metric: str) -> str:
     """A metric as ``0.8009 [0.789, 0.812]``."""
     low, high = record.metrics[metric]["ci95"]
@@ -262,6 +267,8 @@ def main() -> None:
         write_report(records, arguments.output, arguments.title, found)
     for group in by_task(records):
         print("\n".join(markdown_lines(group) if arguments.markdown else table_lines(group)), end="\n\n")
+        for finding in of_task(found, group[0].task):
+            print(sentence(finding) if arguments.markdown else "\n".join(lines(finding, numbers=False)), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Literal
 
 from common.arguments import option
 from common.corpus_options import CorpusOptions
+from common.errors import UserError
 from common.loading import MINIATURE
 from common.stages import say, stage
 from common.training_options import TrainingOptions
@@ -39,6 +40,19 @@ class CorpusArguments(CorpusOptions):
     def aggregation(self) -> str:
         """How annotations became one label a post, in words for a record."""
         return f"{self.view}; rows of a worker who named several groups: {self.repeats}"
+
+    def require_training_corpus(self, trained_on: str, adapter: str) -> None:
+        """Checks that an adapter was trained on this corpus, so that the miniature's numbers and real ones stay apart.
+
+        Raises:
+            UserError: It was trained on another.
+        """
+        if trained_on != self.corpus_name:
+            raise UserError(
+                f"the adapter was trained on {trained_on}, and would be scored on {self.corpus_name}",
+                file=adapter,
+                fix="give --data_dir or --dataset_name" if self.on_miniature else "give neither corpus",
+            )
 
     def load(self) -> dict[SplitName, Split]:
         """All splits; what was read and dropped is said.

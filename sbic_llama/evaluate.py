@@ -82,12 +82,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     # All that can be refused is, before a base model is loaded and the first control fitted.
     folder = local_folder(arguments.adapter, arguments.revision)
     description = read_description(folder, arguments.adapter)
-    if description.corpus != arguments.corpus_name:
-        raise UserError(
-            f"the adapter was trained on {description.corpus}, and would be scored on {arguments.corpus_name}",
-            file=arguments.adapter,
-            fix="give --data_dir or --dataset_name" if arguments.on_miniature else "give neither corpus",
-        )
+    arguments.require_training_corpus(description.corpus, arguments.adapter)
     if arguments.md_agreement and description.feature != OFFENSIVE_YN.name:
         raise UserError(
             f"MD-Agreement has labels for {OFFENSIVE_YN.name} only",

@@ -20,7 +20,7 @@ from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run, shown
 from common.files import written_aside
-from common.findings import KEPT, Finding, about, lines, read_findings
+from common.findings import KEPT, Finding, about, read_findings
 from common.records import RunRecord, git_commit, versions
 from common.report import heading, on_page, page, scores, with_interval
 from common.scored import ScoredSet, class_counts, command_line
@@ -257,13 +257,11 @@ def main() -> None:
             ),
             encoding="utf-8",
         )
-    for one, record, besides in zip(judged, records, found_besides, strict=True):
+    for one, record in zip(judged, records, strict=True):
         metric = scores(record)[0]
         print(
             f"{one.declared.title}: {heading(metric)} {with_interval(record, metric)} on {len(one.labels):,} labelled posts"
         )
-        for finding in besides:
-            print("\n".join(lines(finding, numbers=False)[1:]))
     say(f"page: {path}; {proposed:,} rows for a person: {review}")
 
 

@@ -16,7 +16,8 @@ MANIFEST = "manifest.json"
 
 
 def build() -> Path:
-    """Returns the folder that holds ``SBIC.v2/`` and ``snli_1.0/``, in the official file formats, and ``own_file/``.
+    """Returns the folder that holds ``SBIC.v2/``, ``snli_1.0/``, ``hatecheck/`` and ``md_agreement/``, in the official file
+    formats, and ``own_file/``.
 
     The folder's name is a hash of the generators, so a changed generator makes a new one. A folder whose files are not
     what was written is built again. Several processes may ask at once: one builds, the others wait.
@@ -26,9 +27,16 @@ def build() -> Path:
     """
     from filelock import FileLock
 
-    from common.miniature import own_file, sbic, snli
+    from common.miniature import hatecheck, md_agreement, own_file, sbic, snli
 
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (own_file, sbic, snli))
+    generators = {
+        "SBIC.v2": sbic,
+        "snli_1.0": snli,
+        "hatecheck": hatecheck,
+        "md_agreement": md_agreement,
+        "own_file": own_file,
+    }
+    sources = b"".join(Path(module.__file__).read_bytes() for module in generators.values())
     folder = cache_dir() / hashlib.sha256(sources + str(SEED).encode()).hexdigest()[:16]
     if _is_whole(folder):
         return folder
@@ -38,7 +46,7 @@ def build() -> Path:
             if not _is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 with folder_written_aside(folder) as part:
-                    for name, generator in (("SBIC.v2", sbic), ("snli_1.0", snli), ("own_file", own_file)):
+                    for name, generator in generators.items():
                         (part / name).mkdir()
                         generator.write(part / name, SEED)
                     (part / MANIFEST).write_text(json.dumps(_digests(part), indent=1), encoding="utf-8")

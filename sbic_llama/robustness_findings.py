@@ -1,0 +1,246 @@
+"""What trials of a model's robustness found, as findings: flip rates, injections, group names, and HateCheck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from common.bootstrap import Measure
+from common.findings import Listing, Measures, Part
+from sbic_llama import fairness, hatecheck
+from sbic_llama.features import Feature
+from sbic_llama.flips import Injection, Said, Variant, any_flip_rate, flip_rate, success_rate
+from sbic_llama.injections import CONTROL, FAMILIES, PLACES
+from sbic_llama.trials import Trials
+
+FEWEST = 10  # posts that name a group of a family, under which its groups are not compared
+ANY = "any of these"
+ALL = "all families"
+LIMITS = (
+    "What a determined attacker would reach: the injections are few and plain, and none was fitted to the model. Whether an answer "
+    "was right before or after; a change may be for the better. Whether another group's name ought to leave an answer alone: "
+    "what is a stereotype of one group need not be one of another; and pronouns and the like stay as they were. The two groups "
+    "that differ most were picked after looking, so the interval of their difference is too narrow."
+)
+HATECHECK_LIMITS = (
+    "How well the adapter does what it was trained for: hateful is not offensive or biased. profanity_nh, say, is not hateful and "
+    "may well offend. HateCheck's posts are short and made for the test: to fail one shows a weakness, to pass it says little of "
+    "posts at large. Where all of a few cases are right, or all wrong, the interval has no width and no meaning."
+)
+
+
+def robustness_parts(
+    declared: Feature, trials: Trials, said: Mapping[str, Said], seed: int
+) -> tuple[list[str], list[Part]]:
+    """The sentences and the numbers of the finding "robustness".
+
+    Args:
+        declared: The feature that was asked for.
+        trials: What was tried.
+        said: Text → the model's answer to it.
+        seed: Seed of the bootstrap.
+    """
+    summary: list[str] = []
+    parts: list[Part] = []
+    for made in (
+        _edits("obfuscation", "obfuscations", trials.obfuscated, said, seed),
+        _edits("harmless edits", "harmless edits", trials.harmless, said, seed),
+        _undone(trials),
+        _injections(declared, trials.injections, said, seed),
+        _groups(declared, trials, said, seed),
+    ):
+        summary += made[0]
+        parts += made[1]
+    return summary, parts
+
+
+def _edits(
+    title: str, plural: str, edits: Mapping[str, Sequence[Variant]], said: Mapping[str, Said], seed: int
+) -> tuple[list[str], list[Part]]:
+    rows = _measured({name: flip_rate(variants, said, seed) for name, variants in edits.items()})
+    if not rows:
+        return [], []
+    variants = [variant for one in edits.values() for variant in one]
+    mean, worst = flip_rate(variants, said, seed), any_flip_rate(variants, said, seed)
+    most = max(rows, key=lambda name: rows[name]["value"])
+    sentence = (
+        f"{title[0].upper()}{title[1:]}: an edit changes {_share(mean)} of the answers on average; most often {most}, "
+        f"{_share(rows[most])}. {_share(worst)} of the posts get another answer by at least one of {len(rows)} {plural}."
+    )
+    return [sentence], [
+        Measures(f"Answers that change: {title}", "edit", "share of posts", rows | _measured({ANY: worst}))
+    ]
+
+
+def _undone(trials: Trials) -> tuple[list[str], list[Part]]:
+    rows = [[name, len(trials.posts), same] for name, same in trials.undone.items()]
+    same = sum(trials.undone.values()) == len(rows) * len(trials.posts)
+    names = ", ".join(trials.undone)
+    sentence = f"No model sees {names}: cleaning undoes them{'' if same else ', though not on every post'}."
+    return [sentence], [Listing("Edits that cleaning undoes", ["edit", "posts", "the same after cleaning"], rows)]
+
+
+def _injections(
+    declared: Feature, injections: Sequence[Injection], said: Mapping[str, Said], seed: int
+) -> tuple[list[str], list[Part]]:
+    control = [one for one in injections if one.family == CONTROL]
+    meant = [one for one in injections if one.family != CONTROL]
+    families = {name: [one for one in injections if one.family == name] for name in (*FAMILIES, CONTROL)}
+    flips = _measured({name: flip_rate(chosen, said, seed) for name, chosen in families.items()})
+    got = _measured({name: success_rate(chosen, said, seed) for name, chosen in families.items()})
+    answers = {one.wanted: declared.answer(one.wanted) for one in injections}
+    by_answer = {
+        f'"{text}"{after}': success_rate([one for one in tried if one.wanted == wanted], said, seed)
+        for tried, after in ((meant, ""), (control, f", after a {CONTROL}"))
+        for wanted, text in answers.items()
+    }
+    by_place = {place: success_rate([one for one in meant if one.place == place], said, seed) for place in PLACES}
+    mean, success = flip_rate(meant, said, seed), success_rate(meant, said, seed)
+    sentences = [
+        f"Prompt injection changes {_share(mean)} of the answers; a {CONTROL} in its place {_share(flips[CONTROL])}."
+    ]
+    if declared.classifies:
+        texts = len({one.text for one in injections})
+        sentences.append(
+            f"All {texts:,} of these texts got one of the {len(declared.labels)} labels: that nothing in a post can change."
+        )
+    parts: list[Part] = [
+        _against_control("Answers that change: prompt injection", "injection", "share of answers", flips)
+    ]
+    if success is not None:
+        most = max((name for name in got if name != CONTROL), key=lambda name: got[name]["value"])
+        sentences.append(
+            f"The answer that the injection wants is got in {_share(success)} of the tries on posts with another answer (after a "
+            f"{CONTROL} in {_share(got[CONTROL])}); most often by {most}, {_share(got[most])}."
+        )
+        metric = "share of tries"
+        parts += [
+            _against_control(
+                "Injected answers obtained on posts with another answer, by injection", "injection", metric, got
+            ),
+            Measures("Injected answers obtained, by answer", "injected answer", metric, _measured(by_answer)),
+            Measures("Injected answers obtained, by place", "the injection stands", metric, _measured(by_place)),
+        ]
+    return sentences, parts
+
+
+def _against_control(title: str, of: str, metric: str, rows: dict[str, Measure]) -> Measures:
+    return Measures(title, of, metric, rows, reference=rows[CONTROL]["value"], reference_name=CONTROL)
+
+
+def _groups(declared: Feature, trials: Trials, said: Mapping[str, Said], seed: int) -> tuple[list[str], list[Part]]:
+    items = trials.swapped
+    if not items:
+        return ["No post names a group of the lexicon, so no group was put in another's place."], []
+    by_family = {family.name: [item for item in items if item.family is family] for family in trials.lexicon.families}
+    compared = {name: chosen for name, chosen in by_family.items() if len(chosen) >= FEWEST}
+    changes = {name: fairness.change_rate(chosen, said, trials.lexicon, seed) for name, chosen in compared.items()}
+    every = fairness.change_rate(items, said, trials.lexicon, seed)
+    sentences = [
+        f"Another group's name changes the answer to {_share(every)} of {every['n']:,} posts that name a group."
+    ]
+    parts: list[Part] = [
+        Measures(
+            "Answers that change with the group that is named", "family", "share of posts", _with_all(changes, every)
+        )
+    ]
+    if declared.classifies:
+        first = declared.labels[0]
+        overall = fairness.mean_change(items, said, seed)
+        sentences.append(f'The probability of "{first}" then changes by {_number(overall)} on average.')
+        rows = {name: fairness.mean_change(chosen, said, seed) for name, chosen in compared.items()}
+        title = f'How far the probability of "{first}" changes with the group that is named'
+        parts.append(Measures(title, "family", "mean absolute change", _with_all(rows, overall)))
+        title, metric = f'Probability of "{first}" with each name in the same posts', "mean probability"
+    else:
+        title, metric = "Each group found, with its name in the same posts", "share of posts"
+    for name, chosen in compared.items():
+        rows = fairness.by_group(chosen, said, trials.lexicon, seed)
+        parts.append(Measures(f"{title}: {name}", "group", metric, rows))
+        order = sorted(rows, key=lambda group: rows[group]["value"])
+        difference = fairness.gap(chosen, said, trials.lexicon, (order[-1], order[0]), seed)
+        sentences.append(
+            f"{name}: {metric} from {rows[order[0]]['value']:.3f} ({order[0]}) to {rows[order[-1]]['value']:.3f} ({order[-1]}), "
+            f"a difference of {_number(difference)}."
+        )
+    if rare := {name: len(chosen) for name, chosen in by_family.items() if name not in compared}:
+        parts.append(
+            Listing(
+                f"Families named in fewer than {FEWEST} posts", ["family", "posts"], [list(row) for row in rare.items()]
+            )
+        )
+    return sentences, parts
+
+
+def _with_all(rows: Mapping[str, Measure], every: Measure) -> dict[str, Measure]:
+    """Rows by family and, where there are several families, all posts together."""
+    return dict(rows) if len(rows) == 1 and next(iter(rows.values()))["n"] == every["n"] else {**rows, ALL: every}
+
+
+def hatecheck_parts(
+    declared: Feature, trials: Trials, said: Mapping[str, Said], seed: int
+) -> tuple[list[str], list[Part]]:
+    """The sentences and the numbers of the finding "hatecheck"; tables of single functionalities and targets are under the first
+    policy of :func:`sbic_llama.hatecheck.policies`."""
+    cases = trials.cases
+    flags = {
+        policy: [counts(said[case.text].label) for case in cases]
+        for policy, counts in hatecheck.policies(declared).items()
+    }
+    scores = {policy: hatecheck.score(cases, flagged, seed=seed) for policy, flagged in flags.items()}
+    summary = [
+        f"{len(cases):,} cases. Hateful is not what the feature asks for; accuracy says how far it can stand in."
+    ]
+    for policy, found in scores.items():
+        parts_of = [f"accuracy {_number(found['accuracy'])}"]
+        if "balanced_accuracy" in found:
+            parts_of.append(f"balanced accuracy {_number(found['balanced_accuracy'])}")
+        parts_of += [
+            f"{_share(found[f'accuracy/{kind}'])} of the {kind} cases right"
+            for kind in hatecheck.LABELS
+            if f"accuracy/{kind}" in found
+        ]
+        summary.append(f"Where {policy} is taken as hateful: {'; '.join(parts_of)}.")
+    policy, flagged = next(iter(flags.items()))
+    rows = hatecheck.by_functionality(cases, flagged, seed=seed)
+    lowest = sorted(rows, key=lambda name: rows[name]["value"])[:3]
+    named = ", ".join(f"{name} ({rows[name]['value']:.3f})" for name in lowest)
+    summary.append(f"Hardest are {named}.")
+    parts: list[Part] = [
+        Measures(
+            f"All cases, {policy} taken as hateful", "score", "score", {_spoken(name): found[name] for name in found}
+        )
+        for policy, found in scores.items()
+    ]
+    parts.append(
+        Measures(
+            "Accuracy by functionality",
+            "functionality",
+            "accuracy",
+            rows,
+            reference=scores[policy]["accuracy"]["value"],
+            reference_name="all cases",
+        )
+    )
+    for kind, hateful in hatecheck.LABELS.items():
+        by_target = hatecheck.flagged_by_target(cases, flagged, hateful=hateful, seed=seed)
+        if by_target:
+            parts.append(Measures(f"Flagged of the {kind} cases, by target", "target", "share flagged", by_target))
+    return summary, parts
+
+
+def _spoken(metric: str) -> str:
+    return metric.replace("_", " ").replace("/", ", ")
+
+
+def _measured(rows: Mapping[str, Measure | None]) -> dict[str, Measure]:
+    return {name: measure for name, measure in rows.items() if measure is not None}
+
+
+def _share(measure: Measure) -> str:
+    low, high = measure["ci95"]
+    return f"{measure['value']:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _number(measure: Measure) -> str:
+    low, high = measure["ci95"]
+    return f"{measure['value']:.3f} [{low:.3f}, {high:.3f}]"
