@@ -139,6 +139,16 @@ def test_the_command_says_what_was_counted(files, capsys):
     assert "p1" not in re.split(r"\W+", found.limits + printed), "nothing of a single post is told"
 
 
+def test_inside_or_outside_is_said_of_the_interval_from_both(files):
+    """With few human labels their own interval holds the machine's count, and the one from both does not."""
+    found = files.run(*made_up(labelled=50, seed=30))
+    rows = overall(found).rows
+    counted = rows["Not offensive: machine alone, as if right"]["value"]
+    both, alone = (rows[f"Not offensive: {name}"]["ci95"] for name in ("people and machine", "people alone"))
+    assert alone[0] < counted < both[0]
+    assert "outside that interval" in found.summary[2]
+
+
 def test_by_a_column_cells_with_few_labels_are_named_and_left_out(files):
     annotated, people = made_up()
     found = files.run(annotated, people, "--by", "source", "model_targetMinority")
@@ -179,7 +189,7 @@ def test_human_labels_needed(files):
     rows = listing(found, "Human labels needed").rows
     assert [row[:2] for row in rows[:3]] == [["Offensive", 0.02], ["Offensive", 0.05], ["Offensive", 0.5]]
     assert rows[0][2] > rows[1][2] > rows[2][2] == 30, "fewer than 30 are never advised"
-    assert all(with_machine <= alone for _, _, with_machine, alone in rows)
+    assert all(with_machine < alone for _, width, with_machine, alone in rows if width < 0.5)
     assert (
         f"A 95 % interval 2 points wide for Offensive would take about {rows[0][2]} human labels" in found.summary[-1]
     )
@@ -285,6 +295,9 @@ def test_posts_that_were_picked_are_noticed(files):
     picked = sorted(everyone, key=lambda row: (row["id"] not in offensive, row["id"]))[:220]
     found = files.run(annotated, picked)
     assert "do not look drawn at random: by the machine's answers, Offensive is more frequent" in found.summary[-1]
+    kept_away = [row for row in everyone if row["id"] not in offensive]
+    found = files.run(annotated, kept_away)
+    assert re.search(r"Offensive is less frequent among them than among the others by \d", found.summary[-1])
     assert not any("drawn at random" in line for line in files.run(*made_up()).summary)
 
 
