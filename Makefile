@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-hub test test-slow quality format clean
+.PHONY: help demo demo-full demo-hub test test-slow quality format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,26 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annota
 		$(BIN)/python -m sbic_llama.trust $$own/posts.csv --human_labels $$own/human_labels.csv --key id $$adapters \
 			--output_dir $(DEMO)/trust
 	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
+	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
+
+demo-full: demo ## demo, then all that says how far to trust the models: robustness, agreement, shares, other corpora
+	@miniature=$$($(BIN)/python -c "from common.miniature import corpora; print(corpora.build())") && own=$$miniature/own_file && \
+		labels="--human_labels $$own/human_labels.csv --key id" && \
+		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/offensiveYN --output_dir $(DEMO)/records \
+			--md_agreement $$miniature/md_agreement/MD-Agreement_dev.json && \
+		for feature in hasBiasedImplication offensiveYN targetMinority; do \
+			$(BIN)/python -m sbic_llama.robustness --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
+		done && \
+		$(BIN)/python -m common.agreement --annotations $$own/human_labels.csv --predictions $(DEMO)/annotated.csv --item_column id \
+			--label_column offensiveYN --prediction_column model_offensiveYN --scale ordinal \
+			--order "Not offensive" "Maybe offensive" Offensive --output $(DEMO)/agreement.json && \
+		$(BIN)/python -m sbic_llama.estimate $(DEMO)/annotated.csv $$labels --feature offensiveYN --by model_targetMinority \
+			--output $(DEMO)/prevalence.json && \
+		$(BIN)/python -m benchmarks.prevalence_coverage --scores $(DEMO)/sbic/offensiveYN/evaluation/scores.csv \
+			--output $(DEMO)/prevalence_coverage.json && \
+		$(BIN)/python -m sbic_llama.trust $$own/posts.csv $$labels --adapter $(DEMO)/sbic/offensiveYN \
+			--adapter $(DEMO)/sbic/targetMinority --output_dir $(DEMO)/trust
+	@$(BIN)/python -m common.hub card $(DEMO)/sbic/offensiveYN --repo_id miniature/offensiveYN
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
 # What demo trained, sent through a Hub on the loopback: published, verified, downloaded and used.

@@ -77,7 +77,9 @@ def corpora_on_the_hub(hub, miniature):
 def test_the_readmes_make_commands_are_what_ci_runs():
     shown = [line for name in READMES for line in commands(name) if line.startswith("make ")]
     assert shown == ["make demo", "make test"]
-    assert set(shown) <= set((ROOT / ".ci" / "run").read_text().splitlines())
+    run = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"make demo-full", "make test", "make test-slow"} <= set(run)
+    assert "\ndemo-full: demo " in (ROOT / "Makefile").read_text(), "which runs the demo first"
 
 
 @pytest.mark.parametrize(
