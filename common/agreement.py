@@ -30,7 +30,7 @@ from common.data_report import fingerprint
 from common.errors import UserError, run, shown
 from common.findings import Finding, Listing, Measures, Part, interval, lines
 from common.miniature import corpora
-from common.reliability import DIFFERENCE, PEOPLE, Coded, Coefficient
+from common.reliability import DIFFERENCE, EVERYWHERE, PEOPLE, Coded, Coefficient
 from common.scale import Scale, ScaleName, Similarity, load_similarity
 from common.scored import command_line
 from common.stages import say
@@ -208,8 +208,11 @@ def _coefficients(coded: Coded, seed: int) -> tuple[list[str], list[Part]]:
 
 def _words(rows: dict[str, Measure]) -> str:
     """A coefficient's rows as the rest of a sentence."""
-    said = "; ".join(f"{name}, {interval(row)}" for name, row in rows.items() if name != DIFFERENCE)
-    if DIFFERENCE not in rows:
+    alone = DIFFERENCE not in rows
+    said = "; ".join(
+        f"{name}, {interval(row)}" for name, row in rows.items() if alone or name not in (EVERYWHERE, DIFFERENCE)
+    )
+    if alone:
         return (said or "has no value") + ("" if PEOPLE in rows else "; of people among themselves it has no value")
     low, high = rows[DIFFERENCE]["ci95"]
     verdict = "no difference between the two is shown"

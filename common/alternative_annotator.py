@@ -100,7 +100,8 @@ def alt_test(
         order: The labels of an ordinal scale from low to high, where they are no numbers.
         similarity: A function of two labels, 0 to 1.
         min_items: Items under which an annotator is left out. The default is where the t test starts: below, the paper
-            advises Wilcoxon's test, which is of the median, so that many ties speak for the model whatever the mean is.
+            advises Wilcoxon's test, which is of the median, so that many ties speak for the model whatever the mean is
+            (where d is 1 on a tenth of 20 items and else 0, so that its mean is an ε of .1, it rejects in 87 % of samples).
         q: Level of the false discovery rate.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -87,16 +88,21 @@ def agreement_with_people(
 
 
 def annotators_opinions(declared: Feature, posts: Sequence[Post]) -> dict[str, dict[str, Label]]:
-    """What SBIC's single annotators said of offensiveYN: the post's number → worker → label under the feature's policy.
+    """What SBIC's single annotators said of offensiveYN: the post's number → annotator → label under the feature's policy.
 
-    Blank opinions are left out; a worker who saw a post twice counts with the first opinion. Nothing for other features: bias
+    Annotators are numbered, the one with the most posts first: what is found of them goes onto public cards, where a crowd worker's
+    id has no business. Blank opinions are left out; a worker who saw a post twice counts with the first opinion. Nothing for other features: bias
     labels hardly vary within a post, and groups are known of posts only.
     """
+    if declared.name != OFFENSIVE_YN.name:
+        return {}
+    posts_of = Counter(one.worker for post in posts for one in post.annotations)
+    ranked = sorted(posts_of, key=lambda worker: (-posts_of[worker], worker))
+    names = {worker: f"annotator {number}" for number, worker in enumerate(ranked, 1)}
     found: dict[str, dict[str, Label]] = {}
-    if declared.name == OFFENSIVE_YN.name:
-        for number, post in enumerate(posts):
-            for one in reversed(post.annotations):
-                label = declared.label_of(replace(post, offensive=one.offensive))
-                if label is not None:
-                    found.setdefault(str(number), {})[one.worker] = label
+    for number, post in enumerate(posts):
+        for one in reversed(post.annotations):
+            label = declared.label_of(replace(post, offensive=one.offensive))
+            if label is not None:
+                found.setdefault(str(number), {})[names[one.worker]] = label
     return found

@@ -118,6 +118,21 @@ def test_where_all_labels_are_the_same_there_is_no_value(scale):
         assert np.isnan([alpha(pairs), kappa(pairs)]).all()
 
 
+def test_numbers_far_from_zero_or_drawn_alone_lose_no_digits():
+    draw = random.Random(4)
+    table = {n: {"a": draw.random(), "b": draw.random()} for n in range(30)}
+    model = {n: said["a"] for n, said in table.items()}
+    far = code({n: {who: label + 1e8 for who, label in said.items()} for n, said in table.items()},
+               {n: label + 1e8 for n, label in model.items()}, Scale("real"))  # fmt: skip
+    near = code(table, model, Scale("real"))
+    drawn = np.arange(30) % 3  # not the whole table: the sums, not the package
+    assert alpha(far.among_people(), drawn) == pytest.approx(alpha(near.among_people(), drawn), abs=1e-6)
+    # Draws in which one number occurs alone.
+    once = code({n: dict.fromkeys("ab", label) for n, label in model.items()}, model, Scale("real"))
+    for n in range(30):
+        assert np.isnan(kappa(once.among_people(), np.eye(30)[n] * 7))
+
+
 def crowd(items: int, seed: int, right: float = 0.85, model: float = 0.85) -> tuple[list[dict], list[dict]]:
     """Rows of four annotators and of a model who give the true one of three labels with a probability."""
     draw = random.Random(seed)
@@ -172,6 +187,7 @@ def test_model_and_people_are_compared_with_people_on_the_same_items():
         }
         assert rows["model and people, all items"]["value"] < rows["model and people"]["value"]
         assert {what: rows[what] for what in plain.facts["coefficients"][name]} == plain.facts["coefficients"][name]
+    assert [sentence.count("all items") for sentence in finding.summary[:2]] == [0, 0]
     assert "120 of the items have a prediction, 80 of these labels of two people or more" in finding.summary[-1]
 
 

@@ -67,11 +67,14 @@ def test_policies_of_the_bias_label():
 
 def test_single_annotators_opinions_under_a_policy():
     declared = FEATURES["offensiveYN"]
-    assert annotators_opinions(declared, [POSTS[1], POSTS[3]]) == {"0": {"w0": 2, "w1": 0}, "1": {"w0": 2, "w1": 2}}
-    assert annotators_opinions(OFFENSIVE_POLICIES["at_least_half"], [POSTS[2]]) == {"0": {"w0": 0, "w1": 0}}
-    assert annotators_opinions(OFFENSIVE_POLICIES["above_half"], [POSTS[2]]) == {"0": {"w0": 1, "w1": 1}}
+    one, two = "annotator 1", "annotator 2"
+    assert annotators_opinions(declared, [POSTS[1], POSTS[3]]) == {"0": {one: 2, two: 0}, "1": {one: 2, two: 2}}
+    assert annotators_opinions(OFFENSIVE_POLICIES["at_least_half"], [POSTS[2]]) == {"0": {one: 0, two: 0}}
+    assert annotators_opinions(OFFENSIVE_POLICIES["above_half"], [POSTS[2]]) == {"0": {one: 1, two: 1}}
     twice = Post("a", "s", False, 0.5, (), (Annotation("w", 1.0, False), Annotation("w", 0.0, False)))
-    assert annotators_opinions(declared, [twice]) == {"0": {"w": 0}}
+    assert annotators_opinions(declared, [twice]) == {"0": {one: 0}}
+    busy = Post("b", "s", False, 1.0, (), (Annotation("z", 1.0, False),))
+    assert annotators_opinions(declared, [POSTS[0], busy, busy])["1"] == {one: 0}, "who said most is the first"
     assert annotators_opinions(FEATURES["hasBiasedImplication"], POSTS) == {}, "bias labels hardly vary within a post"
     assert annotators_opinions(declared, [Post("a", "s", False, 1.0, ())]) == {}
 
