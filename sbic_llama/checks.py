@@ -90,9 +90,9 @@ def agreement_with_people(
 def annotators_opinions(declared: Feature, posts: Sequence[Post]) -> dict[str, dict[str, Label]]:
     """What SBIC's single annotators said of offensiveYN: the post's number → annotator → label under the feature's policy.
 
-    Annotators are numbered, the one with the most posts first: what is found of them goes onto public cards, where a crowd worker's
-    id has no business. Blank opinions are left out; a worker who saw a post twice counts with the first opinion. Nothing for other features: bias
-    labels hardly vary within a post, and groups are known of posts only.
+    Annotators are numbered, the one with the most posts first: what is found of them goes onto public cards, where a crowd
+    worker's id has no business. Blank opinions are left out; a worker who saw a post twice counts with the first opinion. Nothing
+    for other features: bias labels hardly vary within a post, and groups are known of posts only.
     """
     if declared.name != OFFENSIVE_YN.name:
         return {}
