@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.miniature import corpora, sbic, snli
+from common.miniature import corpora, hatecheck, md_agreement, sbic, snli
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -29,16 +29,19 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
     for number, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        sbic.write(folder, seed)
-        snli.write(folder, seed)
+        for generator in (sbic, snli, hatecheck, md_agreement):
+            generator.write(folder, seed)
         made.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert len(made[0]) == 9
+    assert len(made[0]) == 12
     assert made[0] == made[1]
     assert all(made[0][name] != made[2][name] for name in made[0])
 
 
 def test_the_corpus_does_not_depend_on_hash_randomisation():
-    code = "from common.miniature import sbic, snli; print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)))"
+    code = (
+        "from common.miniature import hatecheck, md_agreement, sbic, snli; "
+        "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), hatecheck.draw_cases(0), md_agreement.draw_splits(0))"
+    )
     made = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
@@ -129,6 +132,70 @@ def test_snli_has_what_the_real_corpus_has(miniature):
     assert max(train.values()) < 1.1 * min(train.values())
     unanimous = sum(len(set(row["annotator_labels"])) == 1 for row in pairs(miniature, "test"))
     assert 0.4 < unanimous / snli.SPLIT_SIZES["test"] < 0.9
+
+
+def test_hatecheck_has_what_the_real_suite_has(miniature):
+    with open(miniature / "hatecheck" / "test_suite_cases.csv", encoding="utf-8", newline="") as file:
+        cases = list(csv.DictReader(file))
+    by_id = {case["case_id"]: case for case in cases}
+    assert len(by_id) == len({case["test_case"] for case in cases}) == len(cases) > 300
+    assert [case[""] for case in cases] == [str(n) for n in range(len(cases))]
+    sizes = Counter(case["functionality"] for case in cases)
+    assert len(sizes) == 29
+    assert min(sizes.values()) >= 6
+    for case in cases:
+        hateful = case["functionality"].endswith("_h")
+        assert case["label_gold"] == ("hateful" if hateful else "non-hateful")
+        assert (case["direction"] == "-") != hateful
+        assert case["target_ident"] in ("", *sbic.GROUPS)
+        assert ("[" in case["case_templ"]) == bool(case["target_ident"])
+        if case["ref_case_id"]:
+            reference = by_id[case["ref_case_id"].removesuffix(".0")]
+            assert (reference["test_case"] != case["test_case"]) and (reference["target_ident"] == case["target_ident"])
+            assert reference["templ_id"] == case["ref_templ_id"].removesuffix(".0")
+    assert {case["functionality"] for case in cases if case["ref_case_id"]} == {
+        name for name in sizes if name.startswith("spell_")
+    }
+
+
+def agreement(folder: Path, split: str) -> dict[str, dict]:
+    return json.loads((folder / "md_agreement" / f"MD-Agreement_{split}.json").read_text(encoding="utf-8"))
+
+
+def test_md_agreement_has_what_the_real_corpus_has(miniature):
+    ours = {split: agreement(miniature, split) for split in ("train", "dev")}
+    people: Counter[str] = Counter()
+    for split, items in ours.items():
+        assert list(items) == [str(n) for n in range(1, 201)]
+        for item in items.values():
+            given = [int(one) for one in item["annotations"].split(",")]
+            names = item["annotators"].split(",")
+            people.update(names)
+            assert len(given) == len(set(names)) == item["number of annotations"] == 5
+            assert item["split"] == split
+            assert item["hard_label"] == str(int(sum(given) > 2))
+            assert item["soft_label"] == {"0": pytest.approx(1 - sum(given) / 5), "1": pytest.approx(sum(given) / 5)}
+    assert len(people) == 12
+    assert min(people.values()) > 100
+    for shares in (Counter(item["soft_label"]["1"] for item in items.values()) for items in ours.values()):
+        assert len(shares) == 6
+        assert 0.15 < 1 - (shares[0.0] + shares[1.0]) / 200 < 0.7, "people disagree on some"
+    texts = [sbic.normalised(item["text"]) for items in ours.values() for item in items.values()]
+    assert len(set(texts)) == 400
+    known = {
+        sbic.normalised(row["post"])
+        for split in ("trn", "dev", "tst")
+        for row in rows(miniature, f"SBIC.v2.{split}.csv")
+    }
+    assert not known & set(texts)
+
+
+def test_md_agreement_has_the_official_keys(miniature, real_data):
+    ours, real = (agreement(folder, "dev")["1"] for folder in (miniature, real_data))
+    assert {key: type(value) for key, value in ours.items()} == {key: type(value) for key, value in real.items()}
+    assert [ours[key].keys() for key in ("soft_label", "other_info")] == [
+        real[key].keys() for key in ("soft_label", "other_info")
+    ]
 
 
 def build(cache: Path) -> subprocess.Popen:
