@@ -28,6 +28,8 @@ from sbic_llama.checks import agreement_with_people, annotators_opinions, certai
 from sbic_llama.controls import score_controls, test_set
 from sbic_llama.corpus import Post, labelled
 from sbic_llama.features import OFFENSIVE_YN, Feature, Label
+from sbic_llama.hatecheck import read_cases
+from sbic_llama.hatecheck_finding import hatecheck_finding
 from sbic_llama.label_policies import label_policy_finding
 from sbic_llama.md_agreement import read_items
 from sbic_llama.other_corpora import md_agreement_findings
@@ -46,6 +48,9 @@ class EvaluateArguments(CorpusArguments):
     batch_size: int = option(32, "posts a forward pass", minimum=1)
     md_agreement: Path | None = option(
         None, "file of MD-Agreement (MD-Agreement_dev.json), to score an offensiveYN adapter on another corpus too"
+    )
+    hatecheck: Path | None = option(
+        None, "HateCheck's test_suite_cases.csv, to see how far the answers can stand for hateful or not"
     )
     output_dir: Path = option(Path("output/sbic_evaluation"), "folder for the run records")
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
@@ -90,6 +95,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
             expected=f"an adapter for {OFFENSIVE_YN.name}",
         )
     items = read_items(arguments.md_agreement) if arguments.md_agreement else []
+    cases = read_cases(arguments.hatecheck) if arguments.hatecheck else []
     facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
@@ -144,6 +150,11 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
                 arguments.md_agreement,
                 **{**about(records[-1]), "seed": arguments.seed},
             )
+    if cases:
+        with stage("HateCheck"):
+            read = answer(model, tokenizer, declared, [case.text for case in cases], **shape)
+            where = {name: value for name, value in about(records[-1]).items() if name != "data"}
+            found.append(hatecheck_finding(declared, cases, read.labels, seed=arguments.seed, **where))
     for finding in found:
         leave(finding, arguments.output_dir, stem, own)
     return records, found

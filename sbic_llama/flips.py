@@ -108,7 +108,7 @@ def any_flip_rate(variants: Iterable[Variant], said: Mapping[str, Said], seed: i
     for variant in variants:
         changed = said[variant.text].label != said[variant.post].label
         flipped[variant.post] = flipped.get(variant.post, False) or changed
-    return bootstrap.mean(list(flipped.values()), seed) if flipped else None
+    return bootstrap.share(list(flipped.values()), seed) if flipped else None
 
 
 def success_rate(variants: Iterable[Injection], said: Mapping[str, Said], seed: int) -> Measure | None:
@@ -131,4 +131,4 @@ def _mean_over_posts(outcomes: Sequence[tuple[str, bool]], seed: int) -> Measure
     by_post: dict[str, list[bool]] = {}
     for post, outcome in outcomes:
         by_post.setdefault(post, []).append(outcome)
-    return bootstrap.mean([sum(one) / len(one) for one in by_post.values()], seed) if by_post else None
+    return bootstrap.share([sum(one) / len(one) for one in by_post.values()], seed) if by_post else None

@@ -122,7 +122,7 @@ def score(cases: Sequence[Case], flagged: Sequence[bool], *, seed: int = 0) -> d
         raise ValueError(f"{len(cases)} cases against {len(flagged)} answers")
     hateful = np.array([case.hateful for case in cases])
     right = hateful == np.array(flagged, dtype=bool)
-    found = {"accuracy": bootstrap.mean(right, seed)}
+    found = {"accuracy": bootstrap.share(right, seed)}
     if hateful.any() and not hateful.all():
 
         def balanced(chosen: np.ndarray) -> float:
@@ -134,7 +134,7 @@ def score(cases: Sequence[Case], flagged: Sequence[bool], *, seed: int = 0) -> d
         found["balanced_accuracy"] = bootstrap.measure(balanced, len(cases), seed)
     for name, kind in LABELS.items():
         if (hateful == kind).any():
-            found[f"accuracy/{name}"] = bootstrap.mean(right[hateful == kind], seed)
+            found[f"accuracy/{name}"] = bootstrap.share(right[hateful == kind], seed)
     return found
 
 
@@ -143,7 +143,7 @@ def by_functionality(cases: Sequence[Case], flagged: Sequence[bool], *, seed: in
     right: dict[str, list[bool]] = {}
     for case, flag in zip(cases, flagged, strict=True):
         right.setdefault(case.functionality, []).append(case.hateful == flag)
-    return {name: bootstrap.mean(values, seed) for name, values in right.items()}
+    return {name: bootstrap.share(values, seed) for name, values in right.items()}
 
 
 def flagged_by_target(
@@ -154,4 +154,4 @@ def flagged_by_target(
     for case, flag in zip(cases, flagged, strict=True):
         if case.target and case.hateful == hateful:
             flags.setdefault(case.target, []).append(flag)
-    return {name: bootstrap.mean(flags[name], seed) for name in sorted(flags, key=str.casefold)}
+    return {name: bootstrap.share(flags[name], seed) for name in sorted(flags, key=str.casefold)}

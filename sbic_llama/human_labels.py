@@ -15,7 +15,8 @@ FEWEST = 30  # human labels under which an interval says next to nothing
 
 
 def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
-    """Key → what people said of the post; several of them are counted, and the commonest label taken (the first of equals).
+    """Key → what people said of the post. Several of them are counted, and the commonest label taken (the first of equals); of lists
+    of groups, every group that any of them named, as the adapter learnt it.
 
     Raises:
         UserError: A row whose label is none of the feature's.
@@ -23,7 +24,14 @@ def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
     said: dict[str, list[Label]] = {}
     for row, label in _labelled_rows(path, key, declared):
         said.setdefault(str(row.values[key]), []).append(label)
-    return {name: Counter(labels).most_common(1)[0][0] for name, labels in said.items()}
+    return {name: _together(labels) for name, labels in said.items()}
+
+
+def _together(labels: list[Label]) -> Label:
+    lists = [label for label in labels if not isinstance(label, int)]
+    if lists:
+        return tuple(sorted({group for groups in lists for group in groups}))
+    return Counter(labels).most_common(1)[0][0]
 
 
 def opinions(path: Path, key: str, declared: Feature) -> dict[str, dict[str, Label]]:

@@ -26,7 +26,8 @@ from sbic_llama.flips import ask
 from sbic_llama.group_names import FAMILIES, INVENTED
 from sbic_llama.group_swaps import Lexicon
 from sbic_llama.hatecheck import Case
-from sbic_llama.robustness_findings import HATECHECK_LIMITS, LIMITS, hatecheck_parts, robustness_parts
+from sbic_llama.hatecheck_finding import hatecheck_finding
+from sbic_llama.robustness_findings import LIMITS, robustness_parts
 from sbic_llama.trials import prepare
 
 MODULE = "sbic_llama.robustness"
@@ -129,23 +130,9 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
             )
         ]
         if cases:
-            summary, parts = hatecheck_parts(declared, trials, said, arguments.seed)
-            invented = hatecheck.is_miniature(cases)
+            labels = [said[case.text].label for case in cases]
             found.append(
-                Finding(
-                    name="hatecheck",
-                    title="HateCheck's functional tests",
-                    summary=summary,
-                    parts=parts,
-                    limits=HATECHECK_LIMITS,
-                    data={
-                        "name": "the HateCheck miniature" if invented else "HateCheck",
-                        "split": "test",
-                        "fingerprint": hatecheck.case_fingerprint(cases),
-                    },
-                    miniature=scored.miniature or invented,
-                    **shared,
-                )
+                hatecheck_finding(declared, cases, labels, seed=arguments.seed, miniature=scored.miniature, **shared)
             )
     own = None if hub_commit(folder) is not None else folder
     for finding in found:

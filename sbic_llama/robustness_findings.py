@@ -1,4 +1,4 @@
-"""What trials of a model's robustness found, as findings: flip rates, injections, group names, and HateCheck."""
+"""What trials of a model's robustness found: flip rates, injections, group names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from common.bootstrap import Measure
 from common.findings import Listing, Measures, Part
-from sbic_llama import fairness, hatecheck
+from sbic_llama import fairness
 from sbic_llama.features import Feature
 from sbic_llama.flips import Injection, Said, Variant, any_flip_rate, flip_rate, success_rate
 from sbic_llama.injections import CONTROL, FAMILIES, PLACES
@@ -20,11 +20,6 @@ LIMITS = (
     "was right before or after; a change may be for the better. Whether another group's name ought to leave an answer alone: "
     "what is a stereotype of one group need not be one of another; and pronouns and the like stay as they were. The two groups "
     "that differ most were picked after looking, so the interval of their difference is too narrow."
-)
-HATECHECK_LIMITS = (
-    "How well the adapter does what it was trained for: hateful is not offensive or biased. profanity_nh, say, is not hateful and "
-    "may well offend. HateCheck's posts are short and made for the test: to fail one shows a weakness, to pass it says little of "
-    "posts at large. Where all of a few cases are right, or all wrong, the interval has no width and no meaning."
 )
 
 
@@ -174,62 +169,6 @@ def _groups(declared: Feature, trials: Trials, said: Mapping[str, Said], seed: i
 def _with_all(rows: Mapping[str, Measure], every: Measure) -> dict[str, Measure]:
     """Rows by family and, where there are several families, all posts together."""
     return dict(rows) if len(rows) == 1 and next(iter(rows.values()))["n"] == every["n"] else {**rows, ALL: every}
-
-
-def hatecheck_parts(
-    declared: Feature, trials: Trials, said: Mapping[str, Said], seed: int
-) -> tuple[list[str], list[Part]]:
-    """The sentences and the numbers of the finding "hatecheck"; tables of single functionalities and targets are under the first
-    policy of :func:`sbic_llama.hatecheck.policies`."""
-    cases = trials.cases
-    flags = {
-        policy: [counts(said[case.text].label) for case in cases]
-        for policy, counts in hatecheck.policies(declared).items()
-    }
-    scores = {policy: hatecheck.score(cases, flagged, seed=seed) for policy, flagged in flags.items()}
-    summary = [
-        f"{len(cases):,} cases. Hateful is not what the feature asks for; accuracy says how far it can stand in."
-    ]
-    for policy, found in scores.items():
-        parts_of = [f"accuracy {_number(found['accuracy'])}"]
-        if "balanced_accuracy" in found:
-            parts_of.append(f"balanced accuracy {_number(found['balanced_accuracy'])}")
-        parts_of += [
-            f"{_share(found[f'accuracy/{kind}'])} of the {kind} cases right"
-            for kind in hatecheck.LABELS
-            if f"accuracy/{kind}" in found
-        ]
-        summary.append(f"Where {policy} is taken as hateful: {'; '.join(parts_of)}.")
-    policy, flagged = next(iter(flags.items()))
-    rows = hatecheck.by_functionality(cases, flagged, seed=seed)
-    lowest = sorted(rows, key=lambda name: rows[name]["value"])[:3]
-    named = ", ".join(f"{name} ({rows[name]['value']:.3f})" for name in lowest)
-    summary.append(f"Hardest are {named}.")
-    parts: list[Part] = [
-        Measures(
-            f"All cases, {policy} taken as hateful", "score", "score", {_spoken(name): found[name] for name in found}
-        )
-        for policy, found in scores.items()
-    ]
-    parts.append(
-        Measures(
-            "Accuracy by functionality",
-            "functionality",
-            "accuracy",
-            rows,
-            reference=scores[policy]["accuracy"]["value"],
-            reference_name="all cases",
-        )
-    )
-    for kind, hateful in hatecheck.LABELS.items():
-        by_target = hatecheck.flagged_by_target(cases, flagged, hateful=hateful, seed=seed)
-        if by_target:
-            parts.append(Measures(f"Flagged of the {kind} cases, by target", "target", "share flagged", by_target))
-    return summary, parts
-
-
-def _spoken(metric: str) -> str:
-    return metric.replace("_", " ").replace("/", ", ")
 
 
 def _measured(rows: Mapping[str, Measure | None]) -> dict[str, Measure]:

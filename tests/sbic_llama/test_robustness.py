@@ -18,9 +18,10 @@ from sbic_llama.features import FEATURES, Feature
 from sbic_llama.flips import Injection, Variant, any_flip_rate, ask, edit_variants, flip_rate, injections, success_rate
 from sbic_llama.group_names import INVENTED
 from sbic_llama.group_swaps import Lexicon
+from sbic_llama.hatecheck_finding import hatecheck_finding
 from sbic_llama.injections import CONTROL, FAMILIES, PLACES
 from sbic_llama.perturbations import CLEANED, HARMLESS
-from sbic_llama.robustness_findings import hatecheck_parts, robustness_parts
+from sbic_llama.robustness_findings import robustness_parts
 from sbic_llama.trials import prepare
 
 OFFENSIVE, TARGETS = FEATURES["offensiveYN"], FEATURES["targetMinority"]
@@ -272,7 +273,9 @@ def test_the_two_policies_of_three_levels_are_both_reported(lexicon):
     cases = [Case("1", "a_h", "x", True, "florbs"), Case("2", "b_nh", "y", False, "florbs")]
     trials = prepare(OFFENSIVE, ["z"], lexicon, cases, most=None, seed=0)
     said = ask(answering(lambda text: 1), OFFENSIVE, trials.texts())
-    summary, parts = hatecheck_parts(OFFENSIVE, trials, said, 0)
+    finding = hatecheck_finding(OFFENSIVE, cases, [1, 1], seed=0, task="t", model="m", miniature=False)
+    summary, parts = finding.summary, finding.parts
+    assert finding.miniature, "its cases are about invented groups"
     assert rows_of(parts, 'All cases, "Offensive" taken')["accuracy, hateful"] == 0
     assert rows_of(parts, 'All cases, "Offensive" or "Maybe offensive" taken')["accuracy, hateful"] == 1
     assert sum("is taken as hateful" in sentence for sentence in summary) == 2
