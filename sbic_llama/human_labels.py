@@ -15,8 +15,8 @@ FEWEST = 30  # human labels under which an interval says next to nothing
 
 
 def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
-    """Key → what people said of the post. Several of them are counted, and the commonest label taken (the first of equals); of lists
-    of groups, every group that any of them named, as the adapter learnt it.
+    """Key → what people said of the post. Several of them are counted, and the commonest label taken (the first of equals); of
+    lists of groups, every group that any of them named, as the adapter learnt it.
 
     Raises:
         UserError: A row whose label is none of the feature's.

@@ -6,11 +6,13 @@ import csv
 import html
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
+from common.findings import Finding
 from common.tables import read_rows, write_rows
 from sbic_llama import trust
 from sbic_llama.corpus import load_splits
@@ -70,7 +72,11 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
         for row, ok in zip((row for row in labels if row["offensiveYN"]), right, strict=True)
     )
     rest = [ok for _, ok in scored[round(len(scored) / 2) :]]
-    assert f"{sum(rest) / len(rest):.3f}" in page.split("50.0 %")[1].split("</tr>")[0]
+    half = page.split("<td>the least certain 50% go to people</td>")[1].split("</tr>")[0]
+    assert f"{sum(rest) / len(rest):.4f}" in half
+    assert "Can its probabilities be believed? (model)" in page
+    assert page.count("People would") >= 3 + 2, "shares of each label, and of the groups"
+    assert "Agreement with people" not in page, "the file does not say who labelled"
     assert "python -m sbic_llama.trust posts.csv --human_labels labels.csv" in page
     assert "http" not in page.replace("http://www.w3.org", ""), "the page needs nothing but itself"
     with open(tmp_path / "review.csv", encoding="utf-8", newline="") as file:
@@ -83,6 +89,45 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
     monkeypatch.setattr(trust, "annotate", None)
     call(tmp_path, "--review_share", 0.2)
     assert "annotated already" in capsys.readouterr().err
+
+
+def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_the_adapter(
+    call, tmp_path, files, adapters
+):
+    rows = [row.values for row in read_rows(files[1])]
+    other = {"Offensive": "Maybe offensive"}
+    people = [{**row, "annotator": who} for row in rows for who in ("ann", "bob")]
+    people += [
+        {**row, "annotator": "cyd", "offensiveYN": other.get(row["offensiveYN"], row["offensiveYN"])} for row in rows
+    ]
+    write_rows(tmp_path / "labels.csv", people)
+    kept = adapters[0] / "evaluation" / "findings" / "robustness.json"
+    record = {"task": "t", "model": "QLoRA", "data": {"name": "SBIC", "split": "test", "fingerprint": "f"}}
+    Finding(name="robustness", title="Changed?", summary=["In 0.123."], parts=[], limits="", **record).write(kept)
+    try:
+        call(tmp_path / "out", labels=tmp_path / "labels.csv")
+    finally:
+        shutil.rmtree(kept.parents[1])
+    page = html.unescape((tmp_path / "out" / "trust.html").read_text(encoding="utf-8"))
+    assert page.count("Agreement with people (model)") == 2
+    assert "of 3 annotators: ω" in page
+    assert "Changed? (QLoRA)" in page
+    assert "On SBIC, test." in page
+
+
+def test_groups_that_several_people_named_are_put_together(tmp_path):
+    rows = [{"id": 1, "targetMinority": groups} for groups in ("florbs", "florbs", "drevins, ombrians", "none")]
+    write_rows(tmp_path / "labels.csv", [*rows, {"id": 2, "targetMinority": "none"}])
+    found = trust.human_labels(tmp_path / "labels.csv", "id", FEATURES["targetMinority"])
+    assert found == {"1": ("drevins", "florbs", "ombrians"), "2": ()}
+
+
+def test_no_shares_are_estimated_where_rows_repeat_a_key(call, tmp_path, files, capsys):
+    rows = [row.values for row in read_rows(files[0])]
+    write_rows(tmp_path / "posts.csv", [*rows, rows[0]])
+    call(tmp_path / "out", posts=tmp_path / "posts.csv")
+    assert "1 rows repeat an earlier one's 'id': no estimate" in capsys.readouterr().err
+    assert "People would" not in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
 
 
 def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, files):
