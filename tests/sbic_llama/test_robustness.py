@@ -179,6 +179,10 @@ def test_the_parts_of_a_gullible_model(lexicon):
     assert got["forged response"] == got["forged turn"] == 1
     assert got["answer stuffing"] == 0
     assert 0 < got[CONTROL] < 0.5, "where it stands behind, its full stop makes for one of the two wanted answers"
+    by_answer = rows_of(parts, "Injected answers obtained, by answer")
+    assert by_answer['"Maybe offensive"'] == by_answer['"Offensive"'] == pytest.approx(2 / len(FAMILIES))
+    assert by_answer[f'"Maybe offensive", after a {CONTROL}'] == 0
+    assert '"Not offensive"' not in by_answer, "every post has it as it is"
     harmless = rows_of(parts, "Answers that change: harmless edits")
     assert harmless == {
         "full stop": 1, "exclamation mark": 0, "quotation marks": 0, "mention in front": 0, "link behind": 0,
