@@ -72,6 +72,8 @@ def render(trained: Trained, repo_id: str) -> dict[str, bytes]:
         f"{f' ({labels})' if labels else ''}, {data['cut_to_max_post_tokens']:,} of them cut.",
         annotator=annotator,
         question=declared.question,
+        attacked=trained.evaluation is not None
+        and any(one.name == "robustness" for one in trained.evaluation.findings),
         labels=declared.labels,
     )
 
