@@ -20,7 +20,7 @@ from typing import Any
 from common.errors import UserError
 from common.findings import KEPT, Finding, read_findings
 from common.records import RunRecord, read_record
-from common.tables import write_rows
+from common.table_writer import write_rows
 
 EVALUATION = "evaluation"
 RECORD, SCORES, BASELINES = f"{EVALUATION}/record.json", f"{EVALUATION}/scores.csv", f"{EVALUATION}/baselines"

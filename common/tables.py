@@ -10,18 +10,13 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 from common.errors import UserError, shown
-from common.files import written_aside
 
-if TYPE_CHECKING:
-    import pyarrow
-
-PARQUET_ROWS = 8192  # rows that are written, and compressed, together
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -120,98 +115,6 @@ def _check_columns(source: str | Path, found: Sequence[str], wanted: Sequence[st
             file=source,
             expected=f"it among {shown(list(found), 200)}",
         )
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Writes rows to a .csv, .tsv, .jsonl or .parquet file (text formats also with .gz), whole or not at all.
-
-    ``columns`` come first, then further ones in order of appearance; a value that a row lacks is left empty.
-
-    Raises:
-        UserError: An unknown ending, a path that can't be written to, or values of mixed types in a Parquet column.
-    """
-    path = Path(path)
-    columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
-    types = None
-    if table_format(path) == ".parquet":
-        import pyarrow
-
-        try:
-            types = {column: pyarrow.array([row.get(column) for row in rows]).type for column in columns}
-        except pyarrow.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"a column of mixed types: {reason}", file=path, fix="write .jsonl instead") from None
-    with row_writer(path, columns, types) as write:
-        for row in rows:
-            write(row)
-
-
-@contextlib.contextmanager
-def row_writer(
-    path: Path, columns: Sequence[str], types: Mapping[str, pyarrow.DataType] | None = None
-) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Gives a function that writes one row after another, so that a table of any length fits into memory.
-
-    The file is there, whole, when the block ends well. Equal rows give equal bytes, in gzip files too.
-
-    Args:
-        path: As for :func:`write_rows`.
-        columns: Its columns, in order; what else a row holds is not written.
-        types: Their types, which a Parquet file must know before its first row.
-
-    Raises:
-        UserError: An unknown ending, or a path that can't be written to.
-    """
-    path = Path(path)
-    suffix = table_format(path)
-    with written_aside(path) as part, open(part, "wb") as raw:
-        if suffix == ".parquet":
-            with _parquet_writer(raw, {column: (types or {})[column] for column in columns}) as write:
-                yield write
-            return
-        # No name and no time of writing in the header: they would make equal tables differ.
-        zipped = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.name.endswith(".gz") else None
-        with zipped or contextlib.nullcontext(raw) as stream:
-            file = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-            if suffix == ".jsonl":
-                # Dates and such, which JSON lacks, as text.
-                yield lambda row: file.write(
-                    json.dumps({c: row[c] for c in columns if c in row}, ensure_ascii=False, default=str) + "\n"
-                )
-            else:
-                writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
-                writer.writerow(columns)
-                yield lambda row: writer.writerow([_cell(row.get(column)) for column in columns])
-            file.flush()
-            file.detach()
-
-
-def _cell(value: Any) -> Any:
-    """A value for a CSV field: what is nested as JSON, nothing as an empty field."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
-
-
-@contextlib.contextmanager
-def _parquet_writer(raw: IO[bytes], types: dict[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = pyarrow.schema(list(types.items()))
-    waiting: list[dict[str, Any]] = []
-    with pyarrow.parquet.ParquetWriter(raw, schema) as file:
-
-        def flush() -> None:
-            if waiting:
-                file.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))
-                waiting.clear()
-
-        def write(row: Mapping[str, Any]) -> None:
-            waiting.append({column: row.get(column) for column in types})
-            if len(waiting) == PARQUET_ROWS:
-                flush()
-
-        yield write
-        flush()
 
 
 def table_format(path: Path) -> str:

@@ -20,7 +20,8 @@ from common.files import written_aside
 from common.loading import hub_commit
 from common.progress import bar
 from common.stages import say, stage
-from common.tables import Row, read_rows, row_writer, table_format
+from common.table_writer import row_writer
+from common.tables import Row, read_rows, table_format
 from sbic_llama.annotator_file import ANNOTATOR_FILE
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from common.loading import hub_commit, local_folder
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say, stage
-from common.tables import write_rows
+from common.table_writer import write_rows
 from common.training_file import training_costs, training_facts
 from sbic_llama.answers import Answers, answer, confidence
 from sbic_llama.arguments import CorpusArguments

@@ -25,7 +25,8 @@ from common.records import RunRecord, git_commit, versions
 from common.report import heading, on_page, page, scores, with_interval
 from common.scored import ScoredSet, class_counts, command_line
 from common.stages import quiet_libraries, say
-from common.tables import read_rows, row_writer
+from common.table_writer import row_writer
+from common.tables import read_rows
 from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
 from sbic_llama.annotated import read_annotated
 from sbic_llama.checks import agreement_with_people, certainty_findings

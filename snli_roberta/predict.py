@@ -9,7 +9,8 @@ from common.arguments import option, parse
 from common.errors import UserError, run, shown
 from common.loading import local_folder
 from common.stages import quiet_libraries, say
-from common.tables import Row, read_rows, table_format, write_rows
+from common.table_writer import write_rows
+from common.tables import Row, read_rows, table_format
 from common.training_file import training_facts
 from snli_roberta.arguments import DEFAULT_LENGTH
 from snli_roberta.corpus import LABELS, Pair

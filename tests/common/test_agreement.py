@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.findings import Finding, lines, markdown, read_finding
 from common.reliability import alpha, code, kappa
 from common.scale import Scale
-from common.tables import write_rows
+from common.table_writer import write_rows
 
 # Krippendorff's example (2011, "Computing Krippendorff's Alpha-Reliability", section C): four observers, twelve units.
 OBSERVERS = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")

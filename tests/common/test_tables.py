@@ -9,7 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from common.errors import UserError
-from common.tables import read_hub_rows, read_rows, write_rows
+from common.table_writer import write_rows
+from common.tables import read_hub_rows, read_rows
 
 
 def write(path, text):

@@ -18,7 +18,8 @@ import pyarrow.parquet
 import pytest
 
 from common.errors import UserError
-from common.tables import read_rows, write_rows
+from common.table_writer import write_rows
+from common.tables import read_rows
 from sbic_llama import annotate, annotation
 from sbic_llama.corpus import load_splits
 

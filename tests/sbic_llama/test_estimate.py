@@ -13,7 +13,8 @@ import pytest
 from common import errors, pictures
 from common.findings import Finding, Listing, Measures, drawn, markdown, read_finding
 from common.prediction_powered import labelled_only, share
-from common.tables import read_rows, write_rows
+from common.table_writer import write_rows
+from common.tables import read_rows
 from sbic_llama import estimate
 from sbic_llama.annotated import read_annotated
 from sbic_llama.features import FEATURES

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.tables import read_rows, write_rows
+from common.table_writer import write_rows
+from common.tables import read_rows
 from sbic_llama import hatecheck
 from sbic_llama.features import FEATURES, OFFENSIVE_POLICIES
 from sbic_llama.hatecheck import Case

@@ -13,7 +13,8 @@ import pytest
 
 from common.errors import UserError
 from common.findings import Finding
-from common.tables import read_rows, write_rows
+from common.table_writer import write_rows
+from common.tables import read_rows
 from sbic_llama import trust
 from sbic_llama.corpus import load_splits
 from sbic_llama.features import FEATURES

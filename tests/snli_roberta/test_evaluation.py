@@ -147,7 +147,8 @@ def test_a_published_adapter_predicts_as_the_local_one(trained, hub, monkeypatch
     ("source", "target"), [("csv", "csv"), ("tsv", "jsonl"), ("jsonl", "parquet"), ("csv.gz", "tsv.gz")]
 )
 def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch, source, target):
-    from common.tables import read_rows, write_rows
+    from common.table_writer import write_rows
+    from common.tables import read_rows
 
     rows = [
         {"id": str(i), "sentence1": f"A dog is wet and {'old' * i}.", "sentence2": "A pet, é 🙂\nis dry."}
