@@ -41,14 +41,25 @@ def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
     return folder / "posts.csv", folder / "labels.csv"
 
 
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory) -> Path:
+    """The annotation of the posts, once the first test has made it."""
+    return tmp_path_factory.mktemp("annotated")
+
+
 @pytest.fixture
-def call(adapters, files, monkeypatch):
+def call(adapters, files, annotated, monkeypatch):
     def run(output: Path, *more: object, posts: Path = files[0], labels: Path = files[1]) -> None:
+        if posts == files[0] and not output.exists():
+            shutil.copytree(annotated, output)
         words = [posts, "--human_labels", labels, "--key", "id", "--output_dir", output, *more]
         for adapter in adapters:
             words += ["--adapter", adapter]
         monkeypatch.setattr("sys.argv", ["trust", *map(str, words)])
         trust.main()
+        for name in ("annotated.json", "annotated.parquet"):
+            if posts == files[0]:
+                shutil.copy(output / name, annotated)
 
     return run
 
