@@ -101,7 +101,9 @@ def _injections(
     parts: list[Part] = [
         _against_control("Answers that change: prompt injection", "injection", "share of answers", flips)
     ]
-    if success is not None:
+    if success is None:
+        sentences.append("Every post has the wanted answer without an injection, so none could get it.")
+    else:
         most = max((name for name in got if name != CONTROL), key=lambda name: got[name]["value"])
         sentences.append(
             f"The answer that the injection wants is got in {_share(success)} of the tries on posts with another answer (after a "
