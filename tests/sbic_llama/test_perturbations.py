@@ -10,11 +10,19 @@ import pytest
 from common.prompt import TAIL
 from sbic_llama.corpus import clean, load_splits
 from sbic_llama.features import FEATURES
-from sbic_llama.group_names import FAMILIES, INVENTED
-from sbic_llama.group_swaps import Lexicon, exchanged_groups
-from sbic_llama.injections import CONTROL, PLACES, injected
-from sbic_llama.injections import FAMILIES as INJECTIONS
-from sbic_llama.perturbations import CLEANED, HARMLESS, HOMOGLYPHS, LEETSPEAK, OBFUSCATIONS, ZERO_WIDTH, edited
+from sbic_llama.robustness.group_names import FAMILIES, INVENTED
+from sbic_llama.robustness.group_swaps import Lexicon, exchanged_groups
+from sbic_llama.robustness.injections import CONTROL, PLACES, injected
+from sbic_llama.robustness.injections import FAMILIES as INJECTIONS
+from sbic_llama.robustness.perturbations import (
+    CLEANED,
+    HARMLESS,
+    HOMOGLYPHS,
+    LEETSPEAK,
+    OBFUSCATIONS,
+    ZERO_WIDTH,
+    edited,
+)
 
 POST = "RT @user12: don't say \"the florbs are lazy\" & rude, it's a lie! https://example.org/12 #monday"
 EDITS = (*OBFUSCATIONS, *HARMLESS, *CLEANED)

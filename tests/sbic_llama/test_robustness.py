@@ -9,20 +9,30 @@ from pathlib import Path
 
 import pytest
 
+import sbic_llama.robustness.__main__ as robustness
 from common import findings
 from common.errors import UserError
 from common.findings import Measures, read_finding
-from sbic_llama import fairness, robustness
 from sbic_llama.answers import Answers
 from sbic_llama.features import FEATURES, Feature
-from sbic_llama.flips import Injection, Variant, any_flip_rate, ask, edit_variants, flip_rate, injections, success_rate
-from sbic_llama.group_names import INVENTED
-from sbic_llama.group_swaps import Lexicon
 from sbic_llama.hatecheck_finding import hatecheck_finding
-from sbic_llama.injections import CONTROL, FAMILIES, PLACES
-from sbic_llama.perturbations import CLEANED, HARMLESS
-from sbic_llama.robustness_findings import robustness_parts
-from sbic_llama.trials import prepare
+from sbic_llama.robustness import fairness
+from sbic_llama.robustness.flips import (
+    Injection,
+    Variant,
+    any_flip_rate,
+    ask,
+    edit_variants,
+    flip_rate,
+    injections,
+    success_rate,
+)
+from sbic_llama.robustness.group_names import INVENTED
+from sbic_llama.robustness.group_swaps import Lexicon
+from sbic_llama.robustness.injections import CONTROL, FAMILIES, PLACES
+from sbic_llama.robustness.outcomes import robustness_parts
+from sbic_llama.robustness.perturbations import CLEANED, HARMLESS
+from sbic_llama.robustness.trials import prepare
 
 OFFENSIVE, TARGETS = FEATURES["offensiveYN"], FEATURES["targetMinority"]
 (INVENTED_FAMILY,) = INVENTED

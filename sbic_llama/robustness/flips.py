@@ -10,8 +10,8 @@ from common import bootstrap
 from common.bootstrap import Measure
 from sbic_llama.answers import Answers
 from sbic_llama.features import Feature, Label
-from sbic_llama.injections import CONTROL, FAMILIES, PLACES, Place, injected
-from sbic_llama.perturbations import Edit, edited
+from sbic_llama.robustness.injections import CONTROL, FAMILIES, PLACES, Place, injected
+from sbic_llama.robustness.perturbations import Edit, edited
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sbic_llama.group_names import AFTER_NOUNS, PEOPLE, Family, Form
+from sbic_llama.robustness.group_names import AFTER_NOUNS, PEOPLE, Family, Form
 
 # The groups of an answer: each as the groups of the lexicon that its name holds or, where it holds none, as it was written.
 Named = frozenset[str | tuple[str, ...]]

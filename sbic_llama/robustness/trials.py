@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sbic_llama import fairness
 from sbic_llama.features import Feature
-from sbic_llama.flips import Injection, Variant, edit_variants, injections
-from sbic_llama.group_swaps import Lexicon
 from sbic_llama.hatecheck import Case
-from sbic_llama.perturbations import CLEANED, HARMLESS, OBFUSCATIONS, edited
+from sbic_llama.robustness import fairness
+from sbic_llama.robustness.flips import Injection, Variant, edit_variants, injections
+from sbic_llama.robustness.group_swaps import Lexicon
+from sbic_llama.robustness.perturbations import CLEANED, HARMLESS, OBFUSCATIONS, edited
 
 
 @dataclass(frozen=True)

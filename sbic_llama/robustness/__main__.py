@@ -22,13 +22,13 @@ from sbic_llama.answers import Answers, answer
 from sbic_llama.arguments import CorpusArguments
 from sbic_llama.controls import test_set
 from sbic_llama.corpus import labelled
-from sbic_llama.flips import ask
-from sbic_llama.group_names import FAMILIES, INVENTED
-from sbic_llama.group_swaps import Lexicon
 from sbic_llama.hatecheck import Case
 from sbic_llama.hatecheck_finding import hatecheck_finding
-from sbic_llama.robustness_findings import LIMITS, robustness_parts
-from sbic_llama.trials import prepare
+from sbic_llama.robustness.flips import ask
+from sbic_llama.robustness.group_names import FAMILIES, INVENTED
+from sbic_llama.robustness.group_swaps import Lexicon
+from sbic_llama.robustness.outcomes import LIMITS, robustness_parts
+from sbic_llama.robustness.trials import prepare
 
 MODULE = "sbic_llama.robustness"
 

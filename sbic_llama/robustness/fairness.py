@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from common import bootstrap
 from common.bootstrap import Measure
-from sbic_llama.flips import Said
-from sbic_llama.group_names import Family
-from sbic_llama.group_swaps import Lexicon, exchanged_groups
+from sbic_llama.robustness.flips import Said
+from sbic_llama.robustness.group_names import Family
+from sbic_llama.robustness.group_swaps import Lexicon, exchanged_groups
 
 
 @dataclass(frozen=True)
