@@ -57,8 +57,8 @@ def mean(values: Sequence[float] | np.ndarray, seed: int) -> Measure:
 def share(values: Sequence[float] | np.ndarray, seed: int) -> Measure:
     """The mean of one number from 0 to 1 an item, as whether it was right.
 
-    Where all are 0, or all are 1, resampling would give an interval without width, of however few items. There it is the score
-    interval of a proportion (Wilson 1927): of 12 right answers in 12, [0.757, 1].
+    Where all are 0, or all are 1, resampling would give an interval without width, of however few items: see
+    :func:`with_width`. Of 12 right answers in 12 it is [0.757, 1].
 
     Raises:
         ValueError: No values, or one outside 0 to 1.
@@ -67,7 +67,11 @@ def share(values: Sequence[float] | np.ndarray, seed: int) -> Measure:
     if known.size and (known.min() < 0 or known.max() > 1):
         raise ValueError(f"values from {known.min()} to {known.max()}")
     found = mean(known, seed)
-    if found["value"] in (0.0, 1.0):
-        width = Z**2 / (len(known) + Z**2)
-        found["ci95"] = [0.0, width] if found["value"] == 0 else [1 - width, 1.0]
-    return found
+    return with_width(found)
+
+
+def with_width(proportion: Measure) -> Measure:
+    """A proportion of 0 or 1 with its score interval (Wilson 1927) in place of one without width; any other as it is."""
+    width = Z**2 / (proportion["n"] + Z**2)
+    edges = {0.0: [0.0, width], 1.0: [1 - width, 1.0]}
+    return proportion | ({"ci95": edges[proportion["value"]]} if proportion["value"] in edges else {})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.bootstrap import RESAMPLES
+from common.bootstrap import RESAMPLES, with_width
 
 
 def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:
@@ -64,8 +64,8 @@ def evaluate(
 ) -> dict[str, dict[str, object]]:
     """Every metric of :func:`scores` with n and a 95 % percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
 
-    Resampling n items with replacement is drawing the confusion matrix's cells from a multinomial, so the interval
-    costs the same for ten items and for a million.
+    Resampling n items with replacement is drawing the confusion matrix's cells from a multinomial, so the interval costs the same
+    for ten items and for a million. An accuracy or recall of 0 or 1 has its score interval instead (Wilson 1927).
 
     Returns:
         Metric → ``{"value", "n", "ci95": [low, high]}``. n is the number of items; of a class's recall, precision and F1 it
@@ -76,7 +76,7 @@ def evaluate(
     draws = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=RESAMPLES)
     values, resampled = scores(counts, names), scores(draws.reshape(-1, *counts.shape), names)
     support = dict(zip(names, counts.sum(1).tolist(), strict=True))
-    return {
+    found: dict[str, dict[str, object]] = {
         metric: {
             "value": float(value),
             "n": support.get(metric.partition("/")[2], n),
@@ -84,6 +84,9 @@ def evaluate(
         }
         for metric, value in values.items()
     }
+    # Of all right answers, or none, resampling would say that there can't be others.
+    proportions = ["accuracy", *(f"recall/{name}" for name, count in support.items() if count)]
+    return found | {name: with_width(found[name]) for name in proportions}
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ After a change that is meant, ``python tests/common/test_card.py`` writes ``card
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -49,11 +50,10 @@ def run(tmp_path):
 def test_a_card_is_what_it_should_be(kind):
     files = rendered(read_trained(HERE / "runs" / kind))
     assert files["README.md"].decode() == (HERE / "cards" / f"{kind}.md").read_text(encoding="utf-8")
-    assert {name for name in files if name != "README.md"} == {
-        "pictures/scores.png",
-        "pictures/confusion.png",
-        "pictures/learning_curve.png",
-    }
+    shown = re.findall(r"!\[[^]]*\]\((pictures/[a-z0-9_-]+\.png)\)", files["README.md"].decode())
+    assert {name for name in files if name != "README.md"} == set(shown)
+    assert {"pictures/scores.png", "pictures/confusion.png", "pictures/learning_curve.png"} <= set(shown)
+    assert len(shown) == len(set(shown)) == {"sbic_labels": 19, "sbic_groups": 7}.get(kind, 3)
     assert all(files[name].startswith(b"\x89PNG") for name in files if name.endswith(".png"))
     assert files == rendered(read_trained(HERE / "runs" / kind)), "the same folder gives the same card"
 
@@ -71,7 +71,7 @@ def test_a_cards_metadata_is_complete_and_what_the_hub_takes(kind, hub):
     assert (data.license, data.language) == ("apache-2.0", "en")
     assert data.tags
     assert data.metrics
-    assert len(data.eval_results) == 8
+    assert len(data.eval_results) == (11 if kind == "sbic_groups" else 8)
     record = json.loads((HERE / "runs" / kind / "evaluation" / "record.json").read_text())
     assert data.eval_results[0].metric_value == round(next(iter(record["metrics"].values()))["value"], 4)
     assert {result.dataset_split for result in data.eval_results} == {"test"}
@@ -174,7 +174,10 @@ def test_a_corpus_cannot_write_into_the_card(run):
     trained = run("sbic_labels")
     path = trained.folder / "evaluation" / "record.json"
     record = json.loads(path.read_text())
-    record["by_group"]["source"]["x | y\n## Buy this <script>[now](evil)`"] = record["metrics"]["accuracy"]
+    record["by_group"]["source"]["x | y\n## Buy this <script>[now](evil)`"] = {
+        **record["metrics"]["accuracy"],
+        "value": 0.001,  # the lowest, so that a sentence names it too
+    }
     path.write_text(json.dumps(record))
     shown = text(read_trained(trained.folder))
     sentence, line = (line for line in shown.splitlines() if "Buy this" in line)

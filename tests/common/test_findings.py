@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from common import bootstrap, report
 from common.errors import UserError
@@ -22,6 +23,7 @@ from common.findings import (
     read_finding,
     read_findings,
 )
+from common.metrics import evaluate
 from common.pictures import png
 from common.scored import ScoredSet
 
@@ -166,3 +168,15 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
     assert bootstrap.mean([1.0, 0.0], 0)["value"] == 0.5
     with pytest.raises(ValueError, match="no value on 0 items"):
         bootstrap.mean([], 0)
+
+
+@pytest.mark.parametrize(("right", "n"), [(12, 12), (0, 7), (5, 5)])
+def test_all_right_of_a_few_is_no_certainty(right, n):
+    values = [1.0] * right + [0.0] * (n - right)
+    low, high = binomtest(right, n).proportion_ci(method="wilson")
+    assert bootstrap.share(values, 0)["ci95"] == pytest.approx([low, high])
+    evaluated = evaluate([0] * n, [0] * right + [1] * (n - right), ("a", "b"))
+    assert evaluated["accuracy"]["ci95"] == evaluated["recall/a"]["ci95"] == pytest.approx([low, high])
+    assert bootstrap.share([1.0, 0.0, 1.0], 0) == bootstrap.mean([1.0, 0.0, 1.0], 0)
+    with pytest.raises(ValueError, match="from -1"):
+        bootstrap.share([-1.0, 0.0], 0)
