@@ -57,7 +57,9 @@ demo-full: demo ## demo, then all that says how far to trust the models: robustn
 			--output $(DEMO)/prevalence_coverage.json && \
 		$(BIN)/python -m sbic_llama.trust $$own/posts.csv $$labels --adapter $(DEMO)/sbic/offensiveYN \
 			--adapter $(DEMO)/sbic/targetMinority --output_dir $(DEMO)/trust
-	@$(BIN)/python -m common.hub card $(DEMO)/sbic/offensiveYN --repo_id miniature/offensiveYN
+	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
+		$(BIN)/python -m common.hub card $(DEMO)/sbic/$$feature --repo_id miniature/$$feature || exit; \
+	done
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
 # What demo trained, sent through a Hub on the loopback: published, verified, downloaded and used.

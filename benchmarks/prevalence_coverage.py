@@ -21,7 +21,7 @@ from common.prediction_powered import Estimate, labelled_only, share
 from common.records import read_record
 from common.scored import command_line
 from common.stages import say
-from common.tables import read_rows
+from common.tables import probability_of, read_rows
 
 MODULE = "benchmarks.prevalence_coverage"
 PREFIX = "probability_"
@@ -64,18 +64,15 @@ def read_classes(path: Path) -> list[Scored]:
     Raises:
         UserError: No such file, or not scores.
     """
-    rows = [row.values for row in read_rows(path, ("id", "label", "answer"))]
+    rows = list(read_rows(path, ("id", "label", "answer")))
     if not rows:
         raise UserError("no items", file=path, expected="a row for each")
-    labels, answers = (np.array([row[name] for row in rows], dtype=object) for name in ("label", "answer"))
-    names = [column.removeprefix(PREFIX) for column in rows[0] if column.startswith(PREFIX)]
+    labels, answers = (np.array([row.values[name] for row in rows], dtype=object) for name in ("label", "answer"))
+    names = [column.removeprefix(PREFIX) for column in rows[0].values if column.startswith(PREFIX)]
     if not names:
         answered = (answers != NONE).astype(float)
         return [Scored("any group", (labels != NONE).astype(float), answered, answered)]
-    try:
-        predictions = {name: np.array([float(row[PREFIX + name]) for row in rows]) for name in names}
-    except ValueError as error:
-        raise UserError(f"a probability is none: {error}", file=path, expected="numbers from 0 to 1") from None
+    predictions = {name: np.array([probability_of(row, PREFIX + name) for row in rows]) for name in names}
     return [
         Scored(name, (labels == name).astype(float), (answers == name).astype(float), predictions[name])
         for name in (names if len(names) > 2 else names[:1])

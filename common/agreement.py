@@ -208,18 +208,20 @@ def _coefficients(coded: Coded, seed: int) -> tuple[list[str], list[Part]]:
 
 def _words(rows: dict[str, Measure]) -> str:
     """A coefficient's rows as the rest of a sentence."""
-    alone = DIFFERENCE not in rows
-    said = "; ".join(
-        f"{name}, {interval(row)}" for name, row in rows.items() if alone or name not in (EVERYWHERE, DIFFERENCE)
-    )
-    if alone:
-        return (said or "has no value") + ("" if PEOPLE in rows else "; of people among themselves it has no value")
+    if PEOPLE not in rows:
+        said = "; ".join(f"{name}, {interval(row)}" for name, row in rows.items())
+        return f"{said or 'has no value'}; of people among themselves it has no value"
+    said = "; ".join(f"{name}, {interval(row)}" for name, row in rows.items() if name not in (EVERYWHERE, DIFFERENCE))
+    said = f"on {rows[PEOPLE]['n']:,} items that at least two people labelled: {said}"
+    if DIFFERENCE not in rows:
+        return said
     low, high = rows[DIFFERENCE]["ci95"]
     verdict = "no difference between the two is shown"
-    if high < 0 or low > 0:
+    if rows[DIFFERENCE]["n"] < FEWEST:
+        verdict = "too few items to tell"
+    elif high < 0 or low > 0:
         verdict = f"the model agrees with people {'less' if high < 0 else 'more'} than they do among themselves"
-    items = f"on {rows[DIFFERENCE]['n']:,} items that at least two people labelled"
-    return f"{items}: {said}; difference {interval(rows[DIFFERENCE])}: {verdict}"
+    return f"{said}; difference {interval(rows[DIFFERENCE])}: {verdict}"
 
 
 def _advantages(tested: AltTest, seed: int) -> tuple[list[str], list[Part]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.annotations import Annotations, Predictions, by_item
-from common.bootstrap import Measure, measure
+from common.bootstrap import Measure, measure, with_width
 from common.scale import Scale, ScaleName, Similarity
 
 EPSILON = 0.1  # for crowd workers; the paper has .15 for skilled annotators and .2 for experts
@@ -197,7 +197,7 @@ def mean_advantage(tested: AltTest, seed: int) -> Measure:
         total = np.bincount(annotator, weights)
         return float((np.bincount(annotator, weights * good)[total > 0] / total[total > 0]).mean())
 
-    return measure(statistic, len(places), seed)
+    return with_width(measure(statistic, len(places), seed))
 
 
 def p_value(differences: Sequence[int], epsilon: float) -> tuple[float, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import shown
 from common.scale import Scale
-from common.tables import Row, read_rows
+from common.tables import Row, read_rows, text_of
 
 Annotations = Mapping[Hashable, Mapping[Hashable, Any]]  # item → annotator → label
 Predictions = Mapping[Hashable, Any]  # item → label
@@ -107,27 +107,15 @@ def by_item(annotations: Annotations | Iterable[tuple[Hashable, Hashable, Any]])
     return found
 
 
-def _text(row: Row, column: str) -> str | None:
-    """A cell as text, so that a 3 in one file and a "3" in another are the same; None for nothing."""
-    value = row.values[column]
-    if value is None or value != value:
-        return None
-    if isinstance(value, (list, dict)):
-        raise row.error(f"{shown(value)} is no single value", column, expected="text or a number")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # what a Parquet column makes of whole numbers as soon as one is missing
-    return str(value).strip() or None
-
-
 def _name(row: Row, column: str) -> str:
-    name = _text(row, column)
+    name = text_of(row, column)
     if name is None:
         raise row.error("empty", column, expected="a name or number")
     return name
 
 
 def _label(row: Row, column: str, scale: Scale) -> str | None:
-    label = _text(row, column)
+    label = text_of(row, column)
     if label is not None:
         try:
             scale.read(label)

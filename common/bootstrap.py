@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -57,8 +58,8 @@ def mean(values: Sequence[float] | np.ndarray, seed: int) -> Measure:
 def share(values: Sequence[float] | np.ndarray, seed: int) -> Measure:
     """The mean of one number from 0 to 1 an item, as whether it was right.
 
-    Where all are 0, or all are 1, resampling would give an interval without width, of however few items: see
-    :func:`with_width`. Of 12 right answers in 12 it is [0.757, 1].
+    Where all are the same, resampling would give an interval without width, of however few items: see :func:`with_width`. Of
+    12 right answers in 12 it is [0.757, 1].
 
     Raises:
         ValueError: No values, or one outside 0 to 1.
@@ -71,7 +72,13 @@ def share(values: Sequence[float] | np.ndarray, seed: int) -> Measure:
 
 
 def with_width(proportion: Measure) -> Measure:
-    """A proportion of 0 or 1 with its score interval (Wilson 1927) in place of one without width; any other as it is."""
-    width = Z**2 / (proportion["n"] + Z**2)
-    edges = {0.0: [0.0, width], 1.0: [1 - width, 1.0]}
-    return proportion | ({"ci95": edges[proportion["value"]]} if proportion["value"] in edges else {})
+    """A proportion with its score interval (Wilson 1927) in place of one without width; any other as it is."""
+    low, high = proportion["ci95"]
+    if high > low:
+        return proportion
+    p, n = proportion["value"], proportion["n"]
+    centre, half = (
+        (p + Z**2 / (2 * n)) / (1 + Z**2 / n),
+        Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n),
+    )
+    return proportion | {"ci95": [max(0.0, centre - half), min(1.0, centre + half)]}

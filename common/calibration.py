@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from common import bootstrap
-from common.bootstrap import Measure
-from common.findings import Curve, Finding, Listing, Measures
+from common.findings import Curve, Finding, Listing
 
 BINS = 15  # of equal width, as in the paper
 HOTTEST = 20.0  # the temperature is looked for between 1 / HOTTEST and HOTTEST
 LIMITS = (
     "Whether single answers are right, or how the probabilities fare on items of another kind: a probability that is right on "
-    "average over these items may be wrong for each group of them. The calibration error is of the likeliest label only, and "
-    "grows a little with few items even where the probabilities are right."
+    "average over these items may be wrong for each group of them. The calibration error is of the likeliest label only."
 )
 
 
@@ -36,21 +34,28 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: np.ndarray, labels: Sequence[int]) -> float:
     """The temperature that makes the labels likeliest (least negative log-likelihood).
 
+    Where every answer is right, the likelihood would grow for ever towards a certainty that n items do not show. So, as in Platt
+    1999, the target of a label is not 1 but (n + 1) / (n + 2), and the other classes share the rest.
+
     Args:
         probabilities: Shape (n, classes), of items that the model was not trained on.
         labels: The class of each.
 
     Returns:
-        Above 1 for an overconfident model; between 1 / :data:`HOTTEST` and :data:`HOTTEST`, also where every answer is right
-        and the likelihood would grow for ever.
+        Above 1 for an overconfident model; between 1 / :data:`HOTTEST` and :data:`HOTTEST`.
     """
     from scipy.optimize import minimize_scalar
 
     chosen = np.asarray(labels, dtype=int)
     ends = (-np.log(HOTTEST), np.log(HOTTEST))
 
+    rest = 1 / (len(chosen) + 2)
+    targets = np.full(np.shape(probabilities), rest / (np.shape(probabilities)[1] - 1))
+    targets[np.arange(len(chosen)), chosen] = 1 - rest
+
     def loss(logarithm: float) -> float:
-        return negative_log_likelihood(tempered(probabilities, float(np.exp(logarithm))), chosen)
+        given = tempered(probabilities, float(np.exp(logarithm)))
+        return float(-(targets * np.log(np.maximum(given, np.finfo(float).tiny))).sum(1).mean())
 
     found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(min((found.x, *ends), key=loss)))
@@ -84,17 +89,18 @@ def _bin_numbers(confidence: np.ndarray, bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
-def measure_calibration(probabilities: np.ndarray, labels: Sequence[int], seed: int) -> dict[str, Measure]:
-    """Calibration error and negative log-likelihood with their intervals."""
-    known = np.asarray(labels, dtype=int)
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == known
-    own = probabilities[np.arange(len(known)), known]
-    return {
-        "ece": bootstrap.measure(
-            lambda chosen: expected_calibration_error(confidence[chosen], right[chosen]), len(known), seed
-        ),
-        "nll": bootstrap.mean(-np.log(np.maximum(own, np.finfo(float).tiny)), seed),
-    }
+def expected_by_chance(confidence: np.ndarray, seed: int) -> tuple[float, float]:
+    """The calibration error that these confidences would show if they were right: its mean, and what 95 % of draws stay under.
+
+    Answers are drawn to be right as often as the confidence says (consistency resampling; Bröcker and Smith 2007). The error is
+    never below 0, so a sample of a calibrated model has one too, and a bootstrap interval of it would not hold the 0.
+    """
+    rng = np.random.default_rng(seed)
+    found = [
+        expected_calibration_error(confidence, rng.random(len(confidence)) < confidence)
+        for _ in range(bootstrap.RESAMPLES)
+    ]
+    return float(np.mean(found)), float(np.quantile(found, 0.95))
 
 
 def calibration_finding(
@@ -113,20 +119,31 @@ def calibration_finding(
     given = {"as given": probabilities}
     if temperature != 1.0:
         given["without the temperature"] = tempered(probabilities, 1 / temperature)
-    found = {name: measure_calibration(p, labels, seed) for name, p in given.items()}
+    errors = {}
+    for name, p in given.items():
+        confidence, right = p.max(1), p.argmax(1) == known
+        mean, most = expected_by_chance(confidence, seed)
+        errors[name] = {
+            "ece": expected_calibration_error(confidence, right),
+            "by_chance": mean,
+            "by_chance_95": most,
+            "nll": negative_log_likelihood(p, known),
+        }
     bins = {name: reliability(p.max(1), p.argmax(1) == known) for name, p in given.items()}
-    ece = found["as given"]["ece"]
     confidence, right = probabilities.max(1), probabilities.argmax(1) == known
     gap = bootstrap.mean(confidence - right, seed)
     chance = ", which may be chance" if gap["ci95"][0] <= 0 <= gap["ci95"][1] else ""
+    own = errors["as given"]
+    more = "more than" if own["ece"] > own["by_chance_95"] else "within what"
     summary = [
         f"On average its answers are given a probability of {confidence.mean():.3f} and {right.mean():.3f} of them are right: "
         f"{abs(gap['value']):.3f} {'too' if gap['value'] > 0 else 'not'} sure{'' if gap['value'] > 0 else ' enough'} "
         f"(95 % interval of the difference [{gap['ci95'][0]:.3f}, {gap['ci95'][1]:.3f}]{chance}).",
-        f"Expected calibration error {ece['value']:.3f} [{ece['ci95'][0]:.3f}, {ece['ci95'][1]:.3f}] over {BINS} bins"
+        f"Expected calibration error {own['ece']:.3f} over {BINS} bins and {len(known):,} items, {more} chance would show if the "
+        f"probabilities were right (under {own['by_chance_95']:.3f} in 95 % of draws)"
         + (
-            f"; {found['without the temperature']['ece']['value']:.3f} without the temperature of {temperature:.3f} that was "
-            "fitted on validation items."
+            f"; {errors['without the temperature']['ece']:.3f} without the temperature of {temperature:.3f} that was fitted on "
+            "validation items."
             if temperature != 1.0
             else "; no temperature was fitted."
         ),
@@ -139,7 +156,11 @@ def calibration_finding(
             {name: [[x, y] for x, y, _ in points] for name, points in bins.items()},
             diagonal=True,
         ),
-        Measures("Expected calibration error", "probabilities", "ECE", {k: v["ece"] for k, v in found.items()}),
+        Listing(
+            "Expected calibration error, and what chance would show if the probabilities were right",
+            ["probabilities", "ECE", "by chance, mean", "by chance, 95 % below", "mean negative log-likelihood"],
+            [[name, *(round(number, 4) for number in one.values())] for name, one in errors.items()],
+        ),
         Listing(
             "Reliability in bins, as given",
             ["mean confidence", "share of right answers", "n"],
@@ -155,7 +176,7 @@ def calibration_finding(
         facts={
             "temperature": temperature,
             "bins": BINS,
-            "measures": found,
+            "errors": errors,
             "confidence_minus_accuracy": gap,
             "source": "Guo et al. 2017",
         },

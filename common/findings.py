@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from common.bootstrap import Measure
 from common.errors import UserError, shown
 from common.files import written_aside
 from common.records import RunRecord, git_commit, versions
+from common.scored import OTHERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +31,7 @@ SCHEMA = 1
 FOLDER = "findings"  # beside records
 KEPT = f"evaluation/{FOLDER}"  # in the folder of a model
 MOST_ROWS = 20  # of a listing on a page; the file has them all
+MOST_DRAWN, LARGEST = 1000, 1e12  # what a finding that is read may ask of a picture
 
 
 @dataclass(frozen=True)
@@ -167,30 +168,41 @@ def read_finding(path: Path) -> Finding:
         return found
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", file=path) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"not a finding: {error}", file=path, expected="a JSON file made by this project") from None
 
 
 def _check(finding: Finding) -> None:
-    texts = [finding.name, finding.title, finding.task, finding.model, finding.limits, finding.command]
-    texts += [*finding.summary, *finding.data.values()]
+    texts = [finding.name, finding.title, finding.task, finding.model, finding.limits, finding.command, finding.commit]
+    texts += [finding.data[key] for key in ("name", "split", "fingerprint")]
+    for name, kind in {"summary": list, "parts": list, "facts": dict, "versions": dict, "miniature": bool}.items():
+        if not isinstance(getattr(finding, name), kind):
+            raise ValueError(f"{name} is no {kind.__name__}")
+    texts += finding.summary
+    size = 0
     for part in finding.parts:
         if isinstance(part, Measures):
             texts += [part.title, part.of, part.metric, part.reference_name, *part.rows]
             numbers = [n for row in part.rows.values() for n in (row["value"], row["n"], *row["ci95"])]
             numbers += [] if part.reference is None else [part.reference]
+            size += len(part.rows)
             if any(len(row["ci95"]) != 2 for row in part.rows.values()):
                 raise ValueError("an interval has two ends")
         elif isinstance(part, Curve):
             texts += [part.title, part.x, part.y, *part.series]
             numbers = [n for points in part.series.values() for x, y in points for n in (x, y)]
+            size += len(part.series)
+            if not part.series or not all(part.series.values()):
+                raise ValueError("a curve has no points")
         else:
             texts += [part.title, *part.columns]
             numbers = [cell for row in part.rows for cell in row if not isinstance(cell, (str, bool, type(None)))]
             if any(len(row) != len(part.columns) for row in part.rows):
                 raise ValueError("a row has another number of columns")
-        if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
-            raise ValueError("a number is none")
+        if not all(isinstance(n, (int, float)) and abs(n) < LARGEST for n in numbers):  # NaN is not below it either
+            raise ValueError("a number is none, or too large")
+    if size > MOST_DRAWN:
+        raise ValueError(f"{size:,} rows to draw")
     if not all(isinstance(text, str) for text in texts) or not re.fullmatch(r"[a-z0-9-]+", finding.name):
         raise ValueError("a text is none")
 
@@ -214,12 +226,15 @@ def group_scores(record: RunRecord) -> Finding | None:
     name = headline.replace("_f1", " F1")
     summary = []
     for kind, groups in record.by_group.items():
-        low, high = (choose(groups, key=lambda group: groups[group]["value"]) for choose in (min, max))
-        if low != high:
-            summary.append(
-                f"By {kind}, {name} runs from {groups[low]['value']:.3f} ({low}, n = {groups[low]['n']:,}) to "
-                f"{groups[high]['value']:.3f} ({high}, n = {groups[high]['n']:,})."
-            )
+        named = {group: measure for group, measure in groups.items() if group != OTHERS}
+        if len(named) < 2:
+            continue
+        low, high = (choose(named, key=lambda group: named[group]["value"]) for choose in (min, max))
+        chance = f"; {_spread_by_chance(named)}" if headline == "accuracy" else ""
+        summary.append(
+            f"By {kind}, {name} runs from {named[low]['value']:.3f} ({low}, n = {named[low]['n']:,}) to "
+            f"{named[high]['value']:.3f} ({high}, n = {named[high]['n']:,}){chance}."
+        )
     return Finding(
         name="groups",
         title="Is it as good everywhere?",
@@ -228,10 +243,23 @@ def group_scores(record: RunRecord) -> Finding | None:
             Measures(f"{name} by {kind}", kind, name, groups, overall["value"], "all items")
             for kind, groups in record.by_group.items()
         ],
-        limits="Why groups differ: they differ in how their labels are spread too, and where nearly all items have one label, a "
-        "model that always says so scores well.",
+        limits="Which groups really differ: the lowest and the highest of several lie apart by chance too. And why they do: they "
+        "differ in how their labels are spread, and where nearly all items have one label, a model that always says so scores "
+        "well.",
         **about(record),
     )
+
+
+def _spread_by_chance(groups: dict[str, Measure]) -> str:
+    """How often shares of equal groups would lie so far apart: Pearson's chi-squared test of right and wrong answers by group."""
+    from scipy.stats import chi2_contingency
+
+    right = [round(one["value"] * one["n"]) for one in groups.values()]
+    wrong = [one["n"] - count for one, count in zip(groups.values(), right, strict=True)]
+    if not (sum(right) and sum(wrong)):
+        return "there is nothing to tell apart"
+    p = float(chi2_contingency([right, wrong]).pvalue)
+    return f"groups that are equal would lie so far apart with p {'< .001' if p < 0.001 else f'= {p:.3f}'} (chi-squared test)"
 
 
 def read_findings(folder: Path) -> list[Finding]:
@@ -250,7 +278,9 @@ def lines(finding: Finding, *, numbers: bool = True) -> list[str]:
             "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-    return found
+    return [
+        "".join(c if c.isprintable() else " " for c in line) for line in found
+    ]  # names may hold a terminal's escapes
 
 
 def tables(finding: Finding, most: int = MOST_ROWS) -> list[tuple[str, list[list[str]]]]:
@@ -329,13 +359,18 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def stem(task: str, title: str) -> str:
+    """What the names of a model's findings begin with: its task's short name and its title, as of a file's name."""
+    return f"{task}-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}"
+
+
 def leave(finding: Finding, folder: Path, stem: str, model: Path | None) -> Path:
     """Writes a finding beside the records in ``folder`` and, where that can be, into the model's own folder, for its card.
 
     Args:
         finding: The finding.
         folder: Where the run records are; the file is ``findings/<stem>-<name>.json`` in it.
-        stem: What the records' names begin with, as ``sbic-offensiveYN``.
+        stem: As :func:`stem` gives it: findings of two models in one folder stay apart.
         model: The model's folder; None for one that is not ours to change, as a download.
 
     Returns:

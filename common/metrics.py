@@ -65,7 +65,7 @@ def evaluate(
     """Every metric of :func:`scores` with n and a 95 % percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
 
     Resampling n items with replacement is drawing the confusion matrix's cells from a multinomial, so the interval costs the same
-    for ten items and for a million. An accuracy or recall of 0 or 1 has its score interval instead (Wilson 1927).
+    for ten items and for a million. An accuracy or recall without variation has its score interval instead (Wilson 1927).
 
     Returns:
         Metric → ``{"value", "n", "ci95": [low, high]}``. n is the number of items; of a class's recall, precision and F1 it

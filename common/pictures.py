@@ -227,6 +227,7 @@ def _figure(width: float = 7.2, height: float = 3.0) -> Iterator[tuple[Figure, A
         "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
         "svg.hashsalt": "0",  # equal records, equal bytes
         "font.size": 10,
+        "text.parse_math": False,  # a $ in a name is a $
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")

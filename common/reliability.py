@@ -201,9 +201,11 @@ def kappa(pairs: Pairs, counts: Array | None = None) -> float:
 
 
 def compared(coded: Coded, coefficient: Coefficient, seed: int) -> dict[str, Measure]:
-    """A coefficient of model and people and of people among themselves, on the same items, and the difference of the two.
+    """A coefficient of model and people and of people among themselves, on the same items, and of alpha the difference of the two.
 
-    Items are drawn with replacement for the intervals; the difference is of the same draws. What has no value is left out.
+    Kappa has none: the model's pairs have two marginals of their own and people's pairs one, which makes kappa of the same
+    agreement larger for the model. Items are drawn with replacement for the intervals; the difference is of the same draws. What
+    has no value is left out.
     """
     several = coded.of_several()
     alike, people = (_of(coefficient, pairs) for pairs in (several.model_and_people(), several.among_people()))
@@ -212,6 +214,8 @@ def compared(coded: Coded, coefficient: Coefficient, seed: int) -> dict[str, Mea
         PEOPLE: (people, len(several.items)),
         DIFFERENCE: (lambda chosen: alike(chosen) - people(chosen), len(several.items)),
     }
+    if coefficient is kappa:
+        del wanted[DIFFERENCE]
     if len(several.items) < len(coded.items):
         wanted = {EVERYWHERE: (_of(coefficient, coded.model_and_people()), len(coded.items)), **wanted}
     return {

@@ -263,6 +263,10 @@ def main() -> None:
     if not arguments.records.is_dir():
         raise UserError("no such folder", file=arguments.records, expected="a folder of run records")
     records = [read_record(path) for path in sorted(arguments.records.glob("*.json"))]
+    if not records:
+        raise UserError(
+            "no run records", file=arguments.records, expected="*.json of an evaluation", fix="evaluate a model first"
+        )
     found = read_findings(arguments.records / FOLDER)
     if arguments.output:
         write_report(records, arguments.output, arguments.title, found)

@@ -46,15 +46,29 @@ def risk_coverage_finding(
     """
     sure, good = np.asarray(confidence, dtype=float), np.asarray(scores, dtype=float)
     n = len(sure)
-    order = np.argsort(-sure, kind="stable")
-    whole = bootstrap.measure(lambda chosen: area(sure[chosen], 1 - good[chosen]), n, seed)
-    best = area(good, 1 - good)  # an order that knows which answers are wrong
-    mean_loss = float(1 - good.mean())
-    rest = {}
-    for share in SHARES:
-        kept = order[: max(1, n - round(share * n))]
-        name = "nothing goes to people" if share == 0 else f"the least certain {share:.0%} go to people"
-        rest[name] = bootstrap.share(good[kept], seed)
+    kept = {
+        "nothing goes to people" if share == 0 else f"the least certain {share:.0%} go to people": max(
+            1, n - round(share * n)
+        )
+        for share in SHARES
+    }
+    # Of each draw the area, and the score of what is kept; equally sure items count by their mean, so their order does not matter.
+    lost = 1 - good
+    drawn = np.array(
+        [
+            [one.mean(), *(1 - one[count - 1] for count in kept.values())]
+            for one in (risks(sure[chosen], lost[chosen]) for chosen in bootstrap.draws(n, seed))
+        ]
+    )
+    ends = np.percentile(drawn, (2.5, 97.5), axis=0).T.tolist()
+    whole = {"value": area(sure, lost), "n": n, "ci95": ends[0]}
+    scored = 1 - risks(sure, lost)
+    rest = {
+        name: bootstrap.with_width({"value": float(scored[count - 1]), "n": count, "ci95": ends[place]})
+        for place, (name, count) in enumerate(kept.items(), 1)
+    }
+    best = area(good, lost)  # an order that knows which answers are wrong
+    mean_loss = float(lost.mean())
     curve = 1 - risks(sure, 1 - good)
     ideal = 1 - risks(good, 1 - good)
     chosen = np.unique(

@@ -134,5 +134,10 @@ def class_counts(labels: Sequence[int], names: Sequence[str]) -> dict[str, int]:
 def command_line(module: str) -> str:
     """This process's command, to be shown: paths out of the working folder are cut to their last part, so nobody's folders
     are published."""
-    arguments = [Path(w).name if Path(w).is_absolute() or ".." in Path(w).parts else w for w in sys.argv[1:]]
-    return shlex.join(["python", "-m", module, *arguments])
+
+    def shown(word: str) -> str:
+        key, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        path = Path(value)
+        return key + equals + (path.name if path.is_absolute() or ".." in path.parts else value)
+
+    return shlex.join(["python", "-m", module, *map(shown, sys.argv[1:])])

@@ -8,6 +8,7 @@ import dataclasses
 import gzip
 import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -259,3 +260,30 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise UserError(
             f"not Parquet: {str(error).splitlines()[0]}", file=path, fix="write or download it again"
         ) from None
+
+
+def text_of(row: Row, column: str) -> str | None:
+    """A cell as text, so that a 3 in one file and a "3" in another are the same; None for nothing."""
+    value = row.values[column]
+    if value is None or value != value:
+        return None
+    if isinstance(value, (list, dict)):
+        raise row.error(f"{shown(value)} is no single value", column, expected="text or a number")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # what a Parquet column makes of whole numbers as soon as one is missing
+    return str(value).strip() or None
+
+
+def probability_of(row: Row, column: str) -> float:
+    """A cell as a number from 0 to 1.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        value = float(row.values[column])
+    except (KeyError, TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise row.error(f"{shown(row.values.get(column))} is no probability", column, expected="a number from 0 to 1")
+    return value

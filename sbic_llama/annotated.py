@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError, shown
-from common.tables import Row, read_rows
+from common.tables import probability_of, read_rows, text_of
 from sbic_llama.features import (
     FEATURES,
     OFFENSIVE_POLICIES,
@@ -74,7 +73,7 @@ def read_annotated(
         if _empty(row.values[answer]):
             unanswered += 1
             continue
-        name = str(row.values[key])
+        name = text_of(row, key) or ""
         if name in keys:
             raise row.error(
                 f"{shown(name)} stands twice", key, expected="a name for each post", fix="give another column to --key"
@@ -86,7 +85,7 @@ def read_annotated(
         keys[name] = len(answers)
         answers.append(label)
         if numbers and numbers[0] in row.values:
-            probabilities.append([_probability(row, column) for column in numbers])
+            probabilities.append([probability_of(row, column) for column in numbers])
         for column, values in kept.items():
             values.append(_values(row.values[column], lists=column == f"{prefix}{TARGET_MINORITY.name}"))
     if 0 < len(probabilities) < len(answers):  # as JSON Lines can have it
@@ -175,13 +174,3 @@ def _empty(value: Any) -> bool:
     return (
         value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
     )
-
-
-def _probability(row: Row, column: str) -> float:
-    try:
-        value = float(row.values[column])
-    except (KeyError, TypeError, ValueError):
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise row.error(f"{shown(row.values.get(column))} is no probability", column, expected="a number from 0 to 1")
-    return value

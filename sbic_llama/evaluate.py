@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from common import hardware
+from common import findings, hardware
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import keep
-from common.findings import Finding, about, leave, lines
+from common.findings import Finding, about, lines
 from common.loading import hub_commit, local_folder
 from common.records import RunRecord
 from common.report import table_lines
@@ -128,8 +127,8 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
             records.append(scored.measure("untouched base", predict, path=path, **common))
     shape["temperature"] = description.temperature
     costs = training_costs(facts) if facts else {}
-    name = re.sub(r"[^a-z0-9]+", "-", arguments.title.lower()).strip("-")
-    path = arguments.output_dir / f"{stem}-4-{name}.json"
+    own_stem = findings.stem(stem, arguments.title)
+    path = arguments.output_dir / f"{findings.stem(f'{stem}-4', arguments.title)}.json"
     records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
     rows = score_rows(declared, posts, answers[-1])
     write_rows(path.with_suffix(".csv"), rows)
@@ -155,8 +154,10 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
             read = answer(model, tokenizer, declared, [case.text for case in cases], **shape)
             where = {name: value for name, value in about(records[-1]).items() if name != "data"}
             found.append(hatecheck_finding(declared, cases, read.labels, seed=arguments.seed, **where))
+    for stale in (arguments.output_dir / findings.FOLDER).glob(f"{own_stem}-*.json"):
+        stale.unlink()  # of an earlier evaluation under this title, and maybe of another adapter
     for finding in found:
-        leave(finding, arguments.output_dir, stem, own)
+        findings.leave(finding, arguments.output_dir, own_stem, own)
     return records, found
 
 

@@ -13,7 +13,7 @@ from sbic_llama.hatecheck import Case
 LIMITS = (
     "How well the adapter does what it was trained for: hateful is not offensive or biased. profanity_nh, say, is not hateful and "
     "may well offend. HateCheck's posts are short and made for the test: to fail one shows a weakness, to pass it says little of "
-    "posts at large."
+    "posts at large. Many cases are made of one template and are right or wrong together, so true intervals are wider."
 )
 
 

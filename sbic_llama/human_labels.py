@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import shown
-from common.tables import Row, read_rows
+from common.tables import Row, read_rows, text_of
 from sbic_llama.features import Feature, Label
 
 ANNOTATOR = "annotator"  # column of who said it
@@ -23,7 +23,7 @@ def human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
     """
     said: dict[str, list[Label]] = {}
     for row, label in _labelled_rows(path, key, declared):
-        said.setdefault(str(row.values[key]), []).append(label)
+        said.setdefault(text_of(row, key) or "", []).append(label)
     return {name: _together(labels) for name, labels in said.items()}
 
 
@@ -44,8 +44,8 @@ def opinions(path: Path, key: str, declared: Feature) -> dict[str, dict[str, Lab
     """
     said: dict[str, dict[str, Label]] = {}
     for row, label in _labelled_rows(path, key, declared):
-        if person := str(row.values.get(ANNOTATOR) or "").strip():
-            said.setdefault(str(row.values[key]), {}).setdefault(person, label)
+        if ANNOTATOR in row.values and (person := text_of(row, ANNOTATOR)):
+            said.setdefault(text_of(row, key) or "", {}).setdefault(person, label)
     return said
 
 

@@ -44,7 +44,7 @@ def read_items(path: Path) -> list[Item]:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", file=path, fix="check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}", file=path, expected="MD-Agreement's JSON file") from None
     if not isinstance(values, dict) or not values:
         raise UserError("not MD-Agreement", file=path, expected="an object of numbered items")
@@ -55,13 +55,16 @@ def _item(path: Path, key: str, value: object) -> Item:
     def wrong(problem: str, expected: str) -> UserError:
         return UserError(problem, file=path, key=f"item {shown(key)}", expected=expected)
 
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str) or not clean(value["text"]):
         raise wrong("no text", "an object with text, annotations and annotators")
-    said, people = (
-        [part.strip() for part in str(value.get(k) or "").split(",")] for k in ("annotations", "annotators")
-    )
+    for name in ("annotations", "annotators"):
+        if not isinstance(value.get(name), str) or not value[name].strip():
+            raise wrong(f"no {name}", 'a text, as "0,1,1" for annotations')
+    said, people = ([part.strip() for part in value[k].split(",")] for k in ("annotations", "annotators"))
     if len(said) != len(people) or not all(people):
         raise wrong(f"{len(said)} annotations of {len(people)} annotators", "one annotation an annotator")
+    if len(set(people)) < len(people):
+        raise wrong("an annotator stands there twice", "each annotator once")
     if set(said) - {"0", "1"}:
         raise wrong(f"annotations {shown(value['annotations'])}", "0 (not offensive) or 1 (offensive) each")
     domain = (value.get("other_info") or {}).get("domain") if isinstance(value.get("other_info") or {}, dict) else None

@@ -26,7 +26,7 @@ from common.report import heading, on_page, page, scores, with_interval
 from common.scored import ScoredSet, class_counts, command_line
 from common.stages import quiet_libraries, say
 from common.table_writer import row_writer
-from common.tables import read_rows
+from common.tables import read_rows, text_of
 from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
 from sbic_llama.annotated import read_annotated
 from sbic_llama.checks import agreement_with_people, certainty_findings
@@ -111,7 +111,7 @@ def judge(adapter: Adapter, annotated: Path, said: dict[str, Label], *, key: str
         values = {name: row.values[f"model_{name}"] for name in adapter.columns}
         if values[declared.name] is None:
             continue
-        name = str(row.values[key])
+        name = text_of(row, key) or ""
         keys.add(name)
         everywhere[values[declared.name]] += 1
         if (human := left.pop(name, None)) is not None:
@@ -158,7 +158,13 @@ def record_of(judged: Judged, source: Path, seed: int) -> RunRecord:
 
 
 def findings_of(
-    one: Judged, adapter: Adapter, record: RunRecord, said: dict[str, Label], annotated: Path, arguments: TrustArguments
+    one: Judged,
+    adapter: Adapter,
+    record: RunRecord,
+    said: dict[str, Label],
+    elsewhere: list[Finding],
+    annotated: Path,
+    arguments: TrustArguments,
 ) -> list[Finding]:
     """What people's labels show besides the scores, and what is known of the adapter from elsewhere."""
     shared, key = {**about(record), "seed": arguments.seed}, arguments.key or arguments.text_column
@@ -182,8 +188,7 @@ def findings_of(
         answers = read_annotated(annotated, one.declared, key=key)
         where = {name: value for name, value in about(record).items() if name != "data"}
         found.append(prevalence_finding(answers, said, source=record.data["name"], **where))
-    kept = read_findings(adapter.folder / KEPT)
-    return [*found, *(finding for finding in kept if finding.name in ELSEWHERE)]
+    return [*found, *(finding for finding in elsewhere if finding.name in ELSEWHERE)]
 
 
 def main() -> None:
@@ -200,6 +205,7 @@ def main() -> None:
 
     # All that can be refused is, before a model is loaded.
     adapters = describe(arguments.adapter)
+    elsewhere = {one.name: read_findings(one.folder / KEPT) for one in adapters}
     said = {one.name: human_labels(arguments.human_labels, key, one.feature) for one in adapters}
     for name, labels in said.items():
         if len(labels) < FEWEST:
@@ -238,7 +244,7 @@ def main() -> None:
             )
     records = [record_of(one, source, arguments.seed) for one in judged]
     found_besides = [
-        findings_of(one, adapter, record, said[adapter.name], annotated, arguments)
+        findings_of(one, adapter, record, said[adapter.name], elsewhere[adapter.name], annotated, arguments)
         for one, adapter, record in zip(judged, adapters, records, strict=True)
     ]
     review = folder / "review.csv"
@@ -283,7 +289,7 @@ def write_review(
 
     def waiting() -> Iterator[tuple[float, int, dict[str, Any]]]:
         for row in read_rows(annotated):
-            if all(str(row.values[key]) in labels for labels in said.values()):
+            if all((text_of(row, key) or "") in labels for labels in said.values()):
                 continue
             sure = [
                 adapter.confidence({name: row.values[f"model_{name}"] for name in adapter.columns})

@@ -12,6 +12,7 @@ from typing import Any
 
 from common import findings, hardware
 from common.arguments import MAX_SEED, option, parse
+from common.data_report import fingerprint
 from common.errors import run
 from common.findings import Finding
 from common.loading import hub_commit, local_folder
@@ -124,7 +125,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
                 summary=[f"{len(trials.posts):,} test posts, and what was made of them.", *summary],
                 parts=parts,
                 limits=LIMITS,
-                data={"name": scored.data, "split": scored.split, "fingerprint": scored.fingerprint},
+                data={"name": scored.data, "split": scored.split, "fingerprint": fingerprint(trials.posts)},
                 miniature=scored.miniature,
                 **shared,
             )
@@ -136,7 +137,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
             )
     own = None if hub_commit(folder) is not None else folder
     for finding in found:
-        findings.leave(finding, arguments.output_dir, f"sbic-{declared.slug}", own)
+        findings.leave(finding, arguments.output_dir, findings.stem(f"sbic-{declared.slug}", arguments.title), own)
     return found
 
 

@@ -61,8 +61,11 @@ def counterfactuals(posts: Sequence[str], lexicon: Lexicon, most: int | None, se
 
 
 def change_rate(items: Sequence[Counterfactuals], said: Mapping[str, Said], lexicon: Lexicon, seed: int) -> Measure:
-    """Share of posts whose answer changes when some other group stands there. Of an answer that lists groups, what would be
-    right is the same list with the two groups exchanged; another name for the same group is no change.
+    """How often the answer changes when another group stands there: the mean over posts of the share of other groups that change
+    it, so that a family of six groups has no more chances than one of two.
+
+    Of an answer that lists groups, what would be right is the same list with the two groups exchanged; another name for the same
+    group is no change.
 
     Raises:
         ValueError: No items.
@@ -74,11 +77,10 @@ def change_rate(items: Sequence[Counterfactuals], said: Mapping[str, Said], lexi
             return before != after
         return lexicon.named(after) != exchanged_groups(lexicon.named(before), item.group, other)
 
-    by_post: dict[str, bool] = {}
+    by_post: dict[str, list[bool]] = {}
     for item in items:
-        changed = any(changes(item, other) for other in item.texts if other != item.group)
-        by_post[item.post] = by_post.get(item.post, False) or changed
-    return bootstrap.mean(list(by_post.values()), seed)
+        by_post.setdefault(item.post, []).extend(changes(item, other) for other in item.texts if other != item.group)
+    return bootstrap.share([sum(changed) / len(changed) for changed in by_post.values()], seed)
 
 
 def mean_change(items: Sequence[Counterfactuals], said: Mapping[str, Said], seed: int) -> Measure:

@@ -133,11 +133,15 @@ def _groups(declared: Feature, trials: Trials, said: Mapping[str, Said], seed: i
     changes = {name: fairness.change_rate(chosen, said, trials.lexicon, seed) for name, chosen in compared.items()}
     every = fairness.change_rate(items, said, trials.lexicon, seed)
     sentences = [
-        f"Another group's name changes the answer to {_share(every)} of {every['n']:,} posts that name a group."
+        f"Another group's name changes the answer in {_share(every)} of the exchanges, a post at a time, in {every['n']:,} posts "
+        "that name a group."
     ]
     parts: list[Part] = [
         Measures(
-            "Answers that change with the group that is named", "family", "share of posts", _with_all(changes, every)
+            "Answers that change with the group that is named",
+            "family",
+            "share of exchanges",
+            _with_all(changes, every),
         )
     ]
     if declared.classifies:

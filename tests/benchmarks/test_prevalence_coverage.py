@@ -72,5 +72,5 @@ def test_lists_of_groups_and_what_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="missing column 'answer'"):
         run(monkeypatch, "--scores", path)
     path.write_text("id,label,answer,probability_A,probability_B\na,A,A,much,0\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a probability is none: .*; expected numbers from 0 to 1"):
+    with pytest.raises(UserError, match=r"line 2, column .*is no probability; expected a number from 0 to 1"):
         run(monkeypatch, "--scores", path)

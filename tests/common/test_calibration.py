@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from common.calibration import (
     HOTTEST,
     calibration_finding,
+    expected_by_chance,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -61,27 +62,54 @@ def test_the_likelihood_is_that_of_scikit_learn(honest):
     assert np.isfinite(negative_log_likelihood(np.array([[0.0, 1.0]]), [0]))
 
 
-def test_a_model_that_is_always_right_gets_the_coldest_temperature():
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
-    assert fit_temperature(probabilities, [0, 1]) == pytest.approx(1 / HOTTEST)
-    assert fit_temperature(probabilities, [1, 0]) == pytest.approx(HOTTEST)
+def test_a_model_that_is_always_right_gets_as_sure_as_its_items_allow():
+    """Not as sure as can be: 50 right answers do not show that the next is right, and ties would leave nothing to order."""
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.6, 0.99, 50)
+    probabilities = np.stack([first, 1 - first], axis=1)
+    sure = tempered(probabilities, fit_temperature(probabilities, [0] * 50)).max(1)
+    assert 0.95 < sure.mean() < 0.999
+    assert len(set(sure.round(6))) == 50
+    wrong = tempered(probabilities, fit_temperature(probabilities, [1] * 50)).max(1)
+    assert wrong.max() < 0.65, "one that is always wrong is as good as unsure"
+    assert 1 / HOTTEST < fit_temperature(probabilities, [0] * 50) < 1
     assert np.isfinite(tempered(np.array([[1.0, 0.0]]), 0.05)).all()
+
+
+def test_what_calibration_error_chance_would_show():
+    rng = np.random.default_rng(0)
+    mean, most = expected_by_chance(np.full(100, 0.8), seed=0)
+    # One bin: the error is the distance of a mean of 100 draws from .8, whose standard deviation is .04.
+    assert mean == pytest.approx(0.04 * np.sqrt(2 / np.pi), abs=0.002)
+    assert most == pytest.approx(0.04 * 1.96, abs=0.011)
+    under = 0
+    for seed in range(40):
+        confidence = rng.uniform(0.4, 1, 300)
+        right = rng.random(300) < confidence
+        under += expected_calibration_error(confidence, right) <= expected_by_chance(confidence, seed)[1]
+    assert 34 <= under <= 40, "a calibrated model stays under it in 95 % of cases"
 
 
 def test_the_finding_tells_an_honest_model_from_one_that_is_too_sure(honest):
     probabilities, labels = honest
     finding = calibration_finding(probabilities, labels, temperature=1.0, seed=0, **ABOUT)
     assert "which may be chance" in finding.summary[0]
+    assert "within what chance would show" in finding.summary[1]
     assert "no temperature was fitted" in finding.summary[1]
     finding = calibration_finding(tempered(probabilities, 0.5), labels, temperature=2.0, seed=0, **ABOUT)
     assert "too sure" in finding.summary[0]
     assert "chance" not in finding.summary[0]
-    as_given, without = finding.parts[1].rows.values()
+    assert "more than chance would show" in finding.summary[1]
+    as_given, without = finding.facts["errors"].values()
     # Divided by 2 it is this bad, so without the 2 it is worse, and that is what the row says.
-    assert without["value"] > as_given["value"] > 0.1
-    assert without["value"] == pytest.approx(
+    assert without["ece"] > as_given["ece"] > 0.1
+    assert without["ece"] == pytest.approx(
         expected_calibration_error((p := tempered(probabilities, 0.25)).max(1), p.argmax(1) == labels)
     )
+    assert [row[:2] for row in finding.parts[1].rows] == [
+        ["as given", round(as_given["ece"], 4)],
+        ["without the temperature", round(without["ece"], 4)],
+    ]
 
 
 def test_risk_and_coverage_by_hand():
@@ -104,6 +132,12 @@ def test_the_surer_half_is_what_is_left(honest):
     assert everything["n"] == 4000
     assert half["n"] == 2000
     assert half["value"] == pytest.approx(right[np.argsort(-sure)[:2000]].mean())
+    assert f"{half['value']:.3f} [" in finding.summary[0]
+    shuffled = np.random.default_rng(1).permutation(4000)
+    again = risk_coverage_finding(sure[shuffled].round(1), right[shuffled], metric="accuracy", seed=0, **ABOUT)
+    other = risk_coverage_finding(sure.round(1), right, metric="accuracy", seed=0, **ABOUT)
+    values = [[row["value"] for row in one.parts[1].rows.values()] for one in (again, other)]
+    assert values[0] == pytest.approx(values[1]), "equally sure items have no order"
     facts = finding.facts
     assert facts["aurc_best"] < facts["aurc"]["value"] < facts["mean_loss"]
     assert facts["aurc"]["ci95"][0] < facts["aurc"]["value"] < facts["aurc"]["ci95"][1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from common.findings import (
     Listing,
     Measures,
     drawn,
+    group_scores,
     leave,
     lines,
     markdown,
@@ -80,6 +83,16 @@ def test_a_finding_is_left_beside_the_records_and_with_the_model(tmp_path):
         (("parts", 2, "rows"), [["ann", 1]]),
         (("parts", 2, "rows"), [["ann", [1], True]]),
         (("data",), {"name": 3}),
+        (("data",), {}),
+        (("summary",), "text"),
+        (("facts",), []),
+        (("versions",), None),
+        (("commit",), 3),
+        (("miniature",), "false"),
+        (("parts", 0, "rows", "florbs", "value"), 10**400),
+        (("parts", 0, "rows"), {str(n): MEASURE for n in range(3000)}),
+        (("parts", 1, "series"), {}),
+        (("parts", 1, "series", "one"), []),
     ],
 )
 def test_a_damaged_finding_is_refused(tmp_path, path, value):
@@ -93,6 +106,32 @@ def test_a_damaged_finding_is_refused(tmp_path, path, value):
     file.write_text(json.dumps(values))
     with pytest.raises(UserError, match="a finding"):
         read_finding(file)
+
+
+def test_what_nests_without_end_is_no_finding(tmp_path):
+    (tmp_path / "f.json").write_text('{"facts": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(UserError, match="not a finding"):
+        read_finding(tmp_path / "f.json")
+
+
+def test_names_are_neither_markup_nor_mathematics_nor_escapes():
+    strange = finding(parts=[Measures("t", "of", "m", {"team $$ one": MEASURE, "a\x1b[2Jb\nc": MEASURE})])
+    assert [title for title, _ in drawn(strange, png)] == ["t"]
+    assert not any(c in line for line in lines(strange) for c in "\x1b\n")
+
+
+def test_groups_are_told_apart_from_chance():
+    labels = [0] * 400
+    names = [f"g{i % 20}" for i in range(400)]
+    scored = replace(scored_set(), labels=labels, groups={"group": names})
+    rng = np.random.default_rng(0)
+    even = group_scores(scored.record("m", (rng.random(400) < 0.2).astype(int).tolist(), module="m"))
+    assert float(re.search(r"p = (0\.\d+)", even.summary[0])[1]) > 0.01
+    uneven = group_scores(scored.record("m", [int(i % 20 < 4) for i in range(400)], module="m"))
+    assert "p < .001" in uneven.summary[0]
+    assert "by chance too" in uneven.limits
+    few = group_scores(replace(scored, groups={"group": ["big"] * 390 + ["rare"] * 10}).record("m", labels, module="m"))
+    assert few.summary == [], "one group and a rest are nothing to compare"
 
 
 def test_a_number_that_is_none_is_not_written(tmp_path):

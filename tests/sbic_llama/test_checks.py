@@ -50,6 +50,11 @@ def test_the_same_answers_under_each_label_policy():
     assert "50.0% of the posts another label" in finding.summary[1]
 
 
+def test_one_opinion_is_no_unanimity():
+    finding = label_policy_finding(FEATURES["offensiveYN"], [*POSTS, post(1)], [0, 0, 1, 2, 0], seed=0, **ABOUT)
+    assert rows(finding)["posts on which all annotators agree"] == (1.0, 3)
+
+
 def test_a_binary_answer_is_read_as_it_is():
     finding = label_policy_finding(OFFENSIVE_POLICIES["at_least_half"], POSTS, [0, 0, 0, 1], seed=0, **ABOUT)
     assert list(rows(finding).values())[:2] == [(1.0, 4), (0.5, 4)]
@@ -173,6 +178,10 @@ def test_md_agreement_is_read(tmp_path):
         ),
         (json.dumps({"7": item(annotators="Ann1")}), "3 annotations of 1 annotators"),
         (json.dumps({"7": {"annotations": "1"}}), "no text"),
+        (json.dumps({"7": item(text=" ")}), "no text"),
+        (json.dumps({"7": item(annotations=None)}), "no annotations"),
+        (json.dumps({"7": item(annotators="Ann1,Ann1,Ann2")}), "an annotator stands there twice"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_a_file_that_is_not_md_agreement(tmp_path, content, message):

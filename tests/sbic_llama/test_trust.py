@@ -109,6 +109,7 @@ def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_
     rows = [row.values for row in read_rows(files[1])]
     other = {"Offensive": "Maybe offensive"}
     people = [{**row, "annotator": who} for row in rows for who in ("ann", "bob")]
+    people += [{**row, "annotator": "ann", "offensiveYN": "Offensive"} for row in rows]  # a person's first row counts
     people += [
         {**row, "annotator": "cyd", "offensiveYN": other.get(row["offensiveYN"], row["offensiveYN"])} for row in rows
     ]
@@ -116,6 +117,8 @@ def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_
     kept = adapters[0] / "evaluation" / "findings" / "robustness.json"
     record = {"task": "t", "model": "QLoRA", "data": {"name": "SBIC", "split": "test", "fingerprint": "f"}}
     Finding(name="robustness", title="Changed?", summary=["In 0.123."], parts=[], limits="", **record).write(kept)
+    own = Finding(name="calibration", title="Of SBIC", summary=["x"], parts=[], limits="", **record)
+    own.write(kept.with_name("calibration.json"))
     try:
         call(tmp_path / "out", labels=tmp_path / "labels.csv")
     finally:
@@ -125,6 +128,8 @@ def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_
     assert "of 3 annotators: ω" in page
     assert "Changed? (QLoRA)" in page
     assert "On SBIC, test." in page
+    assert "Of SBIC (QLoRA)" not in page, "these labels give their own"
+    assert f"{2 * len(rows) + len(rows):,} labels of 3 people" in page or "labels of 3 people" in page
 
 
 def test_groups_that_several_people_named_are_put_together(tmp_path):
