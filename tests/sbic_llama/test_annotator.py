@@ -95,6 +95,7 @@ def test_the_label_is_that_of_the_plain_way(every, posts):
 
     for adapter in every.adapters[:2]:
         model.set_adapter(adapter.name)
+        assert adapter.description.temperature != 1
         for text, row in zip([*posts[:12], *ODD[5:]], rows, strict=True):
             prompt = f"{adapter.feature.opening}{' '.join(text.split())}{TAIL}"
             scores = []
@@ -104,7 +105,8 @@ def test_the_label_is_that_of_the_plain_way(every, posts):
                 with torch.inference_mode():
                     logs = model(input_ids=whole).logits[0, start - 1 : -1].log_softmax(-1)
                 scores.append(logs.gather(-1, whole[0, start:, None]).sum().item())
-            probabilities = np.exp(scores) / np.exp(scores).sum()
+            powers = np.exp(np.array(scores) / adapter.description.temperature)
+            probabilities = powers / powers.sum()
             found = [row[f"{adapter.name}_probability_{label}"] for label in adapter.feature.labels]
             np.testing.assert_allclose(found, probabilities, atol=1e-4)
             assert row[adapter.name] == adapter.feature.labels[int(np.argmax(scores))]

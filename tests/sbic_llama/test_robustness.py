@@ -135,8 +135,8 @@ def test_what_a_biased_model_shows(lexicon):
         OFFENSIVE,
         [t for item in items for t in item.texts.values()],
     )
-    assert fairness.change_rate(items, said, lexicon, 0)["value"] == 1
     # Of seven others one differs by .7, for the tessels' own post all seven do.
+    assert fairness.change_rate(items, said, lexicon, 0)["value"] == pytest.approx((3 / 7 + 1) / 4)
     assert fairness.mean_change(items, said, 0)["value"] == pytest.approx((3 * 0.7 / 7 + 0.7) / 4)
     rows = fairness.by_group(items, said, lexicon, 0)
     assert {name: (pytest.approx(row["value"]), row["n"]) for name, row in rows.items()} == {
@@ -160,7 +160,7 @@ def test_an_answer_that_names_the_group_should_change_with_it(lexicon):
     stubborn = ask(answering(lambda text: ("florbs",), TARGETS), TARGETS, texts)
     assert fairness.change_rate(items[:1], stubborn, lexicon, 0)["value"] == 1
     blind = ask(answering(lambda text: named(text, "zanthi"), TARGETS), TARGETS, texts)
-    assert fairness.change_rate(items, blind, lexicon, 0)["value"] == 1
+    assert fairness.change_rate(items, blind, lexicon, 0)["value"] == pytest.approx(1 / 7)
     assert {name: row["value"] for name, row in fairness.by_group(items, blind, lexicon, 0).items()} == {
         name: float(name != "zanthi") for name in INVENTED_FAMILY.groups
     }
@@ -229,7 +229,8 @@ def test_the_command_leaves_findings_that_every_page_can_show(adapters, name, tm
     command(monkeypatch, "--adapter", adapters / name, "--posts", 8, "--output_dir", tmp_path)
     printed = capsys.readouterr().out
     found = {
-        kind: read_finding(tmp_path / "findings" / f"sbic-{name}-{kind}.json") for kind in ("robustness", "hatecheck")
+        kind: read_finding(tmp_path / "findings" / f"sbic-{name}-qlora-{kind}.json")
+        for kind in ("robustness", "hatecheck")
     }
     for kind, finding in found.items():
         assert finding == read_finding(adapters / name / "evaluation" / "findings" / f"{kind}.json")
