@@ -15,10 +15,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from common.findings import read_finding
 from common.miniature.hub import Blob, LocalHub, Repository
 from common.miniature.pretrain import MODELS
 from common.records import read_record
-from common.report import by_task, markdown_lines
+from common.report import by_task, markdown_lines, sentence
 from snli_roberta.corpus import load_split
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +136,19 @@ def test_the_python_that_a_readme_shows_runs(miniature, tmp_path, monkeypatch, c
         )
     exec(compile(code, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_what_a_readme_says_of_findings_is_what_was_found():
+    shown = [line for name in READMES for line in listed(name) if re.match(r"- \*[^*]", line)]
+    known = {sentence(read_finding(path)) for path in (ROOT / "results").glob("*/findings/*.json")}
+    assert shown
+    assert set(shown) <= known
+
+
+def listed(name: str) -> list[str]:
+    """The items of a README's lists, each on one line."""
+    text = re.sub(r"\n  +", " ", (ROOT / name).read_text(encoding="utf-8"))
+    return [" ".join(line.split()) for line in text.splitlines()]
 
 
 RESULTS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()) if (ROOT / "results").is_dir() else []
