@@ -240,7 +240,7 @@ def group_scores(record: RunRecord) -> Finding | None:
         title="Is it as good everywhere?",
         summary=summary,
         parts=[
-            Measures(f"{name} by {kind}", kind, name, groups, overall["value"], "all items")
+            Measures(f"{name[0].upper()}{name[1:]} by {kind}", kind, name, groups, overall["value"], "all items")
             for kind, groups in record.by_group.items()
         ],
         limits="Which groups really differ: the lowest and the highest of several lie apart by chance too. And why they do: they "

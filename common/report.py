@@ -128,6 +128,7 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
     first = records[0]
     columns = scores(first)
     best = max(records, key=lambda record: record.metrics[BEST_BY[columns[0]]]["value"])
+    trained = [record for record in records if record.storage_bytes is not None]
     return {
         "name": first.task,
         "question": first.data["question"],
@@ -143,7 +144,7 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
         "bars": pictures.metric_bars(records, BEST_BY[columns[0]]),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
-        "findings": [on_page(one) for one in [group_scores(best), *of_task(found, first.task)] if one],
+        "findings": [on_page(one) for one in [*map(group_scores, trained), *of_task(found, first.task)] if one],
         "commands": list(dict.fromkeys(one.command for one in [*records, *of_task(found, first.task)])),
     }
 

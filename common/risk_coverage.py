@@ -83,7 +83,7 @@ def risk_coverage_finding(
     ]
     parts = [
         Curve(
-            f"{metric} of the items that the model keeps",
+            f"{metric[0].upper()}{metric[1:]} of the items that the model keeps",
             "share of the items that the model keeps, the surest first",
             metric,
             {
@@ -91,7 +91,12 @@ def risk_coverage_finding(
                 "if it knew its errors": [[(k + 1) / n, float(ideal[k])] for k in chosen],
             },
         ),
-        Measures(f"{metric} of the rest, when people take the least certain", "who looks", metric, rest),
+        Measures(
+            f"{metric[0].upper()}{metric[1:]} of the rest, when people take the least certain",
+            "who looks",
+            metric,
+            rest,
+        ),
     ]
     return Finding(
         name="risk-coverage",

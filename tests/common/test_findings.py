@@ -30,6 +30,12 @@ from common.metrics import evaluate
 from common.pictures import png
 from common.scored import ScoredSet
 
+TRAINED = {
+    "storage_bytes": 1,
+    "parameters": {"trainable": 1, "total": 2},
+    "peak_memory_bytes": {"host": 1},
+    "seconds": 1.0,
+}
 MEASURE = {"value": 0.5, "n": 1200, "ci95": [0.4, 0.6]}
 
 
@@ -184,13 +190,14 @@ def test_an_item_of_several_groups_counts_in_each():
 
 
 def test_the_page_shows_findings_in_the_section_of_their_task():
-    record = scored_set().record("QLoRA", [0] * 90, module="m")
-    page = report.render([record], "Page", [finding(summary=["<script>alert(1)</script>"])])
+    record = scored_set().record("QLoRA", [0] * 90, module="m", **TRAINED)
+    control = replace(record, title="control", storage_bytes=None)
+    page = report.render([control, record], "Page", [finding(summary=["<script>alert(1)</script>"])])
     assert "Do they agree? (QLoRA)" in page
     assert "<script>alert" not in page
     assert "<i>drevins</i>" not in page, "a group's name is no markup"
     assert "drevins" in html.unescape(page)
-    assert "Is it as good everywhere?" in page
+    assert "Is it as good everywhere? (QLoRA)" in page
     assert page.count("<figure>") == 3 + 1 + 2
     with pytest.raises(UserError, match="a finding of 'another', of which there is no record"):
         report.render([record], "Page", [finding(task="another")])
