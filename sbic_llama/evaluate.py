@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import keep
-from common.findings import Finding, about, lines
+from common.findings import Finding, about, lines, read_finding
 from common.loading import hub_commit, local_folder
 from common.records import RunRecord
 from common.report import table_lines
@@ -25,12 +25,12 @@ from sbic_llama.answers import Answers, answer, confidence
 from sbic_llama.arguments import CorpusArguments
 from sbic_llama.checks import agreement_with_people, annotators_opinions, certainty_findings
 from sbic_llama.controls import score_controls, test_set
-from sbic_llama.corpus import Post, labelled
+from sbic_llama.corpus import Post, Split, labelled
 from sbic_llama.features import OFFENSIVE_YN, Feature, Label
-from sbic_llama.hatecheck import read_cases
+from sbic_llama.hatecheck import Case, read_cases
 from sbic_llama.hatecheck_finding import hatecheck_finding
 from sbic_llama.label_policies import label_policy_finding
-from sbic_llama.md_agreement import read_items
+from sbic_llama.md_agreement import Item, read_items
 from sbic_llama.other_corpora import md_agreement_findings
 
 MODULE = "sbic_llama.evaluate"
@@ -87,14 +87,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     folder = local_folder(arguments.adapter, arguments.revision)
     description = read_description(folder, arguments.adapter)
     arguments.require_training_corpus(description.corpus, arguments.adapter)
-    if arguments.md_agreement and description.feature != OFFENSIVE_YN.name:
-        raise UserError(
-            f"MD-Agreement has labels for {OFFENSIVE_YN.name} only",
-            key="--md_agreement",
-            expected=f"an adapter for {OFFENSIVE_YN.name}",
-        )
-    items = read_items(arguments.md_agreement) if arguments.md_agreement else []
-    cases = read_cases(arguments.hatecheck) if arguments.hatecheck else []
+    items, cases = other_items(arguments, description.feature)
     facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
@@ -138,27 +131,58 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     found = findings_of(
         declared, posts, answers[-1], records[-1], temperature=description.temperature, seed=arguments.seed
     )
-    if items and arguments.md_agreement:
-        with stage("MD-Agreement"):
-            read = answer(model, tokenizer, declared, [item.text for item in items], **shape)
-            found += md_agreement_findings(
-                items,
-                read.labels,
-                declared,
-                splits["train"],
-                arguments.md_agreement,
-                **{**about(records[-1]), "seed": arguments.seed},
-            )
-    if cases:
-        with stage("HateCheck"):
-            read = answer(model, tokenizer, declared, [case.text for case in cases], **shape)
-            where = {name: value for name, value in about(records[-1]).items() if name != "data"}
-            found.append(hatecheck_finding(declared, cases, read.labels, seed=arguments.seed, **where))
+
+    def read(texts: Sequence[str]) -> list[Label]:
+        return answer(model, tokenizer, declared, texts, **shape).labels
+
+    found += on_other_corpora(arguments, declared, read, items, cases, splits["train"], records[-1])
     for stale in (arguments.output_dir / findings.FOLDER).glob(f"{own_stem}-*.json"):
-        stale.unlink()  # of an earlier evaluation under this title, and maybe of another adapter
+        if read_finding(stale).model == arguments.title:
+            stale.unlink()  # of an earlier evaluation under this title, and maybe of another adapter
     for finding in found:
         findings.leave(finding, arguments.output_dir, own_stem, own)
     return records, found
+
+
+def other_items(arguments: EvaluateArguments, feature: str) -> tuple[list[Item], list[Case]]:
+    """What was asked for of MD-Agreement and HateCheck.
+
+    Raises:
+        UserError: A bad file, or MD-Agreement for a feature that it has no labels of.
+    """
+    if arguments.md_agreement and feature != OFFENSIVE_YN.name:
+        raise UserError(
+            f"MD-Agreement has labels for {OFFENSIVE_YN.name} only",
+            key="--md_agreement",
+            expected=f"an adapter for {OFFENSIVE_YN.name}",
+        )
+    return (
+        read_items(arguments.md_agreement) if arguments.md_agreement else [],
+        read_cases(arguments.hatecheck) if arguments.hatecheck else [],
+    )
+
+
+def on_other_corpora(
+    arguments: EvaluateArguments,
+    declared: Feature,
+    read: Callable[[Sequence[str]], list[Label]],
+    items: Sequence[Item],
+    cases: Sequence[Case],
+    train: Split,
+    record: RunRecord,
+) -> list[Finding]:
+    """How the adapter does on what :func:`other_items` read; ``read`` gives its answers to texts."""
+    found: list[Finding] = []
+    shared = {**about(record), "seed": arguments.seed}
+    if items and arguments.md_agreement:
+        with stage("MD-Agreement"):
+            answers = read([item.text for item in items])
+            found += md_agreement_findings(items, answers, declared, train, arguments.md_agreement, **shared)
+    if cases:
+        with stage("HateCheck"):
+            del shared["data"]
+            found.append(hatecheck_finding(declared, cases, read([case.text for case in cases]), **shared))
+    return found
 
 
 def findings_of(

@@ -11,6 +11,7 @@ import pytest
 
 from common import report
 from common.errors import UserError
+from common.findings import read_findings
 from common.records import read_record
 from sbic_llama import evaluate
 from sbic_llama.arguments import TrainArguments
@@ -143,3 +144,36 @@ def test_an_adapter_of_another_prompt_is_refused(adapters, tmp_path):
     with pytest.raises(UserError, match="trained with another prompt or other labels"):
         evaluate.score_adapter(evaluate.EvaluateArguments(adapter=str(folder), output_dir=tmp_path / "records"))
     assert not (tmp_path / "records").exists()
+
+
+def test_findings_of_two_adapters_in_one_folder_stay_apart_and_do_not_go_stale(adapters, tmp_path, miniature):
+    run = {"adapter": str(adapters / "offensiveYN"), "output_dir": tmp_path, "untouched_base": False}
+    items = miniature / "md_agreement" / "MD-Agreement_dev.json"
+    evaluate.score_adapter(evaluate.EvaluateArguments(**run, title="One", md_agreement=items))
+    evaluate.score_adapter(evaluate.EvaluateArguments(**run, title="One 2"))
+    own = {path.name for path in (tmp_path / "findings").glob("sbic-offensiveYN-one-*.json")}
+    assert {"sbic-offensiveYN-one-md-agreement.json", "sbic-offensiveYN-one-2-calibration.json"} < own
+    evaluate.score_adapter(evaluate.EvaluateArguments(**run, title="One"))
+    left = {path.name for path in (tmp_path / "findings").glob("sbic-offensiveYN-one-*.json")}
+    assert own - left == {
+        "sbic-offensiveYN-one-md-agreement.json",
+        "sbic-offensiveYN-one-md-agreement-people.json",
+    }, "nobody asked for them this time"
+    records = [read_record(path) for path in sorted(tmp_path.glob("*.json"))]
+    page = report.render(records, "Two", read_findings(tmp_path / "findings"))
+    assert "Can its probabilities be believed? (One)" in page
+    assert "Can its probabilities be believed? (One 2)" in page
+
+
+def test_other_corpora_are_refused_before_a_model_is_loaded(adapters, tmp_path, miniature, monkeypatch):
+    monkeypatch.setattr("sbic_llama.model.load_adapter", None)
+    items = miniature / "md_agreement" / "MD-Agreement_dev.json"
+    run = {"output_dir": tmp_path / "out"}
+    with pytest.raises(UserError, match="MD-Agreement has labels for offensiveYN only"):
+        evaluate.score_adapter(
+            evaluate.EvaluateArguments(**run, adapter=str(adapters / "targetMinority"), md_agreement=items)
+        )
+    with pytest.raises(UserError, match="unknown file format"):
+        evaluate.score_adapter(
+            evaluate.EvaluateArguments(**run, adapter=str(adapters / "targetMinority"), hatecheck=items)
+        )
