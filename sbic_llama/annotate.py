@@ -103,7 +103,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path) -> None:
         },
     )
     if output.exists():  # the last run was killed while it cleared up
-        shutil.rmtree(folder)
+        annotation.clear(folder)
         say(f"finished already: {output}")
         return
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,7 +219,16 @@ def assemble(path: Path, folder: Path, output: Path, found: Survey, annotation: 
     with stage(f"writing {output}"), row_writer(output, [*found.columns, *annotation], types) as write:
         for row, values in zip(read_rows(path, lenient=True), _annotations(folder), strict=True):
             write(_fitting(row.values, found, types) | dict.fromkeys(annotation) | values)
-    shutil.rmtree(folder)
+    clear(folder)
+
+
+def clear(folder: Path) -> None:
+    """Removes the folder of parts; what says whose they are goes last, so that a run that is killed here is known by the next."""
+    for part in folder.iterdir():
+        if part.name != IDENTITY:
+            part.unlink()
+    (folder / IDENTITY).unlink()
+    folder.rmdir()
 
 
 def _annotations(folder: Path) -> Iterator[dict[str, Any]]:
