@@ -7,12 +7,9 @@ from pathlib import Path
 
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
-from common.loading import local_folder
 from common.stages import quiet_libraries, say
 from common.table_writer import write_rows
 from common.tables import Row, read_rows, table_format
-from common.training_file import training_facts
-from snli_roberta.arguments import DEFAULT_LENGTH
 from snli_roberta.corpus import LABELS, Pair
 
 MODULE = "snli_roberta.predict"
@@ -76,16 +73,12 @@ def main() -> None:
         rows, pairs = read_pairs(arguments)
 
     quiet_libraries()  # before the first of them is imported
-    import torch
+    from snli_roberta import classifier
 
-    from snli_roberta import model as classifier
-
-    folder = local_folder(arguments.model, arguments.revision)
-    model, tokenizer = classifier.load_trained(arguments.model, arguments.revision)
-    facts = training_facts(folder)
-    length = arguments.max_length or (facts["settings"]["max_length"] if facts else DEFAULT_LENGTH)
-    logits = classifier.predict_logits(model, tokenizer, pairs, max_length=length, progress=arguments.input is not None)
-    probabilities = torch.tensor(logits).softmax(-1).tolist()
+    model = classifier.load(arguments.model, arguments.revision)
+    probabilities = model.probabilities(
+        pairs, max_length=arguments.max_length, progress=arguments.input is not None
+    ).tolist()
     answers = [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}

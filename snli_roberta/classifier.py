@@ -1,0 +1,84 @@
+"""A trained classifier as commands use it: loaded by folder or Hub id, asked for probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from common.loading import hub_commit, local_folder
+from common.training_file import training_facts
+from snli_roberta import model as encoder
+from snli_roberta.arguments import DEFAULT_LENGTH
+from snli_roberta.corpus import Pair
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fine-tuned model, or an adapter on its base.
+
+    Attributes:
+        name: Folder or Hub id, as it was named.
+        folder: Where its files lie.
+        model: The torch module, on this device.
+        tokenizer: Its tokenizer.
+        facts: What its training left (``training.json``); None for a model that others made.
+    """
+
+    name: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+    facts: dict[str, Any] | None
+
+    @property
+    def kind(self) -> Literal["full", "adapter"]:
+        return kind_of(self.folder)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a pair at most, as it was trained."""
+        return self.facts["settings"]["max_length"] if self.facts else DEFAULT_LENGTH
+
+    @cached_property
+    def own_folder(self) -> Path | None:
+        """Where findings of it may be kept; None for a download, which is not ours to change."""
+        return None if hub_commit(self.folder) is not None else self.folder
+
+    def logits(self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False) -> np.ndarray:
+        """Shape (n, 3), in the pairs' order."""
+        length = max_length or self.max_length
+        return encoder.predict_logits(self.model, self.tokenizer, pairs, max_length=length, progress=progress)
+
+    def probabilities(
+        self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False
+    ) -> np.ndarray:
+        """Shape (n, 3), in the pairs' order, columns as :data:`snli_roberta.corpus.LABELS`; rows sum to 1."""
+        return softmax(self.logits(pairs, max_length=max_length, progress=progress))
+
+
+def load(name: str, revision: str | None = None) -> Classifier:
+    """A trained classifier from a folder or the Hub.
+
+    Raises:
+        UserError: See :func:`snli_roberta.model.load_trained`.
+    """
+    folder = local_folder(name, revision)
+    facts = training_facts(folder)
+    model, tokenizer = encoder.load_trained(name, revision)
+    return Classifier(name, folder, model, tokenizer, facts)
+
+
+def kind_of(folder: Path) -> Literal["full", "adapter"]:
+    """Whether a folder holds a whole model or an adapter."""
+    return "adapter" if (folder / encoder.ADAPTER_CONFIG).is_file() else "full"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, shape (n, classes), in double precision."""
+    powers = np.exp(np.asarray(logits, dtype=float) - np.max(logits, axis=1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
