@@ -30,7 +30,7 @@ SETTINGS = {
     "share of warm-up": "warmup_ratio",
     "weight decay": "weight_decay",
     "optimizer": "optim",
-    "LoRA rank": "lora_rank",
+    "LoRA rank": "r",
     "LoRA alpha": "lora_alpha",
     "LoRA dropout": "lora_dropout",
     "tokens a post at most": "max_post_tokens",

@@ -28,7 +28,7 @@ class TrainingOptions:
     logging_steps: int = option(20, "steps between logged losses", minimum=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; what is trained stays fp32")
     seed: int = option(33, "seed of the sample, the order, new weights and the dropout", minimum=0, maximum=MAX_SEED)
-    lora_rank: int = option(16, "rank of the adapter", minimum=1)
+    r: int = option(16, "rank of the adapter", minimum=1)
     lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
     estimate_only: bool = option(False, "measure a few steps, say how long the run would take, and train nothing")

@@ -136,7 +136,7 @@ def build_trainer(
     base = quantised.load_base(name, revision, precision=setup.precision)
     for encoded, answers in ((rows.encoded, rows.answers), (validation.encoded, validation.answers)):
         encoded.require_context(max(map(len, answers)), context_of(base))
-    lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
+    lora = {"rank": arguments.r, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
     trainer = FeatureTrainer(
         model=base,
         peft_config=model.lora_config(**lora, revision=revision),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.arguments import option
+from common.arguments import MAX_SEED, option
 from common.corpus_options import CorpusOptions
 from common.loading import MINIATURE
 from common.stages import stage
@@ -14,6 +14,8 @@ from common.training_options import TrainingOptions
 from snli_roberta.corpus import Split, SplitName, load_split
 
 Method = Literal["full", "lora"]
+Initialisation = Literal["default", "gaussian", "orthogonal", "olora", "pissa"]
+ALL_LINEAR = ("all-linear",)
 DEFAULT_LENGTH = 128  # tokens a pair
 MINIATURE_BASE = f"{MINIATURE}tiny_roberta"
 
@@ -51,7 +53,16 @@ class TrainArguments(CorpusArguments, TrainingOptions):
         1.0, "share of the training pairs to use, class proportions kept", above=0, maximum=1
     )
     balance_classes: bool = option(False, "first cut each class to the size of the rarest")
+    sample_seed: int = option(
+        33, "seed of that choice of pairs: runs of several seeds have the same pairs", minimum=0, maximum=MAX_SEED
+    )
     max_length: int = option(DEFAULT_LENGTH, "tokens a pair at most; the longer sentence is cut", minimum=8)
+    target_modules: tuple[str, ...] = option(
+        ALL_LINEAR, "layers of the encoder that LoRA adapts, by name, as query value; all-linear for each linear one"
+    )
+    init_lora_weights: Initialisation = option("default", "how an adapter starts; default: so that it changes nothing")
+    use_rslora: bool = option(False, "scale the adapter by alpha / sqrt(r) instead of alpha / r (rsLoRA)")
+    use_dora: bool = option(False, "learn the weights' lengths apart from their directions (DoRA)")
 
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)

@@ -46,7 +46,7 @@ def load_sets(corpus: CorpusArguments, facts: dict[str, Any] | None) -> tuple[li
     """
     train, test = corpus.load("train", "test")
     data = "the SNLI miniature" if corpus.on_miniature else "SNLI 1.0"
-    whole = {"balance_classes": False, "train_fraction": 1.0, "seed": 0}
+    whole = {"balance_classes": False, "train_fraction": 1.0, "sample_seed": 0}
     pairs = training_sample(train.pairs, **({key: facts["settings"][key] for key in SAMPLING} if facts else whole))
     counts = {f"train, {data}": class_counts(train.labels, LABELS)}
     if facts:

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from common import hardware
-from common.errors import UserError
+from common.errors import UserError, shown
 from common.loading import (
     base_path,
     check_adapter,
@@ -29,6 +29,7 @@ from common.loading import (
 )
 from common.progress import bar
 from common.stages import say
+from snli_roberta.arguments import ALL_LINEAR, TrainArguments
 from snli_roberta.corpus import LABELS, Pair
 
 if TYPE_CHECKING:
@@ -86,10 +87,18 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def linear_modules(model: PreTrainedModel, excluded: Sequence[str]) -> str:
-    """A regular expression that matches every linear layer of the encoder by its full name, and none of ``excluded``.
+def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequence[str] = ALL_LINEAR) -> str:
+    """A regular expression that matches linear layers of the encoder by their full names, and none of ``excluded``.
 
     Names alone would not do: an encoder's ``dense`` is also the name of a layer in the head.
+
+    Args:
+        model: The encoder with its head.
+        excluded: Modules that are trained whole.
+        wanted: Last parts of the layers' names, as ``query``; ``all-linear`` for every one.
+
+    Raises:
+        UserError: The encoder has no such layer.
     """
     prefix = model.base_model_prefix
     names = set()
@@ -101,30 +110,43 @@ def linear_modules(model: PreTrainedModel, excluded: Sequence[str]) -> str:
             names.add(parts[-1])
     if not names:
         raise UserError("the model has no linear layers that LoRA could adapt", expected="an encoder, as roberta-base")
+    if tuple(wanted) != ALL_LINEAR:
+        for name in wanted:
+            if name not in names:
+                raise UserError(
+                    f"no linear layer of the encoder is named {shown(name)}",
+                    key="target_modules",
+                    expected=", ".join(sorted(names)),
+                    fix="or say all-linear, alone",
+                )
+        names = set(wanted)
     return rf"{prefix}\.({'|'.join(sorted(parents))})\..*\b({'|'.join(sorted(names))})"
 
 
 def add_lora(
     model: PreTrainedModel,
     new_modules: list[str],
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
+    arguments: TrainArguments,
     revision: str | None = None,
 ) -> PeftModel:
-    """LoRA on all linear layers of the encoder; the new modules are trained and saved whole.
+    """LoRA on linear layers of the encoder, as a recipe has it; the new modules are trained and saved whole.
 
     ``revision`` is the base's: it is kept with the adapter, which is loaded onto that revision again.
+
+    Raises:
+        UserError: The encoder has no layer of a name that the recipe gives.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=linear_modules(model, new_modules),
+        r=arguments.r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        use_rslora=arguments.use_rslora,
+        use_dora=arguments.use_dora,
+        init_lora_weights=True if arguments.init_lora_weights == "default" else arguments.init_lora_weights,
+        target_modules=linear_modules(model, new_modules, arguments.target_modules),
         modules_to_save=new_modules,
         revision=revision,
     )

@@ -7,16 +7,16 @@ import random
 from common.errors import UserError
 from snli_roberta.corpus import LABELS, Pair
 
-SAMPLING = ("balance_classes", "train_fraction", "seed")  # the arguments that choose the sample
+SAMPLING = ("balance_classes", "train_fraction", "sample_seed")  # the arguments that choose the sample
 
 
-def training_sample(pairs: list[Pair], *, balance_classes: bool, train_fraction: float, seed: int) -> list[Pair]:
+def training_sample(pairs: list[Pair], *, balance_classes: bool, train_fraction: float, sample_seed: int) -> list[Pair]:
     """The training pairs that a run uses, of those that were loaded.
 
     Raises:
         UserError: A class would have no pair.
     """
-    drawn = stratified(balanced(pairs, seed) if balance_classes else pairs, train_fraction, seed)
+    drawn = stratified(balanced(pairs, sample_seed) if balance_classes else pairs, train_fraction, sample_seed)
     absent = [name for label, name in enumerate(LABELS) if not any(pair.label == label for pair in drawn)]
     if absent:
         raise UserError(

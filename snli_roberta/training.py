@@ -113,8 +113,7 @@ def build_model(arguments: TrainArguments, revision: str | None) -> tuple[Any, P
     tokenizer = classifier.load_tokenizer(name, revision)
     model, new_modules = classifier.load_base(name, revision)
     if arguments.method == "lora":
-        lora = {"rank": arguments.lora_rank, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
-        model = classifier.add_lora(model, new_modules, revision=revision, **lora)
+        model = classifier.add_lora(model, new_modules, arguments, revision)
     return model, tokenizer
 
 

@@ -101,7 +101,7 @@ def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig())  # transformers' default is Llama 2's 7B shape
         config = adapters.lora_config(
-            rank=recipe.lora_rank, alpha=recipe.lora_alpha, dropout=recipe.lora_dropout, revision=None
+            rank=recipe.r, alpha=recipe.lora_alpha, dropout=recipe.lora_dropout, revision=None
         )
         found = count_parameters(get_peft_model(model, config))
     assert (found["trainable"], found["total"] - found["trainable"]) == (39_976_960, 6_738_415_616)
