@@ -45,6 +45,7 @@ class Measures:
         rows: Name → ``{"value", "n", "ci95"}``.
         reference: A value to compare with, which the picture marks; None for no mark.
         reference_name: What it is, as "all posts".
+        differences: Whether they are differences of two shares: the picture's axis then fits them, around 0.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Measures:
     rows: dict[str, Measure]
     reference: float | None = None
     reference_name: str = ""
+    differences: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,25 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Points:
+    """Points that belong in one picture whose axes fit them.
+
+    Attributes:
+        title: Heading.
+        x: Name of the horizontal axis, with its unit.
+        y: Name of the vertical one.
+        series: Name → points [x, y].
+        joined: Whether the points of a series are joined in their order, as a learning curve's.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, list[list[float]]]
+    joined: bool = False
+
+
+@dataclass(frozen=True)
 class Listing:
     """A table of anything: texts, whole numbers, shares.
 
@@ -89,8 +110,8 @@ class Listing:
     rows: list[list[Any]]
 
 
-Part = Measures | Curve | Listing
-_KINDS: dict[str, type] = {"measures": Measures, "curve": Curve, "listing": Listing}
+Part = Measures | Curve | Points | Listing
+_KINDS: dict[str, type] = {"measures": Measures, "curve": Curve, "points": Points, "listing": Listing}
 
 
 @dataclass
@@ -188,7 +209,7 @@ def _check(finding: Finding) -> None:
             size += len(part.rows)
             if any(len(row["ci95"]) != 2 for row in part.rows.values()):
                 raise ValueError("an interval has two ends")
-        elif isinstance(part, Curve):
+        elif isinstance(part, (Curve, Points)):
             texts += [part.title, part.x, part.y, *part.series]
             numbers = [n for points in part.series.values() for x, y in points for n in (x, y)]
             size += len(part.series)
@@ -298,7 +319,7 @@ def tables(finding: Finding, most: int = MOST_ROWS) -> list[tuple[str, list[list
 
 
 def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple[str, Form]]:
-    """Title and picture of each part that is one: measures of at least two things, and curves."""
+    """Title and picture of each part that is one: measures of at least two things, curves, and points."""
     found: list[tuple[str, Form]] = []
     for part in finding.parts:
         if isinstance(part, Measures) and len(part.rows) > 1:
@@ -308,10 +329,13 @@ def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple
                 finish,
                 reference=part.reference,
                 reference_name=part.reference_name,
+                differences=part.differences,
             )
             found.append((part.title, picture))
         elif isinstance(part, Curve):
             found.append((part.title, pictures.curves(part.series, part.x, part.y, finish, diagonal=part.diagonal)))
+        elif isinstance(part, Points):
+            found.append((part.title, pictures.points(part.series, part.x, part.y, finish, joined=part.joined)))
     return found
 
 

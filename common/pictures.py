@@ -62,8 +62,12 @@ def intervals(
     *,
     reference: float | None = None,
     reference_name: str = "",
+    differences: bool = False,
 ) -> Form:
-    """One dot a measure with its 95 % interval, and a dashed line where a reference value lies."""
+    """One dot a measure with its 95 % interval, and a dashed line where a reference value lies.
+
+    The axis runs from 0, or below, to 1; of ``differences`` it fits them, with a line at 0.
+    """
     rows = list(measures.items())
     named = [(_wrapped(f"{name} (n\u00a0=\u00a0{measure['n']:,})"), measure) for name, measure in rows]
     written = sum(max(1.6, 1 + name.count("\n")) for name, _ in named)  # lines
@@ -75,6 +79,11 @@ def intervals(
             figure.legend(frameon=False, loc="outside upper left")
         axes.grid(axis="x", alpha=0.25)
         axes.set_ylim(-0.6, len(rows) - 0.4)
+        if differences:
+            axes.axvline(0, color=INK, linewidth=1)
+            _rows_from_the_top(axes, named)
+            axes.set_xlabel(f"{metric} (95 % interval)")
+            return finish(figure, _in_words(metric, named, signed=True))
         return _finish_rows(figure, axes, named, f"{metric} (95 % interval)", metric, finish)
 
 
@@ -106,6 +115,41 @@ def curves(
         return finish(figure, f"{y} against {x}: {ends}")
 
 
+def points(
+    series: Mapping[str, Sequence[Sequence[float]]],
+    x: str,
+    y: str,
+    finish: Callable[[Figure, str], Form] = svg,
+    *,
+    joined: bool = False,
+) -> Form:
+    """Dots, a colour a series; the vertical axis fits them, the horizontal one starts at 0. Joined ones get lines."""
+    with _figure(width=6.4, height=3.6 + 0.16 * len(series)) as (figure, axes):
+        for number, (name, places) in enumerate(series.items()):
+            # The colours come round again with another line and another mark.
+            style = {
+                "color": COLOURS[number % len(COLOURS)],
+                "marker": "os^D"[number // len(COLOURS) % 4],
+                "label": name,
+            }
+            axes.plot(
+                *zip(*places, strict=True), linestyle=("-", "--")[number // len(COLOURS) % 2] if joined else "", **style
+            )
+        axes.set_xlim(left=0)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(alpha=0.25)
+        figure.legend(frameon=False, loc="outside upper left", ncols=2)
+        ends = "; ".join(
+            f"{name} "
+            + ", ".join(
+                f"({place[0]:.4g}, {place[1]:.4g})" for place in (places[:1] + places[-1:] if joined else places)
+            )
+            for name, places in ((name, list(places)) for name, places in series.items())
+        )
+        return finish(figure, f"{y} against {x}: {ends}")
+
+
 def _wrapped(name: str) -> str:
     """A row's name on lines short enough to leave the picture its place."""
     return "\n".join(textwrap.wrap(name, 36))
@@ -128,16 +172,25 @@ def _finish_rows(
     finish: Callable[[Figure, str], Form],
 ) -> Form:
     """A row a measure from top to bottom, its value written behind its interval; the axis runs from 0, or below, to 1."""
-    axes.set_yticks(range(len(rows)), [title for title, _ in rows])
-    axes.invert_yaxis()
+    _rows_from_the_top(axes, rows)
     lowest = min(0.0, *(measure["ci95"][0] for _, measure in rows))
     axes.set_xlim(lowest, 1.12)
     axes.set_xticks([*([] if lowest == 0 else [-0.5] if lowest > -0.75 else [-1, -0.5]), 0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel(label)
     for place, (_, measure) in enumerate(rows):
         axes.text(max(measure["ci95"][1], measure["value"]) + 0.015, place, f"{measure['value']:.3f}", va="center")
-    summary = ", ".join(f"{' '.join(title.split())} {measure['value']:.3f}" for title, measure in rows)
-    return finish(figure, f"{name}: {summary}")
+    return finish(figure, _in_words(name, rows))
+
+
+def _rows_from_the_top(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    axes.set_yticks(range(len(rows)), [title for title, _ in rows])
+    axes.invert_yaxis()
+
+
+def _in_words(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, signed: bool = False) -> str:
+    """What those hear who can't see the picture."""
+    form = "+.4f" if signed else ".3f"
+    return f"{name}: " + ", ".join(f"{' '.join(title.split())} {measure['value']:{form}}" for title, measure in rows)
 
 
 def confusion_heatmap(record: RunRecord, finish: Callable[[Figure, str], Form] = svg) -> Form:

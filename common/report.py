@@ -175,14 +175,15 @@ def table_lines(records: Sequence[RunRecord]) -> list[str]:
     note = " (miniature)" if first.miniature else ""
     width = max(len(record.title) for record in records)
     headline, *others = scores(first)
+    wide = max(len(with_interval(record, headline)) for record in records)
     lines = [
         f"{first.task}{note}: {first.data['split']}, n = {first.metrics[headline]['n']:,}; "
         f"{heading(headline)} with its 95 % interval",
-        f"{'':{width}}  {heading(headline):>20}" + "".join(f"  {heading(metric):>15}" for metric in others),
+        f"{'':{width}}  {heading(headline):>{wide}}" + "".join(f"  {heading(metric):>15}" for metric in others),
     ]
     for record in records:
-        cells = [f"  {record.metrics[metric]['value']:>15.4f}" for metric in others]
-        lines.append(f"{record.title:{width}}  {with_interval(record, headline)}" + "".join(cells))
+        cells = [f"  {with_deviation(record, metric):>15}" for metric in others]
+        lines.append(f"{record.title:{width}}  {with_interval(record, headline):>{wide}}" + "".join(cells))
     costs = [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None]
     if costs:
         lines += ["", f"{'':{width}}" + "".join(f"  {name:>14}" for name in costs[0][1])]
@@ -205,7 +206,7 @@ def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
     ]
     for record in records:
         cells = [
-            with_interval(record, metric) if metric in WITH_INTERVAL else f"{record.metrics[metric]['value']:.4f}"
+            with_interval(record, metric) if metric in WITH_INTERVAL else with_deviation(record, metric)
             for metric in metrics
         ]
         lines.append(f"| {record.title} | " + " | ".join([*cells, *cost_cells(record).values()]) + " |")
@@ -218,9 +219,16 @@ def sentence(finding: Finding) -> str:
 
 
 def with_interval(record: RunRecord, metric: str) -> str:
-    """A metric as ``0.8009 [0.789, 0.812]``."""
+    """A metric as ``0.8009 [0.789, 0.812]``; of several seeds as ``0.8009 ± 0.0021 [0.789, 0.812]``."""
     low, high = record.metrics[metric]["ci95"]
-    return f"{record.metrics[metric]['value']:.4f} [{low:.3f}, {high:.3f}]"
+    return f"{with_deviation(record, metric)} [{low:.3f}, {high:.3f}]"
+
+
+def with_deviation(record: RunRecord, metric: str) -> str:
+    """A metric as ``0.8009``; of several seeds the mean and the standard deviation between them."""
+    found = record.metrics[metric]
+    deviation = found.get("sd")
+    return f"{found['value']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
 
 
 def heading(metric: str) -> str:

@@ -140,8 +140,24 @@ def callbacks(options: TrainingOptions) -> list[Any]:
     return [EarlyStoppingCallback(options.early_stopping_patience), MarkComplete(), TimeLeft()]
 
 
-def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> str:
-    """Runs a few steps, saves nothing, and says how long the whole run would take here.
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run would take on this machine, in seconds, and from what that was reckoned."""
+
+    seconds: float
+    steps: int
+    seconds_a_step: float
+    validations: int
+
+    def __str__(self) -> str:
+        return (
+            f"about {duration(self.seconds)} on this machine for {self.steps:,} steps of {self.seconds_a_step:.2f} s and "
+            f"{self.validations} validations; early stopping may end it before"
+        )
+
+
+def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> Estimate:
+    """Runs a few steps, saves nothing, and reckons how long the whole run would take here.
 
     A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
     """
@@ -160,10 +176,7 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     times = [end - start for start, end in itertools.pairwise(clock.times)] or [0.0]
     step = sum(times[1:] or times) / len(times[1:] or times)
     validations = options.evaluations * validation_items / items * step / 3
-    return (
-        f"about {duration(steps * step + validations)} on this machine for {steps:,} steps of {step:.2f} s and "
-        f"{options.evaluations} validations; early stopping may end it before"
-    )
+    return Estimate(steps * step + validations, steps, step, options.evaluations)
 
 
 class _Clock(TrainerCallback):

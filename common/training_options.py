@@ -11,12 +11,10 @@ from common.errors import UserError
 
 
 @dataclass(kw_only=True)
-class TrainingOptions:
-    """A run of Trainer or SFTTrainer; each project adds its model, its data, and its own defaults."""
+class Schedule:
+    """How long and in what portions a model is trained: what runs that are compared have in common."""
 
-    output_dir: Path = option(help="folder for checkpoints, the trained model and its record")
     model_revision: str | None = option(None, "the base model's branch, tag or commit")
-    learning_rate: float = option(help="peak learning rate", above=0)
     num_train_epochs: float = option(3.0, "passes over the training items", above=0)
     max_steps: int = option(-1, "stop after so many steps (-1: after the epochs)", minimum=-1)
     per_device_train_batch_size: int = option(32, "items a step, process and accumulation step", minimum=1)
@@ -27,18 +25,35 @@ class TrainingOptions:
     early_stopping_patience: int = option(3, "stop after so many validations without a better one", minimum=1)
     logging_steps: int = option(20, "steps between logged losses", minimum=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; what is trained stays fp32")
-    seed: int = option(33, "seed of the sample, the order, new weights and the dropout", minimum=0, maximum=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        if self.max_steps == 0:
+            raise UserError("no steps", key="max_steps", expected="-1 or at least 1")
+
+
+@dataclass(kw_only=True)
+class LoraOptions:
+    """An adapter's size, by the names of PEFT's ``LoraConfig``."""
+
     r: int = option(16, "rank of the adapter", minimum=1)
     lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
+
+
+@dataclass(kw_only=True)
+class TrainingOptions(Schedule, LoraOptions):
+    """A run of Trainer or SFTTrainer; each project adds its model, its data, and its own defaults."""
+
+    output_dir: Path = option(help="folder for checkpoints, the trained model and its record")
+    learning_rate: float = option(help="peak learning rate", above=0)
+    seed: int = option(33, "seed of the order, new weights and the dropout", minimum=0, maximum=MAX_SEED)
     estimate_only: bool = option(False, "measure a few steps, say how long the run would take, and train nothing")
     push_to_hub: bool = option(False, "once trained, score the test split and publish model and card")
     hub_model_id: str | None = option(None, "repository to publish to, as user/name")
     hub_private: bool = option(False, "let only you, or your organisation, read it")
 
     def __post_init__(self) -> None:
-        if self.max_steps == 0:
-            raise UserError("no steps", key="max_steps", expected="-1 or at least 1")
+        Schedule.__post_init__(self)
         if self.push_to_hub and self.hub_model_id is None:
             raise UserError("no repository to publish to", key="push_to_hub", fix="give --hub_model_id user/name")
         if self.hub_model_id is not None and not self.push_to_hub:

@@ -87,7 +87,7 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
     parameters = count_parameters(trainer.model)
     announce(arguments, setup.precision, rows, len(dev_posts), parameters, trainer.model)
     if arguments.estimate_only:
-        say(training.estimate(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts)))
+        say(str(training.estimate(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))))
         return
     course = training.run(trainer, output_dir)
     if trainer.is_world_process_zero():

@@ -10,7 +10,7 @@ from common.arguments import MAX_SEED, option
 from common.corpus_options import CorpusOptions
 from common.loading import MINIATURE
 from common.stages import stage
-from common.training_options import TrainingOptions
+from common.training_options import LoraOptions, Schedule, TrainingOptions
 from snli_roberta.corpus import Split, SplitName, load_split
 
 Method = Literal["full", "lora"]
@@ -44,10 +44,9 @@ class CorpusArguments(CorpusOptions):
 
 
 @dataclass(kw_only=True)
-class TrainArguments(CorpusArguments, TrainingOptions):
-    """Fine-tunes a pre-trained encoder on SNLI. The same command continues a stopped run."""
+class SetUp(CorpusArguments, Schedule, LoraOptions):
+    """What the runs of a comparison share: base model, pairs, schedule, and what an adapter is."""
 
-    method: Method = option(help="full or lora: every recipe names the one that it is for")
     model_name_or_path: str = option(MINIATURE_BASE, "pre-trained encoder; by default the miniature's tiny RoBERTa")
     train_fraction: float = option(
         1.0, "share of the training pairs to use, class proportions kept", above=0, maximum=1
@@ -63,6 +62,13 @@ class TrainArguments(CorpusArguments, TrainingOptions):
     init_lora_weights: Initialisation = option("default", "how an adapter starts; default: so that it changes nothing")
     use_rslora: bool = option(False, "scale the adapter by alpha / sqrt(r) instead of alpha / r (rsLoRA)")
     use_dora: bool = option(False, "learn the weights' lengths apart from their directions (DoRA)")
+
+
+@dataclass(kw_only=True)
+class TrainArguments(SetUp, TrainingOptions):
+    """Fine-tunes a pre-trained encoder on SNLI. The same command continues a stopped run."""
+
+    method: Method = option(help="full or lora: every recipe names the one that it is for")
 
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)

@@ -1,53 +1,144 @@
-"""Baseline, full fine-tuning and LoRA side by side: ``python -m snli_roberta.compare --full DIR --lora DIR``."""
+"""The whole study of full fine-tuning against LoRA: ``python -m snli_roberta.compare --config recipes/study.yaml``.
+
+Tunes the learning rate of each method on validation, trains each with several seeds, scores the test split once, and says how they
+differ, what they cost, and whether LoRA is no worse.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from common.arguments import MAX_SEED, option, parse
+import numpy as np
+
+from common import findings
+from common.arguments import parse
 from common.errors import run
+from common.evaluation import read_evaluation
+from common.findings import Finding
+from common.paired import over_seeds
+from common.records import RunRecord
 from common.report import table_lines, write_report
-from common.stages import say
-from snli_roberta.arguments import CorpusArguments
-from snli_roberta.evaluate import Trained, score_models
+from common.scored import ScoredSet
+from common.stages import quiet_libraries, say, stage
+from common.training_file import training_costs
+from snli_roberta.arguments import Method
+from snli_roberta.comparison import Arm, disagreements, findings_of
+from snli_roberta.controls import load_sets
+from snli_roberta.corpus import LABELS, Split, pairs_fingerprint
+from snli_roberta.evaluate import pair_id, record_name, score_baselines, score_model
+from snli_roberta.sampling import SAMPLING
+from snli_roberta.study import TITLES, Run, Study, StudyArguments, announce, train
 
 MODULE = "snli_roberta.compare"
+SEED = 0  # of the controls, the untrained head and the bootstrap
 
 
-@dataclass(kw_only=True)
-class CompareArguments(CorpusArguments):
-    """Scores a fully fine-tuned model and a LoRA adapter, trained on the same pairs, beside the controls; with their costs."""
+def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
+    """Makes the runs that are not there, scores them, and compares the methods.
 
-    full: str = option(help="folder or Hub id of the fully fine-tuned model")
-    full_revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    lora: str = option(help="folder or Hub id of the LoRA adapter")
-    lora_revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    output_dir: Path = option(Path("output/snli_comparison"), "folder for the run records")
-    report: Path | None = option(None, "HTML page to write as well")
-    seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
+    Returns:
+        The controls' records and one of each method, and what was found.
+
+    Raises:
+        UserError: Bad data, an unknown model, or a run that failed.
+        SystemExit: A signal stopped a run; the same command continues it.
+    """
+    quiet_libraries()
+    sampling = {key: getattr(arguments, key) for key in SAMPLING}
+    pairs, scored, test = load_sets(arguments, sampling)
+    study = Study(arguments, pairs_fingerprint(pairs))
+    announce(study)
+    if arguments.estimate_only:
+        return [], []
+    # In turns: a study that is stopped has seen as much of both.
+    trials = {method: study.trials(method) for method in TITLES}
+    train([one for both in zip(*trials.values(), strict=True) for one in both])
+    finals = {method: study.finals(method) for method in TITLES}
+    for method, runs in finals.items():
+        say(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
+    train([one for both in zip(*finals.values(), strict=True) for one in both])
+
+    scored.policy["scored in"] = "fp32"
+    facts = finals["full"][0].facts()
+    output_dir = arguments.output_dir / "records"
+    baselines = score_baselines(scored, pairs, test, facts, module=MODULE, output_dir=output_dir, seed=SEED)
+    arms: list[Arm] = []
+    records = list(baselines)
+    for method, runs in finals.items():
+        arm = Arm(method, runs, np.stack([_answers(run, scored, test, baselines) for run in runs]))
+        arms.append(arm)
+        with stage(f"{TITLES[method]} over {len(runs)} seeds"):
+            records.append(_record(arm, scored))
+        records[-1].write(output_dir / record_name(len(records), TITLES[method]))
+    with stage("comparing"):
+        found = findings_of(study, (arms[0], arms[1]), (records[-2], records[-1]), scored, seed=SEED)
+    for finding in found:
+        path = findings.leave(finding, output_dir, "snli-study", None)
+        for arm in arms:  # their cards show it too
+            for run in arm.runs:
+                finding.write(run.folder / findings.KEPT / path.name.removeprefix("snli-study-"))
+    apart = arguments.output_dir / "disagreements.csv"
+    say(f"{disagreements((arms[0], arms[1]), test, apart):,} pairs on which the methods' seeds differ: {apart}")
+    return records, found
+
+
+def _answers(run: Run, scored: ScoredSet, test: Split, baselines: list[RunRecord]) -> np.ndarray:
+    """The class that a run's model gives each test pair, shape (n,); scored unless that was done before."""
+    kept = read_evaluation(run.folder)
+    if kept is None or kept.record.data["fingerprint"] != scored.fingerprint:
+        from snli_roberta import classifier
+
+        path = run.folder / "records" / "record.json"
+        score_model(
+            classifier.load(str(run.folder)), run.title, scored, test, baselines, module=MODULE, path=path, seed=SEED
+        )
+        kept = read_evaluation(run.folder)
+        assert kept is not None
+    answers = {row["id"]: row["answer"] for row in kept.scores}
+    return np.array([LABELS.index(answers[pair_id(pair)]) for pair in test.pairs])
+
+
+def _record(arm: Arm, scored: ScoredSet) -> RunRecord:
+    """A method's record: means over its seeds, the largest memory, counts of all seeds together."""
+    costs = [training_costs(run.facts()) for run in arm.runs]
+    first: dict[str, Any] = costs[0]
+    seconds = [cost["seconds"] for cost in costs]
+    memory = {kind: max(cost["peak_memory_bytes"][kind] for cost in costs) for kind in first["peak_memory_bytes"]}
+    settings = {k: v for k, v in first["settings"].items() if k not in ("seed", "best")}
+    record = scored.record(
+        TITLES[arm.method],
+        arm.answers[0].tolist(),
+        module=MODULE,
+        seed=SEED,
+        **first
+        | {
+            "settings": settings | {"seeds": [run.arguments.seed for run in arm.runs]},
+            "seconds": None if None in seconds else float(np.mean(seconds)),
+            "peak_memory_bytes": memory,
+        },
+    )
+    record.metrics = over_seeds(scored.labels, arm.answers, scored.names, seed=SEED)
+    record.confusion = np.sum([scored.confusion(answers.tolist()) for answers in arm.answers], axis=0).tolist()
+    return record
 
 
 def main() -> None:
     arguments = parse(
-        CompareArguments,
+        StudyArguments,
         prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE} --full output/miniature_full --lora output/miniature_lora --report output/snli.html",
+        examples=f"""  python -m {MODULE} --config snli_roberta/recipes/miniature_study.yaml
+  python -m {MODULE} --config snli_roberta/recipes/study.yaml --estimate_only""",
     )
-    records = score_models(
-        {
-            "full fine-tuning": Trained(arguments.full, arguments.full_revision, "full"),
-            "LoRA": Trained(arguments.lora, arguments.lora_revision, "adapter"),
-        },
-        corpus=arguments,
-        module=MODULE,
-        output_dir=arguments.output_dir,
-        seed=arguments.seed,
-    )
+    records, found = compare(arguments)
+    if not records:
+        return
     print("\n".join(table_lines(records)))
-    say(f"records: {arguments.output_dir}")
+    for finding in found:
+        print("\n" + "\n".join(findings.lines(finding)))
+    say(f"records and findings: {arguments.output_dir / 'records'}")
     if arguments.report:
-        write_report(records, arguments.report, "Full fine-tuning or LoRA?")
+        write_report(records, arguments.report, "Full fine-tuning or LoRA?", found)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ Controls: the majority label, TF-IDF of the hypothesis alone (what the wording g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common import controls
 from common.arguments import MAX_SEED, option, parse
-from common.data_report import fingerprint
-from common.errors import UserError, run
+from common.errors import run
 from common.report import table_lines
 from common.scored import ScoredSet, class_counts
 from common.stages import say
@@ -38,27 +37,26 @@ class ControlsArguments(CorpusArguments):
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
-def load_sets(corpus: CorpusArguments, facts: dict[str, Any] | None) -> tuple[list[Pair], ScoredSet, Split]:
-    """The pairs that a model was trained on (``facts`` of its training; without them all training pairs), and the test set.
+def load_sets(corpus: CorpusArguments, sampling: Mapping[str, Any] | None) -> tuple[list[Pair], ScoredSet, Split]:
+    """The training pairs and the test set.
+
+    Args:
+        corpus: Where both are read from.
+        sampling: Settings of a training, :data:`snli_roberta.sampling.SAMPLING` among them; without them all training pairs count.
+
+    Returns:
+        The training pairs that such a training uses, the set that is scored, and the test split.
 
     Raises:
-        UserError: The corpus given is not the one that the model was trained on.
+        UserError: Bad data.
     """
     train, test = corpus.load("train", "test")
     data = "the SNLI miniature" if corpus.on_miniature else "SNLI 1.0"
     whole = {"balance_classes": False, "train_fraction": 1.0, "sample_seed": 0}
-    pairs = training_sample(train.pairs, **({key: facts["settings"][key] for key in SAMPLING} if facts else whole))
+    pairs = training_sample(train.pairs, **{key: (sampling or whole)[key] for key in SAMPLING})
     counts = {f"train, {data}": class_counts(train.labels, LABELS)}
-    if facts:
-        found = fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)
-        if found != facts["data"]["fingerprint"]:
-            raise UserError(
-                "the model was trained on other pairs than this corpus gives",
-                file=corpus.data_dir or corpus.dataset_name,
-                fix="give the data_dir or dataset_name that it was trained on",
-            )
-        if len(pairs) < len(train.pairs):
-            counts["train, sampled"] = class_counts([pair.label for pair in pairs], LABELS)
+    if len(pairs) < len(train.pairs):
+        counts["train, sampled"] = class_counts([pair.label for pair in pairs], LABELS)
     scored = ScoredSet(
         task=TASK,
         question=QUESTION,

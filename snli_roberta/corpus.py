@@ -41,7 +41,12 @@ class Split:
         return [pair.label for pair in self.pairs]
 
     def fingerprint(self) -> str:
-        return fingerprint([pair.premise, pair.hypothesis, pair.label] for pair in self.pairs)
+        return pairs_fingerprint(self.pairs)
+
+
+def pairs_fingerprint(pairs: Iterable[Pair]) -> str:
+    """What tells one set of labelled pairs from another."""
+    return fingerprint([pair.premise, pair.hypothesis, pair.label] for pair in pairs)
 
 
 def load_split(

@@ -3,60 +3,64 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from common import hardware
 from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import keep
-from common.loading import base_path, hub_commit, local_folder
+from common.findings import FOLDER, read_findings
+from common.loading import base_path
 from common.records import RunRecord
-from common.report import table_lines
+from common.report import table_lines, write_report
+from common.scored import ScoredSet
 from common.stages import quiet_libraries, say
-from common.training_file import training_costs, training_facts
-from snli_roberta.arguments import DEFAULT_LENGTH, CorpusArguments
+from common.training_file import training_costs
+from snli_roberta.arguments import CorpusArguments
 from snli_roberta.controls import load_sets, predictors
-from snli_roberta.corpus import LABELS, Pair
+from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
+from snli_roberta.sampling import SAMPLING
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from snli_roberta.classifier import Classifier
 
 MODULE = "snli_roberta.evaluate"
 
 
 @dataclass(kw_only=True)
 class EvaluateArguments(CorpusArguments):
-    """Scores a trained classifier on SNLI's test split beside majority, TF-IDF and untrained-head controls."""
+    """Scores trained classifiers on SNLI's test split beside majority, TF-IDF and untrained-head controls."""
 
-    model: str = option(help="folder or Hub id of the trained model or adapter")
-    revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    title: str = option("trained", "name of the model in tables")
+    model: tuple[str, ...] = option(
+        help="folder or Hub id of a trained model or adapter; of several, on the same pairs"
+    )
+    revision: tuple[str, ...] = option((), "its branch, tag or commit on the Hub; of several, one each")
+    title: tuple[str, ...] = option(("trained",), "name of the model in tables; of several, one each")
     output_dir: Path = option(Path("output/snli_evaluation"), "folder for the run records")
+    report: Path | None = option(None, "HTML page to write as well")
     seed: int = option(0, "seed of the controls, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
 
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model as a command names it: folder or Hub id, and revision; ``kind`` is what it must be, if anything."""
-
-    name: str
-    revision: str | None = None
-    kind: Literal["full", "adapter"] | None = None
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        if len(set(self.title)) != len(self.model):
+            raise UserError(f"{len(self.model)} models", key="title", expected="as many different titles")
+        if self.revision and len(self.revision) != len(self.model):
+            raise UserError(f"{len(self.model)} models", key="revision", expected="one for each of them, or none")
 
 
-def score_rows(pairs: Sequence[Pair], logits: np.ndarray) -> list[dict[str, Any]]:
+def score_rows(pairs: Sequence[Pair], probabilities: np.ndarray) -> list[dict[str, Any]]:
     """What a model said of each pair, without the sentences: an id made of them, the label, the answer, the probabilities."""
-    import torch
-
     return [
         {"id": pair_id(pair), "label": LABELS[pair.label], "answer": LABELS[max(range(len(row)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
-        for pair, row in zip(pairs, torch.tensor(logits).softmax(-1).tolist(), strict=True)
+        for pair, row in zip(pairs, probabilities.tolist(), strict=True)
     ]
 
 
@@ -65,78 +69,129 @@ def pair_id(pair: Pair) -> str:
     return fingerprint([pair.premise, pair.hypothesis])
 
 
-def score_models(
-    models: dict[str, Trained],
+def sampling_of(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    """The settings that chose a model's training pairs.
+
+    Raises:
+        UserError: Its record lacks one of them.
+    """
+    settings = facts["settings"]
+    if absent := [key for key in SAMPLING if key not in settings]:
+        raise UserError(f"its training.json does not say {absent[0]}", file=name, fix="train it again")
+    return {key: settings[key] for key in SAMPLING}
+
+
+def check_trained_alike(models: Mapping[str, Classifier]) -> dict[str, Any] | None:
+    """What the trainings of models, by title, have left (any one of them); None where they left nothing.
+
+    Raises:
+        UserError: They were trained on different pairs or bases.
+    """
+    known = {title: model.facts for title, model in models.items() if model.facts}
+    first = next(iter(known.values()), None)
+    for title, facts in known.items():
+        if facts["data"]["fingerprint"] != first["data"]["fingerprint"]:
+            raise UserError(
+                f"{title!r} was trained on other pairs than the first", fix="compare runs on the same pairs"
+            )
+        if (base := facts["settings"]["model_name_or_path"]) != first["settings"]["model_name_or_path"]:
+            raise UserError(f"{title!r} started from another base than the first: {base}")
+    return first
+
+
+def score_baselines(
+    scored: ScoredSet,
+    pairs: list[Pair],
+    test: Split,
+    facts: dict[str, Any] | None,
     *,
-    corpus: CorpusArguments,
     module: str,
     output_dir: Path,
     seed: int,
 ) -> list[RunRecord]:
-    """Scores the controls, the untrained head and each of ``models`` (by title) on the test split; what it finds of a model in a
-    folder is kept there too.
-
-    Raises:
-        UserError: A model that can't be loaded, or models that were trained on different pairs or bases.
-    """
-    quiet_libraries()  # before the first of them is imported
+    """The records of the controls and, where ``facts`` of a training name its base, of that encoder with an untrained head."""
     from transformers import set_seed
 
-    from snli_roberta import model as classifier
+    from snli_roberta import model as encoder
 
-    # All that can be refused is, before the first control is fitted.
-    folders = {title: local_folder(model.name, model.revision) for title, model in models.items()}
-    for title, model in models.items():
-        kind = "adapter" if (folders[title] / classifier.ADAPTER_CONFIG).is_file() else "full"
-        if model.kind not in (None, kind):
-            words = {"full": "a fully fine-tuned model", "adapter": "a LoRA adapter"}
-            raise UserError(f"it is {words[kind]}", file=model.name, expected=words[model.kind])
-    loaded = {title: classifier.load_trained(model.name, model.revision) for title, model in models.items()}
-    facts = {title: training_facts(folder) for title, folder in folders.items()}
-    known = next((one for one in facts.values() if one), None)
-    for title, one in facts.items():
-        if one and one["data"]["fingerprint"] != known["data"]["fingerprint"]:
-            raise UserError(
-                f"{title!r} was trained on other pairs than the first", fix="compare runs on the same pairs"
-            )
-        if one and (base := one["settings"]["model_name_or_path"]) != known["settings"]["model_name_or_path"]:
-            raise UserError(f"{title!r} started from another base than the first: {base}")
-    pairs, scored, test = load_sets(corpus, known)
-    scored.policy["scored in"] = "fp32"
-    records = []
+    records: list[RunRecord] = []
 
-    def measure(title: str, predict: Callable[[], Any], **more: Any) -> None:
-        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-        path = output_dir / f"snli-{len(records) + 1}-{name}.json"
-        records.append(scored.measure(title, predict, module=module, seed=seed, path=path, **more))
+    def measure(title: str, predict: Callable[[], Any]) -> None:
+        path = output_dir / record_name(len(records) + 1, title)
+        records.append(scored.measure(title, predict, module=module, seed=seed, path=path))
 
     for title, predict in predictors(pairs, test, seed).items():
         measure(title, predict)
-    if known:
-        base, revision = base_path(known["base"]["name"]), known["base"]["commit"]
-        length = known["settings"]["max_length"]
+    if facts:
+        base, revision = base_path(facts["base"]["name"]), facts["base"]["commit"]
         set_seed(seed)
-        untrained = classifier.load_base(base, revision)[0].to(hardware.device_type())
-        tokenizer = classifier.load_tokenizer(base, revision)
-        predict = partial(classifier.predict_logits, untrained, tokenizer, test.pairs, max_length=length)
-        measure("untrained head", lambda: predict().argmax(-1))
-    baselines = list(records)
-    for title, (model, tokenizer) in loaded.items():
-        length, costs = DEFAULT_LENGTH, {}
-        if facts[title]:
-            length = facts[title]["settings"]["max_length"]
-            costs = training_costs(facts[title])
-        answers: list[np.ndarray] = []
+        untrained = encoder.load_base(base, revision)[0].to(hardware.device_type())
+        tokenizer = encoder.load_tokenizer(base, revision)
+        length = facts["settings"]["max_length"]
+        logits = partial(encoder.predict_logits, untrained, tokenizer, test.pairs, max_length=length)
+        measure("untrained head", lambda: logits().argmax(-1))
+    return records
 
-        def predict(
-            model: Any = model, tokenizer: Any = tokenizer, length: int = length, answers: list = answers
-        ) -> Any:
-            answers.append(classifier.predict_logits(model, tokenizer, test.pairs, max_length=length, progress=True))
-            return answers[-1].argmax(-1)
 
-        measure(title, predict, **costs)
-        if hub_commit(folders[title]) is None:
-            keep(folders[title], records[-1], baselines, score_rows(test.pairs, answers[-1]))
+def score_model(
+    model: Classifier,
+    title: str,
+    scored: ScoredSet,
+    test: Split,
+    baselines: list[RunRecord],
+    *,
+    module: str,
+    path: Path,
+    seed: int,
+) -> RunRecord:
+    """A model's record; where it lies in a folder of ours, that and its answers are kept there too."""
+    found: list[np.ndarray] = []
+
+    def predict() -> np.ndarray:
+        found.append(model.probabilities(test.pairs, progress=True))
+        return found[0].argmax(-1)
+
+    costs = training_costs(model.facts) if model.facts else {}
+    record = scored.measure(title, predict, module=module, seed=seed, path=path, **costs)
+    if model.own_folder is not None:
+        keep(model.own_folder, record, baselines, score_rows(test.pairs, found[0]))
+    return record
+
+
+def record_name(number: int, title: str) -> str:
+    """The name of a record's file: a row of the table, and whose it is."""
+    return f"snli-{number}-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.json"
+
+
+def score(arguments: EvaluateArguments) -> list[RunRecord]:
+    """Scores the controls and the models on the test split.
+
+    Raises:
+        UserError: A model that can't be loaded, models that were trained on different pairs or bases, or another corpus than
+            theirs.
+    """
+    quiet_libraries()  # before the first of them is imported
+    from snli_roberta import classifier
+
+    # All that can be refused is, before the first control is fitted.
+    revisions = arguments.revision or (None,) * len(arguments.model)
+    named = zip(arguments.title, arguments.model, revisions, strict=True)
+    models = {title: classifier.load(name, revision) for title, name, revision in named}
+    facts = check_trained_alike(models)
+    pairs, scored, test = load_sets(arguments, sampling_of(facts, arguments.model[0]) if facts else None)
+    if facts and pairs_fingerprint(pairs) != facts["data"]["fingerprint"]:
+        raise UserError(
+            "the model was trained on other pairs than this corpus gives",
+            file=arguments.data_dir or arguments.dataset_name,
+            fix="give the data_dir or dataset_name that it was trained on",
+        )
+    scored.policy["scored in"] = "fp32"
+    shared: dict[str, Any] = {"module": MODULE, "seed": arguments.seed}
+    baselines = score_baselines(scored, pairs, test, facts, output_dir=arguments.output_dir, **shared)
+    records = list(baselines)
+    for title, model in models.items():
+        path = arguments.output_dir / record_name(len(records) + 1, title)
+        records.append(score_model(model, title, scored, test, baselines, path=path, **shared))
     return records
 
 
@@ -144,17 +199,14 @@ def main() -> None:
     arguments = parse(
         EvaluateArguments,
         prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE} --model output/miniature_lora --title LoRA",
+        examples=f"""  python -m {MODULE} --model output/miniature_lora --title LoRA
+  python -m {MODULE} --model output/miniature_full output/miniature_lora --title "full fine-tuning" LoRA""",
     )
-    records = score_models(
-        {arguments.title: Trained(arguments.model, arguments.revision)},
-        corpus=arguments,
-        module=MODULE,
-        output_dir=arguments.output_dir,
-        seed=arguments.seed,
-    )
+    records = score(arguments)
     print("\n".join(table_lines(records)))
     say(f"records: {arguments.output_dir}")
+    if arguments.report:
+        write_report(records, arguments.report, "SNLI", read_findings(arguments.output_dir / FOLDER))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,28 @@ from transformers import (
 )
 
 from common import training
-from common.data_report import fingerprint
 from common.loading import base_path, commit_of
 from common.records import count_parameters
 from common.scored import class_counts
 from common.stages import say
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments
-from snli_roberta.corpus import LABELS, Pair, Split
+from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
 from snli_roberta.sampling import SAMPLING, training_sample
 
 PROBE = 64  # validation pairs on which a saved model must answer exactly as the trained one
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train."""
+
+    trainer: Trainer
+    tokenizer: PreTrainedTokenizerBase
+    setup: training.Setup
+    pairs: list[Pair]
+    dev: Split
+    facts: dict[str, Any]  # what its record says before it is trained
 
 
 def train(arguments: TrainArguments) -> None:
@@ -40,18 +51,33 @@ def train(arguments: TrainArguments) -> None:
         Interrupted: A signal stopped the run; the same command continues it.
     """
     if arguments.estimate_only:
-        with tempfile.TemporaryDirectory() as folder:
-            _train(replace(arguments, output_dir=Path(folder)), Path(folder))
+        say(str(estimate(arguments)))
         return
     output_dir = arguments.output_dir
-    _train(arguments, output_dir)
+    prepared = _prepare(arguments)
+    if prepared is not None:
+        _run(prepared, arguments)
     title = {"full": "full fine-tuning", "lora": "LoRA"}[arguments.method]
     evaluate = ["snli_roberta.evaluate", "--model", str(output_dir), "--title", title]
     evaluate += ["--output_dir", str(output_dir / "records")]
     training.score_and_publish(arguments, output_dir, evaluate, arguments.words())
 
 
-def _train(arguments: TrainArguments, output_dir: Path) -> None:
+def estimate(arguments: TrainArguments) -> training.Estimate:
+    """How long the run would take here, from a few of its steps; nothing is kept.
+
+    Raises:
+        UserError: As of :func:`train`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = _prepare(replace(arguments, output_dir=Path(folder), estimate_only=True))
+        assert prepared is not None
+        items = {"train_items": len(prepared.pairs), "validation_items": len(prepared.dev.pairs)}
+        return training.estimate(prepared.trainer, arguments, **items)
+
+
+def _prepare(arguments: TrainArguments) -> Prepared | None:
+    """Data, model and trainer of a run; None where it has ended before."""
     setup = training.set_up(arguments)
     train_split, dev = arguments.load("train", "dev")
     for line in (*train_split.report.lines(), *dev.report.lines()):
@@ -60,10 +86,9 @@ def _train(arguments: TrainArguments, output_dir: Path) -> None:
     # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
     training.check_publishing(arguments, arguments.model_name_or_path, revision)
-    data = fingerprint([p.premise, p.hypothesis, p.label] for p in pairs)
-    identity = training.identity(arguments, data) | {"base_commit": revision}
-    if not arguments.estimate_only and training.finished_before(output_dir, identity):
-        return
+    identity = training.identity(arguments, pairs_fingerprint(pairs)) | {"base_commit": revision}
+    if not arguments.estimate_only and training.finished_before(arguments.output_dir, identity):
+        return None
 
     model, tokenizer = build_model(arguments, revision)
     parameters = count_parameters(model)
@@ -82,28 +107,30 @@ def _train(arguments: TrainArguments, output_dir: Path) -> None:
         compute_metrics=accuracy,
         callbacks=training.callbacks(arguments),
     )
-    if arguments.estimate_only:
-        say(training.estimate(trainer, arguments, train_items=len(pairs), validation_items=len(dev.pairs)))
-        return
-    course = training.run(trainer, output_dir)
+    facts = {
+        "project": "snli_roberta",
+        "kind": "full" if arguments.method == "full" else "adapter",
+        "base": training.base_facts(arguments.model_name_or_path, revision),
+        "settings": identity,
+        "data": data_facts(train_split, pairs) | {"fingerprint": identity["data"], "cut_to_max_length": cut},
+        "parameters": parameters,
+    }
+    return Prepared(trainer, tokenizer, setup, pairs, dev, facts)
+
+
+def _run(prepared: Prepared, arguments: TrainArguments) -> None:
+    trainer = prepared.trainer
+    course = training.run(trainer, arguments.output_dir)
     if trainer.is_world_process_zero():
-        facts = {
-            "project": "snli_roberta",
-            "kind": "full" if arguments.method == "full" else "adapter",
-            "base": training.base_facts(arguments.model_name_or_path, revision),
-            "settings": identity,
-            "data": data_facts(train_split, pairs) | {"fingerprint": identity["data"], "cut_to_max_length": cut},
-            "parameters": parameters,
-            **training.outcome_facts(trainer, setup, course),
-        }
+        facts = prepared.facts | training.outcome_facts(trainer, prepared.setup, course)
         save = partial(
             classifier.save,
             training.plain_model(trainer),
-            tokenizer,
+            prepared.tokenizer,
             base=arguments.model_name_or_path,
-            probe=dev.pairs[:PROBE],
+            probe=prepared.dev.pairs[:PROBE],
         )
-        training.finish(save, facts, output_dir)
+        training.finish(save, facts, arguments.output_dir)
     trainer.accelerator.wait_for_everyone()
 
 

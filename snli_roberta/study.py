@@ -1,0 +1,188 @@
+"""The study behind "full fine-tuning or LoRA?": which runs it has, which of them are made, and which rate each method gets.
+
+Each method gets as many trials: one run for each of its learning rates, with the first seed. The rate with the best validation
+accuracy is run again with the other seeds. Runs lie in folders named by what they are, so a study that is started again, or one with
+other settings for one of the methods, takes the runs that are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.arguments import MAX_SEED, option
+from common.data_report import fingerprint
+from common.errors import UserError
+from common.stages import say
+from common.time_left import duration
+from common.training_file import TRAINING_FILE, training_facts
+from common.training_options import LoraOptions
+from snli_roberta.arguments import CorpusArguments, Method, Schedule, SetUp, TrainArguments
+
+TITLES: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
+LORA_ONLY = {field.name for field in dataclasses.fields(LoraOptions)} | {
+    "target_modules",
+    "init_lora_weights",
+    "use_rslora",
+    "use_dora",
+}
+
+
+@dataclass(kw_only=True)
+class StudyArguments(SetUp):
+    """Full fine-tuning against LoRA under the same conditions: learning rates tried for each, several seeds, scored once.
+
+    The same command continues a study that was stopped, and makes no run again."""
+
+    full_learning_rates: tuple[float, ...] = option(help="rates to try for full fine-tuning", above=0)
+    lora_learning_rates: tuple[float, ...] = option(help="as many to try for LoRA", above=0)
+    seeds: tuple[int, ...] = option(
+        (33, 34, 35), "seeds; the rates are tried with the first", minimum=0, maximum=MAX_SEED
+    )
+    output_dir: Path = option(help="folder for the runs, records and findings")
+    report: Path | None = option(None, "HTML page to write as well")
+    estimate_only: bool = option(False, "say how many runs there would be and how long they would take, and make none")
+
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        Schedule.__post_init__(self)
+        if len(self.full_learning_rates) != len(self.lora_learning_rates):
+            raise UserError(
+                f"{len(self.full_learning_rates)} and {len(self.lora_learning_rates)} learning rates",
+                key="lora_learning_rates",
+                expected="as many trials for each method",
+            )
+        for name in ("full_learning_rates", "lora_learning_rates", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or not values:
+                raise UserError("one stands twice" if values else "none", key=name, expected="different values")
+
+    def rates(self, method: Method) -> tuple[float, ...]:
+        return self.full_learning_rates if method == "full" else self.lora_learning_rates
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the study."""
+
+    arguments: TrainArguments
+
+    @property
+    def folder(self) -> Path:
+        return self.arguments.output_dir
+
+    @property
+    def title(self) -> str:
+        one = self.arguments
+        return f"{TITLES[one.method]}, learning rate {one.learning_rate:g}, seed {one.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / TRAINING_FILE).is_file()
+
+    def facts(self) -> dict[str, Any]:
+        """What the finished run left.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        facts = training_facts(self.folder)
+        assert facts is not None, f"{self.folder} is not finished"
+        return facts
+
+    def validation_accuracy(self) -> float:
+        return float(self.facts()["best"]["validation_accuracy"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a study on one set of training pairs, whose fingerprint is ``pairs``."""
+
+    arguments: StudyArguments
+    pairs: str
+
+    def run(self, method: Method, rate: float, seed: int) -> Run:
+        """The run of a method, learning rate and seed."""
+        study = self.arguments
+        shared = {
+            field.name: getattr(study, field.name)
+            for field in dataclasses.fields(SetUp)
+            # What an adapter is does not touch a run without one: it is the same run in a study of other adapters.
+            if method == "lora" or field.name not in LORA_ONLY
+        }
+        identity = json.loads(json.dumps([method, shared, self.pairs], default=str))
+        name = f"{method}-{rate:g}-seed{seed}-{fingerprint([identity])[:8]}"
+        folder = study.output_dir / "runs" / name
+        return Run(TrainArguments(method=method, learning_rate=rate, seed=seed, output_dir=folder, **shared))
+
+    def trials(self, method: Method) -> list[Run]:
+        """A run for each learning rate, with the first seed."""
+        return [self.run(method, rate, self.arguments.seeds[0]) for rate in self.arguments.rates(method)]
+
+    def chosen_rate(self, method: Method) -> float:
+        """The rate whose trial has the best validation accuracy; of equals the first that was given."""
+        return max(self.trials(method), key=Run.validation_accuracy).arguments.learning_rate
+
+    def finals(self, method: Method) -> list[Run]:
+        """The runs of the chosen rate, one a seed."""
+        rate = self.chosen_rate(method)
+        return [self.run(method, rate, seed) for seed in self.arguments.seeds]
+
+    def runs_each(self) -> int:
+        """Trainings a method: its trials, and the further seeds of one of them."""
+        return len(self.arguments.full_learning_rates) + len(self.arguments.seeds) - 1
+
+    def made(self, method: Method) -> int:
+        """How many of a method's runs are there already."""
+        trials = self.trials(method)
+        if not all(run.finished for run in trials):
+            return sum(run.finished for run in trials)
+        return len(trials) + sum(run.finished for run in self.finals(method)[1:])
+
+
+def announce(study: Study) -> None:
+    """Says how many runs there are to make and, from a few steps of each method, how long that takes here."""
+    from common.apart import call
+    from snli_roberta import study_run
+
+    arguments = study.arguments
+    rates, seeds = len(arguments.full_learning_rates), len(arguments.seeds)
+    further = f", then its best with {seeds - 1} further seeds" if seeds > 1 else ""
+    say(
+        f"{2 * study.runs_each()} trainings: for each method {rates} learning rate{'s' if rates > 1 else ''} with seed "
+        f"{arguments.seeds[0]}{further}"
+    )
+    total = 0.0
+    for method, title in TITLES.items():
+        left = study.runs_each() - study.made(method)
+        if not left:
+            say(f"{title}: all {study.runs_each()} are there already")
+            continue
+        run = study.trials(method)[0].arguments
+        one = call(study_run.estimate, run, preload=study_run.__name__)
+        total += left * one.seconds
+        say(f"{title}: {left} to train, each {one}: {duration(left * one.seconds)}")
+    if total:
+        say(f"about {duration(total)} in all; a stopped study is continued by the same command")
+
+
+def train(runs: Sequence[Run]) -> None:
+    """Makes those of the runs that are not there, each in a process of its own.
+
+    Raises:
+        UserError: A run failed; what was made stays.
+        SystemExit: A signal stopped it.
+    """
+    from common.apart import call
+    from snli_roberta import study_run
+
+    for number, run in enumerate(runs, 1):
+        if run.finished:
+            say(f"{run.title}: there already ({run.folder})")
+            continue
+        say(f"run {number} of {len(runs)}: {run.title}")
+        call(study_run.train, run.arguments, preload=study_run.__name__)
