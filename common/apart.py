@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, TypeVar
 
+from common import stages
 from common.errors import UserError
 
 Given = TypeVar("Given")
@@ -40,7 +41,7 @@ def call(function: Callable[[Given], Result], argument: Given, *, preload: str) 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(function, argument, theirs))
+    process = context.Process(target=_work, args=(function, argument, theirs, stages.started()))
     process.start()
     assert process.pid is not None
     theirs.close()
@@ -60,7 +61,8 @@ def call(function: Callable[[Given], Result], argument: Given, *, preload: str) 
     raise SystemExit(process.exitcode)
 
 
-def _work(function: Callable[[Any], Any], argument: Any, pipe: Connection) -> None:
+def _work(function: Callable[[Any], Any], argument: Any, pipe: Connection, start: float) -> None:
+    stages.started(start)
     os.setsid()  # the terminal's Ctrl-C reaches the one that waits, which passes it on: here it would come twice
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -140,14 +140,12 @@ def points(
         axes.set_ylabel(y)
         axes.grid(alpha=0.25)
         figure.legend(frameon=False, loc="outside upper left", ncols=2)
-        ends = "; ".join(
-            f"{name} "
-            + ", ".join(
-                f"({place[0]:.4g}, {place[1]:.4g})" for place in (places[:1] + places[-1:] if joined else places)
-            )
-            for name, places in ((name, list(places)) for name, places in series.items())
+        told = {name: [places[0], places[-1]] if joined else places for name, places in series.items()}
+        words = (
+            f"{name} " + ", ".join(f"({across:.4g}, {up:.4g})" for across, up in places)
+            for name, places in told.items()
         )
-        return finish(figure, f"{y} against {x}: {ends}")
+        return finish(figure, f"{y} against {x}: {'; '.join(words)}")
 
 
 def _wrapped(name: str) -> str:

@@ -8,13 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 
-_START = time.monotonic()
+_start = time.monotonic()
+
+
+def started(at: float | None = None) -> float:
+    """When the command started, on the monotonic clock; a process that works for another takes over that one's."""
+    global _start
+    _start = _start if at is None else at
+    return _start
 
 
 def say(message: str) -> None:
     """Prints one line with the seconds since the command started."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"[{time.monotonic() - _START:6.1f} s] {_printable(message)}", file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - _start:6.1f} s] {_printable(message)}", file=sys.stderr, flush=True)
 
 
 def _printable(message: str) -> str:

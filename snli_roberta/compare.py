@@ -6,7 +6,6 @@ differ, what they cost, and whether LoRA is no worse.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from common.report import table_lines, write_report
 from common.scored import ScoredSet
 from common.stages import quiet_libraries, say, stage
 from common.training_file import training_costs
-from snli_roberta.arguments import Method
 from snli_roberta.comparison import Arm, disagreements, findings_of
 from snli_roberta.controls import load_sets
 from snli_roberta.corpus import LABELS, Split, pairs_fingerprint
@@ -76,8 +74,8 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     for finding in found:
         path = findings.leave(finding, output_dir, "snli-study", None)
         for arm in arms:  # their cards show it too
-            for run in arm.runs:
-                finding.write(run.folder / findings.KEPT / path.name.removeprefix("snli-study-"))
+            for one in arm.runs:
+                finding.write(one.folder / findings.KEPT / path.name.removeprefix("snli-study-"))
     apart = arguments.output_dir / "disagreements.csv"
     say(f"{disagreements((arms[0], arms[1]), test, apart):,} pairs on which the methods' seeds differ: {apart}")
     return records, found

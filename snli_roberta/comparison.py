@@ -244,11 +244,10 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
         trials = study.trials(arm.method)
         for run in [*trials, *arm.runs[1:]]:
             facts = run.facts()
-            rows.append(
-                [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
-                + [round(run.validation_accuracy(), 4), tested.get(run.folder), facts["best"]["step"]]
-                + [None if facts["continued"] else round(facts["seconds"])]
-            )
+            scores = [round(run.validation_accuracy(), 4), tested.get(run.folder)]
+            seconds = None if facts["continued"] else round(facts["seconds"])
+            named = [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
+            rows.append([*named, *scores, facts["best"]["step"], seconds])
         rates = sorted(study.arguments.rates(arm.method))
         tried = ", ".join(f"{run.arguments.learning_rate:g} ({run.validation_accuracy():.4f})" for run in trials)
         edge = len(rates) > 1 and chosen in (rates[0], rates[-1])

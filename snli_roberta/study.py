@@ -1,8 +1,8 @@
 """The study behind "full fine-tuning or LoRA?": which runs it has, which of them are made, and which rate each method gets.
 
 Each method gets as many trials: one run for each of its learning rates, with the first seed. The rate with the best validation
-accuracy is run again with the other seeds. Runs lie in folders named by what they are, so a study that is started again, or one with
-other settings for one of the methods, takes the runs that are there.
+accuracy is run again with the other seeds. Runs lie in folders named by what they are, so a study that is started again, or one
+with other settings for one of the methods, takes the runs that are there.
 """
 
 from __future__ import annotations
