@@ -123,17 +123,24 @@ def points(
     *,
     joined: bool = False,
 ) -> Form:
-    """Dots, a colour a series; the vertical axis fits them, the horizontal one starts at 0. Joined ones get lines."""
+    """Dots; the vertical axis fits them, the horizontal one starts at 0. Joined ones get lines.
+
+    Series whose names share what stands before a comma ("LoRA, seed 33") share a colour, and differ in their marks.
+    """
     with _figure(width=6.4, height=3.6 + 0.16 * len(series)) as (figure, axes):
-        for number, (name, places) in enumerate(series.items()):
-            # The colours come round again with another line and another mark.
-            style = {
-                "color": COLOURS[number % len(COLOURS)],
-                "marker": "os^D"[number // len(COLOURS) % 4],
-                "label": name,
-            }
+        kinds: dict[str, list[str]] = {}
+        for name, places in series.items():
+            kind = name.partition(",")[0]
+            colour = list(kinds).index(kind) if kind in kinds else len(kinds)
+            alike = kinds.setdefault(kind, [])
+            mark, line = "os^Dv"[len(alike) % 5], ("-", "--", ":")[len(alike) % 3]
+            alike.append(name)
             axes.plot(
-                *zip(*places, strict=True), linestyle=("-", "--")[number // len(COLOURS) % 2] if joined else "", **style
+                *zip(*places, strict=True),
+                color=COLOURS[colour % len(COLOURS)],
+                marker=mark,
+                linestyle=line if joined else "",
+                label=name,
             )
         axes.set_xlim(left=0)
         axes.set_xlabel(x)

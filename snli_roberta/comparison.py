@@ -218,7 +218,6 @@ def _against_cost(arms: tuple[Arm, Arm], right: Sequence[np.ndarray]) -> list[Po
     facts = [[run.facts() for run in arm.runs] for arm in arms]
     costs = {
         "megabytes stored": [[one["storage_bytes"] / 1e6 for one in known] for known in facts],
-        "million parameters trained": [[one["parameters"]["trainable"] / 1e6 for one in known] for known in facts],
     }
     if not any(one["continued"] for known in facts for one in known):
         costs = {"seconds of training": [[one["seconds"] for one in known] for known in facts]} | costs

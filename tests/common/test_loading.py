@@ -208,9 +208,9 @@ def test_what_was_downloaded_once_works_offline(upload, bases, tmp_path):
     assert re.fullmatch(rf"error: {ID}: not in the cache, and \S+ can't be reached\. .*\n", result.stderr)
 
 
-def test_comparing_what_was_published(bases, runs, few, tmp_path, monkeypatch, capsys):
+def test_evaluating_what_was_published(bases, runs, few, tmp_path, monkeypatch, capsys):
     """Hub ids and revisions where folders were: the same table."""
-    from snli_roberta import compare
+    from snli_roberta import evaluate
 
     for name, kind in {"full": "snli_full", "lora": "snli_adapter"}.items():
         HfApi().create_repo(f"miniature/{name}")
@@ -218,19 +218,14 @@ def test_comparing_what_was_published(bases, runs, few, tmp_path, monkeypatch, c
         HfApi().create_tag(f"miniature/{name}", tag="v1")
     tables = []
     for models in (
-        ["--full", runs["snli_full"], "--lora", runs["snli_adapter"]],
-        ["--full", "miniature/full", "--full_revision", "v1", "--lora", "miniature/lora", "--lora_revision", "v1"],
+        ["--model", runs["snli_full"], runs["snli_adapter"]],
+        ["--model", "miniature/full", "miniature/lora", "--revision", "v1", "v1"],
     ):
-        words = [*models, "--data_dir", few, "--output_dir", tmp_path]
-        monkeypatch.setattr("sys.argv", ["compare", *map(str, words)])
-        compare.main()
+        words = [*models, "--title", "full", "LoRA", "--data_dir", few, "--output_dir", tmp_path]
+        monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
+        evaluate.main()
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
-    monkeypatch.setattr(
-        "sys.argv", ["compare", "--full", "miniature/lora", "--lora", "miniature/full", "--data_dir", str(few)]
-    )
-    with pytest.raises(UserError, match="miniature/lora: it is a LoRA adapter; expected a fully fine-tuned model"):
-        compare.main()
 
 
 @pytest.mark.slow

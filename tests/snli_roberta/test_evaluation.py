@@ -1,4 +1,4 @@
-"""Evaluation, comparison and prediction as commands, on models trained for a moment."""
+"""Evaluation and prediction as commands, on models trained for a moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from common.errors import UserError
 from common.records import read_record
-from snli_roberta import compare, evaluate, predict
+from snli_roberta import evaluate, predict
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments
 from snli_roberta.corpus import LABELS, load_split
@@ -29,14 +29,14 @@ def trained(tmp_path_factory) -> dict[str, Path]:
     """A model of each method on the same tenth of the miniature, and a full one on another tenth."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("trained")
-    for name, method, seed in (("full", "full", 33), ("lora", "lora", 33), ("other", "full", 34)):
+    for name, method, sample in (("full", "full", 33), ("lora", "lora", 33), ("other", "full", 34)):
         rate = {"full": 3e-4, "lora": 1e-3}[method]
         train(
             TrainArguments(
                 output_dir=root / name,
                 method=method,
                 learning_rate=rate,
-                seed=seed,
+                sample_seed=sample,
                 train_fraction=0.1,
                 max_steps=12,
                 evaluations=1,
@@ -50,20 +50,14 @@ def call(module, monkeypatch, *arguments: object) -> None:
     module.main()
 
 
-def test_compare_scores_every_arm_and_tells_what_it_cost(trained, tmp_path, monkeypatch, capsys, miniature):
+def test_evaluate_scores_models_beside_the_controls_and_tells_what_they_cost(
+    trained, tmp_path, monkeypatch, capsys, miniature
+):
     page = tmp_path / "report.html"
     call(
-        compare,
-        monkeypatch,
-        "--full",
-        trained["full"],
-        "--lora",
-        trained["lora"],
-        "--output_dir",
-        tmp_path / "r",
-        "--report",
-        page,
-    )
+        evaluate, monkeypatch, "--model", trained["full"], trained["lora"], "--title", "full fine-tuning", "LoRA",
+        "--output_dir", tmp_path / "r", "--report", page,
+    )  # fmt: skip
     records = {
         record.title: record for record in (read_record(path) for path in sorted((tmp_path / "r").glob("*.json")))
     }
@@ -103,8 +97,11 @@ def test_evaluate_scores_one_model_beside_the_controls(trained, tmp_path, monkey
 
 
 def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, miniature):
+    both = ["--model", trained["other"], trained["lora"], "--title", "full fine-tuning", "LoRA"]
     with pytest.raises(UserError, match="'LoRA' was trained on other pairs than the first"):
-        call(compare, monkeypatch, "--full", trained["other"], "--lora", trained["lora"], "--output_dir", tmp_path)
+        call(evaluate, monkeypatch, *both, "--output_dir", tmp_path)
+    with pytest.raises(UserError, match="--title: 2 models; expected as many different titles"):
+        call(evaluate, monkeypatch, *both[:3], "--title", "one", "--output_dir", tmp_path)
     for split in ("train", "test"):
         text = (miniature / "snli_1.0" / f"snli_1.0_{split}.jsonl").read_text()
         (tmp_path / f"snli_1.0_{split}.jsonl").write_text(text.replace("dog", "hen"))

@@ -26,6 +26,7 @@ from snli_roberta import training
 from snli_roberta.arguments import TrainArguments
 from snli_roberta.corpus import LABELS, Pair, load_split
 from snli_roberta.sampling import balanced, stratified
+from snli_roberta.study import StudyArguments
 from snli_roberta.training import train
 
 ROOT = Path(__file__).parents[2]
@@ -67,9 +68,13 @@ def test_the_arms_differ_in_method_rate_and_name_only(prefix):
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_parses_and_names_its_script(path):
-    parsed = parse(TrainArguments, ["--config", str(path)])
-    assert f"train_{parsed.method}" in path.read_text().split("method:")[0]
+def test_every_recipe_parses_and_names_its_command(path):
+    if "study" in path.stem:
+        parse(StudyArguments, ["--config", str(path)])
+        command = "snli_roberta.compare"
+    else:
+        command = f"snli_roberta.train_{parse(TrainArguments, ['--config', str(path)]).method}"
+    assert f"{command} --config snli_roberta/recipes/{path.name}" in path.read_text().split("\noutput_dir:")[0]
 
 
 def test_a_recipe_of_the_other_method_is_refused():
@@ -147,7 +152,7 @@ def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
 
 def test_lora_sits_on_every_linear_layer_of_the_encoder_and_on_nothing_else():
     model, new = classifier.load_base(str(MODELS / "tiny_roberta"))
-    adapted = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
+    adapted = classifier.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
     on = {
         name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")
     }
@@ -167,6 +172,39 @@ def test_lora_sits_on_every_linear_layer_of_the_encoder_and_on_nothing_else():
     assert all("classifier.modules_to_save" in name for name in trained)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_dora": True},
+        {"use_rslora": True, "r": 8},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": "gaussian", "target_modules": ("query", "value")},
+    ],
+    ids=str,
+)
+def test_what_an_adapter_is_comes_from_the_recipe_and_is_loaded_again(tmp_path, changes):
+    """Some ways to start change the base's weights: the gate in the training compares with the adapter loaded again."""
+    train(arguments(tmp_path / "run", "lora", max_steps=2, evaluations=1, **changes))
+    saved = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    for key, value in changes.items():
+        if key != "target_modules":
+            assert saved[key] == value
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "run" / "adapter_model.safetensors", "pt") as file:
+        keys = list(file.keys())
+    on = {key.split(".lora_A")[0].rpartition(".")[2] for key in keys if ".lora_A" in key}
+    assert on == set(changes.get("target_modules", ("query", "key", "value", "dense")))
+
+
+def test_a_layer_that_the_encoder_lacks_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError) as error:
+        train(arguments(tmp_path / "run", "lora", target_modules=("qery",)))
+    assert "no linear layer of the encoder is named 'qery'; expected dense, key, query, value" in str(error.value)
+
+
 def test_a_pooler_that_the_checkpoint_lacks_is_saved_with_the_adapter(tmp_path):
     """BERT's classifier has a pooler, and a checkpoint of the masked language model has none."""
     from transformers import BertConfig, BertForMaskedLM
@@ -177,7 +215,7 @@ def test_a_pooler_that_the_checkpoint_lacks_is_saved_with_the_adapter(tmp_path):
     BertForMaskedLM(config).save_pretrained(tmp_path)
     model, new = classifier.load_base(str(tmp_path))
     assert new == ["classifier", "pooler"]
-    adapted = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
+    adapted = classifier.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
     saved = set()
     adapted.save_pretrained(tmp_path / "adapter")
     from safetensors import safe_open
@@ -304,7 +342,7 @@ def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
 
     model, new = classifier.load_base(str(MODELS / "tiny_roberta"))
     if method == "lora":
-        model = classifier.add_lora(model, new, rank=4, alpha=8, dropout=0.0)
+        model = classifier.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
     whole = model.save_pretrained
 
     def without_head(folder: Path, **_: bool) -> None:
@@ -455,7 +493,7 @@ def test_long_pairs_are_cut_and_counted():
 def test_the_recipes_reach_what_the_miniature_allows(tmp_path, monkeypatch):
     """Measured with seed 33: full .962, LoRA .949 on the test split; the thresholds leave a margin of about .03."""
     from common.records import read_record
-    from snli_roberta import compare
+    from snli_roberta import evaluate
 
     for method in ("full", "lora"):
         recipe_arguments = [
@@ -468,9 +506,12 @@ def test_the_recipes_reach_what_the_miniature_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys,
         "argv",
-        ["x", "--full", str(tmp_path / "full"), "--lora", str(tmp_path / "lora"), "--output_dir", str(tmp_path / "r")],
+        [
+            *("x", "--model", str(tmp_path / "full"), str(tmp_path / "lora"), "--title", "full fine-tuning", "LoRA"),
+            *("--output_dir", str(tmp_path / "r")),
+        ],
     )
-    compare.main()
+    evaluate.main()
     found = {
         record.title: record.metrics["accuracy"]["value"]
         for record in map(read_record, (tmp_path / "r").glob("*.json"))

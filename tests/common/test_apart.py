@@ -1,0 +1,91 @@
+"""A function in a process of its own: what it gives, how it fails, and that neither process outlives the other by accident."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.apart import call
+from common.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+WORKER = "tests.common.apart_worker"
+
+
+def test_it_gives_the_result_from_another_process():
+    from tests.common import apart_worker
+
+    number, where = call(apart_worker.double, 21, preload=WORKER)
+    assert number == 42
+    assert where != os.getpid()
+
+
+def test_a_users_error_is_raised_here():
+    from tests.common import apart_worker
+
+    with pytest.raises(UserError) as error:
+        call(apart_worker.refuse, "x.csv", preload=WORKER)
+    assert str(error.value) == "x.csv, line 3: bad. Mend it"
+
+
+def test_a_process_that_is_killed_is_one_line():
+    from tests.common import apart_worker
+
+    with pytest.raises(UserError, match="ended by SIGKILL"):
+        call(apart_worker.end_by, signal.SIGKILL, preload=WORKER)
+
+
+def test_an_exit_status_is_taken_over():
+    from tests.common import apart_worker
+
+    with pytest.raises(SystemExit) as status:
+        call(apart_worker.leave, 143, preload=WORKER)
+    assert status.value.code == 143
+
+
+def start(tmp_path: Path) -> tuple[subprocess.Popen, int]:
+    """A process that waits for one of its own, and that one's id."""
+    mark = tmp_path / "pid"
+    code = f"from common.apart import call\nfrom {WORKER} import wait\ncall(wait, {str(mark)!r}, preload={WORKER!r})"
+    script = tmp_path / "run.py"
+    script.write_text("if __name__ == '__main__':\n    " + code.replace("\n", "\n    "))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, script], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (mark.is_file() and mark.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    return process, int(mark.read_text())
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_once_and_ends_both(tmp_path, number):
+    process, worker = start(tmp_path)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert gone(worker)
+    assert (tmp_path / "pid.signals").read_text() == f"{int(number)} "
+
+
+def test_a_process_whose_caller_is_killed_ends(tmp_path):
+    process, worker = start(tmp_path)
+    process.kill()
+    process.wait(30)
+    assert gone(worker)

@@ -1,0 +1,206 @@
+"""The study as a command: what it runs and runs again, how it chooses, what it concludes, and that it can be stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
+
+from common.arguments import parse
+from common.errors import UserError
+from common.findings import read_finding, read_findings
+from common.records import read_record
+from common.tables import read_rows
+from snli_roberta import compare
+from snli_roberta.corpus import LABELS, load_split
+from snli_roberta.evaluate import pair_id
+from snli_roberta.study import StudyArguments
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "full_learning_rates": "1e-6 3e-4",
+    "lora_learning_rates": "1e-6 1e-3",
+    "seeds": "33 34",
+    "train_fraction": "0.05",
+    "max_steps": "6",
+    "evaluations": "2",
+    "logging_steps": "2",
+}
+
+
+def words(folder: Path, **changes: str) -> list[str]:
+    return [
+        "--output_dir", str(folder),
+        *(word for key, value in {**SMALL, **changes}.items() for word in (f"--{key}", *value.split())),
+    ]  # fmt: skip
+
+
+def made(folder: Path) -> dict[str, int]:
+    """The study's runs and when each ended."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/training.json")}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    compare.compare(parse(StudyArguments, words(folder)))
+    return folder
+
+
+def test_each_method_gets_as_many_trials_and_its_best_rate_the_other_seeds(study):
+    runs = sorted(name.rsplit("-", 1)[0] for name in made(study))
+    assert runs == [
+        "full-0.0003-seed33", "full-0.0003-seed34", "full-1e-06-seed33",
+        "lora-0.001-seed33", "lora-0.001-seed34", "lora-1e-06-seed33",
+    ]  # fmt: skip
+    settings = [json.loads((path / "training.json").read_text())["settings"] for path in (study / "runs").iterdir()]
+    own = {"method", "learning_rate", "seed"}
+    assert len({json.dumps({k: v for k, v in one.items() if k not in own}, sort_keys=True) for one in settings}) == 1
+
+
+def test_a_methods_record_is_the_mean_of_its_seeds_models(study, miniature):
+    test = load_split("test", data_dir=miniature / "snli_1.0")
+    record = read_record(study / "records" / "snli-6-lora.json")
+    each = []
+    for folder in sorted((study / "runs").glob("lora-0.001-*")):
+        with open(folder / "evaluation" / "scores.csv", newline="") as file:
+            answers = {row["id"]: row["answer"] for row in csv.DictReader(file)}
+        each.append(accuracy_score(test.labels, [LABELS.index(answers[pair_id(pair)]) for pair in test.pairs]))
+    assert record.metrics["accuracy"]["value"] == pytest.approx(np.mean(each))
+    assert record.metrics["accuracy"]["sd"] == pytest.approx(np.std(each, ddof=1))
+    assert np.sum(record.confusion) == 2 * len(test.pairs)
+    assert record.settings["seeds"] == [33, 34]
+    assert record.settings["learning_rate"] == 0.001
+
+
+def test_what_was_found_says_the_difference_the_verdict_and_the_costs(study, capsys):
+    comparison, tuning = (
+        read_finding(study / "records" / "findings" / f"snli-study-{name}.json") for name in ("comparison", "tuning")
+    )
+    full, lora = (read_record(study / "records" / f"snli-{name}.json") for name in ("5-full-fine-tuning", "6-lora"))
+    gap = lora.metrics["accuracy"]["value"] - full.metrics["accuracy"]["value"]
+    assert comparison.facts["difference"]["value"] == pytest.approx(gap)
+    assert f"LoRA minus full fine-tuning: {100 * gap:+.2f} points" in comparison.summary[1]
+    assert comparison.miniature
+    assert "the edge of what was tried" in tuning.summary[1]
+    (runs,) = tuning.parts
+    assert [row[:3] for row in runs.rows] == [
+        ["full fine-tuning", "1e-06", "33"], ["full fine-tuning", "0.0003", "33"], ["full fine-tuning", "0.0003", "34"],
+        ["LoRA", "1e-06", "33"], ["LoRA", "0.001", "33"], ["LoRA", "0.001", "34"],
+    ]  # fmt: skip
+    assert [row[4] is None for row in runs.rows] == [True, False, False] * 2, (
+        "only what was chosen is scored on the test pairs"
+    )
+    kept = read_findings(next((study / "runs").glob("lora-0.001-seed33-*")) / "evaluation" / "findings")
+    assert [finding.name for finding in kept] == ["comparison", "tuning"]
+
+
+def test_the_pairs_on_which_the_methods_differ_are_listed_with_their_answers(study):
+    rows = [row.values for row in read_rows(study / "disagreements.csv")]
+    assert rows
+    for row in rows:
+        shares = []
+        for method in ("full", "lora"):
+            right = row[f"{method}_answers"].split().count(row["gold_label"])
+            assert row[f"{method}_right"] == f"{right} of 2"
+            shares.append(right)
+        assert shares[0] != shares[1]
+
+
+def test_a_second_time_nothing_is_trained_or_scored_again(study, capsys):
+    before, text = made(study), (study / "records" / "snli-6-lora.json").read_text()
+    answers = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/evaluation/scores.csv")}
+    compare.compare(parse(StudyArguments, words(study)))
+    assert made(study) == before
+    assert {path: path.stat().st_mtime_ns for path in study.glob("runs/*/evaluation/scores.csv")} == answers
+    # But for the command, which the tests' runner lends.
+    assert json.loads((study / "records" / "snli-6-lora.json").read_text()) == json.loads(text)
+    assert "full fine-tuning: all 3 are there already" in capsys.readouterr().err
+
+
+def test_another_adapter_takes_the_full_runs_that_are_there(study, tmp_path, capsys):
+    before = made(study)
+    compare.compare(parse(StudyArguments, words(study, r="4", estimate_only="true")))
+    said = capsys.readouterr().err
+    assert "full fine-tuning: all 3 are there already" in said
+    assert re.search(r"LoRA: 3 to train, each about .* for 6 steps", said)
+    assert re.search(r"about \d+ s in all", said)
+    assert made(study) == before, "an estimate makes no run"
+
+
+def test_other_training_pairs_are_other_runs(study, capsys):
+    compare.compare(parse(StudyArguments, words(study, sample_seed="1", estimate_only="true")))
+    assert "full fine-tuning: 3 to train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"lora_learning_rates": "1e-3"},
+            "--lora_learning_rates: 2 and 1 learning rates; expected as many trials for each",
+        ),
+        ({"seeds": "33 33"}, "--seeds: one stands twice; expected different values"),
+        ({"full_learning_rates": "0 1"}, "--full_learning_rates: '0' does not fit; expected a number above 0"),
+        ({"target_modules": "qery"}, "key 'target_modules': no linear layer of the encoder is named 'qery'"),
+    ],
+)
+def test_bad_studies_are_refused_before_anything_is_trained(tmp_path, changes, message):
+    with pytest.raises(UserError) as error:
+        compare.compare(parse(StudyArguments, words(tmp_path, **changes)))
+    assert message in str(error.value)
+    assert not made(tmp_path) if (tmp_path / "runs").is_dir() else True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_path, number):
+    """With the scores of one that was not, and without a run made twice."""
+    command = [sys.executable, "-m", "snli_roberta.compare", *words(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    said = ""
+    for line in process.stderr:  # the second run, in the middle
+        said += line
+        if "run 2 of 4" in said and "step 2 of 6" in said.split("run 2 of 4")[1]:
+            break
+    process.send_signal(number)
+    said += process.communicate(timeout=60)[1]
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said[-2000:]
+    if number == signal.SIGKILL:
+        time.sleep(3)  # its process, which ends by itself
+    before = made(tmp_path)
+    assert len(before) == 1, "the first run only"
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert before.items() <= made(tmp_path).items()
+    for name in ("snli-5-full-fine-tuning", "snli-6-lora"):
+        one, other = (read_record(folder / "records" / f"{name}.json") for folder in (study, tmp_path))
+        assert one.metrics == other.metrics
+
+
+def test_the_page_and_the_table_show_means_and_deviations(study, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.html"
+    monkeypatch.setattr(sys, "argv", ["x", *words(study), "--report", str(page)])
+    compare.main()
+    shown = capsys.readouterr().out
+    assert re.search(r"LoRA +0\.\d{4} ± 0\.\d{4} \[0\.\d{3}, 0\.\d{3}\]", shown)
+    text = page.read_text()
+    for heading in (
+        "Full fine-tuning or LoRA?",
+        "Which learning rates were tried?",
+        "Accuracy against megabytes stored",
+    ):
+        assert heading in text
