@@ -59,9 +59,9 @@ def recipe(name: str) -> dict:
     return yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
 
 
-@pytest.mark.parametrize("prefix", ["", "miniature_"])
-def test_the_arms_differ_in_method_rate_and_name_only(prefix):
-    full, lora = recipe(f"{prefix}full"), recipe(f"{prefix}lora")
+@pytest.mark.parametrize("form", ["{}", "miniature_{}", "{}_a100", "large_{}", "large_{}_a100"])
+def test_the_arms_differ_in_method_rate_and_name_only(form):
+    full, lora = recipe(form.format("full")), recipe(form.format("lora"))
     differing = {key for key in full.keys() | lora.keys() if full.get(key) != lora.get(key)}
     assert differing == {"method", "learning_rate", "output_dir"}
     assert float(lora["learning_rate"]) > 2 * float(full["learning_rate"])
