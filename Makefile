@@ -24,7 +24,7 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annota
 	@rm -rf $(DEMO)
 	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
 	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora
-	@$(BIN)/python -m snli_roberta.compare --full $(DEMO)/snli_full --lora $(DEMO)/snli_lora --output_dir $(DEMO)/records
+	@$(BIN)/python -m snli_roberta.evaluate --model $(DEMO)/snli_full $(DEMO)/snli_lora --title "full fine-tuning" LoRA --output_dir $(DEMO)/records
 	@for feature in has_biased_implication offensive_yn target_minority; do \
 		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic || exit; \
 	done
@@ -40,7 +40,11 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annota
 	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
-demo-full: demo ## demo, then all that says how far to trust the models: robustness, agreement, shares, other corpora
+demo-full: demo ## demo, then the study of full against LoRA, and all that says how far to trust the models
+	@$(BIN)/python -m snli_roberta.compare --config snli_roberta/recipes/miniature_study.yaml --output_dir $(DEMO)/snli_study \
+		--report $(DEMO)/snli_study.html
+	@$(BIN)/python -m snli_roberta.disagreement --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
+	@$(BIN)/python -m snli_roberta.adversarial --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
 	@miniature=$$($(BIN)/python -c "from common.miniature import corpora; print(corpora.build())") && own=$$miniature/own_file && \
 		labels="--human_labels $$own/human_labels.csv --key id" && \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/offensiveYN --output_dir $(DEMO)/records \
@@ -57,8 +61,8 @@ demo-full: demo ## demo, then all that says how far to trust the models: robustn
 			--output $(DEMO)/prevalence_coverage.json && \
 		$(BIN)/python -m sbic_llama.trust $$own/posts.csv $$labels --adapter $(DEMO)/sbic/offensiveYN \
 			--adapter $(DEMO)/sbic/targetMinority --output_dir $(DEMO)/trust
-	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
-		$(BIN)/python -m common.hub card $(DEMO)/sbic/$$feature --repo_id miniature/$$feature || exit; \
+	@for model in snli_lora sbic/hasBiasedImplication sbic/offensiveYN sbic/targetMinority; do \
+		$(BIN)/python -m common.hub card $(DEMO)/$$model --repo_id miniature/$$(basename $$model) || exit; \
 	done
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
