@@ -26,7 +26,7 @@ from snli_roberta.controls import load_sets
 from snli_roberta.corpus import LABELS, Split, pairs_fingerprint
 from snli_roberta.evaluate import pair_id, record_name, score_baselines, score_model
 from snli_roberta.sampling import SAMPLING
-from snli_roberta.study import TITLES, Run, Study, StudyArguments, announce, train
+from snli_roberta.study import TITLES, Run, Study, StudyArguments, announce, hand_over, train
 
 MODULE = "snli_roberta.compare"
 SEED = 0  # of the controls, the untrained head and the bootstrap
@@ -76,6 +76,8 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
         for arm in arms:  # their cards show it too
             for one in arm.runs:
                 finding.write(one.folder / findings.KEPT / path.name.removeprefix("snli-study-"))
+    for arm in arms:
+        hand_over(arm.runs[0], arguments.output_dir / arm.method)
     apart = arguments.output_dir / "disagreements.csv"
     say(f"{disagreements((arms[0], arms[1]), test, apart):,} pairs on which the methods' seeds differ: {apart}")
     return records, found
@@ -135,6 +137,7 @@ def main() -> None:
     for finding in found:
         print("\n" + "\n".join(findings.lines(finding)))
     say(f"records and findings: {arguments.output_dir / 'records'}")
+    say(f"models: {arguments.output_dir / 'full'} and {arguments.output_dir / 'lora'}")
     if arguments.report:
         write_report(records, arguments.report, "Full fine-tuning or LoRA?", found)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from common.arguments import MAX_SEED, option
 from common.data_report import fingerprint
 from common.errors import UserError
+from common.files import folder_written_aside
 from common.stages import say
 from common.time_left import duration
 from common.training_file import TRAINING_FILE, training_facts
@@ -36,7 +38,8 @@ LORA_ONLY = {field.name for field in dataclasses.fields(LoraOptions)} | {
 class StudyArguments(SetUp):
     """Full fine-tuning against LoRA under the same conditions: learning rates tried for each, several seeds, scored once.
 
-    The same command continues a study that was stopped, and makes no run again."""
+    The same command continues a study that was stopped, and makes no run again. The folders full and lora of output_dir get the
+    models to use: those of the chosen rates with the first seed."""
 
     full_learning_rates: tuple[float, ...] = option(help="rates to try for full fine-tuning", above=0)
     lora_learning_rates: tuple[float, ...] = option(help="as many to try for LoRA", above=0)
@@ -186,3 +189,12 @@ def train(runs: Sequence[Run]) -> None:
             continue
         say(f"run {number} of {len(runs)}: {run.title}")
         call(study_run.train, run.arguments, preload=study_run.__name__)
+        for checkpoint in run.folder.glob("checkpoint-*"):  # ten runs' would fill a disk, and none is continued
+            shutil.rmtree(checkpoint)
+
+
+def hand_over(run: Run, folder: Path) -> None:
+    """Copies a finished run to where it is found without knowing which rate was chosen; in place of an earlier copy."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with folder_written_aside(folder) as part:
+        shutil.copytree(run.folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*", "records"))

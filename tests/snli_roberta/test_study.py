@@ -105,6 +105,19 @@ def test_what_was_found_says_the_difference_the_verdict_and_the_costs(study, cap
     assert [finding.name for finding in kept] == ["comparison", "tuning"]
 
 
+def test_the_models_to_use_lie_where_they_are_found(study, monkeypatch, capsys):
+    from snli_roberta import predict
+
+    assert not list(study.glob("runs/*/checkpoint-*")), "which nobody continues"
+    for method, rate in (("full", "0.0003"), ("lora", "0.001")):
+        (run,) = study.glob(f"runs/{method}-{rate}-seed33-*")
+        for name in ("training.json", "evaluation/record.json", "evaluation/findings/comparison.json"):
+            assert (study / method / name).read_text() == (run / name).read_text()
+        monkeypatch.setattr(sys, "argv", ["x", "--model", str(study / method), "A boy is wet.", "A child is dry."])
+        predict.main()
+        assert capsys.readouterr().out.split()[0] in LABELS
+
+
 def test_the_pairs_on_which_the_methods_differ_are_listed_with_their_answers(study):
     rows = [row.values for row in read_rows(study / "disagreements.csv")]
     assert rows
