@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +13,15 @@ from common.tables import Row, read_hub_rows, read_rows
 
 LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD = "-"
+NO_LABEL = -1  # of a pair without a gold label, as the Hub has it
 SplitName = Literal["train", "dev", "test"]
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One item. ``label`` indexes :data:`LABELS`; ``annotator_labels`` are names, empty where the source has none."""
+    """One item. ``label`` indexes :data:`LABELS`, or is :data:`NO_LABEL`; ``annotator_labels`` are names, empty where the source
+    has none."""
 
     premise: str
     hypothesis: str
@@ -30,11 +32,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled pairs of a split, and what was dropped on the way."""
+    """The labelled pairs of a split, and what was dropped on the way.
+
+    ``without_gold`` are the pairs on which no three annotators agreed. They are no part of what is trained or scored on.
+    """
 
     name: str
     pairs: list[Pair]
     report: DataReport
+    without_gold: list[Pair] = field(default_factory=list)
 
     @property
     def labels(self) -> list[int]:
@@ -61,20 +67,20 @@ def load_split(
         UserError: A file, column or value that is not SNLI's, with its line.
     """
     report = DataReport(f"SNLI {split}")
+    loaded = Split(split, [], report)
     if data_dir is not None:
         columns = ("gold_label", "sentence1", "sentence2")
-        pairs = _from_official(read_rows(Path(data_dir) / f"snli_1.0_{split}.jsonl", columns), report)
+        _from_official(read_rows(Path(data_dir) / f"snli_1.0_{split}.jsonl", columns), loaded)
     else:
         columns = ("label", "premise", "hypothesis")
         name = dataset_name or "stanfordnlp/snli"
-        pairs = _from_hub(read_hub_rows(name, HUB_SPLITS[split], columns, revision=revision), report)
+        _from_hub(read_hub_rows(name, HUB_SPLITS[split], columns, revision=revision), loaded)
     for label, name in enumerate(LABELS):
-        report.notes[name] = sum(pair.label == label for pair in pairs)
-    return Split(split, pairs, report)
+        report.notes[name] = sum(pair.label == label for pair in loaded.pairs)
+    return loaded
 
 
-def _from_official(rows: Iterable[Row], report: DataReport) -> list[Pair]:
-    pairs = []
+def _from_official(rows: Iterable[Row], loaded: Split) -> None:
     for row in rows:
         gold, annotators = row.values["gold_label"], row.values.get("annotator_labels") or []
         if gold not in (*LABELS, NO_GOLD):
@@ -84,38 +90,39 @@ def _from_official(rows: Iterable[Row], report: DataReport) -> list[Pair]:
                 f"{shown(annotators)} are no labels", "annotator_labels", expected=f"a list of {', '.join(LABELS)}"
             )
         _keep(
-            row, report, pairs, row.values["sentence1"], row.values["sentence2"], None if gold == NO_GOLD else LABELS.index(gold),
+            row, loaded, row.values["sentence1"], row.values["sentence2"], NO_LABEL if gold == NO_GOLD else LABELS.index(gold),
             ("sentence1", "sentence2"), tuple(label for label in annotators if label), str(row.values.get("pairID") or ""),
         )  # fmt: skip
-    return pairs
 
 
-def _from_hub(rows: Iterable[Row], report: DataReport) -> list[Pair]:
-    pairs = []
+def _from_hub(rows: Iterable[Row], loaded: Split) -> None:
     for row in rows:
         label = row.values["label"]
-        if label not in (-1, 0, 1, 2) or isinstance(label, bool):
+        if label not in (NO_LABEL, 0, 1, 2) or isinstance(label, bool):
             raise row.error(f"{shown(label)} is no label", "label", expected="0, 1, 2, or -1 for none")
         _keep(
-            row, report, pairs, row.values["premise"], row.values["hypothesis"], None if label == -1 else label,
-            ("premise", "hypothesis"),
+            row, loaded, row.values["premise"], row.values["hypothesis"], label, ("premise", "hypothesis"),
         )  # fmt: skip
-    return pairs
 
 
 def _keep(
-    row: Row, report: DataReport, pairs: list[Pair], premise: object, hypothesis: object, label: int | None,
+    row: Row, loaded: Split, premise: object, hypothesis: object, label: int,
     columns: tuple[str, str], annotators: tuple[str, ...] = (), id: str = "",
 ) -> None:  # fmt: skip
     """Checks a row's sentences, then appends its pair or counts why not."""
     for column, sentence in zip(columns, (premise, hypothesis), strict=True):
         if not isinstance(sentence, str):
             raise row.error(f"{shown(sentence)} is no sentence", column, expected="text")
+    report = loaded.report
     report.read += 1
-    if label is None:
+    pair = Pair(premise.strip(), hypothesis.strip(), label, annotators, id)
+    whole = bool(pair.premise and pair.hypothesis)
+    if label == NO_LABEL:
         report.drop(row, "no gold label")
-    elif not premise.strip() or not hypothesis.strip():
+        if whole:
+            loaded.without_gold.append(pair)
+    elif not whole:
         report.drop(row, "empty sentence")
     else:
         report.kept += 1
-        pairs.append(Pair(premise.strip(), hypothesis.strip(), label, annotators, id))
+        loaded.pairs.append(pair)

@@ -99,6 +99,20 @@ def check_trained_alike(models: Mapping[str, Classifier]) -> dict[str, Any] | No
     return first
 
 
+def require_training_pairs(pairs: list[Pair], facts: dict[str, Any], corpus: CorpusArguments) -> None:
+    """Refuses a corpus that gives other training pairs than those that a model was trained on, of which ``facts`` know.
+
+    Raises:
+        UserError: It does.
+    """
+    if pairs_fingerprint(pairs) != facts["data"]["fingerprint"]:
+        raise UserError(
+            "the model was trained on other pairs than this corpus gives",
+            file=corpus.data_dir or corpus.dataset_name,
+            fix="give the data_dir or dataset_name that it was trained on",
+        )
+
+
 def score_baselines(
     scored: ScoredSet,
     pairs: list[Pair],
@@ -179,12 +193,8 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     models = {title: classifier.load(name, revision) for title, name, revision in named}
     facts = check_trained_alike(models)
     pairs, scored, test = load_sets(arguments, sampling_of(facts, arguments.model[0]) if facts else None)
-    if facts and pairs_fingerprint(pairs) != facts["data"]["fingerprint"]:
-        raise UserError(
-            "the model was trained on other pairs than this corpus gives",
-            file=arguments.data_dir or arguments.dataset_name,
-            fix="give the data_dir or dataset_name that it was trained on",
-        )
+    if facts:
+        require_training_pairs(pairs, facts, arguments)
     scored.policy["scored in"] = "fp32"
     shared: dict[str, Any] = {"module": MODULE, "seed": arguments.seed}
     baselines = score_baselines(scored, pairs, test, facts, output_dir=arguments.output_dir, **shared)
