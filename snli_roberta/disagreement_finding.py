@@ -245,5 +245,5 @@ def published_sentence(items: int) -> str:
         f"Published for {known['model']}, as its authors trained it, on all {known['items']:,} items ({known['source']}): distance "
         f"{known['jsd']:.4f}, KL {known['kl']:.4f}, accuracy {known['old_accuracy']:.4f} on the old label and "
         f"{known['new_accuracy']:.4f} on the new"
-        + ("; these are not the same items." if items < known["items"] else ".")
+        + (f"; the {items:,} here are a part of them." if items < known["items"] else ".")
     )

@@ -38,7 +38,7 @@ def item_id(pair: Pair) -> str:
 
 def order(judged: Judged) -> list[int]:
     """Places of the pairs: the most disputed first, of equally disputed ones the one that the model is surest of."""
-    disputed, sure = np.round(entropy(judged.people), 9), np.round(judged.given.max(1), 9)
+    disputed, sure = np.round(entropy(judged.people), 6), np.round(judged.given.max(1), 6)
     ids = [item_id(pair) for pair in judged.pairs]
     return sorted(range(len(ids)), key=lambda i: (-disputed[i], -sure[i], ids[i]))
 
@@ -65,7 +65,7 @@ def disputed_parts(judged: Judged, people: str, seed: int) -> tuple[list[str], l
     ]
     parts.append(Measures("Disputed pairs on which the model is sure", "probabilities", "share", shares))
     ranked = [i for i in ranked if flags[AS_GIVEN][i]]
-    ranked.sort(key=lambda i: -round(float(judged.given[i].max()), 9))  # stable: of equals, the more disputed first
+    ranked.sort(key=lambda i: -round(float(judged.given[i].max()), 6))  # stable: of equals, the more disputed first
     if ranked:
         parts.append(
             Listing(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.miniature import corpora, hatecheck, md_agreement, sbic, snli
+from common.miniature import chaosnli, corpora, hatecheck, md_agreement, sbic, snli
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -29,18 +29,19 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
     for number, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        for generator in (sbic, snli, hatecheck, md_agreement):
+        for generator in (sbic, snli, hatecheck, md_agreement, chaosnli):
             generator.write(folder, seed)
         made.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert len(made[0]) == 12
+    assert len(made[0]) == 13
     assert made[0] == made[1]
     assert all(made[0][name] != made[2][name] for name in made[0])
 
 
 def test_the_corpus_does_not_depend_on_hash_randomisation():
     code = (
-        "from common.miniature import hatecheck, md_agreement, sbic, snli; "
-        "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), hatecheck.draw_cases(0), md_agreement.draw_splits(0))"
+        "from common.miniature import chaosnli, hatecheck, md_agreement, sbic, snli; "
+        "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), hatecheck.draw_cases(0), md_agreement.draw_splits(0), "
+        "chaosnli.draw_items(0))"
     )
     made = {
         subprocess.run(
@@ -196,6 +197,40 @@ def test_md_agreement_has_the_official_keys(miniature, real_data):
     assert [ours[key].keys() for key in ("soft_label", "other_info")] == [
         real[key].keys() for key in ("soft_label", "other_info")
     ]
+
+
+def hundred(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "chaosnli" / "chaosNLI_snli.jsonl").read_text().splitlines()]
+
+
+def test_chaosnli_asks_a_hundred_about_the_pairs_that_three_of_five_agreed_on(miniature):
+    items = {item["uid"]: item for item in hundred(miniature)}
+    test = {row["pairID"]: row for row in pairs(miniature, "test")}
+    assert list(items) == [
+        name for name, row in test.items() if row["annotator_labels"].count(row["gold_label"]) == 3
+    ]  # in the corpus's order
+    assert len(items) > 50
+    entropies: dict[bool, list[float]] = {True: [], False: []}
+    for name, item in items.items():
+        assert sum(item["label_count"]) == 100
+        assert (item["example"]["premise"], item["example"]["hypothesis"]) == (
+            test[name]["sentence1"],
+            test[name]["sentence2"],
+        )
+        assert item["old_labels"] == test[name]["annotator_labels"]
+        vague = any(word in snli.VAGUE for word in snli.words(test[name]["sentence2"]))
+        entropies[vague].append(item["entropy"])
+        if not vague:  # five slipped; a hundred do not
+            assert item["majority_label"] == name[-1]
+    assert min(len(values) for values in entropies.values()) > 20
+    assert min(entropies[True]) > max(entropies[False]), "what is a matter of opinion divides a hundred people too"
+
+
+def test_chaosnli_has_the_official_keys(miniature, real_data):
+    ours, real = (hundred(folder)[0] for folder in (miniature, real_data))
+    assert [(key, type(value)) for key, value in ours.items()] == [(key, type(value)) for key, value in real.items()]
+    assert list(ours["example"]) == list(real["example"])
+    assert {type(count) for count in ours["label_count"]} == {type(count) for count in real["label_count"]}
 
 
 def build(cache: Path) -> subprocess.Popen:
