@@ -120,7 +120,6 @@ def _comparison(arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], sco
             [[str(s), t.both, t.only_first, t.only_second, t.neither, t.p] for s, t in zip(seeds, tests, strict=True)],
         ),
         _answers_apart(arms, labels),
-        *_against_cost(arms, (full, lora)),
         Points(
             "Learning curves of the chosen rates",
             "step",
@@ -134,6 +133,7 @@ def _comparison(arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], sco
             },
             joined=True,
         ),
+        *_against_cost(arms, (full, lora)),
     ]
     return Finding(
         name="comparison",

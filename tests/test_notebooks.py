@@ -167,13 +167,10 @@ def test_a_notebooks_commands_parse(path, monkeypatch):
             module.main()
 
 
-def test_the_default_base_of_sbic_is_open_and_snlis_recipes_are_a_pair():
+def test_the_default_base_of_sbic_is_open_and_snlis_recipe_is_a_study():
     assert settings(SBIC)["RECIPE"] == "sbic_llama/recipes/tinyllama_t4.yaml"
     assert "sbic_llama/recipes/llama2_7b_t4.yaml" in "".join(python_cells(SBIC))
-    assert (settings(SNLI)["FULL_RECIPE"], settings(SNLI)["LORA_RECIPE"]) == (
-        "snli_roberta/recipes/full.yaml",
-        "snli_roberta/recipes/lora.yaml",
-    )
+    assert settings(SNLI)["STUDY"] == "snli_roberta/recipes/study.yaml"
 
 
 @pytest.fixture
@@ -260,25 +257,22 @@ def test_the_snli_notebook_runs_on_the_miniature(execute, tmp_path):
     output = tmp_path / "out"
     notebook = execute(
         SNLI,
-        FULL_RECIPE="snli_roberta/recipes/miniature_full.yaml",
-        LORA_RECIPE="snli_roberta/recipes/miniature_lora.yaml",
+        STUDY="snli_roberta/recipes/miniature_study.yaml",
         CORPUS="",
-        EXTRA="--max_steps 20 --evaluations 2 --logging_steps 5",
+        EXTRA="--max_steps 20 --evaluations 2 --logging_steps 5 --seeds 33",
         OUTPUT_DIR=str(output),
     )
-    shown = [
-        (output / arm / "pictures" / f"{name}.png").read_bytes()
-        for arm in ("full", "lora")
-        for name in ("scores", "confusion", "learning_curve")
-    ]
-    assert pictures(notebook) == shown
+    names = ("comparison-1", "comparison-2", "scores", "confusion", "disagreement-1", "adversarial-1")
+    assert pictures(notebook) == [(output / "lora" / "pictures" / f"{name}.png").read_bytes() for name in names]
     assert "| full fine-tuning |" in tables(notebook)
     assert "| LoRA |" in tables(notebook)
     assert (output / "full" / "model.safetensors").is_file()
     assert (output / "lora" / "adapter_model.safetensors").is_file()
     assert (output / "report.html").is_file()
     log = printed(notebook)
-    assert len(re.findall(r"about .* on this machine for 20 steps", log)) == 2
+    assert "4 trainings: for each method 2 learning rates with seed 33" in log
+    assert len(re.findall(r"2 to train, each about .* on this machine for 20 steps", log)) == 2
+    assert re.search(r"^(entailment|neutral|contradiction)\n +entailment +0\.\d{4}$", log, re.MULTILINE)
     subwords = next(
         output.data["text/plain"]
         for cell in notebook.cells
