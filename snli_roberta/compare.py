@@ -6,13 +6,14 @@ differ, what they cost, and whether LoRA is no worse.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
 from common import findings
 from common.arguments import parse
-from common.errors import run
+from common.errors import UserError, run
 from common.evaluation import read_evaluation
 from common.findings import Finding
 from common.paired import over_seeds
@@ -42,6 +43,11 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
         UserError: Bad data, an unknown model, or a run that failed.
         SystemExit: A signal stopped a run; the same command continues it.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "the study starts its trainings itself, one after the other, and was started as several processes",
+            fix=f"start it as python -m {MODULE}, with CUDA_VISIBLE_DEVICES=0 where there are several GPUs",
+        )
     quiet_libraries()
     sampling = {key: getattr(arguments, key) for key in SAMPLING}
     pairs, scored, test = load_sets(arguments, sampling)

@@ -175,6 +175,12 @@ def test_bad_studies_are_refused_before_anything_is_trained(tmp_path, changes, m
     assert not made(tmp_path) if (tmp_path / "runs").is_dir() else True
 
 
+def test_a_study_that_was_launched_as_several_processes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"started as several processes\. Start it as python -m snli_roberta\.compare"):
+        compare.compare(parse(StudyArguments, words(tmp_path)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_path, number):
