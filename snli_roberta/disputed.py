@@ -15,7 +15,9 @@ from snli_roberta.gold_labels import AS_GIVEN, TEMPERED
 from snli_roberta.human_distribution import DISPUTED, SURE, Judged
 
 LISTED = 20  # pairs of a finding; the table has all
-COLUMNS = ["id", "gold label", "people said", "the model says", TEMPERED, "people's entropy, bits"]
+# What people said of a pair is the corpus's, which may not be published with a card: a finding has ids and what was computed, the
+# table that the user gets beside it has the rest.
+COLUMNS = ["id", "the model says", TEMPERED, "people's entropy, bits"]
 TABLE = [
     "source",
     "id",
@@ -44,12 +46,12 @@ def order(judged: Judged) -> list[int]:
 
 
 def disputed_parts(judged: Judged, people: str, seed: int) -> tuple[list[str], list[Part]]:
-    """Lists of ids and numbers, without a sentence of the corpus; and how often the model is sure where people are not."""
+    """Lists of ids and computed numbers, without the corpus's own; and how often the model is sure where people are not."""
     ranked = order(judged)
     flags = {AS_GIVEN: judged.sure_and_disputed(judged.given), TEMPERED: judged.sure_and_disputed(judged.tempered)}
     parts: list[Part] = [
         Listing(
-            "The most disputed pairs: entailment / neutral / contradiction",
+            "The most disputed pairs, and what the model says: entailment / neutral / contradiction",
             COLUMNS,
             [_listed(judged, i) for i in ranked[:LISTED]],
         )
@@ -112,5 +114,4 @@ def gold_name(pair: Pair) -> str:
 def _listed(judged: Judged, place: int) -> list[Any]:
     pair = judged.pairs[place]
     model, tempered = (" / ".join(f"{p:.3f}" for p in found[place]) for found in (judged.given, judged.tempered))
-    people = " / ".join(map(str, judged.counts[place]))
-    return [item_id(pair), gold_name(pair), people, model, tempered, round(float(entropy(judged.people)[place]), 3)]
+    return [item_id(pair), model, tempered, round(float(entropy(judged.people)[place]), 3)]
