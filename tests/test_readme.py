@@ -54,6 +54,7 @@ def corpora_on_the_hub(hub, miniature):
         "miniature/tiny_roberta": "tiny_roberta",
         "miniature/tiny_llama": "tiny_llama",
         "FacebookAI/roberta-base": "tiny_roberta",
+        "sentence-transformers/all-MiniLM-L6-v2": "tiny_roberta",
         "meta-llama/Llama-2-7b-hf": "tiny_llama",
         "TinyLlama/TinyLlama_v1.1": "tiny_llama",
     }
