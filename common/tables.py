@@ -42,7 +42,9 @@ class Row:
         return UserError(problem, file=self.source, line=self.line, row=row, column=column, expected=expected, fix=fix)
 
 
-def read_rows(path: Path, columns: Sequence[str] = (), *, lenient: bool = False) -> Iterator[Row]:
+def read_rows(
+    path: Path, columns: Sequence[str] = (), *, lenient: bool = False, suffix: str | None = None
+) -> Iterator[Row]:
     """Yields the rows of a file, in order, without holding more than a part of it.
 
     Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, an empty field is ``""``.
@@ -53,12 +55,13 @@ def read_rows(path: Path, columns: Sequence[str] = (), *, lenient: bool = False)
         lenient: Yield a record that is wrong by itself (a byte that is no UTF-8, too few fields, no JSON object) with what could
             be read of it and its ``problem``. A file that is wrong as a whole is an error nevertheless: no header, a quote that
             never ends, broken compression.
+        suffix: The ending that says its format, where the file has another: ``.tsv`` for a corpus that comes as ``.txt``.
 
     Raises:
         UserError: No such file, an unknown ending, a missing column, or a record that can't be read (with its line).
     """
     path = Path(path)
-    suffix = table_format(path)
+    suffix = suffix or table_format(path)
     if not path.is_file():
         raise UserError("no such file", file=path, fix="check the path")
     try:

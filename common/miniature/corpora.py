@@ -16,8 +16,8 @@ MANIFEST = "manifest.json"
 
 
 def build() -> Path:
-    """Returns the folder that holds ``SBIC.v2/``, ``snli_1.0/``, ``hatecheck/``, ``md_agreement/`` and ``chaosnli/``, in the
-    official file formats, and ``own_file/``.
+    """Returns the folder that holds ``SBIC.v2/``, ``snli_1.0/``, ``hatecheck/``, ``md_agreement/``, ``chaosnli/``, ``hans/`` and
+    ``breaking_nli/``, in the official file formats, and ``own_file/``.
 
     The folder's name is a hash of the generators, so a changed generator makes a new one. A folder whose files are not
     what was written is built again. Several processes may ask at once: one builds, the others wait.
@@ -27,7 +27,7 @@ def build() -> Path:
     """
     from filelock import FileLock
 
-    from common.miniature import chaosnli, hatecheck, md_agreement, own_file, sbic, snli
+    from common.miniature import breaking_nli, chaosnli, hans, hatecheck, md_agreement, own_file, sbic, snli
 
     generators = {
         "SBIC.v2": sbic,
@@ -35,6 +35,8 @@ def build() -> Path:
         "hatecheck": hatecheck,
         "md_agreement": md_agreement,
         "chaosnli": chaosnli,
+        "hans": hans,
+        "breaking_nli": breaking_nli,
         "own_file": own_file,
     }
     sources = b"".join(Path(module.__file__).read_bytes() for module in generators.values())

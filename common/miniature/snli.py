@@ -138,6 +138,13 @@ def words(sentence: str) -> list[str]:
     return sentence.replace(",", " ,").replace(".", " .").split()
 
 
+def is_own(sentence: str) -> bool:
+    """Whether a sentence names a subject and states a fact of this grammar; of a real corpus some may, never all."""
+    found = {word.lower() for word in words(sentence)}
+    facts = {word for pair in FACTS for side in pair for word in side}
+    return bool(found & set(SUBJECTS)) and bool(found & facts)
+
+
 def binary_parse(sentence: str) -> str:
     """A right-branching bracketing, in the format (not the quality) of the official parses."""
     *front, last = words(sentence)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.miniature import chaosnli, corpora, hatecheck, md_agreement, sbic, snli
+from common.miniature import breaking_nli, chaosnli, corpora, hans, hatecheck, md_agreement, sbic, snli
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -29,19 +29,19 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
     for number, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        for generator in (sbic, snli, hatecheck, md_agreement, chaosnli):
+        for generator in (sbic, snli, hatecheck, md_agreement, chaosnli, hans, breaking_nli):
             generator.write(folder, seed)
         made.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert len(made[0]) == 13
+    assert len(made[0]) == 15
     assert made[0] == made[1]
     assert all(made[0][name] != made[2][name] for name in made[0])
 
 
 def test_the_corpus_does_not_depend_on_hash_randomisation():
     code = (
-        "from common.miniature import chaosnli, hatecheck, md_agreement, sbic, snli; "
+        "from common.miniature import breaking_nli, chaosnli, hans, hatecheck, md_agreement, sbic, snli; "
         "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), hatecheck.draw_cases(0), md_agreement.draw_splits(0), "
-        "chaosnli.draw_items(0))"
+        "chaosnli.draw_items(0), hans.draw_cases(0), breaking_nli.draw_items(0))"
     )
     made = {
         subprocess.run(
@@ -231,6 +231,54 @@ def test_chaosnli_has_the_official_keys(miniature, real_data):
     assert [(key, type(value)) for key, value in ours.items()] == [(key, type(value)) for key, value in real.items()]
     assert list(ours["example"]) == list(real["example"])
     assert {type(count) for count in ours["label_count"]} == {type(count) for count in real["label_count"]}
+
+
+def hans_rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "hans" / hans.FILE_NAME, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def breaking_rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "breaking_nli" / breaking_nli.FILE_NAME).read_text().splitlines()]
+
+
+def test_hans_and_breaking_nli_have_the_official_columns_and_keys(miniature, real_data):
+    ours, real = (hans_rows(folder)[0] for folder in (miniature, real_data))
+    assert list(ours) == list(real)
+    ours, real = (breaking_rows(folder)[0] for folder in (miniature, real_data))
+    assert {key: type(value) for key, value in ours.items()} == {key: type(value) for key, value in real.items()}
+    assert list(ours) == list(real)
+
+
+def test_hans_follows_its_heuristics_half_of_the_time(miniature):
+    cases = hans_rows(miniature)
+    assert [case["pairID"] for case in cases] == [f"ex{n}" for n in range(240)]
+    assert Counter((case["heuristic"], case["gold_label"]) for case in cases) == {
+        (name, label): 40 for name in hans.TEMPLATES for label in ("entailment", "non-entailment")
+    }
+    for case in cases:
+        premise, hypothesis = (case[f"sentence{n}"].lower().rstrip(" .").split() for n in (1, 2))
+        assert set(hypothesis) <= set(premise), "every word of a hypothesis stands in its premise"
+        in_one_piece = f" {' '.join(hypothesis)} " in f" {' '.join(premise)} "
+        assert in_one_piece == (case["heuristic"] != "lexical_overlap")
+        assert (case["gold_label"] == "entailment") == (case["subcase"][1] == "e")
+
+
+def test_breaking_nli_replaces_one_word(miniature):
+    items = breaking_rows(miniature)
+    sides = {word: (pair, side) for pair, both in enumerate(snli.FACTS) for side in (0, 1) for word in both[side]}
+    for item in items:
+        before, after = (snli.words(item[f"sentence{n}"]) for n in (1, 2))
+        ((old, new),) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+        (pair, side), (other, now) = sides[old], sides[new]
+        label = "neutral" if pair != other else "entailment" if side == now else "contradiction"
+        assert item["gold_label"] == label
+        assert Counter(item["annotator_labels"]).most_common(1)[0][0] == label
+        if label == "neutral":
+            assert not any(sides.get(word, (None,))[0] == other for word in before), "the premise says nothing of it"
+        assert (item["category"] == "synonyms") == (label == "entailment")
+    assert Counter(item["gold_label"] for item in items) == {"contradiction": 240, "entailment": 60, "neutral": 20}
+    assert any(len(set(item["annotator_labels"])) > 1 for item in items)
 
 
 def build(cache: Path) -> subprocess.Popen:
