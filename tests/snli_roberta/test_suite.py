@@ -161,6 +161,7 @@ def test_the_miniatures_scenes_are_in_its_grammar():
         premise = scene.plain["neutral"][0]
         stated = dict(facts[word] for word in snli.words(premise) if word in facts)
         assert len(stated) == 3
+        assert not premise.startswith("The "), "the asleep boy"
         for label, (_, hypothesis) in scene.plain.items():
             pair, side = facts[hypothesis.rstrip(".").split()[-1]]
             found = "neutral" if pair not in stated else "entailment" if stated[pair] == side else "contradiction"
