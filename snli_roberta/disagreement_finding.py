@@ -69,7 +69,7 @@ def annotators_finding(
     five = judged([i for i, pair in enumerate(pairs) if len(pair.annotator_labels) == FIVE])
     known = judged([i for i in range(len(test.pairs), len(pairs)) if pairs[i].annotator_labels])
     left_out = len(pairs) - len(five.pairs)
-    summary = [temperature_sentence(temperature)]
+    summary: list[str] = []
     parts: list[Part] = []
     facts: dict[str, Any] = {}
     if five.pairs:
@@ -98,7 +98,7 @@ def annotators_finding(
     finding = Finding(
         name="disagreement",
         title="How far can it be trusted where people disagree?",
-        summary=summary,
+        summary=[*summary, temperature_sentence(temperature)],
         parts=parts,
         limits=LIMITS,
         facts={
@@ -145,7 +145,6 @@ def chaosnli_finding(
     same = bootstrap.share(old == new, seed)
     summary = [
         origin_sentence(len(items), standing, invented),
-        temperature_sentence(temperature),
         f"It gives the old majority label, of SNLI's annotators, in {interval(on_old)}, and the new one, of the hundred, in "
         f"{interval(on_new)}; the two labels are the same in {interval(same)}. A temperature changes no answer.",
     ]
@@ -155,6 +154,7 @@ def chaosnli_finding(
     }
     sentences, parts, measures = distance_parts(judged, HUNDRED, seed, references)
     summary += sentences
+    summary.append(temperature_sentence(temperature))
     if not invented:
         summary.append(published_sentence(len(items)))
     listed, tables = disputed_parts(judged, HUNDRED, seed)
