@@ -30,14 +30,21 @@ SETTINGS = {
     "share of warm-up": "warmup_ratio",
     "weight decay": "weight_decay",
     "optimizer": "optim",
-    "LoRA rank": "r",
-    "LoRA alpha": "lora_alpha",
-    "LoRA dropout": "lora_dropout",
     "tokens a post at most": "max_post_tokens",
     "tokens a pair at most": "max_length",
     "share of the training pairs": "train_fraction",
     "classes balanced": "balance_classes",
+    "seed of the sample": "sample_seed",
     "seed": "seed",
+}
+OF_ADAPTERS = {
+    "LoRA rank": "r",
+    "LoRA alpha": "lora_alpha",
+    "LoRA dropout": "lora_dropout",
+    "LoRA on": "target_modules",
+    "LoRA initialisation": "init_lora_weights",
+    "rank-stabilised (rsLoRA)": "use_rslora",
+    "weight-decomposed (DoRA)": "use_dora",
 }
 
 
@@ -223,10 +230,10 @@ def hyperparameters(facts: Mapping[str, Any]) -> dict[str, str]:
     settings = facts["settings"]
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * facts["processes"]
     shown = {"items a step": f"{batch:,}", "computed in": facts["precision"]}
-    for name, key in SETTINGS.items():
-        adapts = facts["kind"] == "adapter" or not key.startswith("lora_")
-        if adapts and settings.get(key) is not None and (key, settings[key]) != ("max_steps", -1):
-            shown[name] = str(settings[key])
+    for name, key in (SETTINGS | (OF_ADAPTERS if facts["kind"] == "adapter" else {})).items():
+        value = settings.get(key)
+        if value is not None and (key, value) != ("max_steps", -1):
+            shown[name] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return shown
 
 
