@@ -36,7 +36,6 @@ def runs(few, tmp_path_factory) -> dict[str, Path]:
     from sbic_llama.arguments import TrainArguments as SbicArguments
     from sbic_llama.training import train as train_sbic
     from snli_roberta import evaluate as snli
-    from snli_roberta.arguments import CorpusArguments
     from snli_roberta.arguments import TrainArguments as SnliArguments
     from snli_roberta.training import train as train_snli
 
@@ -51,12 +50,9 @@ def runs(few, tmp_path_factory) -> dict[str, Path]:
         )
     for method in ("full", "lora"):
         train_snli(SnliArguments(output_dir=folder / method, method=method, learning_rate=1e-3, max_steps=20, **steps))
-    snli.score_models(
-        {method: snli.Trained(str(folder / method)) for method in ("full", "lora")},
-        corpus=CorpusArguments(data_dir=few),
-        module=snli.MODULE,
-        output_dir=folder / "records",
-        seed=0,
+    models = tuple(str(folder / method) for method in ("full", "lora"))
+    snli.score(
+        snli.EvaluateArguments(model=models, title=("full", "lora"), data_dir=few, output_dir=folder / "records")
     )
     kinds = {"sbic_labels": "offensiveYN", "sbic_groups": "targetMinority", "snli_full": "full", "snli_adapter": "lora"}
     return {kind: folder / name for kind, name in kinds.items()}
