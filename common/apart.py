@@ -11,7 +11,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -42,10 +44,10 @@ def call(function: Callable[[Given], Result], argument: Given, *, preload: str) 
     context.set_forkserver_preload([preload])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(function, argument, theirs, stages.started()))
-    process.start()
-    assert process.pid is not None
-    theirs.close()
-    with _passed_on(process.pid):
+    with _passed_on(process):
+        with _blocked():
+            process.start()
+        theirs.close()
         try:
             error, result = ours.recv()
         except EOFError:
@@ -55,15 +57,24 @@ def call(function: Callable[[Given], Result], argument: Given, *, preload: str) 
         raise error
     if process.exitcode == 0:
         return result
-    if process.exitcode is not None and process.exitcode < 0:
-        name = signal.Signals(-process.exitcode).name
+    number = -(process.exitcode or 0)
+    if number in SIGNALS:  # before it could end of itself
+        raise SystemExit(128 + number)
+    if number > 0:
+        name = signal.Signals(number).name
         raise UserError(f"a process was ended by {name}", fix="the same command continues (SIGKILL: was memory short?)")
     raise SystemExit(process.exitcode)
 
 
 def _work(function: Callable[[Any], Any], argument: Any, pipe: Connection, start: float) -> None:
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
     stages.started(start)
     os.setsid()  # the terminal's Ctrl-C reaches the one that waits, which passes it on: here it would come twice
+    for number in SIGNALS:
+        signal.signal(number, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         pipe.send((None, function(argument)))
@@ -79,12 +90,26 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _passed_on(pid: int) -> Iterator[None]:
-    """While entered, signals that would end this process go to another."""
+def _blocked() -> Iterator[None]:
+    """While entered, signals wait, and what is started has them blocked too: the server is in the terminal's group, and a Ctrl-C
+    would end it."""
+    resource_tracker.ensure_running()  # its start, which the server's would bring about, unblocks them
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+@contextlib.contextmanager
+def _passed_on(process: BaseProcess) -> Iterator[None]:
+    """While entered, signals that would end this process go to another, once it has started."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
+        if process.pid is None:  # nothing has started yet
+            raise SystemExit(128 + number)
         with contextlib.suppress(ProcessLookupError):  # where it has just ended
-            os.kill(pid, number)
+            os.kill(process.pid, number)
 
     previous = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:

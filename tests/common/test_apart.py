@@ -41,6 +41,16 @@ def test_a_process_that_is_killed_is_one_line():
         call(apart_worker.end_by, signal.SIGKILL, preload=WORKER)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_nothing_waits_for_is_an_exit_status_and_no_traceback(number, capfd):
+    from tests.common import apart_worker
+
+    with pytest.raises(SystemExit) as status:
+        call(apart_worker.end_by, number, preload=WORKER)
+    assert status.value.code == 128 + number
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_an_exit_status_is_taken_over():
     from tests.common import apart_worker
 
@@ -56,7 +66,9 @@ def start(tmp_path: Path) -> tuple[subprocess.Popen, int]:
     script = tmp_path / "run.py"
     script.write_text("if __name__ == '__main__':\n    " + code.replace("\n", "\n    "))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, script], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, script], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not (mark.is_file() and mark.read_text()):
         assert time.monotonic() < deadline and process.poll() is None
@@ -76,10 +88,12 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_passed_on_once_and_ends_both(tmp_path, number):
+def test_a_signal_to_the_terminals_group_reaches_each_once_and_ends_both(tmp_path, number):
+    """As Ctrl-C does: to every process of the group, the server that the others are forked from among them."""
     process, worker = start(tmp_path)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     assert process.wait(30) == 128 + number
+    assert process.stderr.read() == ""
     assert gone(worker)
     assert (tmp_path / "pid.signals").read_text() == f"{int(number)} "
 
