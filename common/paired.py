@@ -101,8 +101,13 @@ def difference(first: np.ndarray, second: np.ndarray, *, seed: int) -> Measure:
 
 
 def verdict(found: Measure, margin: float = MARGIN) -> Verdict:
-    """Whether the second may be taken to be no worse than the first by ``margin`` or more: its whole interval lies above that."""
+    """Whether the second may be taken to be no worse than the first by ``margin`` or more: its whole interval lies above that.
+
+    An interval without width settles nothing: where no item and no seed differs, resampling can't say how easily one could.
+    """
     low, high = found["ci95"]
+    if low == high:
+        return "undecided"
     return "non-inferior" if low > -margin else "inferior" if high < -margin else "undecided"
 
 

@@ -91,6 +91,7 @@ def gone(pid: int) -> bool:
 def test_a_signal_to_the_terminals_group_reaches_each_once_and_ends_both(tmp_path, number):
     """As Ctrl-C does: to every process of the group, the server that the others are forked from among them."""
     process, worker = start(tmp_path)
+    assert os.getpgid(worker) != process.pid, "or it would be stopped twice, and at once"
     os.killpg(process.pid, number)
     assert process.wait(30) == 128 + number
     assert process.stderr.read() == ""

@@ -75,19 +75,29 @@ def test_a_difference_is_paired_by_items():
     assert np.ptp(unpaired["ci95"]) > 3 * np.ptp(found["ci95"])
 
 
+def test_seeds_that_differ_widen_the_interval_of_a_difference():
+    """Each seed moves its model by far more than 3,000 items leave open."""
+    rng = np.random.default_rng(0)
+    ease = rng.beta(4, 1, 3000)
+    first, second = (np.stack([rng.random(3000) < ease + moved for moved in (-0.05, 0, 0.05)]) for _ in range(2))
+    over_both = np.ptp(difference(first, second, seed=0)["ci95"])
+    over_items = np.ptp(difference(first[1:2], second[1:2], seed=0)["ci95"])
+    assert over_both > 2 * over_items
+
+
 def test_intervals_of_differences_hold_the_true_one():
-    """Items of one difficulty each, seeds that move a model as a whole: 93 % and more of 95 % intervals hold the truth."""
+    """Items of one difficulty each, seeds that move a model as a whole: most 95 % intervals hold the truth, here 9 of 10."""
     rng = np.random.default_rng(0)
     held = 0
-    for trial in range(120):
+    for trial in range(60):
         ease = rng.beta(4, 1, 300)
 
         def right(seeds: int, ease: np.ndarray = ease) -> np.ndarray:
-            return rng.random((seeds, 300)) < np.clip(ease + rng.normal(0, 0.004, (seeds, 1)), 0, 1)
+            return rng.random((seeds, 300)) < np.clip(ease + rng.normal(0, 0.02, (seeds, 1)), 0, 1)
 
-        low, high = difference(right(5), right(5), seed=trial)["ci95"]
+        low, high = difference(right(6), right(6), seed=trial)["ci95"]
         held += low <= 0 <= high
-    assert held >= 108
+    assert held >= 54
 
 
 @pytest.mark.parametrize(
@@ -98,6 +108,7 @@ def test_intervals_of_differences_hold_the_true_one():
         ([-0.02, 0.02], "undecided"),
         ([-0.02, -0.005], "undecided"),
         ([-0.02, -0.006], "inferior"),
+        ([0.0, 0.0], "undecided"),
     ],
 )
 def test_the_verdict_is_that_of_the_whole_interval(interval, expected):
