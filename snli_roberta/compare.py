@@ -13,6 +13,7 @@ import numpy as np
 
 from common import findings
 from common.arguments import parse
+from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import read_evaluation
 from common.findings import Finding
@@ -24,10 +25,10 @@ from common.stages import quiet_libraries, say, stage
 from common.training_file import training_costs
 from snli_roberta.comparison import Arm, disagreements, findings_of
 from snli_roberta.controls import load_sets
-from snli_roberta.corpus import LABELS, Split, pairs_fingerprint
+from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
 from snli_roberta.evaluate import pair_id, record_name, score_baselines, score_model
 from snli_roberta.sampling import SAMPLING
-from snli_roberta.study import TITLES, Run, Study, StudyArguments, announce, hand_over, train
+from snli_roberta.study import TITLES, Run, Study, StudyArguments, announce, base_identity, check_free, hand_over, train
 
 MODULE = "snli_roberta.compare"
 SEED = 0  # of the controls, the untrained head and the bootstrap
@@ -49,15 +50,19 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
             fix=f"start it as python -m {MODULE}, with CUDA_VISIBLE_DEVICES=0 where there are several GPUs",
         )
     quiet_libraries()
-    sampling = {key: getattr(arguments, key) for key in SAMPLING}
-    pairs, scored, test = load_sets(arguments, sampling)
-    study = Study(arguments, pairs_fingerprint(pairs))
+    study, pairs, scored, test = study_of(arguments)
+    for method in TITLES:
+        check_free(arguments.output_dir / method)
     announce(study)
     if arguments.estimate_only:
         return [], []
     # In turns: a study that is stopped has seen as much of both.
     trials = {method: study.trials(method) for method in TITLES}
     train([one for both in zip(*trials.values(), strict=True) for one in both])
+    if arguments.trials_only:
+        for one in (one for runs in trials.values() for one in runs):
+            say(f"{one.title}: validation accuracy {one.validation_accuracy():.4f}")
+        return [], []
     finals = {method: study.finals(method) for method in TITLES}
     for method, runs in finals.items():
         say(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
@@ -78,15 +83,27 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     with stage("comparing"):
         found = findings_of(study, (arms[0], arms[1]), (records[-2], records[-1]), scored, seed=SEED)
     for finding in found:
-        path = findings.leave(finding, output_dir, "snli-study", None)
+        findings.leave(finding, output_dir, "snli-study", None)
         for arm in arms:  # their cards show it too
             for one in arm.runs:
-                finding.write(one.folder / findings.KEPT / path.name.removeprefix("snli-study-"))
+                finding.write(one.folder / findings.KEPT / f"{finding.name}.json")
     for arm in arms:
-        hand_over(arm.runs[0], arguments.output_dir / arm.method)
+        hand_over(arm.runs[0], arguments.output_dir / arm.method, [f"{finding.name}.json" for finding in found])
     apart = arguments.output_dir / "disagreements.csv"
     say(f"{disagreements((arms[0], arms[1]), test, apart):,} pairs on which the methods' seeds differ: {apart}")
     return records, found
+
+
+def study_of(arguments: StudyArguments) -> tuple[Study, list[Pair], ScoredSet, Split]:
+    """The study of these arguments, its training pairs, the set that is scored, and the test split.
+
+    Raises:
+        UserError: Bad data, or no such base model.
+    """
+    pairs, scored, test = load_sets(arguments, {key: getattr(arguments, key) for key in SAMPLING})
+    (dev,) = arguments.load("dev")
+    base = base_identity(arguments.model_name_or_path, arguments.model_revision)
+    return Study(arguments, fingerprint([pairs_fingerprint(pairs), dev.fingerprint()]), base), pairs, scored, test
 
 
 def _answers(run: Run, scored: ScoredSet, test: Split, baselines: list[RunRecord]) -> np.ndarray:

@@ -8,6 +8,7 @@ with other settings for one of the methods, takes the runs that are there.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ from typing import Any
 from common.arguments import MAX_SEED, option
 from common.data_report import fingerprint
 from common.errors import UserError
-from common.files import folder_written_aside
+from common.evaluation import RECORD
+from common.files import folder_written_aside, written_aside
+from common.findings import KEPT
+from common.loading import base_path, commit_of
 from common.stages import say
 from common.time_left import duration
 from common.training_file import TRAINING_FILE, training_facts
@@ -26,6 +30,8 @@ from common.training_options import LoraOptions
 from snli_roberta.arguments import CorpusArguments, Method, Schedule, SetUp, TrainArguments
 
 TITLES: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
+# Where base and corpus come from is not what they are, which a run is named by; and how often a loss is logged changes none.
+WHENCE = {"data_dir", "dataset_name", "dataset_revision", "model_name_or_path", "model_revision", "logging_steps"}
 LORA_ONLY = {field.name for field in dataclasses.fields(LoraOptions)} | {
     "target_modules",
     "init_lora_weights",
@@ -49,6 +55,9 @@ class StudyArguments(SetUp):
     output_dir: Path = option(help="folder for the runs, records and findings")
     report: Path | None = option(None, "HTML page to write as well")
     estimate_only: bool = option(False, "say how many runs there would be and how long they would take, and make none")
+    trials_only: bool = option(
+        False, "make the trials, say their validation accuracies, and leave the test split alone"
+    )
 
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
@@ -103,10 +112,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of a study on one set of training pairs, whose fingerprint is ``pairs``."""
+    """The runs of a study.
+
+    Attributes:
+        arguments: Its settings.
+        data: Fingerprint of its training and validation pairs.
+        base: What the base model is, as :func:`base_identity` gives it.
+    """
 
     arguments: StudyArguments
-    pairs: str
+    data: str
+    base: str
 
     def run(self, method: Method, rate: float, seed: int) -> Run:
         """The run of a method, learning rate and seed."""
@@ -117,7 +133,8 @@ class Study:
             # What an adapter is does not touch a run without one: it is the same run in a study of other adapters.
             if method == "lora" or field.name not in LORA_ONLY
         }
-        identity = json.loads(json.dumps([method, shared, self.pairs], default=str))
+        named = {key: value for key, value in shared.items() if key not in WHENCE}
+        identity = json.loads(json.dumps([method, named, self.data, self.base], default=str))
         name = f"{method}-{rate:g}-seed{seed}-{fingerprint([identity])[:8]}"
         folder = study.output_dir / "runs" / name
         return Run(TrainArguments(method=method, learning_rate=rate, seed=seed, output_dir=folder, **shared))
@@ -139,6 +156,12 @@ class Study:
         """Trainings a method: its trials, and the further seeds of one of them."""
         return len(self.arguments.full_learning_rates) + len(self.arguments.seeds) - 1
 
+    def others(self) -> list[Path]:
+        """Runs in the study's folder that are not of it and were scored on test pairs: of other adapters, rates or pairs."""
+        own = {run.folder for method in TITLES for run in (*self.trials(method), *self.finals(method))}
+        scored = (self.arguments.output_dir / "runs").glob(f"*/{RECORD}")
+        return sorted({path.parents[1] for path in scored} - own)
+
     def made(self, method: Method) -> int:
         """How many of a method's runs are there already."""
         trials = self.trials(method)
@@ -147,30 +170,47 @@ class Study:
         return len(trials) + sum(run.finished for run in self.finals(method)[1:])
 
 
+def base_identity(name: str, revision: str | None) -> str:
+    """What a base model is: its commit on the Hub, or a hash of a folder's configuration, tokenizer and weights.
+
+    Raises:
+        UserError: There is no such model, or no access to it.
+    """
+    path = base_path(name)
+    if commit := commit_of(path, revision):
+        return commit
+    digest = hashlib.sha256()
+    for file in sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors")):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def announce(study: Study) -> None:
     """Says how many runs there are to make and, from a few steps of each method, how long that takes here."""
     from common.apart import call
     from snli_roberta import study_run
 
     arguments = study.arguments
-    rates, seeds = len(arguments.full_learning_rates), len(arguments.seeds)
-    further = f", then its best with {seeds - 1} further seeds" if seeds > 1 else ""
-    say(
-        f"{2 * study.runs_each()} trainings: for each method {rates} learning rate{'s' if rates > 1 else ''} with seed "
-        f"{arguments.seeds[0]}{further}"
-    )
+    rates = _counted(len(arguments.full_learning_rates), "learning rate")
+    further = _counted(len(arguments.seeds) - 1, "further seed")
+    then = f", then its best with {further}" if len(arguments.seeds) > 1 else ""
+    say(f"{2 * study.runs_each()} trainings: for each method {rates} with seed {arguments.seeds[0]}{then}")
     total = 0.0
     for method, title in TITLES.items():
         left = study.runs_each() - study.made(method)
         if not left:
-            say(f"{title}: all {study.runs_each()} are there already")
+            say(f"{title}: nothing to train, {_counted(study.runs_each(), 'run')} there already")
             continue
         run = study.trials(method)[0].arguments
         one = call(study_run.estimate, run, preload=study_run.__name__)
         total += left * one.seconds
         say(f"{title}: {left} to train, each {one}: {duration(left * one.seconds)}")
     if total:
-        say(f"about {duration(total)} in all; a stopped study is continued by the same command")
+        say(f"about {duration(total)} of training in all; a stopped study is continued by the same command")
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def train(runs: Sequence[Run]) -> None:
@@ -186,15 +226,42 @@ def train(runs: Sequence[Run]) -> None:
     for number, run in enumerate(runs, 1):
         if run.finished:
             say(f"{run.title}: there already ({run.folder})")
-            continue
-        say(f"run {number} of {len(runs)}: {run.title}")
-        call(study_run.train, run.arguments, preload=study_run.__name__)
+        else:
+            say(f"run {number} of {len(runs)}: {run.title}")
+            call(study_run.train, run.arguments, preload=study_run.__name__)
         for checkpoint in run.folder.glob("checkpoint-*"):  # ten runs' would fill a disk, and none is continued
             shutil.rmtree(checkpoint)
 
 
-def hand_over(run: Run, folder: Path) -> None:
-    """Copies a finished run to where it is found without knowing which rate was chosen; in place of an earlier copy."""
+def check_free(folder: Path) -> None:
+    """Checks that a folder may get the model to use.
+
+    Raises:
+        UserError: It holds something else than a trained model.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / TRAINING_FILE).is_file():
+        raise UserError(
+            "the model to use would be put there, and it holds something else", file=folder, fix="move that away"
+        )
+
+
+def hand_over(run: Run, folder: Path, findings: Sequence[str]) -> None:
+    """Copies a finished run to where it is found without knowing which rate was chosen.
+
+    A copy of the same run that is there already keeps what else was found of the model; only the study's findings, of these file
+    names, are renewed.
+    """
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a copy that was killed
+        shutil.rmtree(left)
+    if all(_same(run.folder / name, folder / name) for name in (TRAINING_FILE, RECORD)):
+        for name in findings:
+            with written_aside(folder / KEPT / name) as part:
+                shutil.copyfile(run.folder / KEPT / name, part)
+        return
     shutil.rmtree(folder, ignore_errors=True)
     with folder_written_aside(folder) as part:
         shutil.copytree(run.folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*", "records"))
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()

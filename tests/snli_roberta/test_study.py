@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sklearn.metrics import accuracy_score
 from common.arguments import parse
 from common.errors import UserError
 from common.findings import read_finding, read_findings
+from common.miniature.pretrain import MODELS
 from common.records import read_record
 from common.tables import read_rows
 from snli_roberta import compare
@@ -92,7 +94,10 @@ def test_what_was_found_says_the_difference_the_verdict_and_the_costs(study, cap
     assert comparison.facts["difference"]["value"] == pytest.approx(gap)
     assert f"LoRA minus full fine-tuning: {100 * gap:+.2f} points" in comparison.summary[1]
     assert comparison.miniature
+    assert "That is of these models, not of the methods" in comparison.summary[1], "of two seeds there is no verdict"
+    assert comparison.facts["verdict"] is None
     assert "the edge of what was tried" in tuning.summary[1]
+    assert tuning.summary[-1] == "The test pairs had no part in the choice."
     (runs,) = tuning.parts
     assert [row[:3] for row in runs.rows] == [
         ["full fine-tuning", "1e-06", "33"], ["full fine-tuning", "0.0003", "33"], ["full fine-tuning", "0.0003", "34"],
@@ -133,27 +138,76 @@ def test_the_pairs_on_which_the_methods_differ_are_listed_with_their_answers(stu
 def test_a_second_time_nothing_is_trained_or_scored_again(study, capsys):
     before, text = made(study), (study / "records" / "snli-6-lora.json").read_text()
     answers = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/evaluation/scores.csv")}
-    compare.compare(parse(StudyArguments, words(study)))
+    own = study / "lora" / "evaluation" / "findings" / "disagreement.json"
+    own.write_text("found by another command, for the card")
+    other = study / "runs" / "lora-0.5-seed33-abcdef" / "evaluation" / "record.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("of another setting")
+    _, (_, tuning) = compare.compare(parse(StudyArguments, words(study)))
+    assert own.read_text() == "found by another command, for the card"
+    own.unlink()
+    shutil.rmtree(other.parents[1])
+    assert "holds 1 more runs, of other settings, that were scored on test pairs too" in tuning.summary[-1]
     assert made(study) == before
     assert {path: path.stat().st_mtime_ns for path in study.glob("runs/*/evaluation/scores.csv")} == answers
     # But for the command, which the tests' runner lends.
     assert json.loads((study / "records" / "snli-6-lora.json").read_text()) == json.loads(text)
-    assert "full fine-tuning: all 3 are there already" in capsys.readouterr().err
+    assert "full fine-tuning: nothing to train, 3 runs there already" in capsys.readouterr().err
 
 
 def test_another_adapter_takes_the_full_runs_that_are_there(study, tmp_path, capsys):
     before = made(study)
     compare.compare(parse(StudyArguments, words(study, r="4", estimate_only="true")))
     said = capsys.readouterr().err
-    assert "full fine-tuning: all 3 are there already" in said
+    assert "full fine-tuning: nothing to train, 3 runs there already" in said
     assert re.search(r"LoRA: 3 to train, each about .* for 6 steps", said)
-    assert re.search(r"about \d+ s in all", said)
+    assert re.search(r"about \d+ s of training in all", said)
     assert made(study) == before, "an estimate makes no run"
 
 
 def test_other_training_pairs_are_other_runs(study, capsys):
     compare.compare(parse(StudyArguments, words(study, sample_seed="1", estimate_only="true")))
     assert "full fine-tuning: 3 to train" in capsys.readouterr().err
+
+
+def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(study, tmp_path, miniature):
+    """By the base's weights and the validation pairs too: each chose what the run kept."""
+    shutil.copytree(MODELS / "tiny_roberta", tmp_path / "base")
+    shutil.copytree(miniature / "snli_1.0", tmp_path / "snli")
+    elsewhere = {
+        "model_name_or_path": str(tmp_path / "base"),
+        "data_dir": str(tmp_path / "snli"),
+        "estimate_only": "true",
+    }
+
+    def to_train() -> int:
+        made = compare.study_of(parse(StudyArguments, words(study, **elsewhere)))[0]
+        return sum(made.runs_each() - made.made(method) for method in ("full", "lora"))
+
+    assert to_train() == 0
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_dropout_prob": 0.0', '"hidden_dropout_prob": 0.1'))
+    assert to_train() == 6
+    shutil.copy(MODELS / "tiny_roberta" / "config.json", config)
+    assert to_train() == 0
+    dev = tmp_path / "snli" / "snli_1.0_dev.jsonl"
+    dev.write_text("".join(dev.read_text().splitlines(keepends=True)[1:]))
+    assert to_train() == 6
+
+
+def test_a_folder_of_the_users_is_not_replaced_by_a_model(tmp_path):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="lora: the model to use would be put there, and it holds something else"):
+        compare.compare(parse(StudyArguments, words(tmp_path)))
+    assert (tmp_path / "lora" / "precious.txt").read_text() == "mine"
+
+
+def test_the_trials_alone_leave_the_test_split_alone(study, tmp_path, capsys):
+    shutil.copytree(study / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("evaluation", "records"))
+    assert compare.compare(parse(StudyArguments, words(tmp_path, trials_only="true"))) == ([], [])
+    assert re.search(r"LoRA, learning rate 0\.001, seed 33: validation accuracy 0\.\d{4}", capsys.readouterr().err)
+    assert not list(tmp_path.glob("runs/*/evaluation"))
 
 
 @pytest.mark.parametrize(
