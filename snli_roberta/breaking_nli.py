@@ -20,6 +20,7 @@ from common.miniature import snli
 from common.tables import Row, read_rows
 from snli_roberta.corpus import LABELS, Pair
 
+ITEMS = 8193  # of the whole set; a file of fewer is a part of it
 FILE_NAME = "dataset.jsonl"
 COLUMNS = ("sentence1", "sentence2", "gold_label", "category", "pairID")
 WORST = 10  # mistakes that a finding lists
@@ -115,8 +116,10 @@ def breaking_nli_finding(items: Sequence[Item], probabilities: np.ndarray, *, se
     commonest, preferred = (max(range(len(LABELS)), key=counts.__getitem__) for counts in (gold, given))
     worst = sorted(categories, key=lambda name: categories[name]["value"])[:3]
     share = bootstrap.share([answer == preferred for answer in answers], seed)
+    part = len(items) < ITEMS and not is_miniature(items)
+    some = f"{len(items):,} of Breaking NLI's {ITEMS:,} pairs" if part else f"{len(items):,} pairs"
     summary = [
-        f'{len(items):,} pairs that differ in one word. A model that always answers "{LABELS[commonest]}" is right in '
+        f'{some}, which differ in one word. A model that always answers "{LABELS[commonest]}" is right in '
         f"{gold[commonest] / len(items):.4f}.",
         f"This one: accuracy {interval(scores['accuracy'])}; balanced accuracy {interval(scores['balanced_accuracy'])}, where one "
         f"answer for all has {1 / len(by_label):.4f}.",

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from common.loading import hub_commit, local_folder
-from common.training_file import training_facts
 from snli_roberta import model as encoder
 from snli_roberta.arguments import DEFAULT_LENGTH
 from snli_roberta.corpus import Pair
+from snli_roberta.model_facts import model_facts
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def load(name: str, revision: str | None = None) -> Classifier:
         UserError: See :func:`snli_roberta.model.load_trained`.
     """
     folder = local_folder(name, revision)
-    facts = training_facts(folder)
+    facts = model_facts(folder)
     model, tokenizer = encoder.load_trained(name, revision)
     return Classifier(name, folder, model, tokenizer, facts)
 

@@ -20,7 +20,6 @@ from common.loading import local_folder
 from common.scored import command_line
 from common.stages import quiet_libraries, say, stage
 from common.table_writer import write_rows
-from common.training_file import training_facts
 from snli_roberta import chaosnli, disputed
 from snli_roberta.arguments import CorpusArguments
 from snli_roberta.chaosnli import Item
@@ -28,6 +27,7 @@ from snli_roberta.controls import TASK
 from snli_roberta.corpus import Pair
 from snli_roberta.disagreement_finding import annotators_finding, chaosnli_finding, data_of
 from snli_roberta.evaluate import require_training_pairs, sampling_of
+from snli_roberta.model_facts import model_facts
 from snli_roberta.sampling import training_sample
 from snli_roberta.validation_temperature import ValidationTemperature
 
@@ -71,11 +71,11 @@ def check(arguments: DisagreementArguments) -> list[Finding]:
         UserError: A model that can't be loaded or was trained on another corpus, or bad data.
     """
     # All that can be refused is, before a model is loaded.
-    facts = training_facts(local_folder(arguments.model, arguments.revision))
+    facts = model_facts(local_folder(arguments.model, arguments.revision))
     items = arguments.items()
     train, dev, test = arguments.load("train", "dev", "test")
     if facts:
-        sampled = training_sample(train.pairs, **sampling_of(facts, arguments.model))
+        sampled = training_sample(train.pairs, **sampling_of(facts))
         require_training_pairs(sampled, facts, arguments)
     items, standing = without_training(
         items, train.pairs, {"dev": dev.pairs, "test": [*test.pairs, *test.without_gold]}

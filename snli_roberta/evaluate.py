@@ -69,16 +69,9 @@ def pair_id(pair: Pair) -> str:
     return fingerprint([pair.premise, pair.hypothesis])
 
 
-def sampling_of(facts: dict[str, Any], name: str) -> dict[str, Any]:
-    """The settings that chose a model's training pairs.
-
-    Raises:
-        UserError: Its record lacks one of them.
-    """
-    settings = facts["settings"]
-    if absent := [key for key in SAMPLING if key not in settings]:
-        raise UserError(f"its training.json does not say {absent[0]}", file=name, fix="train it again")
-    return {key: settings[key] for key in SAMPLING}
+def sampling_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """The settings that chose a model's training pairs."""
+    return {key: facts["settings"][key] for key in SAMPLING}
 
 
 def check_trained_alike(models: Mapping[str, Classifier]) -> dict[str, Any] | None:
@@ -192,7 +185,7 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     named = zip(arguments.title, arguments.model, revisions, strict=True)
     models = {title: classifier.load(name, revision) for title, name, revision in named}
     facts = check_trained_alike(models)
-    pairs, scored, test = load_sets(arguments, sampling_of(facts, arguments.model[0]) if facts else None)
+    pairs, scored, test = load_sets(arguments, sampling_of(facts) if facts else None)
     if facts:
         require_training_pairs(pairs, facts, arguments)
     scored.policy["scored in"] = "fp32"

@@ -25,6 +25,7 @@ from common.tables import read_rows
 from snli_roberta.corpus import LABELS as ANSWERS
 from snli_roberta.corpus import Pair
 
+CASES = 30_000  # of the whole set; a file of fewer is a part of it
 FILE_NAME = "heuristics_evaluation_set.txt"
 COLUMNS = ("gold_label", "sentence1", "sentence2", "pairID", "heuristic", "subcase", "template")
 LABELS = ("entailment", "non-entailment")
@@ -197,8 +198,13 @@ def _sentences(
         constant += f": in all {ns[0]:,} of entailment, in none of the {ns[1]:,} others; its balanced accuracy is 0.5"
     scored = [f"{name.replace('_', ' ')} {interval(measure)}" for name, measure in found.items() if "accuracy" in name]
     scored += [f"on {name} {interval(found[name])}" for name in LABELS if name in found]
+    some = (
+        f"{len(cases):,} of HANS's {CASES:,} pairs"
+        if len(cases) < CASES and not is_miniature(cases)
+        else f"{len(cases):,} pairs"
+    )
     sentences = [
-        f'{len(cases):,} pairs. A model that always answers "entailment" is {constant}.',
+        f'{some}. A model that always answers "entailment" is {constant}.',
         f"This one: {'; '.join(scored)}. Neutral and contradiction both count as non-entailment.",
     ]
     misled = {name: m for name, m in by_heuristic.items() if name.endswith(", non-entailment")}

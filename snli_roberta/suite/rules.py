@@ -143,13 +143,13 @@ def trials(scenes: Sequence[Scene], seed: int) -> list[Trial]:
         raise ValueError(f"no such rules: {', '.join(sorted(strange))}")
     found: dict[Trial, None] = {}
     for rule in RULES:
-        for scene in scenes:
+        for place, scene in enumerate(scenes):
             if rule not in EDITS:
                 found |= {Trial(rule, scene.name, pair): None for pair in scene.changed.get(rule.name, [])}
                 continue
             for number, label in enumerate(name for name in LABELS if name in scene.plain):
                 pair = scene.plain[label]
-                changed = edited(rule, pair, number, seed)
+                changed = edited(rule, pair, place + number, seed)  # each of several ways meets each label
                 if changed != pair:
                     found[Trial(rule, scene.name, changed, before=None if rule.allowed else pair)] = None
             if rule is IDENTICAL and scene.plain:

@@ -109,6 +109,18 @@ def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, mi
         call(evaluate, monkeypatch, "--model", trained["full"], "--data_dir", tmp_path, "--output_dir", tmp_path / "r")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_length", None), ("max_length", "abc"), ("train_fraction", 0), ("sample_seed", True)]
+)
+def test_a_strange_record_of_a_training_is_refused(trained, tmp_path, monkeypatch, name, value):
+    shutil.copytree(trained["lora"], tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
+    facts = json.loads((tmp_path / "adapter" / "training.json").read_text())
+    facts["settings"][name] = value
+    (tmp_path / "adapter" / "training.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=f"not a classifier's record: {name} is {value!r}. Train again"):
+        call(predict, monkeypatch, "--model", tmp_path / "adapter", "A dog.", "A pet.")
+
+
 def test_an_adapter_of_another_label_order_is_refused(trained, tmp_path):
     shutil.copytree(trained["lora"], tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
