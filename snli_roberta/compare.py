@@ -28,7 +28,18 @@ from snli_roberta.controls import load_sets
 from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
 from snli_roberta.evaluate import pair_id, record_name, score_baselines, score_model
 from snli_roberta.sampling import SAMPLING
-from snli_roberta.study import TITLES, Run, Study, StudyArguments, announce, base_identity, check_free, hand_over, train
+from snli_roberta.study import (
+    TITLES,
+    Run,
+    Study,
+    StudyArguments,
+    announce,
+    base_identity,
+    chance,
+    check_free,
+    hand_over,
+    train,
+)
 
 MODULE = "snli_roberta.compare"
 SEED = 0  # of the controls, the untrained head and the bootstrap
@@ -64,9 +75,11 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
             say(f"{one.title}: validation accuracy {one.validation_accuracy():.4f}")
         return [], []
     finals = {method: study.finals(method) for method in TITLES}
-    for method, runs in finals.items():
-        say(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
-    train([one for both in zip(*finals.values(), strict=True) for one in both])
+    while not all(one.finished for runs in finals.values() for one in runs):
+        for method, runs in finals.items():
+            say(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
+        train([one for both in zip(*finals.values(), strict=True) for one in both])
+        finals = {method: study.finals(method) for method in TITLES}  # others, if a run stayed at chance
 
     scored.policy["scored in"] = "fp32"
     facts = finals["full"][0].facts()
@@ -103,7 +116,8 @@ def study_of(arguments: StudyArguments) -> tuple[Study, list[Pair], ScoredSet, S
     pairs, scored, test = load_sets(arguments, {key: getattr(arguments, key) for key in SAMPLING})
     (dev,) = arguments.load("dev")
     base = base_identity(arguments.model_name_or_path, arguments.model_revision)
-    return Study(arguments, fingerprint([pairs_fingerprint(pairs), dev.fingerprint()]), base), pairs, scored, test
+    data = fingerprint([pairs_fingerprint(pairs), dev.fingerprint()])
+    return Study(arguments, data, base, chance(dev.labels)), pairs, scored, test
 
 
 def _answers(run: Run, scored: ScoredSet, test: Split, baselines: list[RunRecord]) -> np.ndarray:

@@ -246,7 +246,7 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
         chosen = arm.runs[0].arguments.learning_rate
         tested = {run.folder: float((a == labels).mean()) for run, a in zip(arm.runs, arm.answers, strict=True)}
         trials = study.trials(arm.method)
-        for run in [*trials, *arm.runs[1:]]:
+        for run in study.made_runs(arm.method):
             facts = run.facts()
             scores = [round(run.validation_accuracy(), 4), tested.get(run.folder)]
             seconds = None if facts["continued"] else round(facts["seconds"])
@@ -255,6 +255,10 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
         rates = sorted(study.arguments.rates(arm.method))
         tried = ", ".join(f"{run.arguments.learning_rate:g} ({run.validation_accuracy():.4f})" for run in trials)
         edge = len(rates) > 1 and chosen in (rates[0], rates[-1])
+        summary += [
+            f"{arm.title}: {rate:g} was passed over, as {_counted_seeds(study.at_chance(arm.method, rate))} stayed at chance."
+            for rate in study.passed_over(arm.method)
+        ]
         summary.append(
             f"{arm.title}: {chosen:g} of {tried} by validation accuracy"
             + ("; it lies at the edge of what was tried, and a better one may lie beyond." if edge else ".")
@@ -281,6 +285,10 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
         facts={"settings": {k: v for k, v in record.settings.items() if k != "learning_rate"}},
         **about(record) | {"model": BOTH},
     )
+
+
+def _counted_seeds(runs: Sequence[Run]) -> str:
+    return ", ".join(f"seed {run.arguments.seed} (validation accuracy {run.validation_accuracy():.4f})" for run in runs)
 
 
 def disagreements(arms: tuple[Arm, Arm], test: Split, path: Path) -> int:

@@ -1,8 +1,9 @@
 """The study behind "full fine-tuning or LoRA?": which runs it has, which of them are made, and which rate each method gets.
 
 Each method gets as many trials: one run for each of its learning rates, with the first seed. The rate with the best validation
-accuracy is run again with the other seeds. Runs lie in folders named by what they are, so a study that is started again, or one
-with other settings for one of the methods, takes the runs that are there.
+accuracy is run again with the other seeds. Should one of them stay at chance, as at too high a rate some seeds do, that rate is
+passed over, and the next best gets its seeds. Runs lie in folders named by what they are, so a study that is started again, or
+one with other settings for one of the methods, takes the runs that are there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +121,13 @@ class Study:
         arguments: Its settings.
         data: Fingerprint of its training and validation pairs.
         base: What the base model is, as :func:`base_identity` gives it.
+        chance: Validation accuracy up to which a run has learnt nothing, as :func:`chance` gives it.
     """
 
     arguments: StudyArguments
     data: str
     base: str
+    chance: float
 
     def run(self, method: Method, rate: float, seed: int) -> Run:
         """The run of a method, learning rate and seed."""
@@ -143,9 +148,30 @@ class Study:
         """A run for each learning rate, with the first seed."""
         return [self.run(method, rate, self.arguments.seeds[0]) for rate in self.arguments.rates(method)]
 
+    def at_chance(self, method: Method, rate: float) -> list[Run]:
+        """The runs of a rate that are there and have learnt nothing."""
+        runs = [self.run(method, rate, seed) for seed in self.arguments.seeds]
+        return [run for run in runs if run.finished and run.validation_accuracy() <= self.chance]
+
     def chosen_rate(self, method: Method) -> float:
-        """The rate whose trial has the best validation accuracy; of equals the first that was given."""
-        return max(self.trials(method), key=Run.validation_accuracy).arguments.learning_rate
+        """The rate with the best trial (of equals the first that was given) of those of which no run stayed at chance; where each
+        has such a run, of all."""
+        rates = [
+            run.arguments.learning_rate
+            for run in sorted(self.trials(method), key=lambda run: -run.validation_accuracy())
+        ]
+        return next((rate for rate in rates if not self.at_chance(method, rate)), rates[0])
+
+    def passed_over(self, method: Method) -> list[float]:
+        """Rates with a better trial than the chosen one's, of which another seed's run stayed at chance."""
+        trials = {run.arguments.learning_rate: run.validation_accuracy() for run in self.trials(method)}
+        chosen = trials[self.chosen_rate(method)]
+        return [rate for rate, accuracy in trials.items() if accuracy > chosen and self.at_chance(method, rate)]
+
+    def made_runs(self, method: Method) -> list[Run]:
+        """All runs of a method that are there, by rate and seed."""
+        every = [self.run(method, rate, seed) for rate in self.arguments.rates(method) for seed in self.arguments.seeds]
+        return [run for run in every if run.finished]
 
     def finals(self, method: Method) -> list[Run]:
         """The runs of the chosen rate, one a seed."""
@@ -183,6 +209,12 @@ def base_identity(name: str, revision: str | None) -> str:
     for file in sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors")):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def chance(labels: Sequence[int]) -> float:
+    """The accuracy of always giving the commonest label, and three standard errors more."""
+    share = max(Counter(labels).values()) / len(labels)
+    return share + 3 * math.sqrt(share * (1 - share) / len(labels))
 
 
 def announce(study: Study) -> None:
