@@ -38,6 +38,13 @@ def stage(title: str) -> Iterator[None]:
     say(f"{title}: done in {time.monotonic() - start:.1f} s")
 
 
+def duration(seconds: float) -> str:
+    """``95`` → ``1 min 35 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def quiet_libraries() -> None:
     """Silences what the libraries say that tells a user nothing: a new head reported as an error, a bar for a load of
     a second, PEFT's use of a name that transformers deprecates, a kernel that bitsandbytes does without."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from common.stages import say
+from common.stages import duration, say
 
 WARM_UP = 3  # steps that are slower than the rest: caches fill, kernels are chosen
 
@@ -43,10 +43,3 @@ class TimeLeft(TrainerCallback):
             return ""
         pace = (time.monotonic() - self._first[1]) / (state.global_step - self._first[0])
         return f", about {duration(pace * (state.max_steps - state.global_step))} left"
-
-
-def duration(seconds: float) -> str:
-    """``95`` → ``1 min 35 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

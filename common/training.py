@@ -31,8 +31,8 @@ from common.files import readable_mode, written_aside
 from common.interruption import SafeStop
 from common.loading import base_path, licence_of
 from common.records import git_commit, peak_memory, versions
-from common.stages import quiet_libraries, say, stage
-from common.time_left import TimeLeft, duration
+from common.stages import duration, quiet_libraries, say, stage
+from common.time_left import TimeLeft
 from common.training_file import TRAINING_FILE
 from common.training_options import TrainingOptions
 

@@ -34,8 +34,8 @@ LIMITS = (
     "interval resamples test pairs and seeds, and few seeds understate how much they matter. Seconds and memory are this machine's."
 )
 TUNING_LIMITS = (
-    "What a rate between those that were tried would give, or one beyond them. Each was tried with one seed, so equally good rates "
-    "may stand in another order."
+    "What a rate between those that were tried would give, or one beyond them. A rate at which the first seed did badly got no "
+    "other seed, so equally good rates may stand in another order."
 )
 
 
@@ -253,14 +253,15 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
             named = [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
             rows.append([*named, *scores, facts["best"]["step"], seconds])
         rates = sorted(study.arguments.rates(arm.method))
-        tried = ", ".join(f"{run.arguments.learning_rate:g} ({run.validation_accuracy():.4f})" for run in trials)
+        had = Counter(run.arguments.learning_rate for run in study.made_runs(arm.method))
+        tried = ", ".join(
+            f"{rate:g} ({study.mean_accuracy(arm.method, rate):.4f}"
+            + (f" over {had[rate]} seeds)" if had[rate] > 1 else ")")
+            for rate in study.arguments.rates(arm.method)
+        )
         edge = len(rates) > 1 and chosen in (rates[0], rates[-1])
-        summary += [
-            f"{arm.title}: {rate:g} was passed over, as {_counted_seeds(study.at_chance(arm.method, rate))} stayed at chance."
-            for rate in study.passed_over(arm.method)
-        ]
         summary.append(
-            f"{arm.title}: {chosen:g} of {tried} by validation accuracy"
+            f"{arm.title}: {chosen:g} of {tried} by mean validation accuracy"
             + ("; it lies at the edge of what was tried, and a better one may lie beyond." if edge else ".")
         )
     others = len(study.others())
@@ -285,10 +286,6 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
         facts={"settings": {k: v for k, v in record.settings.items() if k != "learning_rate"}},
         **about(record) | {"model": BOTH},
     )
-
-
-def _counted_seeds(runs: Sequence[Run]) -> str:
-    return ", ".join(f"seed {run.arguments.seed} (validation accuracy {run.validation_accuracy():.4f})" for run in runs)
 
 
 def disagreements(arms: tuple[Arm, Arm], test: Split, path: Path) -> int:

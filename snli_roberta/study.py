@@ -1,9 +1,9 @@
 """The study behind "full fine-tuning or LoRA?": which runs it has, which of them are made, and which rate each method gets.
 
 Each method gets as many trials: one run for each of its learning rates, with the first seed. The rate with the best validation
-accuracy is run again with the other seeds. Should one of them stay at chance, as at too high a rate some seeds do, that rate is
-passed over, and the next best gets its seeds. Runs lie in folders named by what they are, so a study that is started again, or
-one with other settings for one of the methods, takes the runs that are there.
+accuracy is run again with the other seeds. Should their mean fall below another rate's, as where one of them fails to learn at a
+rate that is too high, that other rate gets its seeds too: what counts is the mean over the seeds. Runs lie in folders named by
+what they are, so a study that is started again, or one with other settings for one of the methods, takes the runs that are there.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import shutil
-from collections import Counter
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,7 @@ from common.evaluation import RECORD
 from common.files import folder_written_aside, written_aside
 from common.findings import KEPT
 from common.loading import base_path, commit_of
-from common.stages import say
-from common.time_left import duration
+from common.stages import duration, say
 from common.training_file import TRAINING_FILE, training_facts
 from common.training_options import LoraOptions
 from snli_roberta.arguments import CorpusArguments, Method, Schedule, SetUp, TrainArguments
@@ -121,13 +119,11 @@ class Study:
         arguments: Its settings.
         data: Fingerprint of its training and validation pairs.
         base: What the base model is, as :func:`base_identity` gives it.
-        chance: Validation accuracy up to which a run has learnt nothing, as :func:`chance` gives it.
     """
 
     arguments: StudyArguments
     data: str
     base: str
-    chance: float
 
     def run(self, method: Method, rate: float, seed: int) -> Run:
         """The run of a method, learning rate and seed."""
@@ -148,25 +144,14 @@ class Study:
         """A run for each learning rate, with the first seed."""
         return [self.run(method, rate, self.arguments.seeds[0]) for rate in self.arguments.rates(method)]
 
-    def at_chance(self, method: Method, rate: float) -> list[Run]:
-        """The runs of a rate that are there and have learnt nothing."""
-        runs = [self.run(method, rate, seed) for seed in self.arguments.seeds]
-        return [run for run in runs if run.finished and run.validation_accuracy() <= self.chance]
+    def mean_accuracy(self, method: Method, rate: float) -> float:
+        """Mean validation accuracy of a rate's runs that are there."""
+        runs = (self.run(method, rate, seed) for seed in self.arguments.seeds)
+        return statistics.fmean(run.validation_accuracy() for run in runs if run.finished)
 
     def chosen_rate(self, method: Method) -> float:
-        """The rate with the best trial (of equals the first that was given) of those of which no run stayed at chance; where each
-        has such a run, of all."""
-        rates = [
-            run.arguments.learning_rate
-            for run in sorted(self.trials(method), key=lambda run: -run.validation_accuracy())
-        ]
-        return next((rate for rate in rates if not self.at_chance(method, rate)), rates[0])
-
-    def passed_over(self, method: Method) -> list[float]:
-        """Rates with a better trial than the chosen one's, of which another seed's run stayed at chance."""
-        trials = {run.arguments.learning_rate: run.validation_accuracy() for run in self.trials(method)}
-        chosen = trials[self.chosen_rate(method)]
-        return [rate for rate, accuracy in trials.items() if accuracy > chosen and self.at_chance(method, rate)]
+        """The rate with the best mean validation accuracy over the seeds that it has had; of equals the first that was given."""
+        return max(self.arguments.rates(method), key=lambda rate: self.mean_accuracy(method, rate))
 
     def made_runs(self, method: Method) -> list[Run]:
         """All runs of a method that are there, by rate and seed."""
@@ -209,12 +194,6 @@ def base_identity(name: str, revision: str | None) -> str:
     for file in sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors")):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def chance(labels: Sequence[int]) -> float:
-    """The accuracy of always giving the commonest label, and three standard errors more."""
-    share = max(Counter(labels).values()) / len(labels)
-    return share + 3 * math.sqrt(share * (1 - share) / len(labels))
 
 
 def announce(study: Study) -> None:

@@ -112,7 +112,11 @@ def test_help_shows_defaults_and_survives_percent_signs(capsys):
 
 
 @pytest.mark.parametrize(
-    "module", ["snli_roberta.controls", "sbic_llama.controls", "common.report", "common.miniature"]
+    "module",
+    [
+        *("snli_roberta.controls", "snli_roberta.compare", "snli_roberta.disagreement", "snli_roberta.adversarial"),
+        *("sbic_llama.controls", "common.report", "common.miniature"),
+    ],
 )
 def test_help_and_refusals_come_before_heavy_imports(module):
     code = (

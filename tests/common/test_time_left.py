@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from common import time_left
-from common.time_left import TimeLeft, duration
+from common.stages import duration
+from common.time_left import TimeLeft
 
 
 @pytest.mark.parametrize(
