@@ -7,6 +7,7 @@ differ, what they cost, and whether LoRA is no worse.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import read_evaluation
 from common.findings import Finding
+from common.loading import base_path, commit_of
 from common.paired import over_seeds
 from common.records import RunRecord
 from common.report import table_lines, write_report
@@ -114,7 +116,10 @@ def study_of(arguments: StudyArguments) -> tuple[Study, list[Pair], ScoredSet, S
     """
     pairs, scored, test = load_sets(arguments, {key: getattr(arguments, key) for key in SAMPLING})
     (dev,) = arguments.load("dev")
-    base = base_identity(arguments.model_name_or_path, arguments.model_revision)
+    name = arguments.model_name_or_path
+    # All runs start from the commit that is now the base's, though its branch may move on before the last of them.
+    arguments = replace(arguments, model_revision=commit_of(base_path(name), arguments.model_revision))
+    base = base_identity(name, arguments.model_revision)
     data = fingerprint([pairs_fingerprint(pairs), dev.fingerprint()])
     return Study(arguments, data, base), pairs, scored, test
 

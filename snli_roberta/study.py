@@ -188,8 +188,8 @@ def base_identity(name: str, revision: str | None) -> str:
         UserError: There is no such model, or no access to it.
     """
     path = base_path(name)
-    if commit := commit_of(path, revision):
-        return commit
+    if not Path(path).is_dir():
+        return str(commit_of(path, revision))
     digest = hashlib.sha256()
     for file in sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors")):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
