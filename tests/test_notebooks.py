@@ -280,7 +280,8 @@ def test_the_snli_notebook_runs_on_the_miniature(execute, tmp_path):
         assert heading in page
     log = printed(notebook)
     assert "4 trainings: for each method 2 learning rates with seed 33" in log
-    assert len(re.findall(r"2 to train, each about .* on this machine for 20 steps", log)) == 2
+    estimates = re.findall(r"2 to train, each about .* on this machine for 20 steps", log)
+    assert len(estimates) == 4, "of both methods: asked for by itself, and before the study starts"
     assert re.search(r"^(entailment|neutral|contradiction)\n +entailment +0\.\d{4}$", log, re.MULTILINE)
     subwords = next(
         output.data["text/plain"]
