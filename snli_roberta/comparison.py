@@ -14,7 +14,7 @@ from common.bootstrap import Measure
 from common.findings import Finding, Listing, Measures, Part, Points, about
 from common.paired import MARGIN, difference, mcnemar, verdict
 from common.records import RunRecord
-from common.report import cost_cells, heading
+from common.report import cost_cells, heading, with_interval
 from common.scored import ScoredSet
 from common.table_writer import write_rows
 from snli_roberta.arguments import Method
@@ -84,7 +84,9 @@ def _comparison(arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], sco
     }
     tests = [mcnemar(one, other) for one, other in zip(full, lora, strict=True)]
     seeds = [run.arguments.seed for run in arms[0].runs]
-    accuracies = " and ".join(f"{arm.title} {_accuracy(record)}" for arm, record in zip(arms, records, strict=True))
+    accuracies = " and ".join(
+        f"{arm.title} {with_interval(record, 'accuracy')}" for arm, record in zip(arms, records, strict=True)
+    )
     over = f"Over {len(seeds)} seeds" if len(seeds) > 1 else "With one seed"
     ps = ", ".join(f"{test.p:.3f}" if test.p >= 0.001 else "< .001" for test in tests)
     summary = [
@@ -152,15 +154,6 @@ def _comparison(arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], sco
             "sources": ["McNemar 1947", "Sellam et al. 2022"],
         },
         **about(records[1]) | {"model": BOTH},
-    )
-
-
-def _accuracy(record: RunRecord) -> str:
-    found = record.metrics["accuracy"]
-    deviation = found["sd"]
-    low, high = found["ci95"]
-    return (
-        f"{found['value']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "") + f" [{low:.3f}, {high:.3f}]"
     )
 
 
