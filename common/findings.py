@@ -304,6 +304,13 @@ def lines(finding: Finding, *, numbers: bool = True) -> list[str]:
     ]  # names may hold a terminal's escapes
 
 
+def show(found: Iterable[Finding]) -> None:
+    """Prints findings with their numbers, and what they do not show."""
+    for finding in found:
+        print("\n".join(lines(finding)))
+        print(f"  What this does not show: {finding.limits}")
+
+
 def tables(finding: Finding, most: int = MOST_ROWS) -> list[tuple[str, list[list[str]]]]:
     """Title and rows of text, the heading first, of each part that is a table. Long listings are cut, and say so."""
     found = []

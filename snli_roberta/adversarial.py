@@ -147,9 +147,7 @@ def main() -> None:
 
         converse(classifier.load(arguments.model, arguments.revision), arguments.seed)
         return
-    for finding in check(arguments):
-        print("\n".join(findings.lines(finding)))
-        print(f"  What this does not show: {finding.limits}")
+    findings.show(check(arguments))
     say(f"findings: {arguments.output_dir / findings.FOLDER}")
 
 

@@ -175,8 +175,8 @@ def main() -> None:
     if not records:
         return
     print("\n".join(table_lines(records)))
-    for finding in found:
-        print("\n" + "\n".join(findings.lines(finding)))
+    print()
+    findings.show(found)
     say(f"records and findings: {arguments.output_dir / 'records'}")
     say(f"models: {arguments.output_dir / 'full'} and {arguments.output_dir / 'lora'}")
     if arguments.report:

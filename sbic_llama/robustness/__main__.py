@@ -147,9 +147,7 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
     )
-    for finding in check(arguments):
-        print("\n".join(findings.lines(finding)))
-        print(f"  What this does not show: {finding.limits}")
+    findings.show(check(arguments))
     say(f"findings: {arguments.output_dir / findings.FOLDER}")
 
 

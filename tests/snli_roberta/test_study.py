@@ -291,6 +291,7 @@ def test_the_page_and_the_table_show_means_and_deviations(study, tmp_path, monke
     monkeypatch.setattr(sys, "argv", ["x", *words(study), "--report", str(page)])
     compare.main()
     shown = capsys.readouterr().out
+    assert shown.count("What this does not show: ") == 2, "of both findings"
     assert re.search(r"LoRA +0\.\d{4} ± 0\.\d{4} \[0\.\d{3}, 0\.\d{3}\]", shown)
     text = page.read_text()
     for heading in (
