@@ -1,85 +1,109 @@
-"""Continuing a run: which checkpoints are complete, and whether a folder holds this run or another."""
+"""Checkpoints that can be trusted: each is whole, or is not used."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
-from common.errors import UserError, shown
 from common.files import written_aside
 from common.stages import say
 
 MANIFEST = "manifest.json"
-IDENTITY = "run.json"
+KEPT = 2  # the newest, and the best or the one before: where one turns out to be damaged there is another
 
 
-class MarkComplete(TrainerCallback):
-    """Writes a manifest (file → size) into each checkpoint once all its files are there."""
+class Checkpoints(TrainerCallback):
+    """Writes a manifest (file → SHA-256) into each checkpoint once all its files are there, and only then removes older ones.
+
+    Trainer's own rotation would come before the manifest: a process killed in between would have lost both.
+    """
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # The state knows its best checkpoint by path, and Trainer forgets it where the folder was moved: the last model would
+        # be saved as the best.
+        if state.best_global_step and (best := _folder(args, state.best_global_step)).is_dir():
+            state.best_model_checkpoint = str(best)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if args.world_size > 1:
             torch.distributed.barrier()  # every process saves its own random state
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            with written_aside(folder / MANIFEST) as part:
-                part.write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+        if not state.is_world_process_zero:
+            return
+        folder = _folder(args, state.global_step)
+        with written_aside(folder / MANIFEST) as part:
+            part.write_text(json.dumps(_digests(folder)), encoding="utf-8")
+        needed = {folder, _folder(args, state.best_global_step)} if state.best_global_step else {folder}
+        others = [old for old in _newest_first(Path(args.output_dir)) if old not in needed]
+        for old in others[max(0, KEPT - len(needed)) :]:
+            shutil.rmtree(old)
 
 
-def last_complete(output_dir: Path) -> Path | None:
-    """The newest checkpoint whose files are those of its manifest; incomplete ones are named and passed over."""
-    folders = [path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for folder in sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
-        try:
-            if json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == _sizes(folder):
-                return folder
-        except (OSError, ValueError):
-            pass
-        say(f"{folder.name} is incomplete and is passed over")
-    return None
+def last_whole(output_dir: Path) -> Path | None:
+    """The newest checkpoint whose files are those that were written, and whose best checkpoint so far is whole as well.
 
-
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files if path.name != MANIFEST}
-
-
-def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
-    """Marks a folder as that of the run described by ``identity``, or checks that it is.
-
-    A run that failed before its first checkpoint leaves nothing to protect: its mark is replaced.
-
-    Args:
-        output_dir: The run's folder.
-        identity: What makes it this run: arguments and data.
-        finished: Name of the file that a finished run leaves.
-
-    Raises:
-        UserError: The folder holds another run, or something that is no run.
+    Those that are not are named and removed: none can be continued, and what is written over one would be mixed with its
+    remains.
     """
-    path = output_dir / IDENTITY
-    nothing_yet = not any(output_dir.glob("checkpoint-*"))
-    identity = json.loads(json.dumps(identity, default=str))
-    if path.is_file() and not (nothing_yet and not (output_dir / finished).is_file()):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError("not a run's description", file=path, fix="choose another --output_dir") from None
-        # In the caller's order: an argument that changed the data is named before the data's fingerprint.
-        for key in [*identity, *sorted(found.keys() - identity.keys())]:
-            if found.get(key) != identity.get(key):
-                raise UserError(
-                    f"the folder holds another run: {key} was {shown(found.get(key))} and is {shown(identity.get(key))}",
-                    file=output_dir,
-                    fix="choose another --output_dir, or repeat that run's arguments to continue it",
-                )
-        return
-    # A process killed while it wrote leaves a .part file behind.
-    left = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
-    if any(name != IDENTITY and not name.endswith(".part") for name in left):
-        raise UserError("the folder is not empty and holds no run", file=output_dir, fix="choose another --output_dir")
-    with written_aside(path) as part:
-        part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    folders = _newest_first(output_dir)
+    problems = {folder: _problem(folder) for folder in folders}
+    for folder in folders:
+        if problems[folder] is None and (best := _best(folder)) is not None and problems.get(best, "missing"):
+            problems[folder] = f"the best until then, {best.name}, is not"
+    found = next((folder for folder in folders if problems[folder] is None), None)
+    for folder, problem in problems.items():
+        if problem is not None:
+            say(f"{folder.name} is not whole ({problem}): it is passed over and removed")
+            shutil.rmtree(folder)
+    if problems and found is None:
+        say("no checkpoint is whole: training starts anew")
+    return found
+
+
+def _newest_first(output_dir: Path) -> list[Path]:
+    folders = [path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
+
+
+def _folder(args: TrainingArguments, step: int) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{step}"
+
+
+def _problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"it has no {MANIFEST}"
+    try:
+        found = _digests(folder)
+    except OSError as error:
+        return f"it can't be read: {error.strerror}"
+    if expected == found:
+        return None
+    if not isinstance(expected, dict):
+        return f"its {MANIFEST} is damaged"
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return f"{wrong[0]} is {'missing' if wrong[0] not in found else 'not as it was written'}"
+
+
+def _best(folder: Path) -> Path | None:
+    """The best checkpoint until a whole one."""
+    step = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8")).get("best_global_step")
+    return folder.with_name(f"checkpoint-{step}") if step else None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of a checkpoint's files by name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
+            with open(path, "rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

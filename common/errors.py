@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -72,6 +73,24 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What libraries make of them, without the error number: torch's archive writer, and safetensors.
+STORAGE_WORDS = ("PytorchStreamWriter failed", "I/O error", "os error ")
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """What a disk refused (it is full, over quota, read-only, broken), where that is behind an error; None for other errors."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for one in chain:
+        if isinstance(one, OSError) and one.errno in STORAGE:
+            return one.strerror or str(one)
+    return next((plain(str(one))[:120] for one in chain if any(words in str(one) for words in STORAGE_WORDS)), None)
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 130 (Ctrl-C).
 
@@ -95,4 +114,10 @@ def run(main: Callable[[], None]) -> NoReturn:
         # `… | head` closed our standard output: not an error, and nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {plain(f'{place}{error.strerror}')}. Make room and repeat the command", file=sys.stderr)
+        sys.exit(UserError.exit_status)
     sys.exit(0)

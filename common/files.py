@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, storage_problem
 
 
 @contextlib.contextmanager
@@ -56,6 +56,46 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storing(folder: Path, *, fix: str) -> Iterator[None]:
+    """Whatever libraries raise in the block where ``folder``'s disk is full or read-only becomes one line for the user.
+
+    Args:
+        folder: Where they write.
+        fix: What to do once there is room.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        problem = storage_problem(error)
+        if problem is None:
+            raise
+        raise UserError(f"can't be written: {problem}", file=folder, fix=fix) from error
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Checks before hours of work that a disk can hold what they leave.
+
+    Args:
+        folder: Where it is left; it is there.
+        needed: Bytes.
+        what: What needs them, in words.
+
+    Raises:
+        UserError: It can't.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{free / 1e9:.1f} GB are free on this disk",
+            file=folder,
+            expected=f"about {needed / 1e9:.1f} GB, for {what}",
+            fix="make room, or choose an --output_dir on another disk",
+        )
 
 
 def readable_mode() -> int:

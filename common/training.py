@@ -20,17 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from common import hardware
-from common.checkpoints import MarkComplete, claim, last_complete
+from common.checkpoints import KEPT, Checkpoints, last_whole
+from common.divergence import Divergence
 from common.errors import UserError
 from common.evaluation import RECORD
-from common.files import readable_mode, written_aside
+from common.files import readable_mode, require_space, storing, written_aside
 from common.interruption import SafeStop
 from common.loading import base_path, licence_of
-from common.records import git_commit, peak_memory, versions
+from common.records import count_parameters, git_commit, peak_memory, versions
+from common.run_folder import claim
 from common.stages import duration, quiet_libraries, say, stage
 from common.time_left import TimeLeft
 from common.training_file import TRAINING_FILE
@@ -86,11 +89,13 @@ def finished_before(output_dir: Path, run: dict[str, Any]) -> bool:
     """Takes the folder for this run, or finds that it has ended there already.
 
     Raises:
-        UserError: The folder holds another run, or something that is no run.
+        UserError: The folder holds another run, or something that is no run; it can't be written to.
     """
+    found = None
     if int(os.environ.get("RANK", "0")) == 0:
         claim(output_dir, run, finished=TRAINING_FILE)
-    if not (output_dir / TRAINING_FILE).is_file():
+        found = (output_dir / TRAINING_FILE).is_file()
+    if not broadcast_object_list([found])[0]:
         return False
     say(f"finished already: {output_dir} (remove the folder to train again)")
     return True
@@ -117,12 +122,12 @@ def trainer_settings(
         "eval_steps": interval,
         "save_strategy": "steps",
         "save_steps": interval,
-        "save_total_limit": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
         "greater_is_better": greater_is_better,
         "restore_callback_states_from_checkpoint": True,  # or a resume forgets the patience that was spent
         "logging_steps": options.logging_steps,
+        "logging_nan_inf_filter": False,  # or a loss that is no number is logged as the mean of those before
         "disable_tqdm": not sys.stderr.isatty(),  # in a log file a bar would be thousands of lines
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
@@ -137,7 +142,7 @@ def trainer_settings(
 
 def callbacks(options: TrainingOptions) -> list[Any]:
     """Early stopping, the mark of a whole checkpoint, and the time left."""
-    return [EarlyStoppingCallback(options.early_stopping_patience), MarkComplete(), TimeLeft()]
+    return [EarlyStoppingCallback(options.early_stopping_patience), Checkpoints(), TimeLeft()]
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
     """
     clock = _Clock()
-    for callback in (EarlyStoppingCallback, MarkComplete, TimeLeft, PrinterCallback, ProgressCallback):
+    for callback in (EarlyStoppingCallback, Checkpoints, TimeLeft, PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
     items = options.per_device_train_batch_size * options.gradient_accumulation_steps * trainer.args.world_size
@@ -204,19 +209,40 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
 
     Raises:
         Interrupted: A signal stopped the run; the same command continues it.
+        Diverged: The loss or the weights are no numbers any more.
+        UserError: The disk is full or has become read-only.
     """
-    checkpoint = last_complete(output_dir)
+    checkpoint = _checkpoint(output_dir)
     if checkpoint:
         say(f"continuing from {checkpoint.name}")
+    elif trainer.is_world_process_zero():
+        trained = count_parameters(trainer.model)["trainable"]
+        # In fp32, with Adam's two moments; one more checkpoint while the newest is written, and the model in the end.
+        require_space(output_dir, 4 * trained * (3 * (KEPT + 1) + 1), f"{KEPT + 1} checkpoints and the model")
     start = time.monotonic()
-    with SafeStop() as stop:
+    full = "make room, then the same command continues from the last whole checkpoint"
+    with SafeStop() as stop, storing(output_dir, fix=full):
         trainer.add_callback(stop)
+        trainer.add_callback(Divergence())  # after what asks for checkpoints, so that it sees that one is asked for
         trainer.remove_callback(PrinterCallback)  # TimeLeft says the same in words
         if trainer.pop_callback(ProgressCallback):
             trainer.add_callback(_BarOnly())
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.raise_if_stopped()
     return Course(round(time.monotonic() - start, 2), checkpoint is not None)
+
+
+def _checkpoint(output_dir: Path) -> Path | None:
+    """The checkpoint to continue from. Of several processes the first one looks, and all take the same."""
+    first = int(os.environ.get("RANK", "0")) == 0
+    found = broadcast_object_list([last_whole(output_dir) if first else None])[0]
+    if found and not found.is_dir():
+        raise UserError(
+            f"{found.name} is not on every machine",
+            file=output_dir,
+            fix="choose an --output_dir on a disk that all machines share",
+        )
+    return found
 
 
 def plain_model(trainer: Trainer) -> Any:
@@ -305,7 +331,8 @@ def finish(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Path)
     part = output_dir / ".model.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    with stage("saving, loading again and comparing"):
+    full = "make room, then the same command saves it: nothing is trained again"
+    with storing(output_dir, fix=full), stage("saving, loading again and comparing"):
         facts["storage_bytes"] = save(part)
     for path in part.iterdir():
         if path.is_file():

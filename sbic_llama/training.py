@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.loading import base_path, commit_of
 from common.quantised import TrainsInFp32
 from common.records import count_parameters
+from common.run_folder import held
 from common.stages import say, stage
 from sbic_llama import annotator_file, model
 from sbic_llama.answers import answer, confidence
@@ -54,7 +55,8 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
             _train(replace(arguments, output_dir=Path(folder)), declared, Path(folder))
         return
     output_dir = arguments.output_dir / feature_name
-    _train(arguments, declared, output_dir)
+    with held(output_dir):
+        _train(arguments, declared, output_dir)
     evaluate = [
         "sbic_llama.evaluate",
         "--adapter",

@@ -21,6 +21,7 @@ from transformers import (
 from common import training
 from common.loading import base_path, commit_of
 from common.records import count_parameters
+from common.run_folder import held
 from common.scored import class_counts
 from common.stages import say
 from snli_roberta import model as classifier
@@ -54,9 +55,10 @@ def train(arguments: TrainArguments) -> None:
         say(str(estimate(arguments)))
         return
     output_dir = arguments.output_dir
-    prepared = _prepare(arguments)
-    if prepared is not None:
-        _run(prepared, arguments)
+    with held(output_dir):
+        prepared = _prepare(arguments)
+        if prepared is not None:
+            _run(prepared, arguments)
     title = {"full": "full fine-tuning", "lora": "LoRA"}[arguments.method]
     evaluate = ["snli_roberta.evaluate", "--model", str(output_dir), "--title", title]
     evaluate += ["--output_dir", str(output_dir / "records")]
