@@ -73,7 +73,8 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     train([one for both in zip(*trials.values(), strict=True) for one in both])
     if arguments.trials_only:
         for one in (one for runs in trials.values() for one in runs):
-            say(f"{one.title}: validation accuracy {one.validation_accuracy():.4f}")
+            accuracy = one.validation_accuracy()
+            say(f"{one.title}: {'diverged' if accuracy is None else f'validation accuracy {accuracy:.4f}'}")
         return [], []
     finals = {method: study.finals(method) for method in TITLES}
     while not all(one.finished for runs in finals.values() for one in runs):

@@ -240,17 +240,21 @@ def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.n
         tested = {run.folder: float((a == labels).mean()) for run, a in zip(arm.runs, arm.answers, strict=True)}
         trials = study.trials(arm.method)
         for run in study.made_runs(arm.method):
-            facts = run.facts()
-            scores = [round(run.validation_accuracy(), 4), tested.get(run.folder)]
-            seconds = None if facts["continued"] else round(facts["seconds"])
             named = [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
-            rows.append([*named, *scores, facts["best"]["step"], seconds])
+            accuracy = run.validation_accuracy()
+            if accuracy is None:
+                rows.append([*named, "diverged", None, None, None])
+                continue
+            facts = run.facts()
+            seconds = None if facts["continued"] else round(facts["seconds"])
+            rows.append([*named, round(accuracy, 4), tested.get(run.folder), facts["best"]["step"], seconds])
         rates = sorted(study.arguments.rates(arm.method))
         had = Counter(run.arguments.learning_rate for run in study.made_runs(arm.method))
+        means = {rate: study.mean_accuracy(arm.method, rate) for rate in study.arguments.rates(arm.method)}
         tried = ", ".join(
-            f"{rate:g} ({study.mean_accuracy(arm.method, rate):.4f}"
+            f"{rate:g} ({'diverged' if mean is None else f'{mean:.4f}'}"
             + (f" over {had[rate]} seeds)" if had[rate] > 1 else ")")
-            for rate in study.arguments.rates(arm.method)
+            for rate, mean in means.items()
         )
         edge = len(rates) > 1 and chosen in (rates[0], rates[-1])
         summary.append(

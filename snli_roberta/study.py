@@ -30,6 +30,7 @@ from common.training_file import TRAINING_FILE, training_facts
 from common.training_options import LoraOptions
 from snli_roberta.arguments import CorpusArguments, Method, Schedule, SetUp, TrainArguments
 
+DIVERGED = "diverged.txt"  # what a run leaves instead of a model
 TITLES: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
 # Where base and corpus come from is not what they are, which a run is named by; and how often a loss is logged changes none.
 WHENCE = {"data_dir", "dataset_name", "dataset_revision", "model_name_or_path", "model_revision", "logging_steps"}
@@ -94,8 +95,13 @@ class Run:
         return f"{TITLES[one.method]}, learning rate {one.learning_rate:g}, seed {one.seed}"
 
     @property
+    def diverged(self) -> bool:
+        """Whether its loss or weights became no numbers: there is no model, and would be none the next time."""
+        return (self.folder / DIVERGED).is_file()
+
+    @property
     def finished(self) -> bool:
-        return (self.folder / TRAINING_FILE).is_file()
+        return (self.folder / TRAINING_FILE).is_file() or self.diverged
 
     def facts(self) -> dict[str, Any]:
         """What the finished run left.
@@ -107,8 +113,9 @@ class Run:
         assert facts is not None, f"{self.folder} is not finished"
         return facts
 
-    def validation_accuracy(self) -> float:
-        return float(self.facts()["best"]["validation_accuracy"])
+    def validation_accuracy(self) -> float | None:
+        """None where the run has diverged."""
+        return None if self.diverged else float(self.facts()["best"]["validation_accuracy"])
 
 
 @dataclass(frozen=True)
@@ -144,14 +151,27 @@ class Study:
         """A run for each learning rate, with the first seed."""
         return [self.run(method, rate, self.arguments.seeds[0]) for rate in self.arguments.rates(method)]
 
-    def mean_accuracy(self, method: Method, rate: float) -> float:
-        """Mean validation accuracy of a rate's runs that are there."""
+    def mean_accuracy(self, method: Method, rate: float) -> float | None:
+        """Mean validation accuracy of a rate's runs that are there; None where one has diverged."""
         runs = (self.run(method, rate, seed) for seed in self.arguments.seeds)
-        return statistics.fmean(run.validation_accuracy() for run in runs if run.finished)
+        found = [run.validation_accuracy() for run in runs if run.finished]
+        return None if None in found else statistics.fmean(one for one in found if one is not None)
 
     def chosen_rate(self, method: Method) -> float:
-        """The rate with the best mean validation accuracy over the seeds that it has had; of equals the first that was given."""
-        return max(self.arguments.rates(method), key=lambda rate: self.mean_accuracy(method, rate))
+        """The rate with the best mean validation accuracy over the seeds that it has had; of equals the first that was given.
+
+        Raises:
+            UserError: With every rate a run has diverged.
+        """
+        means = {rate: self.mean_accuracy(method, rate) for rate in self.arguments.rates(method)}
+        left = {rate: mean for rate, mean in means.items() if mean is not None}
+        if not left:
+            raise UserError(
+                f"{TITLES[method]} diverged with every learning rate",
+                key=f"{method}_learning_rates",
+                fix="try lower ones",
+            )
+        return max(left, key=left.__getitem__)
 
     def made_runs(self, method: Method) -> list[Run]:
         """All runs of a method that are there, by rate and seed."""
@@ -232,6 +252,7 @@ def train(runs: Sequence[Run]) -> None:
         SystemExit: A signal stopped it.
     """
     from common.apart import call
+    from common.divergence import Diverged
     from snli_roberta import study_run
 
     for number, run in enumerate(runs, 1):
@@ -239,7 +260,12 @@ def train(runs: Sequence[Run]) -> None:
             say(f"{run.title}: there already ({run.folder})")
         else:
             say(f"run {number} of {len(runs)}: {run.title}")
-            call(study_run.train, run.arguments, preload=study_run.__name__)
+            try:
+                call(study_run.train, run.arguments, preload=study_run.__name__)
+            except Diverged as error:  # that this rate is too high, is something that the study finds out
+                say(f"{error}. The study goes on without this rate")
+                with written_aside(run.folder / DIVERGED) as part:
+                    part.write_text(f"{error.problem}\n", encoding="utf-8")
         for checkpoint in run.folder.glob("checkpoint-*"):  # ten runs' would fill a disk, and none is continued
             shutil.rmtree(checkpoint)
 

@@ -218,6 +218,23 @@ def test_a_rate_whose_other_seeds_fail_gives_way_to_the_next(study, tmp_path, ca
     assert [row[4] is None for row in tuning.parts[0].rows if row[0] == "LoRA"] == [False, False, True, True]
 
 
+def test_a_rate_that_diverges_is_reported_and_not_chosen(study, tmp_path, capsys):
+    shutil.copytree(study / "runs", tmp_path / "runs")
+    arguments = parse(StudyArguments, words(tmp_path, full_learning_rates="3e-4 1e38"))
+    compare.compare(arguments)
+    assert "The study goes on without this rate" in capsys.readouterr().err
+    tuning = read_finding(tmp_path / "records" / "findings" / "snli-study-tuning.json")
+    assert re.search(
+        r"^full fine-tuning: 0\.0003 of 0\.0003 \(0\.\d{4} over 2 seeds\), 1e\+38 \(diverged\)", tuning.summary[1]
+    )
+    assert ["full fine-tuning", "1e+38", "33", "diverged", None, None, None] in tuning.parts[0].rows
+    capsys.readouterr()
+    compare.compare(arguments)
+    assert "full fine-tuning: nothing to train" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"full_learning_rates.*full fine-tuning diverged with every learning rate"):
+        compare.compare(parse(StudyArguments, words(tmp_path, full_learning_rates="1e38 2e38")))
+
+
 def test_a_folder_of_the_users_is_not_replaced_by_a_model(tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "precious.txt").write_text("mine")
