@@ -75,7 +75,7 @@ def shown(value: object, limit: int = 60) -> str:
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 # What libraries make of them, without the error number: torch's archive writer, and safetensors.
-STORAGE_WORDS = ("PytorchStreamWriter failed", "I/O error", "os error ")
+STORAGE_WORDS = ("iostream error", "PytorchStreamWriter failed", "inline_container", "I/O error", "os error ")
 
 
 def storage_problem(error: BaseException) -> str | None:

@@ -87,6 +87,11 @@ def _cpu_asked_for() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
+def shards() -> bool:
+    """Whether accelerate was asked to shard the model among the processes (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+
+
 @dataclass(frozen=True)
 class Processes:
     """How many processes train together, and by which means."""
@@ -121,6 +126,12 @@ def check_processes() -> Processes:
         raise UserError(
             f"{started} processes were started but each would train alone",
             fix="on a machine without GPUs set ACCELERATE_USE_CPU=true before accelerate launch, or use --num_processes 1",
+        )
+    if shards() and state.distributed_type.value not in ("MULTI_GPU", "FSDP"):
+        raise UserError(
+            f"FSDP was asked for, and {state.num_processes} process(es) on this device would train without it",
+            expected="several GPUs",
+            fix="use accelerate_config.yaml",
         )
     # accelerate's launcher sets MASTER_ADDR when more than one process is asked for, and WORLD_SIZE only where it starts them.
     if (

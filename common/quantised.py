@@ -53,6 +53,9 @@ def load_base(
         "bnb_4bit_use_double_quant": True,
         "bnb_4bit_compute_dtype": DTYPES[precision],
     }
+    if hardware.shards():
+        # FSDP cuts tensors of numbers that can have gradients: the same 4-bit numbers, eight in what looks like one fp32.
+        four_bits["bnb_4bit_quant_storage"] = torch.float32
     settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantisation]
     try:
         with loading(name):

@@ -34,6 +34,7 @@ from common.interruption import SafeStop
 from common.loading import base_path, licence_of
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.run_folder import claim
+from common.sharding import trained_copy
 from common.stages import duration, quiet_libraries, say, stage
 from common.time_left import TimeLeft
 from common.training_file import TRAINING_FILE
@@ -245,9 +246,18 @@ def _checkpoint(output_dir: Path) -> Path | None:
     return found
 
 
-def plain_model(trainer: Trainer) -> Any:
-    """The trained model without the wrapper that computes in half precision: what is saved has none either."""
-    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+def plain_model(trainer: Trainer, build: Callable[[], Any] | None = None) -> Any:
+    """The trained model on the first process, without the wrapper that computes in half precision: what is saved has none either.
+    All processes call this together; None for the others.
+
+    Args:
+        trainer: After its training.
+        build: Makes the model as it was before, where the trained one may lie in shards.
+    """
+    first = trainer.is_world_process_zero()
+    if build is not None and hardware.shards():
+        return trained_copy(trainer.model, build, here=first)
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False) if first else None
 
 
 def base_facts(name: str, commit: str | None) -> dict[str, str | None]:

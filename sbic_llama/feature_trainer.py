@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from common import metrics
+from common.sharding import whole
 from sbic_llama.corpus import Post
 from sbic_llama.encoding import Encoded, answer_ids, encode
 from sbic_llama.features import Feature
@@ -61,7 +62,8 @@ class FeatureTrainer(SFTTrainer):
     def _validate(self) -> dict[str, float]:
         part = range(self.accelerator.process_index, len(self.validation.answers), self.accelerator.num_processes)
         # Without autocast, like the scores of a saved adapter: the layers under the output layer do not pass accelerate's wrapper.
-        scored = list(zip(part, self._answer_and_label_scores(part), strict=True))
+        with whole(self.model):
+            scored = list(zip(part, self._answer_and_label_scores(part), strict=True))
         together = dict(gather_object(scored))
         scores = np.array([together[i] for i in range(len(self.validation.answers))])
         found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}

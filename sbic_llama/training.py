@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig
 
@@ -92,7 +93,8 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
         say(str(training.estimate(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))))
         return
     course = training.run(trainer, output_dir)
-    if trainer.is_world_process_zero():
+    plain = training.plain_model(trainer, lambda: model_to_train(arguments, setup, revision))
+    if plain is not None:
         facts = {
             "project": "sbic_llama",
             "kind": "adapter",
@@ -104,7 +106,6 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
             "parameters": parameters,
             **training.outcome_facts(trainer, setup, course),
         }
-        plain = training.plain_model(trainer)
         temperature, review = learn_confidence(plain, tokenizer, declared, dev_posts, arguments)
         save = partial(
             model.save,
@@ -138,10 +139,9 @@ def build_trainer(
     base = quantised.load_base(name, revision, precision=setup.precision)
     for encoded, answers in ((rows.encoded, rows.answers), (validation.encoded, validation.answers)):
         encoded.require_context(max(map(len, answers)), context_of(base))
-    lora = {"rank": arguments.r, "alpha": arguments.lora_alpha, "dropout": arguments.lora_dropout}
     trainer = FeatureTrainer(
         model=base,
-        peft_config=model.lora_config(**lora, revision=revision),
+        peft_config=lora_of(arguments, revision),
         args=trainer_arguments(arguments, setup.precision, declared),
         train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
         validation=validation,
@@ -151,6 +151,21 @@ def build_trainer(
     )
     quantised.adapters_to_fp32(trainer.model)
     return tokenizer, trainer, rows
+
+
+def lora_of(arguments: TrainArguments, revision: str | None) -> LoraConfig:
+    """The run's adapter."""
+    return model.lora_config(
+        rank=arguments.r, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, revision=revision
+    )
+
+
+def model_to_train(arguments: TrainArguments, setup: training.Setup, revision: str | None) -> PeftModel:
+    """The base with a new adapter, for weights that lie in shards elsewhere."""
+    base = quantised.load_base(base_path(arguments.model_name_or_path), revision, precision=setup.precision)
+    adapted = get_peft_model(base, lora_of(arguments, revision), autocast_adapter_dtype=False)
+    quantised.adapters_to_fp32(adapted)
+    return adapted
 
 
 def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, declared: Feature) -> SFTConfig:

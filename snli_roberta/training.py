@@ -18,7 +18,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from common import training
+from common import hardware, training
+from common.errors import UserError
 from common.loading import base_path, commit_of
 from common.records import count_parameters
 from common.run_folder import held
@@ -81,6 +82,8 @@ def estimate(arguments: TrainArguments) -> training.Estimate:
 def _prepare(arguments: TrainArguments) -> Prepared | None:
     """Data, model and trainer of a run; None where it has ended before."""
     setup = training.set_up(arguments)
+    if hardware.shards():
+        raise UserError("FSDP shards what one GPU can't hold, and an encoder fits", fix="use accelerate_config.yaml")
     train_split, dev = arguments.load("train", "dev")
     for line in (*train_split.report.lines(), *dev.report.lines()):
         say(line)
@@ -123,11 +126,12 @@ def _prepare(arguments: TrainArguments) -> Prepared | None:
 def _run(prepared: Prepared, arguments: TrainArguments) -> None:
     trainer = prepared.trainer
     course = training.run(trainer, arguments.output_dir)
-    if trainer.is_world_process_zero():
+    plain = training.plain_model(trainer)
+    if plain is not None:
         facts = prepared.facts | training.outcome_facts(trainer, prepared.setup, course)
         save = partial(
             classifier.save,
-            training.plain_model(trainer),
+            plain,
             prepared.tokenizer,
             base=arguments.model_name_or_path,
             probe=prepared.dev.pairs[:PROBE],
