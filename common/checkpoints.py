@@ -16,7 +16,7 @@ from common.files import written_aside
 from common.stages import say
 
 MANIFEST = "manifest.json"
-KEPT = 2  # the newest, and the best or the one before: where one turns out to be damaged there is another
+KEPT = 3  # at most: the newest and, should it turn out to be damaged, the one before, each with the best until then
 
 
 class Checkpoints(TrainerCallback):
@@ -39,10 +39,11 @@ class Checkpoints(TrainerCallback):
         folder = _folder(args, state.global_step)
         with written_aside(folder / MANIFEST) as part:
             part.write_text(json.dumps(_digests(folder)), encoding="utf-8")
-        needed = {folder, _folder(args, state.best_global_step)} if state.best_global_step else {folder}
-        others = [old for old in _newest_first(Path(args.output_dir)) if old not in needed]
-        for old in others[max(0, KEPT - len(needed)) :]:
-            shutil.rmtree(old)
+        folders = _newest_first(Path(args.output_dir))
+        needed = {*folders[:2], *map(_best, folders[:2])}
+        for old in folders:
+            if old not in needed:
+                shutil.rmtree(old)
 
 
 def last_whole(output_dir: Path) -> Path | None:
@@ -94,7 +95,7 @@ def _problem(folder: Path) -> str | None:
 
 
 def _best(folder: Path) -> Path | None:
-    """The best checkpoint until a whole one."""
+    """The best checkpoint until one that is whole; None where none had been validated."""
     step = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8")).get("best_global_step")
     return folder.with_name(f"checkpoint-{step}") if step else None
 

@@ -91,16 +91,25 @@ def storage_problem(error: BaseException) -> str | None:
     return next((plain(str(one))[:120] for one in chain if any(words in str(one) for words in STORAGE_WORDS)), None)
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 130 (Ctrl-C).
 
     Of several processes only the first prints: they read the same input and find the same fault.
+
+    Args:
+        main: What the command does.
+        several: Whether the processes of one launch share its work. Others are refused:
+            each would do all, and write the same files.
     """
     # `python sbic_llama/x.py` puts that folder first on the path, where its files would hide packages of the same names
     # (an `evaluate`, say) from the libraries that main imports.
     if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
         del sys.path[0]
     try:
+        if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "this command was started as several processes", expected="one", fix="start it with python -m"
+            )
         main()
         sys.stdout.flush()
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def check_processes() -> Processes:
                 f"{torch.cuda.device_count()} GPUs are visible to one process",
                 fix="use accelerate launch --num_processes with their number, or CUDA_VISIBLE_DEVICES=0 for one of them",
             )
-    state = PartialState(cpu=_cpu_asked_for())
+    # By default a GPU's process gives up after ten minutes in which another one evaluates or saves.
+    state = PartialState(cpu=_cpu_asked_for(), timeout=datetime.timedelta(hours=2))
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         raise UserError(

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from common.errors import UserError, shown
 from common.files import written_aside
+from common.processes import is_first
 from common.stages import say
 
 IDENTITY = "run.json"
@@ -67,7 +68,7 @@ def held(output_dir: Path) -> Iterator[None]:
     Waits for one that does: its launcher may have been killed while it was in a validation. Of the processes that train together
     the first one holds the folder for all.
     """
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not is_first():
         yield
         return
     name = hashlib.sha256(str(output_dir.resolve()).encode()).hexdigest()[:16]

@@ -32,6 +32,7 @@ from common.evaluation import RECORD
 from common.files import readable_mode, require_space, storing, written_aside
 from common.interruption import SafeStop
 from common.loading import base_path, licence_of
+from common.processes import is_first
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.run_folder import claim
 from common.sharding import trained_copy
@@ -93,7 +94,7 @@ def finished_before(output_dir: Path, run: dict[str, Any]) -> bool:
         UserError: The folder holds another run, or something that is no run; it can't be written to.
     """
     found = None
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first():
         claim(output_dir, run, finished=TRAINING_FILE)
         found = (output_dir / TRAINING_FILE).is_file()
     if not broadcast_object_list([found])[0]:
@@ -235,7 +236,7 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
 
 def _checkpoint(output_dir: Path) -> Path | None:
     """The checkpoint to continue from. Of several processes the first one looks, and all take the same."""
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = is_first()
     found = broadcast_object_list([last_whole(output_dir) if first else None])[0]
     if found and not found.is_dir():
         raise UserError(
@@ -310,7 +311,7 @@ def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence
     Raises:
         UserError: One of them failed; it has said why.
     """
-    if not options.push_to_hub or int(os.environ.get("RANK", "0")) != 0:
+    if not options.push_to_hub or not is_first():
         return
     gc.collect()
     if torch.cuda.is_available():

@@ -16,6 +16,7 @@ from common.errors import UserError, run
 from common.evaluation import keep
 from common.findings import Finding, about, lines, read_finding
 from common.loading import hub_commit, local_folder
+from common.processes import divided, is_first
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say, stage
@@ -76,6 +77,8 @@ def post_id(post: Post) -> str:
 def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[Finding]]:
     """Scores the controls, the untouched base and the adapter, and writes their records, the adapter's answers, and findings.
 
+    Further processes of a launch help the first one to the answers, and return nothing.
+
     Raises:
         UserError: An adapter that can't be loaded, or bad data.
     """
@@ -91,6 +94,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
+    hardware.check_processes()
     precision = hardware.training_precision()
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
@@ -100,18 +104,30 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     if description.aggregation != arguments.aggregation:
         scored.policy["aggregation of the adapter's training labels"] = description.aggregation
     posts = labelled(splits["test"], declared.label_of)
-    records = score_controls(
-        declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
-    )
     stem = f"sbic-{declared.slug}"
     texts = [post.text for post in posts]
     shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size, "progress": True}
     common = {"module": MODULE, "seed": arguments.seed}
 
+    def read(texts: Sequence[str]) -> Answers:
+        return answers_together(texts, lambda part: answer(model, tokenizer, declared, part, **shape))
+
+    if not is_first():
+        if arguments.untouched_base:
+            with model.disable_adapter():
+                read(texts)
+        shape["temperature"] = description.temperature
+        for several in (texts, [item.text for item in items], [case.text for case in cases]):
+            if several:
+                read(several)
+        return [], []
+    records = score_controls(
+        declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
+    )
     answers: list[Answers] = []
 
     def predict() -> list[Label]:
-        answers.append(answer(model, tokenizer, declared, texts, **shape))
+        answers.append(read(texts))
         return answers[-1].labels
 
     if arguments.untouched_base:
@@ -131,17 +147,27 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     found = findings_of(
         declared, posts, answers[-1], records[-1], temperature=description.temperature, seed=arguments.seed
     )
-
-    def read(texts: Sequence[str]) -> list[Label]:
-        return answer(model, tokenizer, declared, texts, **shape).labels
-
-    found += on_other_corpora(arguments, declared, read, items, cases, splits["train"], records[-1])
+    found += on_other_corpora(
+        arguments, declared, lambda texts: read(texts).labels, items, cases, splits["train"], records[-1]
+    )
     for stale in (arguments.output_dir / findings.FOLDER).glob(f"{own_stem}-*.json"):
         if read_finding(stale).model == arguments.title:
             stale.unlink()  # of an earlier evaluation under this title, and maybe of another adapter
     for finding in found:
         findings.leave(finding, arguments.output_dir, own_stem, own)
     return records, found
+
+
+def answers_together(texts: Sequence[str], read: Callable[[list[str]], Answers]) -> Answers:
+    """Answers to all texts, of which the processes of a launch read a part each."""
+
+    def rows(part: list[str]) -> list[tuple[Label, dict[str, float], int]]:
+        found = read(part)
+        cut = [found.cut, *[0] * (len(part) - 1)]  # only their sum is known
+        return list(zip(found.labels, found.details, cut, strict=True))
+
+    labels, details, cut = zip(*divided(texts, rows), strict=True)
+    return Answers(list(labels), list(details), sum(cut))
 
 
 def other_items(arguments: EvaluateArguments, feature: str) -> tuple[list[Item], list[Case]]:
@@ -219,6 +245,8 @@ def main() -> None:
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
     )
     records, found = score_adapter(arguments)
+    if not is_first():
+        return
     print("\n".join(table_lines(records)))
     for finding in found:
         print("\n" + "\n".join(lines(finding, numbers=False)))
@@ -226,4 +254,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, several=True)

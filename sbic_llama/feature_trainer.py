@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from common import metrics
+from common.processes import divided
 from common.sharding import whole
 from sbic_llama.corpus import Post
 from sbic_llama.encoding import Encoded, answer_ids, encode
@@ -60,12 +60,9 @@ class FeatureTrainer(SFTTrainer):
         return found
 
     def _validate(self) -> dict[str, float]:
-        part = range(self.accelerator.process_index, len(self.validation.answers), self.accelerator.num_processes)
         # Without autocast, like the scores of a saved adapter: the layers under the output layer do not pass accelerate's wrapper.
         with whole(self.model):
-            scored = list(zip(part, self._answer_and_label_scores(part), strict=True))
-        together = dict(gather_object(scored))
-        scores = np.array([together[i] for i in range(len(self.validation.answers))])
+            scores = np.array(divided(range(len(self.validation.answers)), self._answer_and_label_scores))
         found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
         if self.validation.feature.classifies:
             names = self.validation.feature.labels
@@ -75,8 +72,6 @@ class FeatureTrainer(SFTTrainer):
 
     def _answer_and_label_scores(self, part: Sequence[int]) -> list[tuple[float, float]]:
         """For each post of ``part`` the log-probability of its answer, and the index of the label that scores highest."""
-        if not part:
-            return []  # more processes than posts
         known = self.validation
         encoded = Encoded(
             known.encoded.prefix_ids, [known.encoded.post_ids[i] for i in part], known.encoded.tail_ids, cut=0

@@ -16,6 +16,7 @@ from common.errors import UserError, run
 from common.evaluation import keep
 from common.findings import FOLDER, read_findings
 from common.loading import base_path
+from common.processes import divided, is_first
 from common.records import RunRecord
 from common.report import table_lines, write_report
 from common.scored import ScoredSet
@@ -140,6 +141,13 @@ def score_baselines(
     return records
 
 
+def probabilities_together(model: Classifier, test: Split) -> np.ndarray:
+    """A model's probabilities of the test pairs, shape (n, 3); the processes of a launch have a part of them each."""
+    import numpy as np
+
+    return np.array(divided(test.pairs, lambda pairs: model.probabilities(pairs, progress=True)))
+
+
 def score_model(
     model: Classifier,
     title: str,
@@ -155,7 +163,7 @@ def score_model(
     found: list[np.ndarray] = []
 
     def predict() -> np.ndarray:
-        found.append(model.probabilities(test.pairs, progress=True))
+        found.append(probabilities_together(model, test))
         return found[0].argmax(-1)
 
     costs = training_costs(model.facts) if model.facts else {}
@@ -171,7 +179,7 @@ def record_name(number: int, title: str) -> str:
 
 
 def score(arguments: EvaluateArguments) -> list[RunRecord]:
-    """Scores the controls and the models on the test split.
+    """Scores the controls and the models on the test split; empty on further processes, which help the first one to.
 
     Raises:
         UserError: A model that can't be loaded, models that were trained on different pairs or bases, or another corpus than
@@ -180,6 +188,7 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     quiet_libraries()  # before the first of them is imported
     from snli_roberta import classifier
 
+    hardware.check_processes()
     # All that can be refused is, before the first control is fitted.
     revisions = arguments.revision or (None,) * len(arguments.model)
     named = zip(arguments.title, arguments.model, revisions, strict=True)
@@ -188,6 +197,10 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     pairs, scored, test = load_sets(arguments, sampling_of(facts) if facts else None)
     if facts:
         require_training_pairs(pairs, facts, arguments)
+    if not is_first():
+        for model in models.values():
+            probabilities_together(model, test)
+        return []
     scored.policy["scored in"] = "fp32"
     shared: dict[str, Any] = {"module": MODULE, "seed": arguments.seed}
     baselines = score_baselines(scored, pairs, test, facts, output_dir=arguments.output_dir, **shared)
@@ -206,6 +219,8 @@ def main() -> None:
   python -m {MODULE} --model output/miniature_full output/miniature_lora --title "full fine-tuning" LoRA""",
     )
     records = score(arguments)
+    if not is_first():
+        return
     print("\n".join(table_lines(records)))
     say(f"records: {arguments.output_dir}")
     if arguments.report:
@@ -213,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, several=True)

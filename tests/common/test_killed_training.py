@@ -132,7 +132,9 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterru
     shutil.copytree(whole, tmp_path / "run" / name)
     folder = tmp_path / "run" / name
     (folder / "training.json").unlink()
-    newest, before = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    newest, before, *_ = sorted(
+        folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
+    )
     path = newest / "optimizer.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1  # one bit
@@ -214,6 +216,7 @@ def test_two_trainings_of_one_folder_are_one_after_the_other(uninterrupted, tmp_
     command, name, whole = uninterrupted
     first = start(command, tmp_path / "run")
     until(first, ", loss ")
+    first.send_signal(signal.SIGSTOP)
     second = start(command, tmp_path / "run")
     until(second, "waiting until it has ended")
     first.kill()
