@@ -32,6 +32,7 @@ from common.evaluation import RECORD
 from common.files import readable_mode, require_space, storing, written_aside
 from common.interruption import SafeStop
 from common.loading import base_path, licence_of
+from common.nothing_left import LastStep, NothingLeft, take_best
 from common.processes import is_first
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.run_folder import claim
@@ -229,7 +230,11 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
         trainer.remove_callback(PrinterCallback)  # TimeLeft says the same in words
         if trainer.pop_callback(ProgressCallback):
             trainer.add_callback(_BarOnly())
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.add_callback(LastStep(trainer))
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except NothingLeft:
+            take_best(trainer)
     stop.raise_if_stopped()
     return Course(round(time.monotonic() - start, 2), checkpoint is not None)
 

@@ -33,11 +33,47 @@ def run(body: str, **environment: str) -> subprocess.CompletedProcess:
         ("raise UserError('no such file', file='a.csv')", 2, "error: a.csv: no such file\n"),
         ("raise KeyboardInterrupt", 128 + signal.SIGINT, "interrupted\n"),
         ("raise BrokenPipeError", 128 + signal.SIGPIPE, ""),
+        (
+            "raise OSError(28, 'No space left on device', 'a.csv')",
+            2,
+            "error: a.csv: No space left on device. Make room and repeat the command\n",
+        ),
     ],
 )
 def test_exit_status_and_message(body, status, message):
     result = run(body)
     assert (result.returncode, result.stderr) == (status, message)
+
+
+def test_a_command_that_was_started_twice_is_refused_unless_its_processes_share_the_work():
+    result = run("pass", RANK="0", WORLD_SIZE="2")
+    message = "error: this command was started as several processes; expected one. Start it with python -m\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError(30, "Read-only file system"), "Read-only file system"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:1] unexpected pos 64 vs 0"),
+            "[enforce fail at inline_container.cc:1]",
+        ),
+        (
+            RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+            "Error while serializing: I/O error",
+        ),
+        (OSError(13, "Permission denied"), None),
+        (RuntimeError("shapes differ"), None),
+    ],
+)
+def test_what_a_disk_refuses_is_told_from_other_faults(error, problem):
+    from common.errors import storage_problem
+
+    outer = ValueError("a library's own")
+    outer.__cause__ = error
+    found = storage_problem(outer)
+    assert found is None if problem is None else found.startswith(problem)
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from common.arguments import parse
+from common.divergence import Diverged
 from common.errors import UserError
 from common.interruption import Interrupted
 from common.miniature.pretrain import MODELS
@@ -445,6 +446,76 @@ def start_same(folder: Path) -> subprocess.Popen:
         "--max_steps", "6", "--logging_steps", "1", "--evaluations", "3", "--train_fraction", "0.1",
     ]  # fmt: skip
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_training_that_diverges_ends_and_what_was_before_stays(tmp_path, monkeypatch):
+    train(arguments(tmp_path / "whole", evaluations=3))
+    lossy, step = training.Trainer.compute_loss, iter(range(1, 100))
+
+    def diverging(*given, **named):
+        loss = lossy(*given, **named)
+        return loss * float("nan") if named.get("return_outputs") is not True and next(step) == 5 else loss
+
+    monkeypatch.setattr(training.Trainer, "compute_loss", diverging)
+    with pytest.raises(Diverged, match=r"run: the loss is nan at step 5; expected a learning rate below 0\.0003"):
+        train(arguments(tmp_path / "run", evaluations=3))
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    monkeypatch.undo()
+    train(arguments(tmp_path / "run", evaluations=3))
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path, monkeypatch):
+    """As where a stop comes between the step that spoilt them and the next loss."""
+    stepped = training.Trainer.training_step
+
+    def spoiling(trainer, model, *given):
+        loss = stepped(trainer, model, *given)
+        if trainer.state.global_step == 3:
+            model.classifier.out_proj.bias.data[0] = float("inf")
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(training.Trainer, "training_step", spoiling)
+    with pytest.raises(Diverged, match=r"weights are no numbers, the first in classifier\.out_proj\.bias at step 4"):
+        train(arguments(tmp_path / "run", evaluations=3))
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_refused_before_the_training(monkeypatch):
+    monkeypatch.setattr(training, "Trainer", None)
+    with pytest.raises(UserError, match=r"/sys/run/run\.json: can't be written: "):
+        train(arguments(Path("/sys/run")))
+
+
+def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(tmp_path, monkeypatch):
+    scripted = iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr(training, "accuracy", lambda _: {"accuracy": next(scripted)})
+    train(arguments(tmp_path / "run", evaluations=3))
+    best = weights(tmp_path / "run")
+    (tmp_path / "run" / "training.json").unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "model.safetensors").unlink()
+    train(arguments(tmp_path / "moved", evaluations=3))
+    assert facts(tmp_path / "moved")["best"] == {"validation_accuracy": 0.9, "step": 2}
+    again = weights(tmp_path / "moved")
+    assert all(torch.equal(best[name], again[name]) for name in best)
+
+
+def test_a_run_that_lost_its_patience_and_was_killed_trains_no_further(tmp_path, monkeypatch):
+    """Its last checkpoint is not that of the last step."""
+    scripted = iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr(training, "accuracy", lambda _: {"accuracy": next(scripted)})
+    run = {"max_steps": 10, "evaluations": 5, "early_stopping_patience": 2}
+    train(arguments(tmp_path / "run", **run))
+    best = weights(tmp_path / "run")
+    assert best
+    (tmp_path / "run" / "training.json").unlink()
+    train(arguments(tmp_path / "run", **run))  # a further validation would find the script at its end
+    assert facts(tmp_path / "run")["best"] == {"validation_accuracy": 0.9, "step": 2}
+    again = weights(tmp_path / "run")
+    assert all(torch.equal(best[name], again[name]) for name in best)
 
 
 def test_a_finished_run_is_left_alone_and_another_is_refused(tmp_path, monkeypatch):
