@@ -127,6 +127,6 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
         if error.errno not in STORAGE:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {plain(f'{place}{error.strerror}')}. Make room and repeat the command", file=sys.stderr)
+        print(f"error: {plain(f'{place}{error.strerror}')}. Mend that and repeat the command", file=sys.stderr)
         sys.exit(UserError.exit_status)
     sys.exit(0)

@@ -91,9 +91,9 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{free / 1e9:.1f} GB are free on this disk",
+            f"{free / 1e6:,.0f} MB are free on this disk",
             file=folder,
-            expected=f"about {needed / 1e9:.1f} GB, for {what}",
+            expected=f"about {needed / 1e6:,.0f} MB, for {what}",
             fix="make room, or choose an --output_dir on another disk",
         )
 

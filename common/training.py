@@ -223,8 +223,8 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
         # In fp32, with Adam's two moments; one more checkpoint while the newest is written, and the model in the end.
         require_space(output_dir, 4 * trained * (3 * (KEPT + 1) + 1), f"{KEPT + 1} checkpoints and the model")
     start = time.monotonic()
-    full = "make room, then the same command continues from the last whole checkpoint"
-    with SafeStop() as stop, storing(output_dir, fix=full):
+    again = "mend that, then the same command continues from the last whole checkpoint"
+    with SafeStop() as stop, storing(output_dir, fix=again):
         trainer.add_callback(stop)
         trainer.add_callback(Divergence())  # after what asks for checkpoints, so that it sees that one is asked for
         trainer.remove_callback(PrinterCallback)  # TimeLeft says the same in words
@@ -347,8 +347,8 @@ def finish(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Path)
     part = output_dir / ".model.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    full = "make room, then the same command saves it: nothing is trained again"
-    with storing(output_dir, fix=full), stage("saving, loading again and comparing"):
+    again = "mend that, then the same command saves it: nothing is trained again"
+    with storing(output_dir, fix=again), stage("saving, loading again and comparing"):
         facts["storage_bytes"] = save(part)
     for path in part.iterdir():
         if path.is_file():

@@ -36,7 +36,7 @@ def run(body: str, **environment: str) -> subprocess.CompletedProcess:
         (
             "raise OSError(28, 'No space left on device', 'a.csv')",
             2,
-            "error: a.csv: No space left on device. Make room and repeat the command\n",
+            "error: a.csv: No space left on device. Mend that and repeat the command\n",
         ),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing(uninterrupted, tmp_path, smal
     assert process.returncode == 2, output[-3000:]
     assert "Traceback" not in output
     assert f"error: {tmp_path / 'run' / name}: can't be written: " in output.splitlines()[-1]
-    assert output.rstrip().endswith("Make room, then the same command continues from the last whole checkpoint")
+    assert output.rstrip().endswith("Mend that, then the same command continues from the last whole checkpoint")
     process = start(command, tmp_path / "run")
     output = end(process)
     assert process.returncode == 0, output[-3000:]
@@ -273,5 +273,5 @@ def test_without_the_best_checkpoint_the_later_ones_are_useless(tmp_path, capsys
 def test_a_disk_that_is_too_small_is_refused_before_hours(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path, free // 2, "a model")
-    with pytest.raises(UserError, match=r"GB are free on this disk; expected about .* GB, for 3 checkpoints"):
+    with pytest.raises(UserError, match=r"MB are free on this disk; expected about .* MB, for 3 checkpoints"):
         require_space(tmp_path, 2 * free, "3 checkpoints")
