@@ -25,6 +25,7 @@ from common.quantised import TrainsInFp32
 from common.records import count_parameters
 from common.run_folder import held
 from common.stages import say, stage
+from common.training_estimate import estimate as estimate_run
 from sbic_llama import annotator_file, model
 from sbic_llama.answers import answer, confidence
 from sbic_llama.arguments import TrainArguments
@@ -90,7 +91,7 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
     parameters = count_parameters(trainer.model)
     announce(arguments, setup.precision, rows, len(dev_posts), parameters, trainer.model)
     if arguments.estimate_only:
-        say(str(training.estimate(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))))
+        say(str(estimate_run(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))))
         return
     course = training.run(trainer, output_dir)
     plain = training.plain_model(trainer, lambda: model_to_train(arguments, setup, revision))

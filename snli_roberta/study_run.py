@@ -7,7 +7,7 @@ from snli_roberta.arguments import TrainArguments
 
 quiet_libraries()  # before the first of them is imported
 
-from common.training import Estimate  # noqa: E402
+from common.training_estimate import Estimate  # noqa: E402
 from snli_roberta import training  # noqa: E402
 
 

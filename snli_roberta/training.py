@@ -25,6 +25,8 @@ from common.records import count_parameters
 from common.run_folder import held
 from common.scored import class_counts
 from common.stages import say
+from common.training_estimate import Estimate
+from common.training_estimate import estimate as estimate_run
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments
 from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
@@ -66,7 +68,7 @@ def train(arguments: TrainArguments) -> None:
     training.score_and_publish(arguments, output_dir, evaluate, arguments.words())
 
 
-def estimate(arguments: TrainArguments) -> training.Estimate:
+def estimate(arguments: TrainArguments) -> Estimate:
     """How long the run would take here, from a few of its steps; nothing is kept.
 
     Raises:
@@ -76,7 +78,7 @@ def estimate(arguments: TrainArguments) -> training.Estimate:
         prepared = _prepare(replace(arguments, output_dir=Path(folder), estimate_only=True))
         assert prepared is not None
         items = {"train_items": len(prepared.pairs), "validation_items": len(prepared.dev.pairs)}
-        return training.estimate(prepared.trainer, arguments, **items)
+        return estimate_run(prepared.trainer, arguments, **items)
 
 
 def _prepare(arguments: TrainArguments) -> Prepared | None:

@@ -217,12 +217,6 @@ def test_the_validation_loss_is_the_mean_over_the_answers_tokens(tmp_path, name)
     assert found["eval_loss"] == pytest.approx(total / sum(map(len, known.answers)), abs=1e-4)
 
 
-def test_a_process_without_a_validation_post_takes_part(tmp_path):
-    for name in ("offensiveYN", "targetMinority"):
-        trainer, _ = built(tmp_path / name, 8, name)
-        assert trainer._answer_and_label_scores(range(0)) == []
-
-
 def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
     train(arguments(tmp_path, max_steps=8, evaluations=1), "offensiveYN")
     said = capsys.readouterr().err
