@@ -49,7 +49,7 @@ class UserError(Exception):
             str(self.file) if self.file is not None else "",
             f"line {self.line}" if self.line is not None else "",
             f"row {self.row}" if self.row is not None else "",
-            f"column {self.column!r}" if self.column is not None else "",
+            f"column {shown(self.column)}" if self.column is not None else "",
             (self.key if self.key.startswith("--") else f"key {self.key!r}") if self.key is not None else "",
         ]
         place = ", ".join(part for part in where if part)
