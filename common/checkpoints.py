@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from common import json_text
 from common.errors import UserError, shown
 from common.files import written_aside
 from common.stages import say
@@ -34,7 +35,7 @@ def last_complete(output_dir: Path) -> Path | None:
     folders = [path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     for folder in sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
         try:
-            if json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == _sizes(folder):
+            if json_text.loads((folder / MANIFEST).read_bytes()) == _sizes(folder):
                 return folder
         except (OSError, ValueError):
             pass
@@ -65,9 +66,11 @@ def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
     identity = json.loads(json.dumps(identity, default=str))
     if path.is_file() and not (nothing_yet and not (output_dir / finished).is_file()):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json_text.loads(path.read_bytes())
         except ValueError:
-            raise UserError("not a run's description", file=path, fix="choose another --output_dir") from None
+            found = None
+        if not isinstance(found, dict):
+            raise UserError("not a run's description", file=path, fix="choose another --output_dir")
         # In the caller's order: an argument that changed the data is named before the data's fingerprint.
         for key in [*identity, *sorted(found.keys() - identity.keys())]:
             if found.get(key) != identity.get(key):

@@ -27,7 +27,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
     ``columns`` come first, then further ones in order of appearance; a value that a row lacks is left empty.
 
     Raises:
-        UserError: An unknown ending, a path that can't be written to, or values of mixed types in a Parquet column.
+        UserError: An unknown ending, a path that can't be written to, or a Parquet column of mixed types or huge numbers.
     """
     path = Path(path)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
@@ -37,9 +37,9 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
 
         try:
             types = {column: pyarrow.array([row.get(column) for row in rows]).type for column in columns}
-        except pyarrow.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"a column of mixed types: {reason}", file=path, fix="write .jsonl instead") from None
+        except (pyarrow.ArrowException, OverflowError) as error:
+            what = "a number beyond 64 bits" if isinstance(error, OverflowError) else "a column of mixed types"
+            raise UserError(f"{what}: {str(error).splitlines()[0]}", file=path, fix="write .jsonl instead") from None
     with row_writer(path, columns, types) as write:
         for row in rows:
             write(row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,24 @@ json_values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(names, st.just("\ud83d")), inner, max_size=3)),
     max_leaves=6,
 )  # fmt: skip
+WRONG_KINDS = (
+    None,
+    True,
+    -1,
+    0.5,
+    2**63,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\ud83d",
+    "\x1b[2J",
+    [],
+    [None],
+    {},
+    {"a": [0]},
+)
 DEEP = "[" * 100_000  # more than any parser's stack
 
 
@@ -71,6 +90,19 @@ def replaced(draw: st.DrawFn, value: Any, values: st.SearchStrategy = json_value
             inner[draw(names) if isinstance(value, dict) else len(inner)] = draw(values)
         return inner if isinstance(value, dict) else list(inner.values())
     return draw(values)
+
+
+def everywhere(value: Any, others: Sequence[Any]) -> Iterator[Any]:
+    """The JSON value with each value in it replaced by each of others, and with each left out, one at a time."""
+    yield from others
+    if isinstance(value, (dict, list)):
+        inner = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+        for key in inner:
+            without = {k: v for k, v in inner.items() if k != key}
+            yield without if isinstance(value, dict) else list(without.values())
+            for other in everywhere(inner[key], others):
+                changed = inner | {key: other}
+                yield changed if isinstance(value, dict) else list(changed.values())
 
 
 def dumped(value: Any) -> bytes:
