@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import typing
 from dataclasses import dataclass
@@ -136,7 +135,7 @@ def read(path: Path) -> AnnotatorFile:
     texts = [getattr(found, name) for name in kinds if name not in others]
     if not all(isinstance(text, str) for text in [*texts, *found.labels, found.base_revision or ""]):
         raise refusal
-    if type(found.temperature) not in (int, float) or not 0 < found.temperature < math.inf:
+    if wrong(found.temperature, NUMBER) or found.temperature <= 0:
         raise refusal
     if type(found.max_post_tokens) is not int or found.max_post_tokens < 1:
         raise refusal
