@@ -31,8 +31,8 @@ _PROPERTIES = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-settings.register_profile("few", max_examples=30, **_PROPERTIES)
-settings.register_profile("many", max_examples=1000, **_PROPERTIES)
+settings.register_profile("few", max_examples=15, **_PROPERTIES)
+settings.register_profile("many", max_examples=300, **_PROPERTIES)
 settings.load_profile("few")
 
 ROOT = Path(__file__).parents[1]

@@ -1,7 +1,7 @@
 """What people, programs and bad luck put into files: the strategies of the property tests.
 
 A property test says what holds for every input; hypothesis looks for one that breaks it. The few examples of the default tests are
-always the same. For many: ``python -m pytest -m properties --hypothesis-profile many``.
+always the same. For many: ``python -m pytest -m "properties and not slow" --hypothesis-profile many``.
 """
 
 from __future__ import annotations
