@@ -1,6 +1,6 @@
 """Annotating any file: it is refused in one line before a model is loaded, or every row comes out with an answer or a reason.
 
-The model is a stand-in that is as strict about posts as the real one; a few files go through that one.
+The model is a stand-in that is as strict about posts as the real one, which test_annotate.py has.
 """
 
 from __future__ import annotations
