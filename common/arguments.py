@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import re
 import sys
 import types
@@ -24,6 +25,7 @@ from common.errors import UserError, shown
 Arguments = TypeVar("Arguments")
 REQUIRED = dataclasses.MISSING
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
+LARGEST = 10**9  # whole number of anything but a seed; libraries overflow on what is beyond 64 bits
 
 
 def option(
@@ -33,16 +35,19 @@ def option(
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
+    below: float | None = None,
     positional: bool = False,
+    empty: bool = False,
     instead_of: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and the bounds of a number. Without a default it must be given.
 
+    A text may only be ``empty`` where that means something: elsewhere it is a variable of a shell that was not set.
     A ``positional`` field (a tuple) takes the words of the command line that belong to no ``--key``. A field that is given on
     the command line puts aside the recipe's value of the field that it is ``instead_of``.
     """
-    metadata = {"help": help, "minimum": minimum, "above": above, "maximum": maximum, "positional": positional}
-    metadata["instead_of"] = instead_of
+    metadata = {"help": help, "minimum": minimum, "above": above, "maximum": maximum, "below": below}
+    metadata |= {"positional": positional, "empty": empty, "instead_of": instead_of}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -95,6 +100,25 @@ def _underscored(word: str) -> str:
     return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
 
 
+class _Once(argparse.Action):
+    """Keeps an argument's value; given twice, one of the two would be lost in silence."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if hasattr(namespace, self.dest):
+            raise UserError("it is given twice", key=f"--{self.dest}", fix="keep one of them")
+        setattr(namespace, self.dest, values)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers and dates as text, as the command line does: YAML takes 010 for 8, 1:30 for 90 and 1.10 for 1.1."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":bool", ":null"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(message, fix="see --help")
@@ -109,10 +133,12 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--config", metavar="RECIPE", help="YAML file of arguments; the command line overrides it")
+    parser.add_argument(
+        "--config", action=_Once, metavar="RECIPE", help="YAML file of arguments; the command line overrides it"
+    )
     for name, field in fields.items():
         inner = _without_none(types_[name])
-        extra: dict[str, Any] = {"metavar": _type_name(inner)}
+        extra: dict[str, Any] = {"metavar": _type_name(inner), "action": _Once}
         if inner is bool:
             extra |= {"nargs": "?", "const": True}
         elif typing.get_origin(inner) is tuple:
@@ -122,6 +148,8 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
             continue
         default = "" if field.default in (REQUIRED, None) else f" (default: {field.default})"
         parser.add_argument(f"--{name}", help=(field.metadata.get("help", "") + default).replace("%", "%%"), **extra)
+    # `--learning_rate -1e-4` is a rate out of bounds, not an argument called -1e-4; argparse knows -1 and -0.1 only.
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
     parser.parse_args = lambda argv: _known_only(parser, list(fields), argv)  # type: ignore[method-assign]
     return parser
 
@@ -138,11 +166,13 @@ def _known_only(parser: argparse.ArgumentParser, names: list[str], argv: list[st
 def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, dict]]:
     """A recipe's values, and for each where it stands (file, line, key)."""
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError("no such recipe", file=path, fix="check the path given to --config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't be read: {error}", file=path) from None
+    except RecursionError:
+        raise UserError("nested too deeply", file=path, expected="one `key: value` a line") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"
@@ -155,13 +185,15 @@ def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, di
     origins: dict[str, dict] = {}
     for key_node, value_node in node.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError("a key that is no word", file=path, line=line, expected="one `key: value` a line")
         if key not in fields:
             raise UserError(f"unknown key {shown(key)}", file=path, line=line, fix=_suggestion(key, list(fields)))
         if key in values:
             raise UserError(f"key {key!r} stands twice", file=path, line=line, fix="keep one of them")
         try:
             values[key] = yaml.constructor.SafeConstructor().construct_document(value_node)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             problem = getattr(error, "problem", None) or str(error)
             raise UserError(problem, file=path, line=line, key=key, expected="a plain value") from None
         origins[key] = {"file": path, "line": line, "key": key}
@@ -197,6 +229,10 @@ def _convert(kind: Any, value: Any, bounds: typing.Mapping[str, Any], origin: di
         return None
     if typing.get_origin(inner) is tuple:
         items = value if isinstance(value, list) else [value]
+        if not items and "file" in origin:
+            raise UserError(
+                "an empty list", **origin, expected=_type_name(inner), fix="name one at least, or drop the key"
+            )
         return tuple(_convert(typing.get_args(inner)[0], item, bounds, origin) for item in items)
     wrong = UserError(f"{shown(value)} does not fit", **origin, expected=_expectation(inner, bounds))
     if typing.get_origin(inner) is Literal:
@@ -212,18 +248,30 @@ def _convert(kind: Any, value: Any, bounds: typing.Mapping[str, Any], origin: di
             raise wrong
         return word == "true"
     if inner in (str, Path):
-        if isinstance(value, (bool, list, dict)):
+        if not isinstance(value, str):
+            raise wrong
+        if not value.strip() and not bounds.get("empty"):
+            raise UserError("it is empty", **origin, expected=_expectation(inner, bounds))
+        try:
+            unfit = b"\0" in os.fsencode(value)
+        except UnicodeEncodeError:  # half of a surrogate pair, which YAML can spell
+            unfit = True
+        if unfit:
             raise wrong
         return inner(value)
     return _number(inner, value, bounds, wrong)
 
 
 def _number(kind: type, value: Any, bounds: typing.Mapping[str, Any], wrong: UserError) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if not isinstance(value, str):
         raise wrong
-    text = str(value).strip()
-    # YAML reads `1e-4` as text and int() takes `1_000` and other scripts' digits: settle on plain ASCII numbers.
+    text = value.strip()
+    # int() takes `1_000` and other scripts' digits: settle on plain ASCII numbers.
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?" if kind is float else r"[+-]?\d+", text, re.ASCII):
+        raise wrong
+    most = max(LARGEST, bounds.get("maximum") or 0)
+    if kind is int and (len(text) > 100 or abs(int(text)) > most):  # Python reads no number of thousands of digits
+        wrong.expected = f"{_expectation(kind, bounds)}, and at most {most}"
         raise wrong
     number = kind(text)
     if (
@@ -231,6 +279,7 @@ def _number(kind: type, value: Any, bounds: typing.Mapping[str, Any], wrong: Use
         or (bounds.get("minimum") is not None and number < bounds["minimum"])
         or (bounds.get("above") is not None and number <= bounds["above"])
         or (bounds.get("maximum") is not None and number > bounds["maximum"])
+        or (bounds.get("below") is not None and number >= bounds["below"])
     ):
         raise wrong
     return number
@@ -240,7 +289,9 @@ def _expectation(kind: Any, bounds: typing.Mapping[str, Any]) -> str:
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     text = {str: "text", Path: "a path", int: "a whole number", float: "a number", bool: "true or false"}[kind]
-    for key, words in (("minimum", "at least"), ("above", "above"), ("maximum", "at most")):
-        if bounds.get(key) is not None:
-            text += f" {words} {bounds[key]}"
-    return text
+    found = [
+        f"{words} {bounds[key]}"
+        for key, words in (("minimum", "at least"), ("above", "above"), ("maximum", "at most"), ("below", "below"))
+        if bounds.get(key) is not None
+    ]
+    return f"{text} {' and '.join(found)}" if found else text

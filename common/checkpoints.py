@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from common import json_text
 from common.files import written_aside
 from common.stages import say
 
@@ -79,7 +80,7 @@ def _folder(args: TrainingArguments, step: int) -> Path:
 def _problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint."""
     try:
-        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        expected = json_text.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return f"it has no {MANIFEST}"
     try:

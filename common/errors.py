@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+LONGEST = 600  # characters of a problem: a library's message may quote a whole file
+
 
 class UserError(Exception):
     """Something that the user can mend: bad input, a bad argument, a missing file.
@@ -50,11 +52,12 @@ class UserError(Exception):
             str(self.file) if self.file is not None else "",
             f"line {self.line}" if self.line is not None else "",
             f"row {self.row}" if self.row is not None else "",
-            f"column {self.column!r}" if self.column is not None else "",
+            f"column {shown(self.column)}" if self.column is not None else "",
             (self.key if self.key.startswith("--") else f"key {self.key!r}") if self.key is not None else "",
         ]
         place = ", ".join(part for part in where if part)
-        message = f"{place}: {self.problem}" if place else self.problem
+        problem = self.problem if len(self.problem) <= LONGEST else self.problem[:LONGEST] + "…"
+        message = f"{place}: {problem}" if place else problem
         if self.expected:
             message += f"; expected {self.expected}"
         if self.fix:

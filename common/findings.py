@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from common import pictures
+from common import json_text, pictures
 from common.bootstrap import Measure
 from common.errors import UserError, shown
 from common.files import written_aside
@@ -172,7 +172,7 @@ def read_finding(path: Path) -> Finding:
         UserError: It is none of this schema.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json_text.loads(Path(path).read_bytes())
         if values["schema"] != SCHEMA:
             raise UserError(
                 f"a finding of schema {shown(values['schema'])}",
@@ -189,7 +189,7 @@ def read_finding(path: Path) -> Finding:
         return found
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", file=path) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a finding: {error}", file=path, expected="a JSON file made by this project") from None
 
 

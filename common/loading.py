@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from common import json_text
 from common.errors import UserError, shown
 from common.miniature.pretrain import MODELS
 
@@ -87,7 +87,7 @@ def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]
     """
     path = require(folder, filename, name)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_text.loads(path.read_bytes())
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import hardware
+from common import hardware, json_text
 from common.errors import UserError
 from common.files import written_aside
+from common.shape import NUMBER, wrong
 
 SCHEMA = 1
 PACKAGES = [
@@ -35,6 +36,38 @@ PACKAGES = [
     "numpy",
     "tokenizers",
 ]
+COUNTS = {str: int}
+MEASURE = {"value": NUMBER, "n": int, "ci95": [NUMBER, NUMBER], "sd?": (*NUMBER, None)}
+SHAPE: dict[str, Any] = {
+    "title": str,
+    "task": str,
+    "metrics": {str: MEASURE},
+    "data": {
+        "name": str,
+        "split": str,
+        "fingerprint": str,
+        "question": str,
+        "limits": str,
+        "class_counts": {str: COUNTS},
+        "reports": [{"name": str, "read": int, "kept": int, "dropped": COUNTS, "notes": COUNTS}, ...],
+    },
+    "seed?": (int, None),
+    "policy?": {str: object},
+    "by_group?": {str: {str: MEASURE}},
+    "labels?": [str, ...],
+    "confusion?": [[int, ...], ...],
+    "parameters?": COUNTS,
+    "settings?": dict,
+    "seconds?": (*NUMBER, None),
+    "peak_memory_bytes?": COUNTS,
+    "storage_bytes?": (int, None),
+    "miniature?": bool,
+    "command?": str,
+    "commit?": str,
+    "versions?": {str: str},
+    "hardware?": {"cpu": object, "cores": object, "threads": object, "gpus?": ([{"name": object}, ...], None)},
+}
+COSTS = {"parameters": {"trainable": int, "total": int}, "peak_memory_bytes": {"host": int}}  # of what was trained
 _ROOT = Path(__file__).parents[1]
 
 
@@ -109,43 +142,32 @@ def read_record(path: Path) -> RunRecord:
         UserError: The file is not a record of this schema.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json_text.loads(Path(path).read_bytes())
         if values["schema"] != SCHEMA:
             raise UserError(
                 f"a record of schema {values['schema']}", file=path, expected=f"schema {SCHEMA}", fix="run it again"
             )
-        record = RunRecord(**values)
-        _check(record)
-        return record
+        _check(values)
+        return RunRecord(**values)
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", file=path) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a run record: {error}", file=path, expected="a JSON file made by this project") from None
 
 
-def _check(record: RunRecord) -> None:
+def _check(values: dict[str, Any]) -> None:
     """Raises what :func:`read_record` catches where a field is not what is read from it: a record may come from anybody."""
-    for metrics in [record.metrics, *record.by_group.values()]:
-        for metric in metrics.values():
-            low, high = metric["ci95"]
-            if not all(isinstance(number, (int, float)) for number in (metric["value"], metric["n"], low, high)):
-                raise ValueError("a metric is no number")
-    for name, kind in {
-        "title": str,
-        "task": str,
-        "data": dict,
-        "policy": dict,
-        "labels": list,
-        "confusion": list,
-    }.items():
-        if not isinstance(getattr(record, name), kind):
-            raise ValueError(f"{name} is no {kind.__name__}")
-    for name in ("name", "split", "fingerprint", "limits"):
-        if not isinstance(record.data[name], str):
-            raise ValueError(f"data {name} is no text")
-    for number in [count for row in record.confusion for count in row] + [*record.parameters.values()]:
-        if not isinstance(number, int):
-            raise ValueError("a count is no number")
+    if problem := wrong(values, SHAPE):
+        raise ValueError(problem)
+    metrics, confusion = values["metrics"], values.get("confusion", [])
+    if "set_f1" not in metrics and not {"accuracy", "balanced_accuracy"} <= metrics.keys():
+        raise ValueError("metrics lack a headline")
+    if any(len(row) != len(values.get("labels", [])) for row in [confusion, *confusion]):
+        raise ValueError("confusion has another number of labels")
+    if any(report["dropped"] and not report["read"] for report in values["data"]["reports"]):
+        raise ValueError("data reports has rows dropped of none read")
+    if values.get("storage_bytes") is not None and (problem := wrong(values, COSTS)):
+        raise ValueError(problem)
 
 
 def count_parameters(model: Any) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from common import json_text
 from common.errors import UserError, shown
 from common.files import written_aside
 from common.processes import is_first
@@ -39,7 +40,7 @@ def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
     identity = json.loads(json.dumps(identity, default=str))
     if path.is_file() and not (nothing_yet and not (output_dir / finished).is_file()):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json_text.loads(path.read_bytes())
         except ValueError:
             found = None
         if not isinstance(found, dict):

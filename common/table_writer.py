@@ -27,7 +27,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
     ``columns`` come first, then further ones in order of appearance; a value that a row lacks is left empty.
 
     Raises:
-        UserError: An unknown ending, a path that can't be written to, or values of mixed types in a Parquet column.
+        UserError: An unknown ending, a path that can't be written to, or a Parquet column of mixed types or huge numbers.
     """
     path = Path(path)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
@@ -37,9 +37,9 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
 
         try:
             types = {column: pyarrow.array([row.get(column) for row in rows]).type for column in columns}
-        except pyarrow.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"a column of mixed types: {reason}", file=path, fix="write .jsonl instead") from None
+        except (pyarrow.ArrowException, OverflowError) as error:
+            what = "a number beyond 64 bits" if isinstance(error, OverflowError) else "a column of mixed types"
+            raise UserError(f"{what}: {str(error).splitlines()[0]}", file=path, fix="write .jsonl instead") from None
     with row_writer(path, columns, types) as write:
         for row in rows:
             write(row)
@@ -78,16 +78,33 @@ def row_writer(
                     json.dumps({c: row[c] for c in columns if c in row}, ensure_ascii=False, default=str) + "\n"
                 )
             else:
-                writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
-                writer.writerow(columns)
-                yield lambda row: writer.writerow([_cell(row.get(column)) for column in columns])
+                write = _delimited_writer(file, "\t" if suffix == ".tsv" else ",")
+                write(columns)
+                yield lambda row: write([row.get(column) for column in columns])
             file.flush()
             file.detach()
 
 
+def _delimited_writer(file: IO[str], delimiter: str) -> Callable[[Sequence[Any]], Any]:
+    """Gives a function that writes one record whose reader gets the same texts, but for a NUL: no such file may hold one."""
+    plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    # Python quotes no carriage return by itself, which readers take for the end of a line; a byte-order mark that opens the file
+    # is none of its first field.
+    quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(values: Sequence[Any]) -> None:
+        cells = [_cell(value) for value in values]
+        delicate = any(isinstance(cell, str) and ("\r" in cell or "\ufeff" in cell) for cell in cells)
+        (quoted if delicate else plain).writerow(cells)
+
+    return write
+
+
 def _cell(value: Any) -> Any:
     """A value for a CSV field: what is nested as JSON, nothing as an empty field."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 @contextlib.contextmanager

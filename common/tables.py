@@ -7,15 +7,14 @@ import csv
 import dataclasses
 import gzip
 import io
-import json
 import math
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import json_text
 from common.errors import UserError, shown
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -62,9 +61,9 @@ def read_rows(
     """
     path = Path(path)
     suffix = suffix or table_format(path)
-    if not path.is_file():
-        raise UserError("no such file", file=path, fix="check the path")
     try:
+        if not path.is_file():
+            raise UserError("no such file", file=path, fix="check the path")
         if suffix == ".parquet":
             yield from _read_parquet(path, columns)
         else:
@@ -183,18 +182,24 @@ def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[s
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise UserError(
-                f"not {suffix[1:].upper()}: {error}", file=path, line=line, fix="check the quotes of this record"
-            ) from None
+            if "new-line character" in str(error):
+                problem, fix = "a carriage return outside quotes", "quote that field, or end lines with LF or CRLF"
+            else:
+                problem, fix = f"not {suffix[1:].upper()}: {error}", "check the quotes of this record"
+            raise UserError(problem, file=path, line=line, fix=fix) from None
         if fields is None:
             break
+        if not fields:  # a blank line is no record
+            continue
         if header is None:
             header = fields
+            if problem := file.problem(line, reader.line_num):
+                raise UserError(problem, file=path, line=line, fix="save the file as UTF-8")
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
-                raise UserError(f"column {twice!r} stands twice in the header", file=path, line=line)
+                raise UserError(f"column {shown(twice)} stands twice in the header", file=path, line=line)
             _check_columns(path, header, columns)
-        elif fields:  # a blank line is no record
+        else:
             number += 1
             problem = file.problem(line, reader.line_num)
             if len(fields) != len(header):
@@ -231,16 +236,12 @@ def _json_row(path: Path, file: _Decoder, text: str, number: int) -> Row:
     values: Any = {}
     problem, expected, fix = file.problem(file.line, file.line), None, None
     if problem is None:
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            problem, expected = f"not JSON: {getattr(error, 'msg', error)}", "one JSON object a line"
-    if not isinstance(values, dict):
-        values, problem, expected = {}, f"a JSON {type(values).__name__}", "a JSON object"
-    texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    if any(re.search(r"[\ud800-\udfff]", value) for value in texts.values()):
-        problem, expected, fix = "half of a surrogate pair", "text that UTF-8 can hold", "mend its \\u escapes"
-        values |= {name: re.sub(r"[\ud800-\udfff]", "\ufffd", value) for name, value in texts.items()}
+        values, problem = json_text.read(text)
+        if not isinstance(values, dict):
+            problem = problem or f"a JSON {type(values).__name__}"
+            values, expected = {}, "a JSON object, one a line"
+        elif problem:
+            fix = "write the line anew"
     row = Row(values, str(path), file.line, number, problem)
     if problem and not file.lenient:
         raise row.error(problem, expected=expected, fix=fix)
@@ -253,16 +254,37 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names, columns)
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise UserError(f"two columns are called {shown(twice)}", file=path, fix="rename one of them")
+            _check_columns(path, names, columns)
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
+                for values in _python_values(path, batch):
                     number += 1
                     yield Row(values, str(path), None, number)
-    except pyarrow.ArrowException as error:
-        raise UserError(
-            f"not Parquet: {str(error).splitlines()[0]}", file=path, fix="write or download it again"
-        ) from None
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"not Parquet: {reason}", file=path, fix="write or download it again") from None
+
+
+def _python_values(path: Path, batch: Any) -> list[dict[str, Any]]:
+    """A batch's rows. Parquet has dates, times and texts that Python has not: their column is named."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError):  # pyarrow's own errors of values are ValueErrors too
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.to_pylist()
+            except (ValueError, OverflowError) as error:
+                raise UserError(
+                    f"a value of type {column.type} can't be read: {str(error).splitlines()[0]}",
+                    file=path,
+                    column=name,
+                    fix="write that column as UTF-8 text, or leave it out",
+                ) from None
+        raise
 
 
 def text_of(row: Row, column: str) -> str | None:
@@ -270,7 +292,7 @@ def text_of(row: Row, column: str) -> str | None:
     value = row.values[column]
     if value is None or value != value:
         return None
-    if isinstance(value, (list, dict)):
+    if isinstance(value, (list, dict, bytes)):
         raise row.error(f"{shown(value)} is no single value", column, expected="text or a number")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # what a Parquet column makes of whole numbers as soon as one is missing
@@ -285,7 +307,7 @@ def probability_of(row: Row, column: str) -> float:
     """
     try:
         value = float(row.values[column])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 <= value <= 1:
         raise row.error(f"{shown(row.values.get(column))} is no probability", column, expected="a number from 0 to 1")

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, shown
+from common import json_text
+from common.errors import UserError
+from common.shape import NUMBER, wrong
 
 TRAINING_FILE = "training.json"
 COSTS = ("parameters", "seconds", "peak_memory_bytes", "storage_bytes")
-NUMBER = (int, float)
-FACTS: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "project": str,
     "kind": str,
-    "base": dict,
-    "settings": dict,
-    "data": dict,
+    "base": {"name": str, "commit": (str, None), "license": (str, None)},
+    "settings": {
+        "model_name_or_path": str,
+        "data_dir": (str, None),
+        "dataset_name": (str, None),
+        "dataset_revision": (str, None),
+    },
+    "data": {"fingerprint": str, "report": dict},
     "best": dict,
     "precision": str,
     "continued": bool,
-    "parameters": dict,
+    "parameters": {"trainable": int, "total": int},
     "seconds": NUMBER,
-    "peak_memory_bytes": dict,
+    "peak_memory_bytes": {"host": int},
     "storage_bytes": int,
     "log": list,
     "processes": int,
@@ -30,18 +35,6 @@ FACTS: dict[str, Any] = {
     "versions": dict,
     "commit": str,
     "date": str,
-}
-INSIDE: dict[str, dict[str, Any]] = {
-    "base": {"name": str, "commit": (str, type(None)), "license": (str, type(None))},
-    "parameters": {"trainable": int, "total": int},
-    "peak_memory_bytes": {"host": int},
-    "data": {"fingerprint": str, "report": dict},
-    "settings": {
-        "model_name_or_path": str,
-        "data_dir": (str, type(None)),
-        "dataset_name": (str, type(None)),
-        "dataset_revision": (str, type(None)),
-    },
 }
 
 
@@ -55,26 +48,13 @@ def training_facts(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json_text.loads(path.read_bytes())
     except (OSError, ValueError):
         facts = None
     # It may come from anybody's repository: what is read from it later is what it must be.
-    if wrong := _wrong(facts, FACTS) or next(
-        filter(None, (_wrong(facts[name], kinds) for name, kinds in INSIDE.items())), None
-    ):
-        raise UserError(f"not a training's record: {wrong}", file=path, fix="train again")
+    if problem := wrong(facts, SHAPE):
+        raise UserError(f"not a training's record: {problem}", file=path, fix="train again")
     return facts
-
-
-def _wrong(values: Any, kinds: dict[str, Any]) -> str | None:
-    if not isinstance(values, dict):
-        return "it is no JSON object"
-    for name, kind in kinds.items():
-        if name not in values:
-            return f"{name} is missing"
-        if not isinstance(values[name], kind):
-            return f"{name} is {shown(values[name], 30)}"
-    return None
 
 
 def training_costs(facts: dict[str, Any]) -> dict[str, Any]:

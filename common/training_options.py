@@ -15,12 +15,12 @@ class Schedule:
     """How long and in what portions a model is trained: what runs that are compared have in common."""
 
     model_revision: str | None = option(None, "the base model's branch, tag or commit")
-    num_train_epochs: float = option(3.0, "passes over the training items", above=0)
+    num_train_epochs: float = option(3.0, "passes over the training items", above=0, maximum=10_000)
     max_steps: int = option(-1, "stop after so many steps (-1: after the epochs)", minimum=-1)
     per_device_train_batch_size: int = option(32, "items a step, process and accumulation step", minimum=1)
     gradient_accumulation_steps: int = option(1, "forward passes a step", minimum=1)
-    warmup_ratio: float = option(0.06, "share of the steps with a rising rate", minimum=0, maximum=0.99)
-    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0)
+    warmup_ratio: float = option(0.06, "share of the steps with a rising rate", minimum=0, below=1)
+    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0, maximum=1)
     evaluations: int = option(6, "about so many validations (and checkpoints) in the whole run", minimum=1)
     early_stopping_patience: int = option(3, "stop after so many validations without a better one", minimum=1)
     logging_steps: int = option(20, "steps between logged losses", minimum=1)
@@ -35,9 +35,9 @@ class Schedule:
 class LoraOptions:
     """An adapter's size, by the names of PEFT's ``LoraConfig``."""
 
-    r: int = option(16, "rank of the adapter", minimum=1)
-    lora_alpha: float = option(32, "the adapter's scale times its rank", above=0)
-    lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, maximum=1)
+    r: int = option(16, "rank of the adapter", minimum=1, maximum=4096)
+    lora_alpha: float = option(32, "the adapter's scale times its rank", above=0, maximum=100_000)
+    lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, below=1)
 
 
 @dataclass(kw_only=True)
@@ -45,7 +45,7 @@ class TrainingOptions(Schedule, LoraOptions):
     """A run of Trainer or SFTTrainer; each project adds its model, its data, and its own defaults."""
 
     output_dir: Path = option(help="folder for checkpoints, the trained model and its record")
-    learning_rate: float = option(help="peak learning rate", above=0)
+    learning_rate: float = option(help="peak learning rate", above=0, maximum=1)
     seed: int = option(33, "seed of the order, new weights and the dropout", minimum=0, maximum=MAX_SEED)
     estimate_only: bool = option(False, "measure a few steps, say how long the run would take, and train nothing")
     push_to_hub: bool = option(False, "once trained, score the test split and publish model and card")

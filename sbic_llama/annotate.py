@@ -37,7 +37,7 @@ class AnnotateArguments:
     output: str = option(help="file to write, its ending says the format; or -")
     input_format: Format = option("csv", "format of standard input")
     output_format: Format = option("csv", "format on standard output")
-    prefix: str = option("model_", "what the names of the new columns begin with")
+    prefix: str = option("model_", "what the names of the new columns begin with", empty=True)
     quantisation: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are kept")
     batch_size: int = option(32, "posts a forward pass at most; the result does not depend on it", minimum=1)
     review_share: float | None = option(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,8 @@ def read_annotated(
     kept: dict[str, list[tuple[str, ...]]] = {column: [] for column in columns}
     unanswered = 0
     for row in read_rows(path, (key, answer, *columns)):
-        if _empty(row.values[answer]):
+        said = text_of(row, answer)
+        if said is None:
             unanswered += 1
             continue
         name = text_of(row, key) or ""
@@ -78,16 +78,15 @@ def read_annotated(
             raise row.error(
                 f"{shown(name)} stands twice", key, expected="a name for each post", fix="give another column to --key"
             )
-        label = declared.parse(str(row.values[answer]))
+        label = declared.parse(said)
         if label is None:
-            expected = ", ".join(declared.labels)
-            raise row.error(f"{shown(row.values[answer])} is no label", answer, expected=expected)
+            raise row.error(f"{shown(said)} is no label", answer, expected=", ".join(declared.labels))
         keys[name] = len(answers)
         answers.append(label)
         if numbers and numbers[0] in row.values:
             probabilities.append([probability_of(row, column) for column in numbers])
         for column, values in kept.items():
-            values.append(_values(row.values[column], lists=column == f"{prefix}{TARGET_MINORITY.name}"))
+            values.append(_values(text_of(row, column), lists=column == f"{prefix}{TARGET_MINORITY.name}"))
     if 0 < len(probabilities) < len(answers):  # as JSON Lines can have it
         raise UserError("some rows have probabilities and some have none", file=path, fix="annotate the file again")
     found = np.array(probabilities) if probabilities else None
@@ -143,7 +142,7 @@ def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) 
         fitting = [variant for variant in variants if set(variant.labels) == labels]
     else:
         column = f"{prefix}{name}"
-        labels = {str(row.values[column]) for row in read_rows(path, (column,)) if not _empty(row.values[column])}
+        labels = {text_of(row, column) for row in read_rows(path, (column,))} - {None}
         fitting = [variant for variant in variants if labels <= set(variant.labels)]
     if not fitting:
         expected = " or ".join(dict.fromkeys(", ".join(variant.labels) for variant in variants))
@@ -158,19 +157,13 @@ def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) 
     return replace(first, variant="") if others and first is not declared else first
 
 
-def _values(value: Any, *, lists: bool) -> tuple[str, ...]:
-    if _empty(value):
+def _values(value: str | None, *, lists: bool) -> tuple[str, ...]:
+    if value is None:
         return (NOTHING,)
-    return (split_groups(str(value)) or (NONE,)) if lists else (str(value),)
+    return (split_groups(value) or (NONE,)) if lists else (value,)
 
 
 def _columns(path: Path) -> list[str]:
     for row in read_rows(path):
         return list(row.values)
     raise UserError("no rows", file=path, expected="at least one")
-
-
-def _empty(value: Any) -> bool:
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
-    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import json_text
 from common.errors import UserError, shown
 from common.files import written_aside
 from common.loading import hub_commit
@@ -22,6 +23,7 @@ from common.stages import say, stage
 from common.table_writer import row_writer
 from common.tables import Row, read_rows, table_format
 from sbic_llama.annotator_file import ANNOTATOR_FILE
+from sbic_llama.corpus import clean
 
 if TYPE_CHECKING:
     import pyarrow
@@ -40,14 +42,14 @@ class Survey:
     Attributes:
         rows: How many rows there are.
         columns: Their columns, in order of appearance.
-        kinds: Of JSON Lines, the kinds of values in each column.
+        kinds: Of JSON Lines, the kinds of values in each column, as :func:`kind_of` names them.
         problems: How many rows can't be annotated.
         digest: SHA-256 of the file's bytes.
     """
 
     rows: int = 0
     columns: list[str] = field(default_factory=list)
-    kinds: dict[str, set[type]] = field(default_factory=dict)
+    kinds: dict[str, set[str]] = field(default_factory=dict)
     problems: int = 0
     digest: str = ""
 
@@ -59,11 +61,11 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
         UserError: A file that can't be read, or with ``strict`` its first row that can't be annotated.
     """
     found = Survey()
-    columns: dict[str, set[type]] = {}
+    columns: dict[str, set[str]] = {}
     for row in read_rows(path, () if table_format(path) == ".jsonl" else (text_column,), lenient=not strict):
         found.rows += 1
         for name, value in row.values.items():
-            columns.setdefault(name, set()).add(type(value))
+            columns.setdefault(name, set()).add(kind_of(value))
         if reason := problem(row, text_column):
             found.problems += 1
             error = row.error(f"row {row.number}: {reason}", text_column)
@@ -83,12 +85,19 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
     return found
 
 
+def kind_of(value: Any) -> str:
+    """The name of a value's type. A whole number is ``int`` as far as a float holds it, ``long`` in 64 bits, and ``huge``."""
+    if type(value) is not int or abs(value) <= 2**53:
+        return type(value).__name__
+    return "long" if -(2**63) <= value < 2**63 else "huge"
+
+
 def problem(row: Row, text_column: str) -> str | None:
     """Why a row can't be annotated, if it can't."""
     if row.problem:
         return row.problem
     text = row.values.get(text_column)
-    if text is None or (isinstance(text, str) and not text.strip()):
+    if text is None or (isinstance(text, str) and not clean(text)):  # nothing that a model would read
         return "no text"
     if isinstance(text, float) and text != text:
         return "no text"
@@ -112,7 +121,12 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     """
     path = folder / IDENTITY
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json_text.loads(path.read_bytes())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UserError("not a run's description", file=path, fix="remove the folder, or choose another --output")
         for key in identity:
             if found.get(key) != identity[key]:
                 raise UserError(
@@ -242,17 +256,18 @@ def column_types(path: Path, found: Survey, annotation: dict[str, type]) -> dict
     import pyarrow
     import pyarrow.parquet
 
-    simple = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_()}
+    text, number, whole, flag = pyarrow.string(), pyarrow.float64(), pyarrow.int64(), pyarrow.bool_()
+    simple = {"float": number, "int": whole, "long": whole, "bool": flag}
     if table_format(path) == ".parquet":
         schema = pyarrow.parquet.read_schema(path)
         types = {name: schema.field(name).type for name in found.columns}
     else:
         types = {}
         for name in found.columns:
-            kinds = found.kinds[name] - {type(None)}
-            kind = float if kinds == {int, float} else next(iter(kinds)) if len(kinds) == 1 else str
-            types[name] = simple.get(kind, pyarrow.string())
-    return types | {name: simple[kind] for name, kind in annotation.items()}
+            of_all = {simple.get(kind, text) for kind in found.kinds[name] - {"NoneType"}}
+            mixed = number if found.kinds[name] - {"NoneType"} == {"int", "float"} else text
+            types[name] = of_all.pop() if len(of_all) == 1 else mixed
+    return types | {name: simple.get(kind.__name__, text) for name, kind in annotation.items()}
 
 
 def _fitting(values: dict[str, Any], found: Survey, types: dict[str, Any] | None) -> dict[str, Any]:

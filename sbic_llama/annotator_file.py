@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from common import json_text
 from common.errors import UserError, shown
 from common.files import written_aside
+from common.shape import NUMBER, wrong
 from sbic_llama.arguments import TrainArguments
 from sbic_llama.features import Feature, Policy, Wording, feature
 from sbic_llama.review import POINTS, ReviewCurve
@@ -114,35 +116,38 @@ def read(path: Path) -> AnnotatorFile:
     Raises:
         UserError: It is none of this version, or names no feature of this project.
     """
-    wrong = UserError("not an annotator's description", file=path, fix="train the adapter again")
+    refusal = UserError("not an annotator's description", file=path, fix="train the adapter again")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_text.loads(path.read_bytes())
         if values["schema"] != SCHEMA:
             raise UserError(
                 f"a description of schema {shown(values['schema'])}", file=path, expected=f"schema {SCHEMA}"
             )
         found = AnnotatorFile(**{**values, "labels": tuple(values["labels"]), "review": _curve(values.get("review"))})
         feature(found.feature, found.label_policy, found.wording)
+    except UserError as error:
+        error.file = path
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise wrong from error
+        raise refusal from error
     kinds = typing.get_type_hints(AnnotatorFile)
     others = ("max_post_tokens", "schema", "temperature", "review", "labels", "base_revision")
     texts = [getattr(found, name) for name in kinds if name not in others]
     if not all(isinstance(text, str) for text in [*texts, *found.labels, found.base_revision or ""]):
-        raise wrong
-    if type(found.temperature) not in (int, float) or not 0 < found.temperature < math.inf:
-        raise wrong
+        raise refusal
+    if wrong(found.temperature, NUMBER) or found.temperature <= 0:
+        raise refusal
     if type(found.max_post_tokens) is not int or found.max_post_tokens < 1:
-        raise wrong
+        raise refusal
     return found
 
 
-def _curve(values: dict | None) -> ReviewCurve | None:
+def _curve(values: Any) -> ReviewCurve | None:
     if values is None:
         return None
-    found = ReviewCurve(
-        tuple(map(float, values["confidence"])), tuple(map(float, values["accuracy"])), int(values["posts"])
-    )
+    if problem := wrong(values, {"confidence": [NUMBER, ...], "accuracy": [NUMBER, ...], "posts": int}):
+        raise ValueError(problem)
+    found = ReviewCurve(tuple(values["confidence"]), tuple(values["accuracy"]), values["posts"])
     if not len(found.confidence) == len(found.accuracy) == POINTS:
         raise ValueError("a curve of another length")
     return found

@@ -44,7 +44,7 @@ class EstimateArguments:
     share_of: Literal["file", "population"] = option(
         "file", "shares of this file, or of the population of posts that it was drawn from at random"
     )
-    prefix: str = option(PREFIX, "what the names of the annotation's columns begin with")
+    prefix: str = option(PREFIX, "what the names of the annotation's columns begin with", empty=True)
     output: Path | None = option(None, "JSON file for the finding")
 
     def __post_init__(self) -> None:

@@ -52,10 +52,10 @@ def opinions(path: Path, key: str, declared: Feature) -> dict[str, dict[str, Lab
 def _labelled_rows(path: Path, key: str, declared: Feature) -> Iterator[tuple[Row, Label]]:
     names = {label.casefold(): index for index, label in enumerate(declared.labels)}
     for row in read_rows(path, (key, declared.name)):
-        value = row.values[declared.name]
-        if value is None or not str(value).strip():
+        value = text_of(row, declared.name)
+        if value is None:
             continue  # nobody said anything of this feature
-        label = names.get(str(value).strip().casefold()) if declared.classifies else declared.parse(str(value))
+        label = names.get(value.casefold()) if declared.classifies else declared.parse(value)
         if label is None:
             raise row.error(f"{shown(value)} is no label", declared.name, expected=", ".join(declared.labels))
         yield row, label

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import json_text
 from common.errors import UserError, shown
 from sbic_llama.corpus import clean
 
@@ -41,11 +41,11 @@ def read_items(path: Path) -> list[Item]:
         UserError: No such file, not that format, or an item that does not fit, by its key.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json_text.loads(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", file=path, fix="check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not JSON: {error}", file=path, expected="MD-Agreement's JSON file") from None
+    except ValueError as error:
+        raise UserError(str(error), file=path, expected="MD-Agreement's JSON file") from None
     if not isinstance(values, dict) or not values:
         raise UserError("not MD-Agreement", file=path, expected="an object of numbered items")
     return [_item(path, key, value) for key, value in values.items()]

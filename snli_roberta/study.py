@@ -49,8 +49,8 @@ class StudyArguments(SetUp):
     The same command continues a study that was stopped, and makes no run again. The folders full and lora of output_dir get the
     models to use: those of the chosen rates with the first seed."""
 
-    full_learning_rates: tuple[float, ...] = option(help="rates to try for full fine-tuning", above=0)
-    lora_learning_rates: tuple[float, ...] = option(help="as many to try for LoRA", above=0)
+    full_learning_rates: tuple[float, ...] = option(help="rates to try for full fine-tuning", above=0, maximum=1)
+    lora_learning_rates: tuple[float, ...] = option(help="as many to try for LoRA", above=0, maximum=1)
     seeds: tuple[int, ...] = option(
         (33, 34, 35), "seeds; the rates are tried with the first", minimum=0, maximum=MAX_SEED
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from common.miniature.hub import LocalHub
 
@@ -21,6 +22,18 @@ for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", 
     del os.environ[_name]
 os.environ.update(_HUB.environment(_HOME.name), TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=f"{_HOME.name}/cache")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Property tests: the same examples on every machine, and nothing written beside the tests.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{_HOME.name}/hypothesis"
+_PROPERTIES = {
+    "derandomize": True,
+    "database": None,
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("few", max_examples=15, **_PROPERTIES)
+settings.register_profile("many", max_examples=200, **_PROPERTIES)
+settings.load_profile("few")
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"

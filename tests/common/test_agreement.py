@@ -298,7 +298,8 @@ def call(tmp_path, monkeypatch, capsys):
     def run(people: list[dict], model: list[dict], *more: object, form: str = "csv") -> tuple[Finding, str]:
         write_rows(tmp_path / f"people.{form}", people)
         write_rows(tmp_path / f"model.{form}", model)
-        words = ["--annotations", tmp_path / f"people.{form}", "--predictions", tmp_path / f"model.{form}"]
+        files = {"--annotations": tmp_path / f"people.{form}", "--predictions": tmp_path / f"model.{form}"}
+        words = [word for key, path in files.items() if key not in more for word in (key, path)]
         monkeypatch.setattr("sys.argv", ["agreement", *map(str, [*words, "--output", tmp_path / "out.json", *more])])
         main()
         return read_finding(tmp_path / "out.json"), capsys.readouterr().out
@@ -419,7 +420,7 @@ LABELLED = dict(PEOPLE[0])
         (PEOPLE, MODEL, ("--scale", "ordinal"), r"expected a number, or --order with the labels from low to high"),
         (PEOPLE, MODEL, ("--scale", "ordinal", "--order", "x", "y"), r"line 2, column 'label': .* expected one of x, y"),
         (PEOPLE, MODEL, ("--order", "a", "b"), r"--order: only an ordinal scale has one"),
-        (PEOPLE, MODEL, ("--epsilon", "2"), r"--epsilon: '2' does not fit; expected a number at least 0 at most 1"),
+        (PEOPLE, MODEL, ("--epsilon", "2"), r"--epsilon: '2' does not fit; expected a number at least 0 and at most 1"),
         (PEOPLE, MODEL, ("--similarity", "nowhere.py:f"), r"nowhere.py, --similarity: no such file"),
         (PEOPLE, MODEL, ("--similarity", "nowhere"), r"--similarity: 'nowhere' does not fit; expected path/to/file.py:function"),
         (PEOPLE, MODEL, ("--similarity", "{broken}:f"), r"broken.py, --similarity: fails: SyntaxError"),

@@ -46,6 +46,14 @@ def test_yaml_scientific_notation_is_a_number(tmp_path):
     assert parse(Arguments, ["--config", recipe(tmp_path, "name: a\nlearning_rate: 1e-4\n")]).learning_rate == 1e-4
 
 
+def test_text_is_what_stands_there(tmp_path):
+    """YAML would make 8 of 010, and 1.1 of 1.10; pathlib takes no number at all."""
+    config = recipe(tmp_path, "name: 010\nepochs: 010\ndata_dir: 2020-01-02\n")
+    arguments = parse(Arguments, ["--config", config])
+    assert (arguments.name, arguments.epochs, arguments.data_dir) == ("010", 10, Path("2020-01-02"))
+    assert parse(Arguments, ["--config", recipe(tmp_path, "name: 1.10\ndata_dir: 3\n")]).name == "1.10"
+
+
 @pytest.mark.parametrize(("words", "value"), [((), True), (("true",), True), (("false",), False)])
 def test_booleans(words, value):
     assert parse(Arguments, ["--name", "a", "--resume", *words]).resume is value
@@ -61,18 +69,32 @@ def test_several_values_and_paths():
     [
         ("name: a\nlearnin_rate: 1\n", "line 2: unknown key 'learnin_rate'. Did you mean 'learning_rate'?"),
         ("name: a\nname: b\n", "line 2: key 'name' stands twice. Keep one of them"),
-        ("name: a\n\nepochs: 0\n", "line 3, key 'epochs': 0 does not fit; expected a whole number at least 1"),
-        ("name: a\nepochs: 2.5\n", "line 2, key 'epochs': 2.5 does not fit; expected a whole number at least 1"),
+        ("name: a\n\nepochs: 0\n", "line 3, key 'epochs': '0' does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: 2.5\n", "line 2, key 'epochs': '2.5' does not fit; expected a whole number at least 1"),
         ("name: a\nepochs: true\n", "line 2, key 'epochs': True does not fit"),
-        ("name: a\nlearning_rate: .inf\n", "line 2, key 'learning_rate': inf does not fit"),
+        ("name: a\nlearning_rate: .inf\n", "line 2, key 'learning_rate': '.inf' does not fit"),
         ("name: a\nprecision: no\n", "line 2, key 'precision': False does not fit; expected one of auto, fp32"),
-        ("name: a\nresume: 1\n", "line 2, key 'resume': 1 does not fit; expected true or false"),
+        ("name: a\nresume: 1\n", "line 2, key 'resume': '1' does not fit; expected true or false"),
         ("name: [a]\n", "line 1, key 'name': ['a'] does not fit; expected text"),
         ("name:\n", "line 1, key 'name': no value"),
         ("name: a: b\n", "line 1: mapping values are not allowed here; expected YAML"),
         ("- a\n", "not a recipe"),
         ("name: !thing a\n", "line 1, key 'name': could not determine a constructor for the tag '!thing'"),
-        ("name: 2020-13-45\n", "line 1, key 'name': month must be in 1..12"),
+        ("name: !!timestamp 2020-13-45\n", "line 1, key 'name': month must be in 1..12"),
+        ("name: !!binary aGk=\n", "line 1, key 'name': b'hi' does not fit; expected text"),
+        ("name: ''\n", "line 1, key 'name': it is empty; expected text"),
+        ("name: a\ndata_dir: ' '\n", "line 2, key 'data_dir': it is empty; expected a path"),
+        ('name: a\ndata_dir: "a\\0b"\n', "line 2, key 'data_dir': 'a\\x00b' does not fit; expected a path"),
+        ('name: "\\uD800"\n', "line 1, key 'name': '\\ud800' does not fit"),
+        ("name: a\nseeds: []\n", "line 2, key 'seeds': an empty list"),
+        (
+            "name: a\nepochs: 1000000000000\n",
+            "line 2, key 'epochs': '1000000000000' does not fit; expected a whole number at least 1, and at most 1000000000",
+        ),
+        ("name: a\nepochs: 1_0\n", "line 2, key 'epochs': '1_0' does not fit"),
+        ("name: a\nepochs: 1:30\n", "line 2, key 'epochs': '1:30' does not fit"),
+        ("? [a]\n: b\n", "line 1: a key that is no word"),
+        ("name: " + "[" * 5000, "nested too deeply"),
         ("name: bad\n", "line 1, key 'name': no such thing"),
     ],
 )
@@ -91,6 +113,13 @@ def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
         ([], "--name is missing"),
         (["--name", "a", "--epochs", "two"], "--epochs: 'two' does not fit"),
         (["--name", "a", "--epochs"], "expected one argument"),
+        (["--name", "a", "--epochs", "2", "--epochs=3"], "--epochs: it is given twice. Keep one of them"),
+        (
+            ["--name", "a", "--learning_rate", "-1e-4"],
+            "--learning_rate: '-1e-4' does not fit; expected a number above 0 and at most 1",
+        ),
+        (["--name", ""], "--name: it is empty; expected text"),
+        (["--name", "a", "--data_dir", ""], "--data_dir: it is empty; expected a path"),
         (["--name", "bad"], "--name: no such thing"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
     ],

@@ -23,6 +23,7 @@ from common.tables import read_rows
 from sbic_llama import annotate
 from sbic_llama.annotate import parts_of
 from sbic_llama.corpus import load_splits
+from tests.rubbish import NASTY, SURROGATES, dumped
 
 ROOT = Path(__file__).parents[2]
 NEW = [
@@ -111,6 +112,18 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
     assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: it is kept without an annotation" in said
     assert "5 rows in all" not in said
     assert "2 posts annotated" in said
+
+
+def test_posts_of_any_text_get_an_answer_or_a_reason(call, tmp_path):
+    """Of the real model: what no tokenizer or parser takes, and what looks like a part of the prompt."""
+    rows = [{"post": text, "n": number} for number, text in enumerate((*NASTY, *SURROGATES))]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(dumped, rows)))
+    call(tmp_path / "in.jsonl", tmp_path / "out.csv")
+    found = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [row["n"] for row in found] == [str(row["n"]) for row in rows]
+    assert all(bool(row["model_offensiveYN"]) != bool(row["model_problem"]) for row in found)
+    reasons = {row["model_problem"] for row in found if row["model_problem"]}
+    assert reasons == {"no text", "half of a surrogate pair"}
 
 
 def test_json_lines_that_are_wrong(call, tmp_path):

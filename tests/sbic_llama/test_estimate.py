@@ -75,7 +75,8 @@ class Files:
     def run(self, annotated: Rows, people: Rows, *words: object, ending: str = "csv") -> Finding:
         posts, labels = self.write(annotated, people, ending)
         output = self.folder / "finding.json"
-        words = ("--key", "id", "--feature", "offensiveYN", *words)
+        feature = () if "--feature" in words else ("--feature", "offensiveYN")
+        words = ("--key", "id", *feature, *words)
         self.monkeypatch.setattr(
             "sys.argv", ["estimate", *map(str, (posts, "--human_labels", labels, *words, "--output", output))]
         )
@@ -372,9 +373,9 @@ def test_bad_files_are_answered_in_one_line(files, capsys, case):
         ([], "both files have offensiveYN, targetMinority; expected one of them"),
         (["--feature", "hasBiasedImplication"], "annotated.csv: missing column 'model_hasBiasedImplication'"),
         (["--prefix", "other_"], "annotated.csv: no annotation; expected a column other_ and a feature's name"),
-        (["--feature", "offensiveYN", "--by", "topic", "--key", "id"], "annotated.csv: missing column 'topic'"),
+        (["--by", "topic", "--feature", "offensiveYN"], "annotated.csv: missing column 'topic'"),
         (
-            ["--feature", "offensiveYN", "--width", "0", "--key", "id"],
+            ["--feature", "offensiveYN", "--width", "0"],
             "--width: '0' does not fit; expected a number above 0",
         ),
         (["more.csv"], "2 files were given; expected one annotated file"),
