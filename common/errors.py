@@ -92,7 +92,7 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
-    """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 130 (Ctrl-C).
+    """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C).
 
     Of several processes only the first prints: they read the same input and find the same fault.
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from common.errors import UserError, shown
 from common.miniature.pretrain import MODELS
+from common.patience import causes, fault_in, patiently, use_patient_client
 
 # Of a repository that others may fill: no pickles, no code, no optimizer states.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
@@ -49,12 +50,12 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
         raise UserError("no such folder", file=name, expected="a trained model")
     from huggingface_hub import snapshot_download
 
+    def download() -> Path:
+        patterns: dict[str, Any] = {"allow_patterns": WANTED, "ignore_patterns": UNWANTED}
+        return Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, **patterns))
+
     with loading(name, revision):
-        return Path(
-            snapshot_download(
-                name, revision=revision, cache_dir=cache_dir, allow_patterns=WANTED, ignore_patterns=UNWANTED
-            )
-        )
+        return patiently(download, name)
 
 
 def hub_commit(folder: Path) -> str | None:
@@ -142,7 +143,7 @@ def file_of(name: str, filename: str, revision: str | None) -> Path | None:
 
     with loading(name, revision):
         try:
-            return Path(hf_hub_download(name, filename, revision=revision))
+            return patiently(lambda: Path(hf_hub_download(name, filename, revision=revision)), name)
         except LocalEntryNotFoundError:  # the Hub could not be asked
             raise
         except EntryNotFoundError:
@@ -178,7 +179,9 @@ def licence_of(name: str, commit: str | None) -> str | None:
 
 @contextlib.contextmanager
 def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
-    """Whatever a broken, hostile or missing model makes libraries raise in the block becomes one line for the user."""
+    """Whatever a broken, hostile or missing model, or a Hub that fails, makes libraries raise in the block becomes one line for
+    the user."""
+    use_patient_client()
     try:
         yield
     except UserError:
@@ -189,11 +192,11 @@ def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
 
 def unloadable(name: str | Path, error: Exception, revision: str | None = None) -> UserError:
     """The error of a failed load or of a refused request to the Hub, for the user."""
-    import httpx2
     from huggingface_hub import errors
 
-    # Libraries hide what happened behind errors of their own: PEFT a 403 behind a ValueError, transformers behind an OSError.
-    chain = list(_causes(error))
+    if fault := fault_in(error):
+        return fault.error(name)
+    chain = list(causes(error))  # PEFT hides a 403 behind a ValueError, transformers behind an OSError
     endpoint = _endpoint()
     for cause in chain:
         if isinstance(cause, errors.GatedRepoError):
@@ -219,15 +222,11 @@ def unloadable(name: str | Path, error: Exception, revision: str | None = None) 
                     "the Hub does not accept the login's token", file=name, fix="`hf auth login`, or set HF_TOKEN anew"
                 )
             said = response.headers.get("X-Error-Message") or response.reason_phrase
-            problem = f"the Hub answered {response.status_code} ({said})"
-            fix = "use a token with the rights for it" if response.status_code == 403 else "try again later"
-            return UserError(problem, file=name, fix=fix)
+            fix = "use a token with the rights for it" if response.status_code == 403 else None
+            return UserError(f"the Hub answered {response.status_code} ({said})", file=name, fix=fix)
         if isinstance(cause, SafetensorError):
             return UserError("its weights are damaged or cut short", file=name, fix="get or train it again")
-    if any(
-        isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.TransportError))
-        for cause in chain
-    ):
+    if any(isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) for cause in chain):
         return UserError(
             f"not in the cache, and {endpoint} can't be reached", file=name, fix="check the network, and HF_HUB_OFFLINE"
         )
@@ -241,12 +240,6 @@ def unloadable(name: str | Path, error: Exception, revision: str | None = None) 
     return UserError(
         f"can't be loaded: {reason}", file=name, fix="check the path or id, and `hf auth login` for gated models"
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _endpoint() -> str:
