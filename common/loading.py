@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from common.patience import causes, fault_in, patiently, use_patient_client
 # Of a repository that others may fill: no pickles, no code, no optimizer states.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
 UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
+KERNELS = ("attn_implementation", "experts_implementation", "kernel_config")  # settings of a model that may name one
+OWN_KERNELS = (None, "eager", "sdpa")
 MINIATURE = "miniature/"  # by such names the shipped models are known in a trained model's files, on any machine
 
 
@@ -74,10 +77,14 @@ def require(folder: Path, filename: str, name: str | Path) -> Path:
     if path.is_file():
         return path
     if filename.endswith(".safetensors") and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            "it has no weights in the safetensors format", file=name, expected=filename, fix="pickles are not loaded"
-        )
+        raise weightless(name, filename)
     raise UserError(f"it has no {filename}", file=name, expected="a model that this project trained")
+
+
+def weightless(name: str | Path, expected: str) -> UserError:
+    """The error about a model without the weights' file that is ``expected``."""
+    problem = "it has no weights in the safetensors format"
+    return UserError(problem, file=name, expected=expected, fix="pickles are not loaded: they can run code")
 
 
 def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]:
@@ -94,6 +101,35 @@ def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]
     if not isinstance(values, dict):
         raise UserError("it is damaged", file=path, expected="a JSON object", fix="get it again")
     return values
+
+
+def check_config(name: str, revision: str | None) -> None:
+    """Checks that a model's configuration names no kernel: one of another repository is compiled code, fetched and run.
+
+    An ``auto_map`` names code as well, which is never followed.
+
+    Raises:
+        UserError: It does, or there is no such model.
+    """
+    path = file_of(name, "config.json", revision)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return  # for the loading itself to say
+    for key, value in _settings(values):
+        if key.endswith(KERNELS) and value not in OWN_KERNELS:
+            raise UserError(
+                f"its config.json asks for the kernel {shown(value)} ({shown(key)}), which may be anybody's code",
+                file=name,
+                expected="a model that asks for none",
+            )
+
+
+def _settings(values: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield key, value
+            yield from _settings(value)
 
 
 def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) -> None:
@@ -182,6 +218,8 @@ def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
     """Whatever a broken, hostile or missing model, or a Hub that fails, makes libraries raise in the block becomes one line for
     the user."""
     use_patient_client()
+    # Of a model that has pickles alone, transformers would have a service elsewhere make other weights, and load those.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     try:
         yield
     except UserError:
@@ -229,6 +267,13 @@ def unloadable(name: str | Path, error: Exception, revision: str | None = None) 
     if any(isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) for cause in chain):
         return UserError(
             f"not in the cache, and {endpoint} can't be reached", file=name, fix="check the network, and HF_HUB_OFFLINE"
+        )
+    said = str(error)
+    if "no file named model.safetensors" in said or "have a file named model.safetensors" in said:
+        return weightless(name, "model.safetensors")
+    if "contains custom code" in said or "references custom code" in said:
+        return UserError(
+            "it needs code of its own, which is never run", file=name, expected="a model that transformers knows"
         )
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]

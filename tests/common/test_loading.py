@@ -128,7 +128,12 @@ def test_a_hub_that_does_not_answer(upload, bases, tmp_path, pattern, how, messa
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"status": 0, "drop": True}, {"status": 0, "drop": True, "delay": 1.0}]
+    "fault",
+    [
+        {"status": 503},
+        pytest.param({"status": 0, "drop": True}, marks=pytest.mark.slow),
+        pytest.param({"status": 0, "drop": True, "delay": 1.0}, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("asked", [f"/api/models/{ID}", "/tree/", "^HEAD ", "^GET .*/resolve/", "^GET /_lfs/"])
 def test_a_hub_that_fails_for_a_moment_is_asked_again(upload, bases, tmp_path, monkeypatch, asked, fault):
