@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class UserError(Exception):
@@ -63,8 +66,17 @@ class UserError(Exception):
 
 
 def plain(message: str) -> str:
-    """A message as one printable line: a value in it, from a file or a repository, may hold newlines or terminal escapes."""
-    return " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    """A message as one printable line: a value in it, from a file or a repository, may hold newlines or terminal escapes, and one
+    that somebody typed a Hub token."""
+    return " ".join("".join(c if c.isprintable() else " " for c in without_tokens(message)).split())
+
+
+def without_tokens(text: str) -> str:
+    """``text`` without Hub tokens: those of this login's environment, and whatever looks like one."""
+    for name in TOKEN_VARIABLES:
+        if token := os.environ.get(name, "").strip():
+            text = text.replace(token, "hf_…")
+    return re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_…", text)
 
 
 def shown(value: object, limit: int = 60) -> str:

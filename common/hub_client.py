@@ -39,7 +39,7 @@ class Client(httpx2.Client):
         where = f"{request.method} {request.url.path}"  # without the query: an upload's address holds a key to it
         try:
             response = super().send(request, **how)
-        except httpx2.TransportError as error:
+        except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
             silent = isinstance(error, httpx2.TimeoutException)
             fault = Fault(
                 f"the Hub {'does not answer' if silent else 'closed the connection'} ({where})",

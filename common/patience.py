@@ -95,7 +95,7 @@ def fault_in(error: BaseException) -> Fault | None:
             return None
         if isinstance(cause, errors.HfHubHTTPError):
             return fault_of_answer(cause.response)
-        if isinstance(cause, httpx2.TransportError):
+        if isinstance(cause, httpx2.NetworkError | httpx2.TimeoutException | httpx2.RemoteProtocolError):
             return Fault(f"the Hub can't be reached ({type(cause).__name__})")
     return None
 
