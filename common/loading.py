@@ -126,9 +126,11 @@ def check_config(name: str, revision: str | None) -> None:
 
 
 def _settings(values: Any) -> Iterator[tuple[str, Any]]:
+    """All keys of nested JSON objects and lists, with their values."""
     if isinstance(values, dict):
-        for key, value in values.items():
-            yield key, value
+        yield from values.items()
+    if isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
             yield from _settings(value)
 
 
