@@ -159,7 +159,8 @@ def _known_only(parser: argparse.ArgumentParser, names: list[str], argv: list[st
     if unknown:
         if not unknown[0].startswith("--"):
             raise UserError(f"unexpected argument {shown(unknown[0])}", fix="see --help")
-        raise UserError(f"unknown argument {unknown[0]}", fix=_suggestion(unknown[0].lstrip("-").split("=")[0], names))
+        name = unknown[0].partition("=")[0]  # what it was given may be a secret, as --token=…
+        raise UserError(f"unknown argument {name}", fix=_suggestion(name.lstrip("-"), names))
     return known
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 LONGEST = 600  # characters of a problem: a library's message may quote a whole file
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class UserError(Exception):
@@ -66,8 +68,17 @@ class UserError(Exception):
 
 
 def plain(message: str) -> str:
-    """A message as one printable line: a value in it, from a file or a repository, may hold newlines or terminal escapes."""
-    return " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    """A message as one printable line: a value in it, from a file or a repository, may hold newlines or terminal escapes, and one
+    that somebody typed a Hub token."""
+    return " ".join("".join(c if c.isprintable() else " " for c in without_tokens(message)).split())
+
+
+def without_tokens(text: str) -> str:
+    """``text`` without Hub tokens: those of this login's environment, and whatever looks like one."""
+    for name in TOKEN_VARIABLES:
+        if token := os.environ.get(name, "").strip():
+            text = text.replace(token, "hf_…")
+    return re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_…", text)
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -95,7 +106,7 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
-    """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 130 (Ctrl-C).
+    """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C).
 
     Of several processes only the first prints: they read the same input and find the same fault.
 

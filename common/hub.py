@@ -22,7 +22,8 @@ usage: python -m common.hub COMMAND …
   publish OUTPUT_DIR --repo_id user/name     publish a trained, evaluated model, and verify what was published
   verify user/name                           download a published model afresh and score it again
 
-python -m common.hub COMMAND --help says more."""
+python -m common.hub COMMAND --help says more. Exit status: 2 where you must mend something, 75 where the Hub failed and the same
+command may do later."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +43,9 @@ class PublishArguments(CorpusOptions):
 
     The token comes from `hf auth login` or HF_TOKEN, never from an argument. The corpus is read to verify; by default
     it is the one that training read. Publishing the same folder again uploads nothing.
+
+    A Hub that fails is asked again, for some minutes. Exit status 75 says that it went on failing: later, the same command
+    does what is missing. 2 says that something is to be mended first.
     """
 
     output_dir: tuple[str, ...] = option((), "folder of the trained model", positional=True)
@@ -94,7 +98,7 @@ def publish(arguments: PublishArguments) -> None:
     """Publishes a model and verifies it, or with ``dry_run`` shows what would be published."""
     from common.card import CARD, write
     from common.publishing import check_access, check_tag, prepare
-    from common.publishing import publish as upload
+    from common.upload import publish as upload
     from common.verification import scored_corpus
 
     folder = Path(arguments.output_dir[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,13 @@ from safetensors import SafetensorError
 from common import json_text
 from common.errors import UserError, shown
 from common.miniature.pretrain import MODELS
+from common.patience import causes, fault_in, patiently, use_patient_client
 
 # Of a repository that others may fill: no pickles, no code, no optimizer states.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
 UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
+KERNELS = ("attn_implementation", "experts_implementation", "kernel_config")  # settings of a model that may name one
+OWN_KERNELS = (None, "eager", "sdpa")
 MINIATURE = "miniature/"  # by such names the shipped models are known in a trained model's files, on any machine
 
 
@@ -49,12 +53,12 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
         raise UserError("no such folder", file=name, expected="a trained model")
     from huggingface_hub import snapshot_download
 
+    def download() -> Path:
+        patterns: dict[str, Any] = {"allow_patterns": WANTED, "ignore_patterns": UNWANTED}
+        return Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, **patterns))
+
     with loading(name, revision):
-        return Path(
-            snapshot_download(
-                name, revision=revision, cache_dir=cache_dir, allow_patterns=WANTED, ignore_patterns=UNWANTED
-            )
-        )
+        return patiently(download, name)
 
 
 def hub_commit(folder: Path) -> str | None:
@@ -73,10 +77,14 @@ def require(folder: Path, filename: str, name: str | Path) -> Path:
     if path.is_file():
         return path
     if filename.endswith(".safetensors") and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            "it has no weights in the safetensors format", file=name, expected=filename, fix="pickles are not loaded"
-        )
+        raise weightless(name, filename)
     raise UserError(f"it has no {filename}", file=name, expected="a model that this project trained")
+
+
+def weightless(name: str | Path, expected: str) -> UserError:
+    """The error about a model without the weights' file that is ``expected``."""
+    problem = "it has no weights in the safetensors format"
+    return UserError(problem, file=name, expected=expected, fix="pickles are not loaded: they can run code")
 
 
 def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]:
@@ -93,6 +101,37 @@ def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]
     if not isinstance(values, dict):
         raise UserError("it is damaged", file=path, expected="a JSON object", fix="get it again")
     return values
+
+
+def check_config(name: str, revision: str | None) -> None:
+    """Checks that a model's configuration names no kernel: one of another repository is compiled code, fetched and run.
+
+    An ``auto_map`` names code as well, which is never followed.
+
+    Raises:
+        UserError: It does, or there is no such model.
+    """
+    path = file_of(name, "config.json", revision)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return  # for the loading itself to say
+    for key, value in _settings(values):
+        if key.endswith(KERNELS) and value not in OWN_KERNELS:
+            raise UserError(
+                f"its config.json asks for the kernel {shown(value)} ({shown(key)}), which may be anybody's code",
+                file=name,
+                expected="a model that asks for none",
+            )
+
+
+def _settings(values: Any) -> Iterator[tuple[str, Any]]:
+    """All keys of nested JSON objects and lists, with their values."""
+    if isinstance(values, dict):
+        yield from values.items()
+    if isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _settings(value)
 
 
 def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) -> None:
@@ -142,7 +181,7 @@ def file_of(name: str, filename: str, revision: str | None) -> Path | None:
 
     with loading(name, revision):
         try:
-            return Path(hf_hub_download(name, filename, revision=revision))
+            return patiently(lambda: Path(hf_hub_download(name, filename, revision=revision)), name)
         except LocalEntryNotFoundError:  # the Hub could not be asked
             raise
         except EntryNotFoundError:
@@ -178,7 +217,11 @@ def licence_of(name: str, commit: str | None) -> str | None:
 
 @contextlib.contextmanager
 def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
-    """Whatever a broken, hostile or missing model makes libraries raise in the block becomes one line for the user."""
+    """Whatever a broken, hostile or missing model, or a Hub that fails, makes libraries raise in the block becomes one line for
+    the user."""
+    use_patient_client()
+    # Of a model that has pickles alone, transformers would have a service elsewhere make other weights, and load those.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     try:
         yield
     except UserError:
@@ -189,11 +232,11 @@ def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
 
 def unloadable(name: str | Path, error: Exception, revision: str | None = None) -> UserError:
     """The error of a failed load or of a refused request to the Hub, for the user."""
-    import httpx2
     from huggingface_hub import errors
 
-    # Libraries hide what happened behind errors of their own: PEFT a 403 behind a ValueError, transformers behind an OSError.
-    chain = list(_causes(error))
+    if fault := fault_in(error):
+        return fault.error(name)
+    chain = list(causes(error))  # PEFT hides a 403 behind a ValueError, transformers behind an OSError
     endpoint = _endpoint()
     for cause in chain:
         if isinstance(cause, errors.GatedRepoError):
@@ -219,17 +262,20 @@ def unloadable(name: str | Path, error: Exception, revision: str | None = None) 
                     "the Hub does not accept the login's token", file=name, fix="`hf auth login`, or set HF_TOKEN anew"
                 )
             said = response.headers.get("X-Error-Message") or response.reason_phrase
-            problem = f"the Hub answered {response.status_code} ({said})"
-            fix = "use a token with the rights for it" if response.status_code == 403 else "try again later"
-            return UserError(problem, file=name, fix=fix)
+            fix = "use a token with the rights for it" if response.status_code == 403 else None
+            return UserError(f"the Hub answered {response.status_code} ({said})", file=name, fix=fix)
         if isinstance(cause, SafetensorError):
             return UserError("its weights are damaged or cut short", file=name, fix="get or train it again")
-    if any(
-        isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.TransportError))
-        for cause in chain
-    ):
+    if any(isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) for cause in chain):
         return UserError(
             f"not in the cache, and {endpoint} can't be reached", file=name, fix="check the network, and HF_HUB_OFFLINE"
+        )
+    said = str(error)
+    if "no file named model.safetensors" in said or "have a file named model.safetensors" in said:
+        return weightless(name, "model.safetensors")
+    if "contains custom code" in said or "references custom code" in said:
+        return UserError(
+            "it needs code of its own, which is never run", file=name, expected="a model that transformers knows"
         )
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
@@ -241,12 +287,6 @@ def unloadable(name: str | Path, error: Exception, revision: str | None = None) 
     return UserError(
         f"can't be loaded: {reason}", file=name, fix="check the path or id, and `hf auth login` for gated models"
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _endpoint() -> str:

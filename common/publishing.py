@@ -1,26 +1,23 @@
-"""Publishing a trained model to the Hub: everything is checked first, then one commit, then a tag."""
+"""What of a trained model is published, and what is checked before it is."""
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-import hashlib
-import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from common.card import CARD, Trained, read_trained
 from common.errors import UserError, shown
 from common.evaluation import EVALUATION, RECORD
 from common.findings import KEPT
 from common.loading import MINIATURE, unloadable
-from common.projects import PROJECTS, Publication, publication_of
-from common.stages import say, stage
+from common.patience import patiently, use_patient_client
+from common.projects import Publication, publication_of
 from common.training_file import TRAINING_FILE
 
 # What of a model's folder may be published; whatever else lies there stays there.
@@ -70,6 +67,8 @@ ROOTS = (
     "var",
     "srv",
 )
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -202,8 +201,7 @@ def check_access(repo_id: str, base: str | None) -> None:
     if not get_token():
         raise UserError("no Hub token", fix="run `hf auth login` or set HF_TOKEN; it is never an argument")
     api = HfApi()
-    with asking(repo_id):
-        me = api.whoami()
+    me = ask(api.whoami, repo_id)
     access = (me.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
         raise UserError("the Hub token may only read", fix="make a token with the role write, then `hf auth login`")
@@ -212,125 +210,20 @@ def check_access(repo_id: str, base: str | None) -> None:
     if namespace not in names:
         raise UserError(f"this login may not write to {namespace!r}", key="--repo_id", expected=" or ".join(names))
     if base:
-        with asking(base):
-            api.model_info(base)
+        ask(lambda: api.model_info(base), base)
 
 
-def publish(package: Package, repo_id: str, *, private: bool, tag: str | None) -> tuple[str, bool]:
-    """One commit with the package's files, where they differ from what is there, then the tag.
-
-    Returns:
-        The commit that holds them, and whether it is new.
-
-    Files of an earlier publication that the package no longer has are deleted in the same commit. The same package again
-    changes nothing and uploads nothing.
+def ask(work: Callable[[], Result], name: str) -> Result:
+    """``work()``, which asks the Hub about ``name``, patiently.
 
     Raises:
-        UserError: A public repository where a private one was asked for, one that holds something else, a tag of another version;
-            the Hub refuses, or can't be reached. What happened until then is said.
+        UserError: The Hub refuses.
+        HubFailed: The Hub failed again and again.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-    api = HfApi()
-    with asking(repo_id):
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        info = api.model_info(repo_id)
-        before = str(info.sha)
-        if private and not info.private:
-            raise UserError(
-                "it is public already", file=repo_id, fix="make it private on the Hub, or choose another name"
-            )
-        if info.private and not private:
-            say(f"{repo_id} existed already and stays private")
-        tags = {one.name: one.target_commit for one in api.list_repo_refs(repo_id).tags}
-        if tag in tags:
-            if not _same(api, repo_id, package, tags[tag]):
-                raise UserError(
-                    f"the tag {tag!r} stands for another version already",
-                    key="--tag",
-                    expected="a new tag",
-                    fix="nothing was changed",
-                )
-            return tags[tag], False  # main may have moved on since, and is left alone
-        there = api.list_repo_files(repo_id, revision=before)
-        check_repository(api, repo_id, before, there)
-        operations: list[Any] = [
-            CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
-            for path, content in sorted(package.files.items())
-        ]
-        operations += [
-            CommitOperationDelete(path_in_repo=path) for path in there if path not in package.files and _ours(path)
-        ]
-        with stage(f"publishing to {repo_id}"):
-            title = f"Publish {package.trained.facts['kind']} trained on {package.trained.facts['date']}"
-            # Made for the state that was looked at: somebody else's commit in between is an error, not undone.
-            commit = api.create_commit(repo_id, operations, commit_message=title, parent_commit=before).oid
-    if tag:
-        try:
-            with asking(repo_id):
-                api.create_tag(repo_id, tag=tag, revision=commit)
-        except UserError as error:
-            error.problem = f"commit {commit[:12]} is published, but not its tag {tag!r}: {error.problem}"
-            error.fix = "repeat the command: it uploads nothing and sets the tag"
-            raise
-    return commit, commit != before
-
-
-def check_repository(api: Any, repo_id: str, commit: str, files: Collection[str]) -> None:
-    """Checks that a repository is empty, or was published by this project: nobody else's files are replaced.
-
-    Raises:
-        UserError: It holds something else.
-    """
-    from huggingface_hub.errors import EntryNotFoundError
-
-    if set(files) <= {".gitattributes"}:
-        return
-    try:
-        facts = json.loads(
-            Path(api.hf_hub_download(repo_id, TRAINING_FILE, revision=commit)).read_text(encoding="utf-8")
-        )
-        ours = facts["project"] in PROJECTS
-    except (OSError, ValueError, KeyError, TypeError, EntryNotFoundError):
-        ours = False
-    if not ours:
-        raise UserError(
-            "it holds something that this project did not publish",
-            file=repo_id,
-            expected="a new or empty repository, or one of an earlier publication",
-            fix="choose another --repo_id",
-        )
-
-
-def _ours(path: str) -> bool:
-    return any(fnmatch.fnmatch(path, pattern) for pattern in (*ALLOWED, *RENDERED))
-
-
-def _same(api: Any, repo_id: str, package: Package, revision: str) -> bool:
-    """Whether a revision holds the package's files and no others of ours."""
-    from huggingface_hub.hf_api import RepoFile
-    from huggingface_hub.utils import sha
-
-    there = {
-        e.path: e for e in api.list_repo_tree(repo_id, recursive=True, revision=revision) if isinstance(e, RepoFile)
-    }
-    if {path for path in there if _ours(path)} != set(package.files):
-        return False
-    for path, content in package.files.items():
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        entry = there[path]
-        digest = hashlib.sha256(data).hexdigest() if entry.lfs else sha.git_hash(data)
-        if digest != (entry.lfs.sha256 if entry.lfs else entry.blob_id):
-            return False
-    return True
-
-
-@contextlib.contextmanager
-def asking(name: str) -> Iterator[None]:
-    """Turns what the Hub's client raises in the block into the user's error about ``name``."""
     import httpx2
 
+    use_patient_client()
     try:
-        yield
-    except (OSError, ValueError, httpx2.HTTPError) as error:
+        return patiently(work, name)
+    except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:
         raise unloadable(name, error) from error

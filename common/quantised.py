@@ -18,7 +18,7 @@ from transformers import (
 
 from common import hardware
 from common.errors import UserError
-from common.loading import loading
+from common.loading import check_config, loading
 
 Quantisation = Literal["nf4", "int8", "none"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,6 +57,7 @@ def load_base(
         # FSDP cuts tensors of numbers that can have gradients: the same 4-bit numbers, eight in what looks like one fp32.
         four_bits["bnb_4bit_quant_storage"] = torch.float32
     settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantisation]
+    check_config(name, revision)
     try:
         with loading(name):
             model = AutoModelForCausalLM.from_pretrained(

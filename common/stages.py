@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from common.errors import without_tokens
+
 _start = time.monotonic()
 
 
@@ -25,8 +27,8 @@ def say(message: str) -> None:
 
 
 def _printable(message: str) -> str:
-    """What is said may quote a file or a repository, and with it a terminal's escapes."""
-    return "".join(c if c.isprintable() else " " for c in message)
+    """What is said may quote a file or a repository, and with it a terminal's escapes; or a command, and with it a token."""
+    return "".join(c if c.isprintable() else " " for c in without_tokens(message))
 
 
 @contextlib.contextmanager

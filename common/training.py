@@ -30,6 +30,7 @@ from common.files import readable_mode, require_space, storing, written_aside
 from common.interruption import SafeStop
 from common.loading import base_path, licence_of
 from common.nothing_left import LastStep, NothingLeft, take_best
+from common.patience import HubFailed
 from common.processes import is_first
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.run_folder import claim
@@ -259,6 +260,7 @@ def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence
 
     Raises:
         UserError: One of them failed; it has said why.
+        HubFailed: It was the Hub that failed.
     """
     if not options.push_to_hub or not is_first():
         return
@@ -271,8 +273,9 @@ def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence
     environment = {k: v for k, v in os.environ.items() if not k.startswith(launched) or k == "ACCELERATE_USE_CPU"}
     for command in ([] if (folder / RECORD).is_file() else [[*evaluate, *corpus]]) + [publish]:
         say(f"python -m {shlex.join(command)}")
-        if subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
-            raise UserError(
+        if status := subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
+            kind = HubFailed if status == HubFailed.exit_status else UserError
+            raise kind(
                 "the model is trained and saved, but this failed",
                 file=folder,
                 fix=f"repeat python -m {shlex.join(command)}",

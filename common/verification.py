@@ -19,7 +19,7 @@ from common.card import CARD, Trained, read_trained
 from common.corpus_options import CorpusOptions
 from common.errors import UserError
 from common.evaluation import RECORD
-from common.loading import loading, local_folder, require
+from common.loading import base_path, check_config, loading, local_folder, read_config, require
 from common.progress import bar
 from common.projects import Publication, publication_of
 from common.records import RunRecord
@@ -129,7 +129,7 @@ def check_download(folder: Path, repo_id: str) -> tuple[Trained, Publication]:
     """Checks a downloaded repository, which may be anybody's, and reads its records.
 
     Raises:
-        UserError: It is no model that this project published, or one without safetensors: pickles are not loaded.
+        UserError: It is no model that this project published, or one with pickles for safetensors or with a kernel for code.
     """
     require(folder, CARD, repo_id)
     if not (folder / TRAINING_FILE).is_file():
@@ -141,6 +141,11 @@ def check_download(folder: Path, repo_id: str) -> tuple[Trained, Publication]:
         require(folder, name, repo_id)
     if not any(folder.glob(f"{Path(weights).stem}*.safetensors")):
         require(folder, weights, repo_id)
+    if trained.facts["kind"] == "adapter":
+        config = read_config(folder, "adapter_config.json", repo_id)
+        base = base_path(str(config.get("base_model_name_or_path")))
+        check_config(base, None if Path(base).is_dir() else config.get("revision"))
+    check_config(str(folder), None)
     if trained.evaluation and (rows := trained.evaluation.scores):
         check_record(trained.evaluation.record, rows, repo_id)
     return trained, project

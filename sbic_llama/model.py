@@ -58,7 +58,6 @@ def load_adapter(
     """
     folder = local_folder(name, revision)
     description = read_description(folder, name)
-    require(folder, WEIGHTS_FILE, name)  # before the base is loaded
     base = base_path(description.base_model)
     model = quantised.load_base(base, description.base_revision, precision=precision)
     tokenizer = quantised.load_tokenizer(base, description.base_revision)
@@ -89,6 +88,7 @@ def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
     """
     description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
     description.declared()
+    require(folder, WEIGHTS_FILE, name)
     config = read_config(folder, CONFIG_FILE, name)
     check_adapter_config(config, "CAUSAL_LM", name)
     found = tuple(config.get(key) for key in ("base_model_name_or_path", "revision"))

@@ -22,6 +22,7 @@ from common.loading import (
     base_path,
     check_adapter,
     check_adapter_config,
+    check_config,
     loading,
     local_folder,
     read_config,
@@ -53,6 +54,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
     Raises:
         UserError: No such model, or no access to it.
     """
+    check_config(name, revision)
     with loading(name):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
@@ -178,6 +180,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
             model = _load_adapter(folder, config, name)
         else:
             require(folder, "config.json", name)
+            check_config(str(folder), None)
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )

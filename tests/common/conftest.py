@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from common import patience
 from common.miniature.hub import LocalHub
 from common.miniature.pretrain import MODELS
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch) -> None:
+    """What waits between two tries waits no longer than a test may."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")

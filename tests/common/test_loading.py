@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 
+from common import hub_client
 from common.errors import UserError
 from common.loading import base_path, hub_commit, licence_of, local_folder
 from common.miniature.hub import READ_TOKEN
@@ -110,9 +111,13 @@ def test_a_gated_base_says_where_to_accept_its_licence(bases, monkeypatch, tmp_p
 @pytest.mark.parametrize(
     ("pattern", "how", "message"),
     [
-        (r"/api/models/", {"status": 500, "times": -1}, "the Hub answered 500 .*Try again later"),
+        (r"/api/models/", {"status": 500, "times": -1}, "the Hub answered 500 .*, 6 times. Try again later"),
         (r"/api/models/", {"status": 403, "times": -1}, "the Hub answered 403 .*Use a token with the rights for it"),
-        (r"/api/models/", {"status": 0, "drop": True, "times": -1}, "not in the cache, and http://.* can't be reached"),
+        (
+            r"/api/models/",
+            {"status": 0, "drop": True, "times": -1},
+            "the Hub closed the connection .*, 6 times. Try again",
+        ),
     ],
 )
 def test_a_hub_that_does_not_answer(upload, bases, tmp_path, pattern, how, message):
@@ -120,6 +125,25 @@ def test_a_hub_that_does_not_answer(upload, bases, tmp_path, pattern, how, messa
     bases.fail(pattern, **how)
     with pytest.raises(UserError, match=rf"{ID}: {message}"):
         local_folder(ID, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503},
+        pytest.param({"status": 0, "drop": True}, marks=pytest.mark.slow),
+        pytest.param({"status": 0, "drop": True, "delay": 1.0}, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("asked", [f"/api/models/{ID}", "/tree/", "^HEAD ", "^GET .*/resolve/", "^GET /_lfs/"])
+def test_a_hub_that_fails_for_a_moment_is_asked_again(upload, bases, tmp_path, monkeypatch, asked, fault):
+    monkeypatch.setattr(hub_client, "READ", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    upload("snli_adapter")
+    bases.fail(asked, **fault)
+    folder = local_folder(ID, cache_dir=tmp_path)
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert bases.faults[0].times == 0, "it did fail"
 
 
 def config(runs, kind: str, name: str, **changes) -> bytes:

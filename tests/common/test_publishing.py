@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from common import hub as command
-from common import publishing
+from common import upload
 from common.errors import UserError
 from common.miniature.hub import READ_TOKEN, TOKEN
 
@@ -171,14 +171,14 @@ def test_what_somebody_commits_in_between_stays(copy, bases, publish, monkeypatc
     folder = copy("snli_adapter")
     publish(folder)
     (folder / "config.json").write_text("{}")  # something new to publish
-    check = publishing.check_repository
+    check = upload.check_repository
 
     def slowly(api, repo_id, commit, files):
         check(api, repo_id, commit, files)
         HfApi(token=TOKEN).upload_file(path_or_fileobj=b"theirs", path_in_repo="README.md", repo_id=repo_id)
 
-    monkeypatch.setattr(publishing, "check_repository", slowly)
-    with pytest.raises(UserError, match="A commit has happened since"):
+    monkeypatch.setattr(upload, "check_repository", slowly)
+    with pytest.raises(UserError, match="a commit has happened since, which is not ours"):
         publish(folder)
     assert bases.repositories["models", ID].files("main")["README.md"].data == b"theirs"
 
@@ -299,18 +299,6 @@ def test_what_is_not_fit_to_be_published_is_not(copy, bases, publish, spoil, mes
         publish(folder)
     assert TOKEN not in str(error.value)
     assert ("models", ID) not in bases.repositories
-
-
-def test_a_hub_that_fails_is_one_line_and_the_next_try_ends_it(copy, bases, publish):
-    folder = copy("snli_adapter")
-    bases.fail(r"^POST .*/commit/", status=503)
-    with pytest.raises(UserError, match=rf"{ID}: the Hub answered 503 .*Try again later"):
-        publish(folder, "--tag", "v1")
-    assert list(bases.repositories["models", ID].files()) == [".gitattributes"]
-    bases.log.clear()
-    publish(folder, "--tag", "v1")
-    assert "README.md" in bases.repositories["models", ID].files("v1")
-    assert posted(bases, "^PUT") == [], "what was uploaded before is not sent again"
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, set_client_factory, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import _http
 
 from common.miniature.hub import READ_TOKEN, TOKEN, USER
 
 ID = f"{USER}/adapter"
+
+
+@pytest.fixture(autouse=True)
+def the_librarys_own_client():
+    """Not the one of this project, which other tests have put in its place."""
+    ours = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(_http.default_client_factory)
+    yield
+    set_client_factory(ours)
 
 
 @pytest.fixture
