@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,6 +87,13 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it: libraries hide what happened behind errors of their own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 # What libraries make of them, without the error number: torch's archive writer, and safetensors.
 STORAGE_WORDS = ("iostream error", "PytorchStreamWriter failed", "inline_container", "I/O error", "os error ")
@@ -94,11 +101,7 @@ STORAGE_WORDS = ("iostream error", "PytorchStreamWriter failed", "inline_contain
 
 def storage_problem(error: BaseException) -> str | None:
     """What a disk refused (it is full, over quota, read-only, broken), where that is behind an error; None for other errors."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
+    chain = list(causes(error))
     for one in chain:
         if isinstance(one, OSError) and one.errno in STORAGE:
             return one.strerror or str(one)

@@ -12,9 +12,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from common import json_text
-from common.errors import UserError, shown
+from common.errors import UserError, causes, shown
 from common.miniature.pretrain import MODELS
-from common.patience import causes, fault_in, patiently, use_patient_client
+from common.patience import fault_in, patiently, use_patient_client
 
 # Of a repository that others may fill: no pickles, no code, no optimizer states.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
@@ -113,7 +113,7 @@ def check_config(name: str, revision: str | None) -> None:
     """
     path = file_of(name, "config.json", revision)
     try:
-        values = json.loads(path.read_text(encoding="utf-8")) if path else None
+        values = json_text.loads(path.read_bytes()) if path else None
     except (OSError, ValueError):
         return  # for the loading itself to say
     for key, value in _settings(values):

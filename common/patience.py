@@ -7,10 +7,10 @@ import email.utils
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from common.errors import UserError, plain
+from common.errors import UserError, causes, plain
 from common.stages import duration, say
 
 TRIES = 6
@@ -123,13 +123,6 @@ def _retry_after(response: Any) -> float | None:
     except ValueError:
         return None
     return max(0.0, (then - datetime.datetime.now(then.tzinfo)).total_seconds())
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it: libraries hide what happened behind errors of their own."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 @functools.cache
