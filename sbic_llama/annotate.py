@@ -62,7 +62,7 @@ class AnnotateArguments:
     strict: bool = option(False, "stop at the first row that can't be annotated, before the model is loaded")
 
     engine: Literal["local", "ray"] = option("local", "ray: actors of a Ray cluster (needs requirements-scale.txt)")
-    ray_address: str | None = option(None, "a running cluster, as auto or host:port (default: one on this machine)")
+    ray_address: str | None = option(None, "head of a running cluster, host:port (default: a new one on this machine)")
     actors: int | None = option(
         None, "models that Ray keeps, each on a GPU or a core (default: one a GPU, else one)", minimum=1
     )
@@ -168,7 +168,8 @@ def _work(run: Run, missing: list[tuple[int, int]], rule: Rule, engine: Engine, 
         total, done = run.rows_of(share), 0
         say(f"{processes.count} processes share the work; the bar shows that of the first")
     try:
-        cut = run.keep(engine(run.files, share, rule), total=total, done=done) if share else 0
+        parts = engine(run.files, share, rule) if share else ()
+        cut = run.keep(parts, total=total, done=done, show=processes.first and bool(share))
     except KeyboardInterrupt:
         say("stopped: the same command continues")
         raise

@@ -69,10 +69,10 @@ class Run:
     def rows_of(self, parts: Iterable[tuple[int, int]]) -> int:
         return sum(min(WINDOW, self.files[file].rows - number * WINDOW) for file, number in parts)
 
-    def keep(self, parts: Iterable[Part], *, total: int, done: int) -> int:
+    def keep(self, parts: Iterable[Part], *, total: int, done: int, show: bool = True) -> int:
         """Writes parts as they come, with a bar over ``total`` rows, ``done`` of them done; returns how often a post was cut."""
         cut = 0
-        with bar(total, "post", show=True, done=done) as progress:
+        with bar(total, "post", show=show, done=done) as progress:
             for part in parts:
                 with written_aside(self.part(part.file, part.number)) as aside:
                     aside.write_text(part.text, encoding="utf-8")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from common.errors import UserError
+from common.stages import quiet_libraries
 
 Told = TypeVar("Told")
 # One may survey or annotate for hours while the others wait; the launcher ends them all as soon as one has died.
@@ -84,6 +85,7 @@ def join() -> Processes:
     """
     if not {"WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
         return Processes()  # nothing of a launcher's
+    quiet_libraries()
     from common import hardware, quantised
 
     quantised.choose_device()
