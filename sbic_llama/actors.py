@@ -14,6 +14,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import hardware
@@ -159,7 +160,7 @@ def pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterator[
         raise UserError(
             f"Ray can't be imported: {error}",
             key="--engine",
-            fix=f"install it: pip install -r {REQUIREMENTS}",
+            fix=f"get it by pip install -r {REQUIREMENTS}",
         ) from None
     if arguments.ray_address:
         _check_address(arguments.ray_address)
@@ -183,7 +184,7 @@ def pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterator[
 def _check_address(address: str) -> None:
     """Ray itself waits for a cluster for many minutes, and says nothing."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "/" in host or not port.isdecimal():
         raise UserError(
             f"{shown(address)} is no address", key="--ray_address", expected="host:port of its head, as 10.0.0.1:6379"
         )
@@ -219,8 +220,9 @@ def _pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Pool:
     precision = ray.get(ray.remote(_precision).options(num_cpus=1, num_gpus=1 if on_gpu else 0).remote(on_gpu))
     names = []
     for name, adapter in zip(arguments.adapter, adapters, strict=True):
-        commit = hub_commit(adapter.folder)
-        names.append(f"{name.partition('@')[0]}@{commit}" if commit else str(adapter.folder.resolve()))
+        # Another machine must not get a later commit, nor look for a folder beside its own working folder.
+        on_hub = f"{name.partition('@')[0]}@{hub_commit(adapter.folder)}"
+        names.append(str(Path(name).resolve()) if Path(name).exists() else on_hub)
     names_of = ", ".join(adapter.name for adapter in adapters)
     actors = "1 actor" if size == 1 else f"{size} actors"
     say(f"{names_of} in {precision}, {actors} with a {'GPU' if on_gpu else 'core'} each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import random
@@ -112,10 +113,8 @@ def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_pa
     spent, both = {}, workers(process)
     while process.poll() is None and any(one.is_running() for one in both):
         for one in both:
-            try:
+            with contextlib.suppress(psutil.Error):
                 spent[one.pid] = one.cpu_times().user
-            except psutil.Error:
-                pass
         time.sleep(0.2)
     said = process.communicate()[1]
     assert process.returncode == 0, said[-2000:]
