@@ -18,7 +18,7 @@ from common.tables import FORMATS, table_format
 from sbic_llama.parts_folder import IDENTITY, check, claimed, clear
 from sbic_llama.processes import Processes, join
 from sbic_llama.survey import Survey, files_of, survey
-from sbic_llama.windows import WINDOW, Part, Rule, annotated, windows
+from sbic_llama.windows import Part, Rule, annotated, windows
 
 if TYPE_CHECKING:
     from sbic_llama.annotation import Run
@@ -89,7 +89,7 @@ class AnnotateArguments:
             raise UserError("it exists already", file=output, fix="remove it, or choose another --output")
 
     def _check_folder(self, source: Path, output: Path) -> None:
-        if self.output == STREAM or output.name.endswith((*FORMATS, ".gz")):
+        if self.output == STREAM or output.name in ("", "..") or output.name.endswith((*FORMATS, ".gz")):
             raise UserError(f"{shown(self.output)} for a folder of posts", key="output", expected="a folder")
         if output.resolve().is_relative_to(source.resolve()):
             raise UserError("it lies in the folder of posts", file=output, fix="choose another --output")
@@ -123,25 +123,16 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     for file in found:
         if taken := [name for name in columns if name in file.columns]:
             raise UserError(f"it has a column {taken[0]!r} already", file=file.path, fix="choose another --prefix")
-    quantised.choose_device()
-    identity = {
-        "posts": {file.path.name: file.digest for file in found} if run.into_folder else found[0].digest,
-        "text_column": arguments.text_column,
-        "adapters": {one.name: annotation.digest_of(one) for one in adapters},
-        "prefix": arguments.prefix,
-        "thresholds": thresholds,
-        "quantisation": arguments.quantisation,
-        "computed in": hardware.training_precision().value,
-        "rows a part": WINDOW,
-    }
     with contextlib.ExitStack() as stack:
-        engine: Engine = alone(arguments)
         if arguments.engine == "ray":
             from sbic_llama import actors
 
             pool = stack.enter_context(actors.pool(arguments, adapters))
-            identity["computed in"] = pool.precision
-            engine = pool.parts
+            engine, precision = pool.parts, pool.precision
+        else:
+            quantised.choose_device()
+            engine, precision = alone(arguments), hardware.training_precision().value
+        identity = annotation.identity_of(run, rule, adapters, arguments.quantisation, precision)
         if processes.first:
             stack.enter_context(claimed(run.folder, identity))
         # The first process alone looks, and before any has begun: who looked later would divide other parts.

@@ -24,11 +24,12 @@ from common.tables import read_rows, table_format
 from sbic_llama.annotator_file import ANNOTATOR_FILE
 from sbic_llama.parts_folder import clear
 from sbic_llama.survey import Survey
-from sbic_llama.windows import WINDOW, Part
+from sbic_llama.windows import WINDOW, Part, Rule
 
 if TYPE_CHECKING:
     import pyarrow
 
+    from common.quantised import Quantisation
     from sbic_llama.annotator import Adapter
 
 WHOLE = "whole"  # where the output is put together
@@ -111,6 +112,23 @@ class Run:
             if each == file:
                 with open(self.part(file, number), encoding="utf-8") as lines:
                     yield from map(json.loads, lines)
+
+
+def identity_of(
+    run: Run, rule: Rule, adapters: Sequence[Adapter], quantisation: Quantisation, precision: str
+) -> dict[str, Any]:
+    """What parts depend on: a run with another identity may not use them."""
+    digests = {found.path.name: found.digest for found in run.files}
+    return {
+        "posts": digests if run.into_folder else run.files[0].digest,
+        "text_column": rule.text_column,
+        "adapters": {adapter.name: digest_of(adapter) for adapter in adapters},
+        "prefix": rule.prefix,
+        "thresholds": rule.thresholds,
+        "quantisation": quantisation,
+        "computed in": precision,
+        "rows a part": WINDOW,
+    }
 
 
 def digest_of(adapter: Adapter) -> str:

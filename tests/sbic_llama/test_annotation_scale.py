@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from sbic_llama.annotate import parts_of
 from sbic_llama.corpus import load_splits
@@ -36,35 +37,33 @@ def source(miniature, tmp_path_factory) -> Path:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["number", "post"])
-        for number in range(4000):
+        for number in range(2600):
             writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
     return path
 
 
 @pytest.fixture(scope="module")
-def whole(source, adapters) -> bytes:
+def alone(source, adapters):
+    return lambda output: ["sbic_llama.annotate", str(source), *adapters, "--output", str(output)]
+
+
+@pytest.fixture(scope="module")
+def whole(source, alone) -> bytes:
     """What one process writes."""
     output = source.with_name("whole.csv")
-    result = finish(start(["sbic_llama.annotate", str(source), *adapters, "--output", str(output)]))
-    assert result == 0
+    assert finish(start(alone(output))) == 0
     return output.read_bytes()
 
 
 @pytest.fixture
-def launched(source, adapters):
-    return lambda output: [*LAUNCH, "sbic_llama.annotate", str(source), *adapters, "--output", str(output)]
+def launched(alone):
+    return lambda output: [*LAUNCH, *alone(output)]
 
 
 @pytest.fixture
-def on_ray(source, adapters):
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-scale.txt")
-    assert not ray.is_initialized()
-
-    def words(output: Path, actors: int = 2) -> list[str]:
-        words = ["sbic_llama.annotate", str(source), *adapters, "--output", str(output)]
-        return [*words, "--engine", "ray", "--actors", str(actors)]
-
-    return words
+def on_ray(alone):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-scale.txt")
+    return lambda output: [*alone(output), "--engine", "ray", "--actors", "2"]
 
 
 def start(words: list[str], **how) -> subprocess.Popen:
@@ -120,7 +119,7 @@ def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_pa
     assert process.returncode == 0, said[-2000:]
     check(output, whole)
     assert min(spent.values()) > 0.4 * max(spent.values())
-    assert said.count("42 rows in all are kept") == said.count("4,000 rows") == said.count("2 processes share") == 1
+    assert said.count("27 rows in all are kept") == said.count("2,600 rows") == said.count("2 processes share") == 1
     assert said.count("100%") == 1
 
 
@@ -133,22 +132,21 @@ def test_two_processes_take_standard_input_once(adapters, source, whole):
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the fault is a CPU's")
 def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_path):
+    command = [sys.executable, "-m", *launched(tmp_path / "out.csv")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    output = tmp_path / "out.csv"
-    result = subprocess.run(
-        [sys.executable, "-m", *launched(output)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    if "each would train alone" in result.stderr:  # a machine without GPUs
-        assert result.returncode != 0
-        assert list(tmp_path.iterdir()) == []
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert result.stderr.count("error: 2 processes were started but each would train alone") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("victim", ["launcher", "first", "second"])
 def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launched, whole, tmp_path, victim):
     output, moments = tmp_path / "out.csv", random.Random(victim)
     process = start(launched(output), stderr=subprocess.DEVNULL)
-    enough = moments.randint(2, 8)
+    enough = moments.randint(2, 5)
     until(lambda: parts(output) >= enough)
     both = {one.environ()["RANK"]: one for one in workers(process) if "RANK" in one.environ()}
     assert sorted(both) == ["0", "1"]
@@ -162,49 +160,44 @@ def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launche
     process = start(launched(output), stderr=subprocess.PIPE, text=True)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said[-2000:]
-    assert f"continuing: {before} of 16 parts" in said
+    assert f"continuing: {before} of 11 parts" in said
     check(output, whole)
 
 
-def test_two_actors_write_what_one_process_does(on_ray, whole, tmp_path):
+def test_actors_go_on_where_a_process_was_killed_and_their_deaths_lose_no_row(on_ray, alone, whole, tmp_path):
     output = tmp_path / "out.csv"
+    process = start(alone(output), stderr=subprocess.DEVNULL)
+    until(lambda: parts(output) >= 2)
+    process.kill()
+    finish(process)
+    before = parts(output)
     process = start(on_ray(output), stderr=subprocess.PIPE, text=True)
+    for number in range(2):
+        until(lambda number=number: parts(output) >= before + 1 + 2 * number)
+        actors = children(process, title="ray::MapWorker")
+        assert len(actors) == 2
+        actors[number].kill()
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 11 parts" in said
     assert "2 actors with a core each" in said
     check(output, whole)
 
 
-def test_killed_actors_and_readers_lose_no_row(on_ray, whole, tmp_path):
+def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, tmp_path):
     output = tmp_path / "out.csv"
-    process = start(on_ray(output), stderr=subprocess.PIPE, text=True)
-    for number in range(3):  # an actor, another, and the one that reads the posts
-        until(lambda number=number: parts(output) >= 2 + 2 * number)
-        kind = "ray::MapWorker" if number < 2 else "ray::ReadWindows"
-        found = children(process, title=kind)
-        assert found or number == 2, f"no process is called {kind}"
-        if found:
-            found[number % len(found)].kill()
+    process = start(on_ray(output), stderr=subprocess.DEVNULL)
+    until(lambda: parts(output) >= 3)
+    actors = children(process, title="ray::MapWorker")
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    gone(actors)
+    assert not output.exists()
+    before = parts(output)
+    process = start(alone(output), stderr=subprocess.PIPE, text=True)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said[-2000:]
-    check(output, whole)
-
-
-def test_a_killed_run_on_ray_is_continued_by_it_and_by_one_process(on_ray, source, adapters, whole, tmp_path):
-    output = tmp_path / "out.csv"
-    for enough in (2, 6):
-        process = start(on_ray(output), stderr=subprocess.DEVNULL)
-        until(lambda enough=enough: parts(output) >= enough)
-        rest = children(process)
-        process.send_signal(signal.SIGKILL)
-        assert finish(process) == -signal.SIGKILL
-        gone(rest)
-        assert not output.exists()
-    words = ["sbic_llama.annotate", str(source), *adapters, "--output", str(output)]
-    process = start(words, stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=300)[1]
-    assert "continuing: " in said
-    assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 11 parts" in said
     check(output, whole)
 
 
