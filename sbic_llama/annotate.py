@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.arguments import option, parse
-from common.errors import UserError, run, shown
+from common.errors import UserError, run
 from common.stages import quiet_libraries, say
 from common.tables import FORMATS, table_format
 from sbic_llama.parts_folder import IDENTITY, check, claimed, clear
@@ -90,7 +90,7 @@ class AnnotateArguments:
 
     def _check_folder(self, source: Path, output: Path) -> None:
         if self.output == STREAM or output.name in ("", "..") or output.name.endswith((*FORMATS, ".gz")):
-            raise UserError(f"{shown(self.output)} for a folder of posts", key="output", expected="a folder")
+            raise UserError("the posts are a folder", file=self.output, expected="a new folder as --output")
         if output.resolve().is_relative_to(source.resolve()):
             raise UserError("it lies in the folder of posts", file=output, fix="choose another --output")
 

@@ -205,7 +205,7 @@ def test_a_folder_of_files_becomes_a_folder_of_files(call, tmp_path, monkeypatch
         ("in.txt", "out", r"in\.txt: unknown file format"),
         ("more/in.csv", "out", "more: a folder in a folder of posts"),
         (".hidden", "out", "posts: no files; expected files ending in"),
-        ("in.csv", "out.csv", "--output: '.*out.csv' for a folder of posts; expected a folder"),
+        ("in.csv", "out.csv", r"out\.csv: the posts are a folder; expected a new folder"),
         ("in.csv", "posts/out", "posts/out: it lies in the folder of posts"),
     ],
 )
@@ -389,7 +389,7 @@ def test_a_run_killed_while_it_cleared_up_has_ended(call, tmp_path, posts, monke
     with pytest.raises(SystemError):
         call(tmp_path / "in.csv", tmp_path / "out.csv")
     monkeypatch.setattr(Path, "unlink", unlink)
-    assert len([path for path in folder.iterdir() if path.name != ".lock"]) == 3 - removed
+    assert len([*folder.glob("*.jsonl"), *folder.glob("run.json")]) == 3 - removed
     before = (tmp_path / "out.csv").read_bytes()
     monkeypatch.setattr("sbic_llama.annotator.Annotator", None)
     call(tmp_path / "in.csv", tmp_path / "out.csv")
