@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -175,10 +176,12 @@ def pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterator[
         raise UserError(
             f"no Ray cluster: {reason}", key="--ray_address", fix="the command ray status shows a running one"
         ) from None
-    try:
-        yield _pool(arguments, adapters)
-    finally:
-        ray.shutdown()
+    # Ray tells of deaths on standard output, where the annotated posts may go; of some only when it shuts down.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield _pool(arguments, adapters)
+        finally:
+            ray.shutdown()
 
 
 def _check_address(address: str) -> None:
