@@ -1,40 +1,53 @@
-"""Annotates a file of posts: ``python -m sbic_llama.annotate posts.csv --adapter PATH_OR_ID --output annotated.csv``."""
+"""Annotates posts: ``python -m sbic_llama.annotate posts.csv --adapter PATH_OR_ID --output annotated.csv``."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from common.arguments import option, parse
 from common.errors import UserError, run
+from common.processes import Processes, join
 from common.stages import quiet_libraries, say
-from common.tables import table_format
+from common.tables import FORMATS, table_format
+from sbic_llama.parts_folder import IDENTITY, check, claimed, clear
+from sbic_llama.survey import Survey, files_of, survey
+from sbic_llama.windows import Part, Rule, annotated, windows
+
+if TYPE_CHECKING:
+    from sbic_llama.annotation import Run
 
 MODULE = "sbic_llama.annotate"
 STREAM = "-"  # standard input, or standard output
+ALONE = Processes()
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
+# Makes the parts that are asked for, in any order: (files, their parts, how a row is made) → parts.
+Engine = Callable[[Sequence[Survey], Sequence[tuple[int, int]], Rule], Iterator[Part]]
 
 
 @dataclass(kw_only=True)
 class AnnotateArguments:
-    """Annotates every post of a file with one or more adapters. All columns and the order of the rows are kept.
+    """Annotates every post of a file, or of a folder's files, with one or more adapters. All columns and the order of the rows are
+    kept.
 
-    The same command continues a run that was stopped or killed. A row that can't be annotated is kept, with the reason in
-    the column PREFIXproblem.
+    The same command continues a run that was stopped or killed, also on another number of processes or another engine. A row
+    that can't be annotated is kept, with the reason in the column PREFIXproblem.
     """
 
     posts: tuple[str, ...] = option(
-        (), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz), or -", positional=True
+        (), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz), folder of files, or -", positional=True
     )
     text_column: str = option("post", "its column of the posts")
     adapter: tuple[str, ...] = option(
         help="adapters for different features: folders or Hub ids, user/name@v1 at a revision"
     )
-    output: str = option(help="file to write, its ending says the format; or -")
+    output: str = option(help="file to write, its ending says the format; for a folder of posts a folder; or -")
     input_format: Format = option("csv", "format of standard input")
     output_format: Format = option("csv", "format on standard output")
     prefix: str = option("model_", "what the names of the new columns begin with", empty=True)
@@ -48,6 +61,12 @@ class AnnotateArguments:
     )
     strict: bool = option(False, "stop at the first row that can't be annotated, before the model is loaded")
 
+    engine: Literal["local", "ray"] = option("local", "ray: actors of a Ray cluster (needs requirements-scale.txt)")
+    ray_address: str | None = option(None, "head of a running cluster, host:port (default: a new one on this machine)")
+    actors: int | None = option(
+        None, "models that Ray keeps, each on a GPU or a core (default: one a GPU, else one)", minimum=1
+    )
+
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
             raise UserError(
@@ -55,12 +74,25 @@ class AnnotateArguments:
             )
         if self.review_share is not None and self.target_accuracy is not None:
             raise UserError("two rules for the review", key="review_share", expected="review_share or target_accuracy")
-        for name in (self.posts[0], self.output):
-            if name != STREAM:
-                table_format(Path(name))
-        output = Path(self.output)
-        if self.output != STREAM and output.exists() and not parts_of(output).is_dir():
+        if self.engine == "local":
+            for key in ("ray_address", "actors"):
+                if getattr(self, key) is not None:
+                    raise UserError("it is for Ray", key=key, expected="--engine ray beside it")
+        source, output = Path(self.posts[0]), Path(self.output)
+        if source.is_dir():
+            self._check_folder(source, output)
+        else:
+            for name in (self.posts[0], self.output):
+                if name != STREAM:
+                    table_format(Path(name))
+        if self.output != STREAM and output.exists() and not (parts_of(output) / IDENTITY).is_file():
             raise UserError("it exists already", file=output, fix="remove it, or choose another --output")
+
+    def _check_folder(self, source: Path, output: Path) -> None:
+        if self.output == STREAM or output.name in ("", "..") or output.name.endswith((*FORMATS, ".gz")):
+            raise UserError("the posts are a folder", file=self.output, expected="a new folder as --output")
+        if output.resolve().is_relative_to(source.resolve()):
+            raise UserError("it lies in the folder of posts", file=output, fix="choose another --output")
 
 
 def parts_of(output: Path) -> Path:
@@ -68,65 +100,85 @@ def parts_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def annotate(arguments: AnnotateArguments, source: Path, output: Path) -> None:
-    """Annotates ``source`` into ``output``; see :mod:`sbic_llama.annotation`.
+def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
+    """Annotates ``source`` into ``output``; see :mod:`sbic_llama.annotation`. Several processes divide the parts among them.
 
     Raises:
         UserError: A bad file or adapter, before the base model is loaded.
     """
-    from sbic_llama import annotation
-
-    found = annotation.survey(source, arguments.text_column, strict=arguments.strict)
-    say(f"{found.rows:,} rows")
+    found = processes.shared(
+        lambda: [survey(path, arguments.text_column, strict=arguments.strict) for path in files_of(source)]
+    )
     quiet_libraries()
     from common import hardware, quantised
-    from sbic_llama.annotator import Annotator, describe
+    from sbic_llama import annotation
+    from sbic_llama.annotator import describe
 
+    run = annotation.Run(found, parts_of(output), output, source.is_dir())
+    say(f"{run.rows:,} rows" + (f" in {len(found):,} files" if run.into_folder else ""))
     adapters = describe(arguments.adapter)
     thresholds = annotation.thresholds(adapters, arguments.review_share, arguments.target_accuracy)
+    rule = Rule(arguments.text_column, arguments.prefix, thresholds)
     columns = annotation.columns_of(adapters, arguments.prefix, review=bool(thresholds))
-    if taken := [name for name in columns if name in found.columns]:
-        raise UserError(f"it has a column {taken[0]!r} already", file=source, fix="choose another --prefix")
-    folder = parts_of(output)
-    quantised.choose_device()
-    annotation.claim(
-        folder,
-        {
-            "posts": found.digest,
-            "text_column": arguments.text_column,
-            "adapters": {one.name: annotation.digest_of(one) for one in adapters},
-            "prefix": arguments.prefix,
-            "thresholds": thresholds,
-            "quantisation": arguments.quantisation,
-            "computed in": hardware.training_precision().value,
-            "rows a part": annotation.WINDOW,
-        },
-    )
-    if output.exists():  # the last run was killed while it cleared up
-        annotation.clear(folder)
-        say(f"finished already: {output}")
-        return
+    for file in found:
+        if taken := [name for name in columns if name in file.columns]:
+            raise UserError(f"it has a column {taken[0]!r} already", file=file.path, fix="choose another --prefix")
+    with contextlib.ExitStack() as stack:
+        if arguments.engine == "ray":
+            from sbic_llama import actors
 
-    def annotator() -> Annotator:
-        model = Annotator(*arguments.adapter, quantisation=arguments.quantisation, batch_size=arguments.batch_size)
-        say(f"{', '.join(one.name for one in model.adapters)} in {model.precision.value} ({model.precision.reason})")
-        return model
+            pool = stack.enter_context(actors.pool(arguments, adapters))
+            engine, precision = pool.parts, pool.precision
+        else:
+            quantised.choose_device()
+            engine, precision = alone(arguments), hardware.training_precision().value
+        identity = annotation.identity_of(run, rule, adapters, arguments.quantisation, precision)
+        if processes.first:
+            stack.enter_context(claimed(run.folder, identity))
+        # The first process alone looks, and before any has begun: who looked later would divide other parts.
+        missing = processes.shared(lambda: None if output.exists() else run.missing())
+        if missing is None:  # the last run was killed while it cleared up
+            if processes.first:
+                clear(run.folder)
+            say(f"finished already: {output}")
+            return
+        check(run.folder, identity)
+        _work(run, missing, rule, engine, processes)
+        if processes.first:
+            run.assemble(columns)
+    say(f"{run.rows - sum(file.problems for file in found):,} posts annotated")
 
+
+def _work(run: Run, missing: list[tuple[int, int]], rule: Rule, engine: Engine, processes: Processes) -> None:
+    """Makes this process's share of the missing parts, and waits for the others'."""
+    count, share = len(run.parts()), missing[processes.rank :: processes.count]
+    if len(missing) < count:
+        say(f"continuing: {count - len(missing):,} of {count:,} parts are there already")
+    total, done = run.rows, run.rows - run.rows_of(missing)
+    if processes.count > 1 and missing:
+        total, done = run.rows_of(share), 0
+        say(f"{processes.count} processes share the work; the bar shows that of the first")
     try:
-        annotation.annotate_parts(
-            source,
-            folder,
-            found,
-            annotator,
-            text_column=arguments.text_column,
-            prefix=arguments.prefix,
-            thresholds=thresholds,
-        )
+        parts = engine(run.files, share, rule) if share else ()
+        cut = run.keep(parts, total=total, done=done, show=processes.first and bool(share))
     except KeyboardInterrupt:
         say("stopped: the same command continues")
         raise
-    annotation.assemble(source, folder, output, found, columns)
-    say(f"{found.rows - found.problems:,} posts annotated")
+    if cut := sum(processes.gathered(cut)):
+        say(f"{cut:,} times a post was longer than an adapter reads, and was cut")
+
+
+def alone(arguments: AnnotateArguments) -> Engine:
+    """What makes parts with a model in this process."""
+
+    def parts(files: Sequence[Survey], wanted: Sequence[tuple[int, int]], rule: Rule) -> Iterator[Part]:
+        from sbic_llama.annotator import Annotator
+
+        model = Annotator(*arguments.adapter, quantisation=arguments.quantisation, batch_size=arguments.batch_size)
+        say(f"{', '.join(one.name for one in model.adapters)} in {model.precision.value} ({model.precision.reason})")
+        return (annotated(window, model, rule) for window in windows(files, wanted, rule.text_column))
+
+    return parts
 
 
 def main() -> None:
@@ -134,23 +186,39 @@ def main() -> None:
         AnnotateArguments,
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} posts.csv --adapter output/miniature_sbic/offensiveYN --output annotated.csv\n"
-        f"  zcat posts.csv.gz | python -m {MODULE} - --adapter user/name@v1 --output - > annotated.csv",
+        f"  zcat posts.csv.gz | python -m {MODULE} - --adapter user/name@v1 --output - > annotated.csv\n"
+        "  accelerate launch --config_file accelerate_config.yaml --num_processes 4 \\\n"
+        f"    -m {MODULE} posts.parquet --adapter user/name@v1 --output annotated.parquet\n"
+        f"  python -m {MODULE} folder_of_posts --adapter user/name@v1 --output annotated --engine ray --actors 4",
     )
-    with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
-        # A stream can be read once, and a run needs its input three times: it is kept in a file until the run ends.
-        source, output = Path(arguments.posts[0]), Path(arguments.output)
-        if arguments.output == STREAM:
-            output = Path(scratch) / f"out.{arguments.output_format}"
-        if arguments.posts[0] == STREAM:
-            source = Path(scratch) / f"in.{arguments.input_format}"
-            with open(source, "wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        annotate(arguments, source, output)
-        if arguments.output == STREAM:
-            with open(output, "rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+    processes = join()
+    if processes.count > 1 and arguments.engine == "ray":
+        raise UserError(f"{processes.count} processes, and Ray", key="--engine", expected="one or the other")
+    try:
+        with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
+            source, output = processes.shared(lambda: _paths(arguments, Path(scratch)))
+            annotate(arguments, source, output, processes)
+            if arguments.output == STREAM and processes.first:
+                with open(output, "rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+    except UserError as error:
+        if not processes.first:  # the first knows nothing of it, and the launcher is about to end that
+            print(f"error in process {processes.rank + 1} of {processes.count}: {error}", file=sys.stderr)
+        raise
+
+
+def _paths(arguments: AnnotateArguments, scratch: Path) -> tuple[Path, Path]:
+    """The files to read and write. A stream can be read once, and a run needs its input three times: it is kept till the end."""
+    source, output = Path(arguments.posts[0]), Path(arguments.output)
+    if arguments.output == STREAM:
+        output = scratch / f"out.{arguments.output_format}"
+    if arguments.posts[0] == STREAM:
+        source = scratch / f"in.{arguments.input_format}"
+        with open(source, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    return source, output
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, several=True)

@@ -35,6 +35,7 @@ from sbic_llama.features import Feature, Label
 from sbic_llama.groups import PRESENCE
 from sbic_llama.human_labels import FEWEST, human_labels, opinions
 from sbic_llama.prevalence import prevalence_finding
+from sbic_llama.survey import survey
 
 if TYPE_CHECKING:
     from sbic_llama.annotator import Adapter
@@ -200,7 +201,7 @@ def main() -> None:
     source, folder = Path(arguments.posts[0]), arguments.output_dir
     key = arguments.key or arguments.text_column
     quiet_libraries()
-    from sbic_llama import annotation
+    from sbic_llama.annotation import digest_of
     from sbic_llama.annotator import describe
 
     # All that can be refused is, before a model is loaded.
@@ -214,13 +215,13 @@ def main() -> None:
                 file=arguments.human_labels,
                 expected=f"at least {FEWEST}",
             )
-    found = annotation.survey(source, arguments.text_column, strict=False)
+    found = survey(source, arguments.text_column, strict=False)
     if key not in found.columns:
         raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(found.columns, 200)}")
 
     annotated = folder / "annotated.parquet"
     identity = folder / "annotated.json"
-    made_of = {"posts": found.digest, "adapters": {one.name: annotation.digest_of(one) for one in adapters}}
+    made_of = {"posts": found.digest, "adapters": {one.name: digest_of(one) for one in adapters}}
     made_of |= {"quantisation": arguments.quantisation, "text_column": arguments.text_column}
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:

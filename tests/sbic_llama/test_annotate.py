@@ -176,6 +176,102 @@ def test_a_bad_file_stops_before_the_model(call, tmp_path, monkeypatch, name, co
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_folder_of_files_becomes_a_folder_of_files(call, tmp_path, monkeypatch, capsys):
+    """Each is annotated as it would be by itself, in its own format, with one load of the model."""
+    from sbic_llama.annotator import Annotator
+
+    folder = tmp_path / "posts"
+    for name in ("a.csv", "b.jsonl.gz", "c.parquet"):
+        write_rows(folder / name, ROWS)
+        call(folder / name, tmp_path / f"alone_{name}")
+    (folder / ".hidden").write_text("of the system's")
+    load, loads = Annotator.__init__, []
+    monkeypatch.setattr(Annotator, "__init__", lambda *given, **how: loads.append(1) or load(*given, **how))
+    window, windows = Annotator.annotate_window, []
+
+    def stopping(self, posts):
+        if len(windows) == 2:
+            raise KeyboardInterrupt
+        windows.append(posts)
+        return window(self, posts)
+
+    monkeypatch.setattr(Annotator, "annotate_window", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        call(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "9 rows in 3 files" in capsys.readouterr().err
+    monkeypatch.setattr(Annotator, "annotate_window", window)
+    call(folder, tmp_path / "out")
+    assert loads == [1, 1]
+    assert "continuing: 2 of 3 parts" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "b.jsonl.gz", "c.parquet"]
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / f"alone_{path.name}").read_bytes()
+    assert not parts_of(tmp_path / "out").exists()
+    with pytest.raises(UserError, match="out: it exists already"):
+        call(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("entry", "output", "message"),
+    [
+        ("in.txt", "out", r"in\.txt: unknown file format"),
+        ("more/in.csv", "out", "more: a folder in a folder of posts"),
+        (".hidden", "out", "posts: no files; expected files ending in"),
+        ("in.csv", "out.csv", r"out\.csv: the posts are a folder; expected a new folder"),
+        ("in.csv", "posts/out", "posts/out: it lies in the folder of posts"),
+    ],
+)
+def test_a_folder_that_cannot_be_annotated_is_refused(call, tmp_path, entry, output, message):
+    path = tmp_path / "posts" / entry
+    path.parent.mkdir(parents=True)
+    path.write_text("post\na\n")
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "posts", tmp_path / output)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["posts"]
+
+
+def test_two_commands_do_not_write_at_once(call, tmp_path, monkeypatch):
+    from sbic_llama.annotator import Annotator
+
+    (tmp_path / "in.csv").write_text("post\na\n")
+    window, refused = Annotator.annotate_window, []
+
+    def at_work(self, posts):
+        if not refused:
+            refused.append(1)
+            with pytest.raises(UserError, match=r"out\.csv\.parts: another command is annotating into it"):
+                call(tmp_path / "in.csv", tmp_path / "out.csv")
+        return window(self, posts)
+
+    monkeypatch.setattr(Annotator, "annotate_window", at_work)
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert refused
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--actors", 2], "--actors: it is for Ray; expected --engine ray beside it"),
+        (["--engine", "ray", "--ray_address", "ray://there:1"], "--ray_address: 'ray://there:1' is no address|Ray can't be"),
+        (["--engine", "ray", "--ray_address", "127.0.0.1:1"], "--ray_address: nothing answers at 127.0.0.1:1|Ray can't be"),
+    ],
+)  # fmt: skip
+def test_what_ray_needs_is_said_in_one_line(call, tmp_path, more, message):
+    (tmp_path / "in.csv").write_text("post\na\n")
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", *more)
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_ray_that_is_not_installed_is_named_with_its_requirements(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "in.csv").write_text("post\na\n")
+    with pytest.raises(UserError, match=r"--engine: Ray can't be imported: .*pip install -r requirements-scale\.txt"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", "--engine", "ray")
+
+
 def test_an_output_that_is_there_is_not_written_over(call, tmp_path):
     (tmp_path / "in.csv").write_text("post\na\n")
     (tmp_path / "out.csv").write_text("precious")
@@ -306,7 +402,7 @@ def test_a_run_killed_while_it_cleared_up_has_ended(call, tmp_path, posts, monke
     with pytest.raises(SystemError):
         call(tmp_path / "in.csv", tmp_path / "out.csv")
     monkeypatch.setattr(Path, "unlink", unlink)
-    assert len(list(folder.iterdir())) == 3 - removed
+    assert len([*folder.glob("*.jsonl"), *folder.glob("run.json")]) == 3 - removed
     before = (tmp_path / "out.csv").read_bytes()
     monkeypatch.setattr("sbic_llama.annotator.Annotator", None)
     call(tmp_path / "in.csv", tmp_path / "out.csv")

@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.tables import read_rows
-from sbic_llama import annotation
+from sbic_llama import annotation, windows
 from sbic_llama.annotator import Adapter
 from sbic_llama.corpus import clean
 from sbic_llama.features import FEATURES
+from sbic_llama.parts_folder import claimed
+from sbic_llama.survey import survey
+from sbic_llama.windows import Rule
 from tests.rubbish import check_refusal, dumped, json_values, mutated, names, parquet_tables, texts
 
 pytestmark = pytest.mark.properties
@@ -55,13 +58,12 @@ def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
     """
     parts = output.with_name("parts")
     shutil.rmtree(parts, ignore_errors=True)
-    found = annotation.survey(source, "post", strict=False)
-    columns = annotation.columns_of(ADAPTERS, "model_", review=False)
-    annotation.claim(parts, {"posts": found.digest})
-    annotation.annotate_parts(
-        source, parts, found, StandIn, text_column="post", prefix="model_", thresholds={}
-    )  # fmt: skip
-    annotation.assemble(source, parts, output, found, columns)
+    found = survey(source, "post", strict=False)
+    run, rule, model = annotation.Run([found], parts, output, False), Rule("post", "model_", {}), StandIn()
+    with claimed(parts, {"posts": found.digest}):
+        made = (windows.annotated(window, model, rule) for window in windows.windows([found], run.missing(), "post"))
+        run.keep(made, total=found.rows, done=0, show=False)
+        run.assemble(annotation.columns_of(ADAPTERS, "model_", review=False))
     return [row.values for row in read_rows(output)]
 
 
