@@ -76,7 +76,7 @@ demo-hub:
 test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/.dev ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
+test-slow: $(VENV)/.dev $(VENV)/.scale ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m slow
 
 quality: $(VENV)/.dev ## check format and lint
@@ -96,6 +96,10 @@ $(VENV)/.main: requirements.txt pyproject.toml | $(VENV)/.python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.main
 	@$(PIP) -r requirements-dev.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+	@touch $@
+
+$(VENV)/.scale: requirements-scale.txt $(VENV)/.main
+	@$(PIP) -r requirements-scale.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
 	@touch $@
 
 $(VENV)/.python:
