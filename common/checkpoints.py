@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from common import json_text
+from common.errors import UserError
 from common.files import written_aside
 from common.stages import say
 
@@ -52,6 +53,9 @@ def last_whole(output_dir: Path) -> Path | None:
 
     Those that are not are named and removed: none can be continued, and what is written over one would be mixed with its
     remains.
+
+    Raises:
+        UserError: The disk can't be read.
     """
     folders = _newest_first(output_dir)
     problems = {folder: _problem(folder) for folder in folders}
@@ -81,16 +85,23 @@ def _problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint."""
     try:
         expected = json_text.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        found: dict[str, Any] = _digests(folder)
+    except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    try:
-        found = _digests(folder)
-    except OSError as error:
-        return f"it can't be read: {error.strerror}"
-    if expected == found:
-        return None
+    except ValueError:
+        return f"its {MANIFEST} is damaged"
+    except OSError as error:  # the disk's fault, which may pass: nothing is removed
+        raise UserError(
+            f"can't be read: {error.strerror}", file=folder, fix="mend that, then repeat the command"
+        ) from error
     if not isinstance(expected, dict):
         return f"its {MANIFEST} is damaged"
+    # Earlier versions wrote sizes.
+    found = {
+        name: (folder / name).stat().st_size if isinstance(expected.get(name), int) else found[name] for name in found
+    }
+    if expected == found:
+        return None
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     return f"{wrong[0]} is {'missing' if wrong[0] not in found else 'not as it was written'}"
 

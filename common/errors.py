@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -96,7 +97,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 # What libraries make of them, without the error number: torch's archive writer, and safetensors.
-STORAGE_WORDS = ("iostream error", "PytorchStreamWriter failed", "inline_container", "I/O error", "os error ")
+STORAGE_WORDS = re.compile(
+    rf"iostream error|PytorchStreamWriter failed|unexpected pos|os error ({'|'.join(map(str, STORAGE))})\b"
+)
+HEAD_START = 5.0  # seconds in which a launcher ends the others
 
 
 def storage_problem(error: BaseException) -> str | None:
@@ -105,13 +109,14 @@ def storage_problem(error: BaseException) -> str | None:
     for one in chain:
         if isinstance(one, OSError) and one.errno in STORAGE:
             return one.strerror or str(one)
-    return next((plain(str(one))[:120] for one in chain if any(words in str(one) for words in STORAGE_WORDS)), None)
+    return next((plain(str(one))[:120] for one in chain if STORAGE_WORDS.search(str(one))), None)
 
 
 def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C).
 
-    Of several processes only the first prints: they read the same input and find the same fault.
+    Of several processes that find the same fault only the first prints: the launcher ends the others as soon as one has ended,
+    and they wait for that. A fault that only another one finds is printed by that one.
 
     Args:
         main: What the command does.
@@ -130,8 +135,11 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
         main()
         sys.stdout.flush()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+        who = ""
+        if rank := int(os.environ.get("RANK", "0")):
+            time.sleep(HEAD_START)
+            who = f" in process {rank + 1}"
+        print(f"error{who}: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -29,23 +29,6 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def divided(items: Sequence[Item], answer: Callable[[list[Item]], Iterable[Answer]]) -> list[Answer]:
-    """One answer an item, in the items' order. Each process answers a part of them, and all get all.
-
-    All processes call this with the same items, in the same order of calls, after :func:`common.hardware.check_processes`.
-    """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        return list(answer(list(items)))
-    from accelerate.utils import gather_object
-
-    mine = range(int(os.environ["RANK"]), len(items), count)
-    # With more processes than items some have none.
-    own: list[Any] = list(zip(mine, answer([items[i] for i in mine]), strict=True)) if mine else []
-    found = dict(gather_object(own))
-    return [found[i] for i in range(len(items))]
-
-
 @dataclass(frozen=True)
 class Processes:
     """This process among those that a launcher started.
@@ -92,6 +75,16 @@ class Processes:
         self._with_the_others(lambda: torch.distributed.all_gather_object(box, value, group=self.group))
         return box
 
+    def divided(self, items: Sequence[Item], answer: Callable[[list[Item]], Iterable[Answer]]) -> list[Answer]:
+        """One answer an item, in the items' order. Each process answers a part of them, and all get all.
+
+        All processes call this with the same items, in the same order of calls. With more processes than items some have none.
+        """
+        mine = range(self.rank, len(items), self.count)
+        own = list(zip(mine, answer([items[i] for i in mine]), strict=True)) if mine else []
+        found = dict(one for part in self.gathered(own) for one in part)
+        return [found[i] for i in range(len(items))]
+
     def _with_the_others(self, call: Callable[[], None]) -> None:
         try:
             call()
@@ -101,6 +94,9 @@ class Processes:
             raise UserError("another process has ended", fix="the same command continues") from error
 
 
+ALONE = Processes()
+
+
 def join() -> Processes:
     """Joins the processes that the launcher started with this one.
 
@@ -108,13 +104,13 @@ def join() -> Processes:
         UserError: Fewer run than the launcher was asked for, or they would not know of each other.
     """
     if not {"WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
-        return Processes()  # nothing of a launcher's
+        return ALONE  # nothing of a launcher's
     quiet_libraries()
     from common import hardware, quantised
 
     quantised.choose_device()
     if hardware.check_processes().count == 1:
-        return Processes()
+        return ALONE
     import torch.distributed
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

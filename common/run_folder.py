@@ -68,6 +68,9 @@ def held(output_dir: Path) -> Iterator[None]:
 
     Waits for one that does: its launcher may have been killed while it was in a validation. Of the processes that train together
     the first one holds the folder for all.
+
+    Raises:
+        UserError: Another one trains in it, and this is one of several.
     """
     if not is_first():
         yield
@@ -78,6 +81,8 @@ def held(output_dir: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # the others would wait for this one, and lose their patience
+            raise UserError("another process trains in it", file=output_dir, fix="wait for its end") from None
         say(f"another process trains in {output_dir}: waiting until it has ended")
         lock.acquire()
     with lock:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from transformers import Trainer
 
 
 @contextlib.contextmanager
@@ -27,9 +28,17 @@ def whole(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         for part in parts:
-            # The outermost holds what is needed first and last: accelerate keeps it, too, between forward and backward.
+            # As accelerate has it, but for the output layer, which from now on is gathered once more a step.
             part.set_reshard_after_forward(part is not parts[0], recurse=False)
             part.reshard()
+
+
+def keep_packed(trainer: Trainer) -> None:
+    """Keeps FSDP from casting what it gathers: eight 4-bit numbers in what looks like an fp32 would become one rounded bf16.
+
+    accelerate asks for the cast wherever a training computes in half precision, which autocast does anyway.
+    """
+    trainer.accelerator.state.fsdp_plugin.set_mixed_precision(torch.float32, override=True)
 
 
 def trained_copy(model: torch.nn.Module, build: Callable[[], Any], *, here: bool) -> Any:

@@ -34,7 +34,7 @@ from common.patience import HubFailed
 from common.processes import is_first
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.run_folder import claim
-from common.sharding import trained_copy
+from common.sharding import keep_packed, trained_copy
 from common.stages import quiet_libraries, say, stage
 from common.time_left import TimeLeft
 from common.training_file import TRAINING_FILE
@@ -165,8 +165,11 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
         say(f"continuing from {checkpoint.name}")
     elif trainer.is_world_process_zero():
         trained = count_parameters(trainer.model)["trainable"]
-        # In fp32, with Adam's two moments; one more checkpoint while the newest is written, and the model in the end.
-        require_space(output_dir, 4 * trained * (3 * (KEPT + 1) + 1), f"{KEPT + 1} checkpoints and the model")
+        # One more checkpoint while the newest is written, in fp32 with Adam's two moments; and the model in the end.
+        several = min(KEPT + 1, round(1 / trainer.args.save_steps))
+        require_space(output_dir, 4 * trained * (3 * several + 1), f"{several} checkpoint(s) and the model")
+    if hardware.shards():
+        keep_packed(trainer)
     start = time.monotonic()
     again = "mend that, then the same command continues from the last whole checkpoint"
     with SafeStop() as stop, storing(output_dir, fix=again):
@@ -271,6 +274,8 @@ def score_and_publish(options: TrainingOptions, folder: Path, evaluate: Sequence
     publish += ["--private"] if options.hub_private else []
     launched = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(launched) or k == "ACCELERATE_USE_CPU"}
+    if hardware.device_type() == "cuda":  # one process is for one GPU
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     for command in ([] if (folder / RECORD).is_file() else [[*evaluate, *corpus]]) + [publish]:
         say(f"python -m {shlex.join(command)}")
         if status := subprocess.run([sys.executable, "-m", *command], env=environment).returncode:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.arguments import option, parse
 from common.errors import UserError, run
-from common.processes import Processes, join
+from common.processes import ALONE, Processes, join
 from common.stages import quiet_libraries, say
 from common.tables import FORMATS, table_format
 from sbic_llama.parts_folder import IDENTITY, check, claimed, clear
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MODULE = "sbic_llama.annotate"
 STREAM = "-"  # standard input, or standard output
-ALONE = Processes()
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 # Makes the parts that are asked for, in any order: (files, their parts, how a row is made) → parts.
 Engine = Callable[[Sequence[Survey], Sequence[tuple[int, int]], Rule], Iterator[Part]]
@@ -194,18 +193,13 @@ def main() -> None:
     processes = join()
     if processes.count > 1 and arguments.engine == "ray":
         raise UserError(f"{processes.count} processes, and Ray", key="--engine", expected="one or the other")
-    try:
-        with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
-            source, output = processes.shared(lambda: _paths(arguments, Path(scratch)))
-            annotate(arguments, source, output, processes)
-            if arguments.output == STREAM and processes.first:
-                with open(output, "rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
-    except UserError as error:
-        if not processes.first:  # the first knows nothing of it, and the launcher is about to end that
-            print(f"error in process {processes.rank + 1} of {processes.count}: {error}", file=sys.stderr)
-        raise
+    with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
+        source, output = processes.shared(lambda: _paths(arguments, Path(scratch)))
+        annotate(arguments, source, output, processes)
+        if arguments.output == STREAM and processes.first:
+            with open(output, "rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
 def _paths(arguments: AnnotateArguments, scratch: Path) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ from common.errors import UserError, run
 from common.evaluation import keep
 from common.findings import Finding, about, lines, read_finding
 from common.loading import hub_commit, local_folder
-from common.processes import divided, is_first
+from common.processes import Processes, is_first, join
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say, stage
@@ -94,7 +94,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     facts = training_facts(folder)
     splits = arguments.load()
     quantised.choose_device()
-    hardware.check_processes()
+    processes = join()
     precision = hardware.training_precision()
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
@@ -110,9 +110,9 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     common = {"module": MODULE, "seed": arguments.seed}
 
     def read(texts: Sequence[str]) -> Answers:
-        return answers_together(texts, lambda part: answer(model, tokenizer, declared, part, **shape))
+        return answers_together(processes, texts, lambda part: answer(model, tokenizer, declared, part, **shape))
 
-    if not is_first():
+    if not processes.first:
         if arguments.untouched_base:
             with model.disable_adapter():
                 read(texts)
@@ -158,7 +158,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     return records, found
 
 
-def answers_together(texts: Sequence[str], read: Callable[[list[str]], Answers]) -> Answers:
+def answers_together(processes: Processes, texts: Sequence[str], read: Callable[[list[str]], Answers]) -> Answers:
     """Answers to all texts, of which the processes of a launch read a part each."""
 
     def rows(part: list[str]) -> list[tuple[Label, dict[str, float], int]]:
@@ -166,7 +166,7 @@ def answers_together(texts: Sequence[str], read: Callable[[list[str]], Answers])
         cut = [found.cut, *[0] * (len(part) - 1)]  # only their sum is known
         return list(zip(found.labels, found.details, cut, strict=True))
 
-    labels, details, cut = zip(*divided(texts, rows), strict=True)
+    labels, details, cut = zip(*processes.divided(texts, rows), strict=True)
     return Answers(list(labels), list(details), sum(cut))
 
 

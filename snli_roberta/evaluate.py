@@ -16,7 +16,7 @@ from common.errors import UserError, run
 from common.evaluation import keep
 from common.findings import FOLDER, read_findings
 from common.loading import base_path
-from common.processes import divided, is_first
+from common.processes import ALONE, Processes, is_first, join
 from common.records import RunRecord
 from common.report import table_lines, write_report
 from common.scored import ScoredSet
@@ -141,11 +141,11 @@ def score_baselines(
     return records
 
 
-def probabilities_together(model: Classifier, test: Split) -> np.ndarray:
+def probabilities_together(model: Classifier, test: Split, processes: Processes = ALONE) -> np.ndarray:
     """A model's probabilities of the test pairs, shape (n, 3); the processes of a launch have a part of them each."""
     import numpy as np
 
-    return np.array(divided(test.pairs, lambda pairs: model.probabilities(pairs, progress=True)))
+    return np.array(processes.divided(test.pairs, lambda pairs: model.probabilities(pairs, progress=True)))
 
 
 def score_model(
@@ -158,12 +158,13 @@ def score_model(
     module: str,
     path: Path,
     seed: int,
+    processes: Processes = ALONE,
 ) -> RunRecord:
     """A model's record; where it lies in a folder of ours, that and its answers are kept there too."""
     found: list[np.ndarray] = []
 
     def predict() -> np.ndarray:
-        found.append(probabilities_together(model, test))
+        found.append(probabilities_together(model, test, processes))
         return found[0].argmax(-1)
 
     costs = training_costs(model.facts) if model.facts else {}
@@ -188,7 +189,7 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     quiet_libraries()  # before the first of them is imported
     from snli_roberta import classifier
 
-    hardware.check_processes()
+    processes = join()
     # All that can be refused is, before the first control is fitted.
     revisions = arguments.revision or (None,) * len(arguments.model)
     named = zip(arguments.title, arguments.model, revisions, strict=True)
@@ -197,9 +198,9 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     pairs, scored, test = load_sets(arguments, sampling_of(facts) if facts else None)
     if facts:
         require_training_pairs(pairs, facts, arguments)
-    if not is_first():
+    if not processes.first:
         for model in models.values():
-            probabilities_together(model, test)
+            probabilities_together(model, test, processes)
         return []
     scored.policy["scored in"] = "fp32"
     shared: dict[str, Any] = {"module": MODULE, "seed": arguments.seed}
@@ -207,7 +208,7 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     records = list(baselines)
     for title, model in models.items():
         path = arguments.output_dir / record_name(len(records) + 1, title)
-        records.append(score_model(model, title, scored, test, baselines, path=path, **shared))
+        records.append(score_model(model, title, scored, test, baselines, path=path, processes=processes, **shared))
     return records
 
 

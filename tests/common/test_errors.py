@@ -20,10 +20,12 @@ def test_text_from_a_file_cannot_break_the_line_or_the_terminal():
     assert str(UserError("bad\n\x1b[31mvalue\x00", file="a\tb.csv")) == "a b.csv: bad [31mvalue"
 
 
-def run(body: str, **environment: str) -> subprocess.CompletedProcess:
+def run(body: str, timeout: int = 60, **environment: str) -> subprocess.CompletedProcess:
     code = f"from common.errors import UserError, run\ndef main():\n    {body}\nrun(main)"
     environment = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=environment
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,8 @@ def test_a_command_that_was_started_twice_is_refused_unless_its_processes_share_
             "Error while serializing: I/O error",
         ),
         (OSError(13, "Permission denied"), None),
+        (RuntimeError("No such file or directory (os error 2)"), None),
+        (RuntimeError("PytorchStreamReader failed reading zip archive"), None),
         (RuntimeError("shapes differ"), None),
     ],
 )
@@ -83,8 +87,13 @@ def test_a_fault_of_the_program_keeps_its_traceback():
 
 
 def test_of_several_processes_one_prints():
-    result = run("raise UserError('no')", RANK="1")
-    assert (result.returncode, result.stderr) == (2, "")
+    assert run("raise UserError('no')", RANK="0").stderr == "error: no\n"
+    body = "import common.errors; common.errors.HEAD_START = {}; raise UserError('no')"
+    result = run(body.format(0), RANK="1")
+    assert (result.returncode, result.stderr) == (2, "error in process 2: no\n")
+    with pytest.raises(subprocess.TimeoutExpired) as waiting:
+        run(body.format(60), 3, RANK="1")
+    assert not waiting.value.stderr, "it gives the first one time"
 
 
 def test_a_script_run_by_its_path_does_not_hide_packages_behind_its_neighbours(tmp_path):

@@ -114,7 +114,7 @@ def test_a_training_that_is_killed_anywhere_ends_with_the_same_weights(uninterru
 def test_a_training_that_is_killed_at_any_time_ends_with_the_same_weights(uninterrupted, tmp_path):
     command, name, whole = uninterrupted
     chance = random.Random(name)
-    for _ in range(4):
+    for _ in range(2):
         process = start(command, tmp_path / "run")
         until(process, ", loss ")
         time.sleep(chance.uniform(0, 1.5))
@@ -127,6 +127,7 @@ def test_a_training_that_is_killed_at_any_time_ends_with_the_same_weights(uninte
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("uninterrupted", ["full"], indirect=True)
 def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterrupted, tmp_path):
     command, name, whole = uninterrupted
     shutil.copytree(whole, tmp_path / "run" / name)
@@ -150,7 +151,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("smallest", [False, True])
+@pytest.mark.parametrize(("uninterrupted", "smallest"), [("full", False), ("QLoRA", True)], indirect=["uninterrupted"])
 def test_a_full_disk_is_one_line_and_costs_nothing(uninterrupted, tmp_path, smallest):
     """The disk is full for a file larger than so many bytes: for the optimizer's, or for that of the weights too."""
     command, name, whole = uninterrupted
@@ -173,7 +174,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing(uninterrupted, tmp_path, smal
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(("uninterrupted", "processes"), [("full", "1"), ("QLoRA", "2")], indirect=["uninterrupted"])
 def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, processes):
     command, name, _ = uninterrupted
     launch = [
@@ -211,6 +212,7 @@ def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, proc
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("uninterrupted", ["full"], indirect=True)
 def test_two_trainings_of_one_folder_are_one_after_the_other(uninterrupted, tmp_path):
     """As after a launcher was killed, whose process trains on."""
     command, name, whole = uninterrupted
@@ -241,7 +243,7 @@ def checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
     [
         (lambda path: (path / "manifest.json").unlink(), r"checkpoint-4 is not whole \(it has no manifest\.json\)"),
         (lambda path: (path / "manifest.json").write_text("[]"), r"its manifest\.json is damaged"),
-        (lambda path: (path / "manifest.json").write_text('{"mod'), r"it has no manifest\.json"),
+        (lambda path: (path / "manifest.json").write_text('{"mod'), r"its manifest\.json is damaged"),
         (lambda path: (path / "model.safetensors").unlink(), r"model\.safetensors is missing"),
         (
             lambda path: (path / "model.safetensors").write_bytes(b"weightz"),
@@ -258,6 +260,30 @@ def test_what_makes_a_checkpoint_useless(tmp_path, capsys, spoil, message):
     assert checkpoints.last_whole(tmp_path) == first
     assert re.search(message, capsys.readouterr().err)
     assert not second.exists()
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(tmp_path, monkeypatch):
+    first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
+
+    def stale(*_):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.hashlib, "file_digest", stale)
+        with pytest.raises(UserError, match=r"checkpoint-[24]: can't be read: Stale file handle"):
+            checkpoints.last_whole(tmp_path)
+    assert first.is_dir()
+    assert checkpoints.last_whole(tmp_path) == second
+
+
+def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
+    """Their manifests hold sizes."""
+    path = checkpoint(tmp_path, 2)
+    sizes = {file.name: file.stat().st_size for file in path.iterdir() if file.name != checkpoints.MANIFEST}
+    (path / checkpoints.MANIFEST).write_text(json.dumps(sizes))
+    assert checkpoints.last_whole(tmp_path) == path
+    (path / "model.safetensors").write_bytes(b"weight")
+    assert checkpoints.last_whole(tmp_path) is None
 
 
 def test_without_the_best_checkpoint_the_later_ones_are_useless(tmp_path, capsys):

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from common.hardware import cpu_has_bf16
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [
     "sbic_llama.train_offensive_yn", "--learning_rate", "2e-3", "--max_steps", "6", "--evaluations", "3", "--logging_steps", "1",
@@ -81,6 +83,24 @@ def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, tmp_p
     assert re.search(r"continuing from checkpoint-[24]", output)
     again = load_file(folder / "checkpoint-6" / "adapter_model.safetensors")
     assert all(torch.equal(before[name], again[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_a_sharded_base_trains_in_half_precision_too(tmp_path):
+    """What is gathered must not be cast: it is 4-bit numbers in disguise. In other orders of summation bf16 gives other sums."""
+    if not cpu_has_bf16():
+        pytest.skip("this CPU has no bf16")
+    words = [*COMMAND, "--precision", "bf16", "--output_dir"]
+    ended = subprocess.run(
+        [sys.executable, "-m", *words, str(tmp_path / "one"), "--per_device_train_batch_size", "32"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    worker = str(ROOT / "tests" / "sbic_llama" / "fsdp_on_cpu.py")
+    output = end(launch("fsdp_qlora.yaml", worker, *words, str(tmp_path / "two")))
+    one, two = ([float(loss) for loss in re.findall(r"of 6, loss ([\d.]+)", text)] for text in (ended.stderr, output))
+    assert len(one) == 6
+    assert one == pytest.approx(two, rel=0.05)
 
 
 @pytest.mark.slow
