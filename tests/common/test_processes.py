@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.processes import ALONE, Processes
+from common import hardware
+from common.processes import ALONE, Processes, join
 
 EVERY = [(0, "A"), (1, "B")]
 
@@ -23,3 +24,10 @@ def test_each_process_answers_its_part_and_all_get_all(monkeypatch, rank):
     answer = upper if rank < 2 else lambda _: pytest.fail("it has no item")
     assert Processes(rank, 3).divided(["a", "b"], answer) == ["A", "B"]
     assert sent == EVERY[rank : rank + 1]
+
+
+def test_a_command_without_a_launcher_is_alone_also_beside_several_gpus(monkeypatch):
+    monkeypatch.setattr(
+        hardware, "check_processes", lambda: pytest.fail("it refuses two GPUs, which only training would misuse")
+    )
+    assert join() is ALONE
