@@ -7,6 +7,7 @@ import csv
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -204,6 +205,43 @@ def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, t
     assert process.returncode == 0, said[-2000:]
     assert f"continuing: {before} of 11 parts" in said
     check(output, whole)
+
+
+def test_a_running_cluster_is_reached_by_its_address(on_ray, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # both are this test's, and on the loopback
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = [
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus",
+        "2",
+        "--port",
+        address.partition(":")[2],
+        "--disable-usage-stats",
+    ]
+    code = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
+    head = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--include-dashboard", "false"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(tuple(address.split(":")), timeout=1):
+                break
+            time.sleep(0.1)
+        assert finish(start([*on_ray(tmp_path / "out.csv"), "--ray_address", address])) == 0
+        assert head.poll() is None, "a cluster that was there before stays"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGTERM)
+        head.wait(timeout=60)
+    assert (tmp_path / "out.csv").read_bytes() == whole
 
 
 def test_the_pins_of_ray_are_what_is_tested(on_ray):
