@@ -60,7 +60,7 @@ def test_threads_are_shared_among_local_processes(monkeypatch):
 CHECK = (
     "import sys; from common.errors import run; from common.hardware import check_processes\n"
     # One write a line: two processes share standard output.
-    "run(lambda: sys.stdout.write(f'together {check_processes()}\\n'))"
+    "run(lambda: sys.stdout.write(f'together {check_processes()}\\n'), several=True)"
 )
 
 
