@@ -64,3 +64,16 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("no real corpora beside the project")
     return REAL_DATA
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two tests run at a time, those of a file stay together, and so do all files that launch several processes: of two such
+    launches at once one sometimes aborts when all is done."""
+    launches = {
+        path: "accelerate.commands" in path.read_text(encoding="utf-8") for path in {item.path for item in items}
+    }
+    for item in items:
+        item.add_marker(
+            pytest.mark.xdist_group("launches" if launches[item.path] else item.path.stem + item.path.parent.name)
+        )
