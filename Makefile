@@ -74,10 +74,10 @@ demo-hub:
 	@$(BIN)/python -m snli_roberta.predict --model miniature/snli_lora --revision v1 "A boy who is wet is indoors and quiet." "A child is dry."
 
 test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev $(VENV)/.scale ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
-	@$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 quality: $(VENV)/.dev ## check format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -66,14 +67,15 @@ def real_data() -> Path:
     return REAL_DATA
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where two tests run at a time, those of a file stay together, and so do all files that launch several processes: of two such
     launches at once one sometimes aborts when all is done."""
-    launches = {
-        path: "accelerate.commands" in path.read_text(encoding="utf-8") for path in {item.path for item in items}
-    }
-    for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("launches" if launches[item.path] else item.path.stem + item.path.parent.name)
-        )
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "launches" if "accelerate.commands" in (ROOT / path).read_text(encoding="utf-8") else path
+
+    return ByFile(config, log)
