@@ -76,6 +76,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return "launches" if "accelerate.commands" in (ROOT / path).read_text(encoding="utf-8") else path
+            return "launches" if "accelerate.commands.launch" in (ROOT / path).read_text(encoding="utf-8") else path
 
     return ByFile(config, log)

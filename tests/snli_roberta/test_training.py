@@ -427,27 +427,6 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, method, number):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
-def test_a_killed_run_passes_over_the_checkpoint_that_is_not_whole(tmp_path):
-    train(arguments(tmp_path / "run", max_steps=6, evaluations=3))
-    (tmp_path / "run" / "training.json").unlink()
-    newest = tmp_path / "run" / "checkpoint-6"
-    (newest / "optimizer.pt").write_bytes(b"half")
-    process = start_same(tmp_path / "run")
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output[-2000:]
-    assert "checkpoint-6 is incomplete and is passed over" in output
-    assert "continuing from checkpoint-4" in output
-
-
-def start_same(folder: Path) -> subprocess.Popen:
-    command = [
-        sys.executable, "-m", "snli_roberta.train_full", "--method", "full", "--output_dir", str(folder), "--learning_rate", "3e-4",
-        "--max_steps", "6", "--logging_steps", "1", "--evaluations", "3", "--train_fraction", "0.1",
-    ]  # fmt: skip
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_a_training_that_diverges_ends_and_what_was_before_stays(tmp_path, monkeypatch):
     train(arguments(tmp_path / "whole", evaluations=3))
     lossy, step = training.Trainer.compute_loss, iter(range(1, 100))
