@@ -189,8 +189,7 @@ def run(trainer: Trainer, output_dir: Path) -> Course:
 
 def _checkpoint(output_dir: Path) -> Path | None:
     """The checkpoint to continue from. Of several processes the first one looks, and all take the same."""
-    first = is_first()
-    found = broadcast_object_list([last_whole(output_dir) if first else None])[0]
+    found = broadcast_object_list([last_whole(output_dir) if is_first() else None])[0]
     if found and not found.is_dir():
         raise UserError(
             f"{found.name} is not on every machine",

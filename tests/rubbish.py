@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +154,14 @@ def check_refusal(error: UserError, file: Path | str) -> None:
     assert line.isprintable(), line
     assert Path(file).name in line
     assert len(line) < 1000, line
+
+
+def check(path: Path, data: bytes, read: Callable[[Path], Any], used: Callable[[Any], Any]) -> None:
+    """Reads a file; what was read is fit for what is done with it next."""
+    path.write_bytes(data)
+    try:
+        found = read(path)
+    except UserError as error:
+        check_refusal(error, path)
+    else:
+        used(found)

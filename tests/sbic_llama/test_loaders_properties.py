@@ -23,21 +23,10 @@ from common.tables import Row
 from sbic_llama import corpus, hatecheck, human_labels, md_agreement
 from sbic_llama.annotated import feature_of, read_annotated
 from sbic_llama.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING
-from tests.rubbish import check_refusal, dumped, json_values, mutated, replaced, texts
+from tests.rubbish import check, check_refusal, dumped, json_values, mutated, replaced, texts
 
 pytestmark = pytest.mark.properties
 DECLARED = [*FEATURES.values(), *OFFENSIVE_POLICIES.values(), STUDY_WORDING]
-
-
-def check(path: Path, data: bytes, read: Callable[[Path], Any], used: Callable[[Any], Any]) -> None:
-    """Reads a file; what was read is fit for what is done with it next."""
-    path.write_bytes(data)
-    try:
-        found = read(path)
-    except UserError as error:
-        check_refusal(error, path)
-    else:
-        used(found)
 
 
 def records(miniature: Path, name: str, count: int = 3) -> list[list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.data_report import fingerprint
-from common.errors import UserError
 from snli_roberta import breaking_nli, chaosnli, hans
 from snli_roberta.arguments import CorpusArguments
 from snli_roberta.corpus import LABELS, NO_LABEL
-from tests.rubbish import check_refusal, dumped, mutated, replaced, texts
+from tests.rubbish import check, dumped, mutated, replaced, texts
 
 pytestmark = pytest.mark.properties
 
 
 def first_lines(miniature: Path, name: str, count: int = 3) -> list[bytes]:
     return (miniature / name).read_bytes().splitlines(keepends=True)[:count]
-
-
-def check(path: Path, data: bytes, read: Callable[[Path], Any], used: Callable[[Any], Any]) -> None:
-    """Reads a file; what was read is fit for what is done with it next."""
-    path.write_bytes(data)
-    try:
-        found = read(path)
-    except UserError as error:
-        check_refusal(error, path)
-    else:
-        used(found)
 
 
 def used_split(split: Any) -> None:
