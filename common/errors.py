@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from common.heap import keep_freed_memory
+
 LONGEST = 600  # characters of a problem: a library's message may quote a whole file
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -127,6 +129,7 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     # (an `evaluate`, say) from the libraries that main imports.
     if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
         del sys.path[0]
+    keep_freed_memory()
     try:
         if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError(

@@ -202,6 +202,20 @@ def commit_of(name: str, revision: str | None) -> str | None:
     return path.parent.name  # the cache keeps a commit's files in a folder of its name
 
 
+def width_of(name: str, revision: str | None = None) -> int:
+    """The hidden size of a base model, from its configuration.
+
+    Raises:
+        UserError: No such model, or no access to it.
+    """
+    from transformers import AutoConfig
+
+    check_config(name, revision)
+    with loading(name, revision):
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    return int(getattr(config.get_text_config(), "hidden_size", 0))
+
+
 def licence_of(name: str, commit: str | None) -> str | None:
     """The licence that a base model's card names, as the Hub abbreviates it (``llama2``); None where it names none."""
     from huggingface_hub import ModelCard

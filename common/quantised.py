@@ -38,7 +38,7 @@ def load_base(
     Args:
         name: Folder or Hub id.
         revision: Its branch, tag or commit.
-        precision: In which the 4-bit weights are multiplied; on a GPU the other weights are kept in it as well.
+        precision: In which the 4-bit weights are multiplied, and the other weights kept.
         quantisation: How the linear layers' weights are kept: ``nf4``, ``int8`` (Dettmers et al. 2022) or ``none``.
 
     Raises:
@@ -65,7 +65,7 @@ def load_base(
                 revision=revision,
                 quantization_config=BitsAndBytesConfig(**settings) if settings else None,
                 device_map={"": device},
-                dtype=torch.float32 if on_cpu else DTYPES[precision],
+                dtype=DTYPES[precision],
                 attn_implementation=hardware.attention_implementation().value,
                 use_safetensors=True,  # pickles run code
                 trust_remote_code=False,  # or a terminal is asked whether to run a repository's own

@@ -7,7 +7,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -35,14 +35,30 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
     if table_format(path) == ".parquet":
         import pyarrow
 
-        try:
-            types = {column: pyarrow.array([row.get(column) for row in rows]).type for column in columns}
-        except (pyarrow.ArrowException, OverflowError) as error:
-            what = "a number beyond 64 bits" if isinstance(error, OverflowError) else "a column of mixed types"
-            raise UserError(f"{what}: {str(error).splitlines()[0]}", file=path, fix="write .jsonl instead") from None
+        types = dict.fromkeys(columns, pyarrow.null()) | parquet_types(path, [rows])
     with row_writer(path, columns, types) as write:
         for row in rows:
             write(row)
+
+
+def parquet_types(path: Path, windows: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, pyarrow.DataType]:
+    """The type of each column of some rows, which come window by window, in order of appearance.
+
+    Raises:
+        UserError: A column of mixed types or huge numbers; ``path`` is where it would be written.
+    """
+    import pyarrow
+
+    schema = pyarrow.schema([])
+    try:
+        for rows in windows:
+            columns = dict.fromkeys(column for row in rows for column in row)
+            types = [(column, pyarrow.array([row.get(column) for row in rows]).type) for column in columns]
+            schema = pyarrow.unify_schemas([schema, pyarrow.schema(types)], promote_options="permissive")
+    except (pyarrow.ArrowException, OverflowError) as error:
+        what = "a number beyond 64 bits" if isinstance(error, OverflowError) else "a column of mixed types"
+        raise UserError(f"{what}: {str(error).splitlines()[0]}", file=path, fix="write .jsonl instead") from None
+    return dict(zip(schema.names, schema.types, strict=True))
 
 
 @contextlib.contextmanager

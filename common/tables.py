@@ -7,9 +7,10 @@ import csv
 import dataclasses
 import gzip
 import io
+import itertools
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,13 @@ def read_rows(
         raise UserError(f"can't be read: {error.strerror or error}", file=path) from error
     except (EOFError, zlib.error) as error:
         raise UserError(f"broken gzip data: {error}", file=path, fix="download or compress it again") from error
+
+
+def in_windows(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """Successive tuples of ``size`` items, the last one shorter."""
+    iterator = iter(items)
+    while window := tuple(itertools.islice(iterator, size)):
+        yield window
 
 
 def read_hub_rows(
@@ -273,11 +281,12 @@ def _python_values(path: Path, batch: Any) -> list[dict[str, Any]]:
     """A batch's rows. Parquet has dates, times and texts that Python has not: their column is named."""
     try:
         return batch.to_pylist()
-    except (ValueError, OverflowError):  # pyarrow's own errors of values are ValueErrors too
+    # pyarrow's own errors of values are ValueErrors too; where pytz is installed, an unknown time zone is a KeyError.
+    except (ValueError, OverflowError, KeyError):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             try:
                 column.to_pylist()
-            except (ValueError, OverflowError) as error:
+            except (ValueError, OverflowError, KeyError) as error:
                 raise UserError(
                     f"a value of type {column.type} can't be read: {str(error).splitlines()[0]}",
                     file=path,

@@ -28,7 +28,7 @@ from common.errors import UserError
 from common.evaluation import RECORD
 from common.files import readable_mode, require_space, storing, written_aside
 from common.interruption import SafeStop
-from common.loading import base_path, licence_of
+from common.loading import base_path, licence_of, width_of
 from common.nothing_left import LastStep, NothingLeft, take_best
 from common.patience import HubFailed
 from common.processes import is_first
@@ -59,15 +59,16 @@ class Course:
     continued: bool
 
 
-def set_up(options: TrainingOptions) -> Setup:
-    """Checks the processes, chooses precision and threads, says so, and seeds every generator.
+def set_up(options: TrainingOptions, base: str) -> Setup:
+    """Checks the processes, chooses precision and threads for a base model, says so, and seeds every generator.
 
     Raises:
-        UserError: A launch that would train wrongly, or a precision that the device lacks.
+        UserError: A launch that would train wrongly, a precision that the device lacks, or no such model.
     """
     quiet_libraries()
     processes = hardware.check_processes()
-    precision = hardware.training_precision(options.precision)
+    width = width_of(base_path(base), options.model_revision)
+    precision = hardware.choose_precision(options.precision, width=width)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(hardware.cpu_threads())
     say(f"{processes.count} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")

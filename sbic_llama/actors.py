@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sbic_llama.annotate import AnnotateArguments
     from sbic_llama.annotator import Adapter
+    from sbic_llama.annotator_file import AnnotatorFile
 
 REQUIREMENTS = "requirements-scale.txt"
 DEATHS = 10  # of an actor, and of the actors that work on a window, before the run ends: it may be the window that kills them
@@ -220,7 +221,8 @@ def _pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Pool:
     if size > (there := gpus if on_gpu else cores):
         kind = "GPUs" if on_gpu else "cores"
         raise UserError(f"the cluster has {there} {kind}", key="--actors", expected=f"at most {there}")
-    precision = ray.get(ray.remote(_precision).options(num_cpus=1, num_gpus=1 if on_gpu else 0).remote(on_gpu))
+    there = ray.remote(_precision).options(num_cpus=1, num_gpus=1 if on_gpu else 0)
+    precision = ray.get(there.remote(on_gpu, adapters[0].description))
     names = []
     for name, adapter in zip(arguments.adapter, adapters, strict=True):
         # Another machine must not get a later commit, nor look for a folder beside its own working folder.
@@ -233,10 +235,12 @@ def _pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Pool:
     return Pool(Model(tuple(names), digests, arguments.quantisation, arguments.batch_size, on_gpu, precision), size)
 
 
-def _precision(on_gpu: bool) -> str:
+def _precision(on_gpu: bool, description: AnnotatorFile) -> str:
     if not on_gpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    return hardware.training_precision().value
+    from sbic_llama.model import precision_for
+
+    return precision_for(description).value
 
 
 def _windows(files: Sequence[Survey], wanted: list[tuple[int, int]], text_column: str) -> Any:

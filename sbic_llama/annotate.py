@@ -109,9 +109,10 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
         lambda: [survey(path, arguments.text_column, strict=arguments.strict) for path in files_of(source)]
     )
     quiet_libraries()
-    from common import hardware, quantised
+    from common import quantised
     from sbic_llama import annotation
     from sbic_llama.annotator import describe
+    from sbic_llama.model import precision_for
 
     run = annotation.Run(found, parts_of(output), output, source.is_dir())
     say(f"{run.rows:,} rows" + (f" in {len(found):,} files" if run.into_folder else ""))
@@ -130,7 +131,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
             engine, precision = pool.parts, pool.precision
         else:
             quantised.choose_device()
-            engine, precision = alone(arguments), hardware.training_precision().value
+            engine, precision = alone(arguments), precision_for(adapters[0].description).value
         identity = annotation.identity_of(run, rule, adapters, arguments.quantisation, precision)
         if processes.first:
             stack.enter_context(claimed(run.folder, identity))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Any
 
 import torch
 
-from common import hardware, quantised
+from common import quantised
 from common.errors import UserError
 from common.loading import base_path, local_folder
 from common.quantised import Quantisation
+from common.tables import in_windows
 from sbic_llama.annotator_file import AnnotatorFile
 from sbic_llama.answers import answer, confidence
 from sbic_llama.corpus import clean
 from sbic_llama.encoding import encode
 from sbic_llama.features import Feature, Label
-from sbic_llama.model import attach, read_description
+from sbic_llama.model import attach, precision_for, read_description
 from sbic_llama.prefix_cache import PrefixCache
 
 WINDOW = 1024  # posts that are sorted by length, and looked through for repeats, together
@@ -85,7 +85,7 @@ class Annotator:
         self.batch_size = batch_size
         first = self.adapters[0].description
         quantised.choose_device()
-        self.precision = hardware.training_precision()
+        self.precision = precision_for(first)
         base = base_path(first.base_model)
         model: Any = quantised.load_base(
             base, first.base_revision, precision=self.precision.value, quantisation=quantisation
@@ -110,7 +110,7 @@ class Annotator:
         Raises:
             TypeError: A post is no text.
         """
-        for window in windows(posts, WINDOW):
+        for window in in_windows(posts, WINDOW):
             yield from self.annotate_window(window)
 
     def annotate_window(self, posts: Sequence[str]) -> list[dict[str, Any]]:
@@ -174,10 +174,3 @@ def describe(names: Sequence[str | Path]) -> list[Adapter]:
                 )
         found.append(adapter)
     return found
-
-
-def windows(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """Successive tuples of ``size`` items, the last one shorter."""
-    iterator = iter(items)
-    while window := tuple(itertools.islice(iterator, size)):
-        yield window

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.folded import folded
 from common.stages import say
 from sbic_llama.encoding import answer_ids, encode
 from sbic_llama.features import Feature, Label
@@ -61,11 +62,14 @@ def answer(
     encoded.require_context(longest, context_of(model))
     shape: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
     if declared.classifies:
-        probabilities = label_probabilities(score_labels(model, tokenizer, declared, encoded, **shape), temperature)
+        with folded(model):
+            scores = score_labels(model, tokenizer, declared, encoded, **shape)
+        probabilities = label_probabilities(scores, temperature)
         names = [f"probability_{label}" for label in declared.labels]
         details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]
         return Answers([int(row.argmax()) for row in probabilities], details, encoded.cut)
-    answers = generate(model, tokenizer, encoded, **shape)
+    with folded(model):
+        answers = generate(model, tokenizer, encoded, **shape)
     if endless := sum(not one.ended for one in answers):
         say(f"{endless:,} answers had no end and were cut")
     return Answers(

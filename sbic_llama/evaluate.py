@@ -84,7 +84,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     """
     quiet_libraries()
     from common import quantised
-    from sbic_llama.model import load_adapter, read_description
+    from sbic_llama.model import load_adapter, precision_for, read_description
 
     # All that can be refused is, before a base model is loaded and the first control fitted.
     folder = local_folder(arguments.adapter, arguments.revision)
@@ -95,7 +95,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     splits = arguments.load()
     quantised.choose_device()
     processes = join()
-    precision = hardware.training_precision()
+    precision = precision_for(description)
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
     declared = description.declared()

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from common import metrics
+from common.folded import folded
 from common.processes import Processes
 from common.sharding import whole
 from sbic_llama.corpus import Post
@@ -64,7 +65,7 @@ class FeatureTrainer(SFTTrainer):
     def _validate(self) -> dict[str, float]:
         # Without autocast, like the scores of a saved adapter: the layers under the output layer do not pass accelerate's wrapper.
         together = Processes(self.accelerator.process_index, self.accelerator.num_processes)
-        with whole(self.model):
+        with whole(self.model), folded(self.model):
             scores = np.array(together.divided(range(len(self.validation.answers)), self._answer_and_label_scores))
         found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
         if self.validation.feature.classifies:

@@ -19,6 +19,7 @@ from common.loading import (
     local_folder,
     read_config,
     require,
+    width_of,
 )
 from sbic_llama import annotator_file
 from sbic_llama.annotator_file import ANNOTATOR_FILE, AnnotatorFile
@@ -62,6 +63,15 @@ def load_adapter(
     model = quantised.load_base(base, description.base_revision, precision=precision)
     tokenizer = quantised.load_tokenizer(base, description.base_revision)
     return attach(model, folder, name).eval(), tokenizer, description
+
+
+def precision_for(description: AnnotatorFile) -> hardware.Choice:
+    """The precision in which an adapter answers on this device.
+
+    Raises:
+        UserError: No such base model, or no access to it.
+    """
+    return hardware.choose_precision(width=width_of(base_path(description.base_model), description.base_revision))
 
 
 def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, adapter: str = "default") -> PeftModel:

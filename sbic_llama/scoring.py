@@ -97,7 +97,10 @@ def _score_batch(prefix: PrefixCache, prompts: list[list[int]], branches: list[S
     visible = torch.cat([torch.ones(len(prompts), width, prefix.length, dtype=torch.bool), own], dim=2)
     hidden = prefix.hidden_states(ids, prefix.length + positions, visible, prefix.rows(len(prompts)))
     rows, places, tokens, numbers = (torch.tensor(column) for column in zip(*wanted, strict=True))
-    next_token = prefix.log_probabilities(hidden[rows.to(hidden.device), places.to(hidden.device)]).cpu()
+    # The token before an answer is the same for all branches of a row: its logits are needed once.
+    distinct, which = torch.unique(rows * width + places, return_inverse=True)
+    needed = hidden.flatten(0, 1)[distinct.to(hidden.device)]
+    found = prefix.log_probability_of(tokens, needed, which)
     sums = torch.zeros(len(prompts), len(branches[0]), dtype=torch.float64)
-    sums.index_put_((rows, numbers), next_token[torch.arange(len(tokens)), tokens].double(), accumulate=True)
+    sums.index_put_((rows, numbers), found.double(), accumulate=True)
     return sums.numpy()

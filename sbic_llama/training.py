@@ -72,7 +72,7 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
 
 def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> None:
     quantised.choose_device()
-    setup = training.set_up(arguments)
+    setup = training.set_up(arguments, arguments.model_name_or_path)
     if arguments.optim != "adamw_torch" and hardware.device_type() != "cuda":
         raise UserError(f"{arguments.optim} needs an NVIDIA GPU", key="optim", expected="adamw_torch")
     splits = arguments.load()

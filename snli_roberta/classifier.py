@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common import hardware
 from common.loading import hub_commit, local_folder
 from snli_roberta import model as encoder
 from snli_roberta.arguments import DEFAULT_LENGTH
@@ -61,16 +62,22 @@ class Classifier:
         return softmax(self.logits(pairs, max_length=max_length, progress=progress))
 
 
-def load(name: str, revision: str | None = None) -> Classifier:
-    """A trained classifier from a folder or the Hub.
+def load(
+    name: str,
+    revision: str | None = None,
+    *,
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
+) -> Classifier:
+    """A trained classifier from a folder or the Hub, in a precision of :func:`common.hardware.choose_precision`.
 
     Raises:
-        UserError: See :func:`snli_roberta.model.load_trained`.
+        UserError: See :func:`snli_roberta.model.load_trained`; or a precision that the device lacks.
     """
     folder = local_folder(name, revision)
     facts = model_facts(folder)
     model, tokenizer = encoder.load_trained(name, revision)
-    return Classifier(name, folder, model, tokenizer, facts)
+    chosen = hardware.choose_precision(precision, width=model.config.hidden_size)
+    return Classifier(name, folder, model.to(hardware.dtype(chosen.value)), tokenizer, facts)
 
 
 def kind_of(folder: Path) -> Literal["full", "adapter"]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
+from common.progress import bar
 from common.stages import quiet_libraries, say
-from common.table_writer import write_rows
-from common.tables import Row, read_rows, table_format
+from common.table_writer import parquet_types, row_writer
+from common.tables import Row, in_windows, read_rows, table_format
 from snli_roberta.corpus import LABELS, Pair
 
+if TYPE_CHECKING:
+    from snli_roberta.classifier import Classifier
+
 MODULE = "snli_roberta.predict"
+WINDOW = 4096  # pairs that are sorted by length together
+BLANK = {"predicted_label": ""} | dict.fromkeys((f"probability_{label}" for label in LABELS), 0.0)  # an answer
 
 
 @dataclass(kw_only=True)
@@ -28,6 +36,7 @@ class PredictArguments:
     )
     premise_column: str = option("premise", "column of the premises")
     hypothesis_column: str = option("hypothesis", "column of the hypotheses")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; evaluations use fp32")
     max_length: int | None = option(None, "tokens a pair at most (default: as it was trained, else 128)", minimum=8)
 
     def __post_init__(self) -> None:
@@ -43,21 +52,66 @@ class PredictArguments:
             table_format(self.output)
 
 
-def read_pairs(arguments: PredictArguments) -> tuple[list[Row], list[Pair]]:
-    """The input's rows and their pairs.
+@dataclass(frozen=True)
+class Input:
+    """A file of pairs that were all looked at: its columns, in order of appearance, and how many rows it has."""
+
+    arguments: PredictArguments
+    columns: tuple[str, ...]
+    rows: int
+
+    def windows(self) -> Iterator[tuple[list[Row], list[Pair]]]:
+        """The rows and their pairs, :data:`WINDOW` at a time: memory does not grow with the file."""
+        names = (self.arguments.premise_column, self.arguments.hypothesis_column)
+        for rows in in_windows(read_rows(self.arguments.input, names), WINDOW):
+            yield list(rows), [Pair(*(row.values[name] for name in names), label=-1) for row in rows]
+
+
+def survey(arguments: PredictArguments) -> Input:
+    """Reads the input once.
 
     Raises:
-        UserError: A row whose sentences are not text, with its place.
+        UserError: A row whose sentences are not text, with its place, or no row at all.
     """
-    columns = (arguments.premise_column, arguments.hypothesis_column)
-    rows = list(read_rows(arguments.input, columns))
-    if not rows:
+    names = (arguments.premise_column, arguments.hypothesis_column)
+    columns: dict[str, None] = {}
+    count = 0
+    for row in read_rows(arguments.input, names):
+        for name in names:
+            if not isinstance(row.values[name], str) or not row.values[name].strip():
+                raise row.error(f"{shown(row.values[name])} is no sentence", name, expected="text")
+        columns |= dict.fromkeys(row.values)
+        count += 1
+    if not count:
         raise UserError("no rows", file=arguments.input, expected="at least one pair")
-    for row in rows:
-        for column in columns:
-            if not isinstance(row.values[column], str) or not row.values[column].strip():
-                raise row.error(f"{shown(row.values[column])} is no sentence", column, expected="text")
-    return rows, [Pair(*(row.values[column] for column in columns), label=-1) for row in rows]
+    return Input(arguments, tuple(columns), count)
+
+
+def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
+    """For each pair its label and the probability of each label."""
+    return [
+        {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
+        | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
+        for row in model.probabilities(pairs, max_length=max_length).tolist()
+    ]
+
+
+def label_file(model: Classifier, found: Input) -> None:
+    """Writes the input's rows with their answers, whole or not at all.
+
+    Raises:
+        UserError: A path that can't be written to, or a Parquet column of mixed types.
+    """
+    output, types = found.arguments.output, None
+    columns = list(dict.fromkeys([*found.columns, *BLANK]))
+    if table_format(output) == ".parquet":
+        types = parquet_types(output, ([row.values | BLANK for row in rows] for rows, _ in found.windows()))
+    with row_writer(output, columns, types) as write, bar(found.rows, "pair", show=True) as done:
+        for rows, pairs in found.windows():
+            for row, answer in zip(rows, answers(model, pairs, found.arguments.max_length), strict=True):
+                write(row.values | answer)
+            done.update(len(rows))
+    say(f"{found.rows:,} pairs labelled: {output}")
 
 
 def main() -> None:
@@ -66,35 +120,19 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f'  python -m {MODULE} --model output/miniature_lora "A boy who is wet is indoors and quiet." "A child is dry."',
     )
-    rows: list[Row] = []
-    if arguments.input is None:
-        pairs = [Pair(*arguments.sentences, label=-1)]
-    else:
-        rows, pairs = read_pairs(arguments)
+    found = survey(arguments) if arguments.input is not None else None
 
     quiet_libraries()  # before the first of them is imported
     from snli_roberta import classifier
 
-    model = classifier.load(arguments.model, arguments.revision)
-    probabilities = model.probabilities(
-        pairs, max_length=arguments.max_length, progress=arguments.input is not None
-    ).tolist()
-    answers = [
-        {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
-        | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
-        for row in probabilities
-    ]
-    if arguments.output is None:
-        (answer,) = answers
-        print(answer["predicted_label"])
-        for label in LABELS:
-            print(f"  {label:14} {answer[f'probability_{label}']:.4f}")
+    model = classifier.load(arguments.model, arguments.revision, precision=arguments.precision)
+    if found is not None:
+        label_file(model, found)
         return
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    write_rows(
-        arguments.output, [row.values | answer for row, answer in zip(rows, answers, strict=True)], list(columns)
-    )
-    say(f"{len(rows):,} pairs labelled: {arguments.output}")
+    (answer,) = answers(model, [Pair(*arguments.sentences, label=-1)], arguments.max_length)
+    print(answer["predicted_label"])
+    for label in LABELS:
+        print(f"  {label:14} {answer[f'probability_{label}']:.4f}")
 
 
 if __name__ == "__main__":

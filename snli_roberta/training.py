@@ -83,7 +83,7 @@ def estimate(arguments: TrainArguments) -> Estimate:
 
 def _prepare(arguments: TrainArguments) -> Prepared | None:
     """Data, model and trainer of a run; None where it has ended before."""
-    setup = training.set_up(arguments)
+    setup = training.set_up(arguments, arguments.model_name_or_path)
     if hardware.shards():
         raise UserError("FSDP shards what one GPU can't hold, and an encoder fits", fix="use accelerate_config.yaml")
     train_split, dev = arguments.load("train", "dev")

@@ -70,7 +70,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     """
     quiet_libraries()
     from common import quantised
-    from sbic_llama.model import load_adapter, read_description
+    from sbic_llama.model import load_adapter, precision_for, read_description
 
     # All that can be refused is, before a base model is loaded.
     folder = local_folder(arguments.adapter, arguments.revision)
@@ -85,7 +85,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     trials = prepare(declared, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
 
     quantised.choose_device()
-    precision = hardware.training_precision()
+    precision = precision_for(description)
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
     cut = 0

@@ -23,31 +23,33 @@ def test_precision_follows_the_compute_capability(monkeypatch, capability, expec
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: capability)
     # A T4 emulates bf16, so this says yes and must not be believed.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert hardware.training_precision().value == expected
+    assert hardware.choose_precision(width=768).value == expected
     if capability < (8, 0):
         with pytest.raises(UserError, match=r"bf16 is not supported here \(compute capability 7.5\)"):
-            hardware.training_precision("bf16")
+            hardware.choose_precision("bf16", width=768)
 
 
 def test_the_oldest_of_several_cards_decides(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: ((9, 0), (7, 5))[i])
-    assert hardware.training_precision().value == "fp16"
+    assert hardware.choose_precision(width=768).value == "fp16"
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_cpu_computes_in_fp32_unless_asked_for_what_it_has(monkeypatch, fast):
+def test_a_cpu_computes_wide_models_in_bf16_where_it_has_that(monkeypatch, fast):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: fast)
-    assert hardware.training_precision().value == "fp32"
+    assert hardware.choose_precision(width=384).value == ("bf16" if fast else "fp32")
+    assert hardware.choose_precision(width=128).value == "fp32"
+    assert hardware.choose_precision("fp32", width=384).value == "fp32"
     if fast:
-        assert hardware.training_precision("bf16").value == "bf16"
+        assert hardware.choose_precision("bf16", width=128).value == "bf16"
     else:
         with pytest.raises(UserError, match="bf16 is not supported here"):
-            hardware.training_precision("bf16")
+            hardware.choose_precision("bf16", width=384)
     with pytest.raises(UserError, match="fp16 is not supported here"):
-        hardware.training_precision("fp16")
+        hardware.choose_precision("fp16", width=384)
 
 
 def test_threads_are_shared_among_local_processes(monkeypatch):

@@ -146,7 +146,7 @@ def test_dropout_gives_every_post_its_own_instruction(tmp_path, monkeypatch):
     train(arguments(tmp_path / "with", max_steps=1, evaluations=1, lora_dropout=0.1), "offensiveYN")
     assert shared == [True, False]
     log = [facts(tmp_path / name)["log"][0] for name in ("without", "with")]
-    assert "num_tokens" not in log[0], "TRL counts the entries of the mask"
+    assert "num_tokens" not in log[0], "TRL counts the entries of the mask, and Trainer's own count is there"
     assert log[1]["num_input_tokens_seen"] > 2 * log[0]["num_input_tokens_seen"] > 600
 
 
@@ -164,6 +164,28 @@ def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
     _, trainer, rows = training.build_trainer(run, setup, FEATURES[name], None, posts[:count], posts[count : count + 9])
     pairs = zip(rows.input_ids, rows.labels, strict=True)
     return trainer, trainer.data_collator([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["one instruction", "an instruction each"])
+@pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
+def test_the_loss_is_that_of_all_logits(tmp_path, name, dropout):
+    """Only the answers' logits are computed; here the model computes all, and its own loss."""
+    trainer, batch = built(tmp_path, 12, name, lora_dropout=dropout)
+    model = trainer.model.eval()  # without dropout, which would differ
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.05)
+    rest = {key: tensor for key, tensor in batch.items() if key != "labels"}
+    logits, labels = model(**rest, use_cache=False).logits[:, :-1].float(), batch["labels"][:, 1:]
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    found = trainer.compute_loss(model, batch)
+    assert found.item() == pytest.approx(plain.item(), abs=1e-6)
+    parts = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(1000))
+    assert parts.item() == pytest.approx(plain.item() * int((labels != -100).sum()) / 1000, abs=1e-6)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for one, other in zip(torch.autograd.grad(found, trained), torch.autograd.grad(plain, trained), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

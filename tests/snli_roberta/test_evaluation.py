@@ -177,6 +177,28 @@ def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch,
         assert str(pyarrow.parquet.read_schema(out).field("probability_neutral").type) == "double"
 
 
+def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
+    from common.tables import read_rows
+
+    rows = [
+        {"premise": f"A dog is wet and {'old ' * (i % 5)}asleep.", "hypothesis": "A pet is dry."} for i in range(10)
+    ]
+    rows[7]["note"] = 1.5  # a column that begins late
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {}
+    for window, ending in ((4, "parquet"), (1000, "jsonl")):
+        monkeypatch.setattr(predict, "WINDOW", window)
+        out = tmp_path / f"out.{ending}"
+        call(predict, monkeypatch, "--model", trained["full"], "--input", tmp_path / "in.jsonl", "--output", out)
+        found[window] = [row.values for row in read_rows(out)]
+    assert list(found[4][0])[:3] == ["premise", "hypothesis", "note"]
+    for part, whole, row in zip(found[4], found[1000], rows, strict=True):
+        assert (part["premise"], part["note"]) == (row["premise"], row.get("note"))
+        assert part["predicted_label"] == whole["predicted_label"]
+        for label in LABELS:
+            assert part[f"probability_{label}"] == pytest.approx(whole[f"probability_{label}"], abs=2e-6)
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
