@@ -22,6 +22,7 @@ from common import findings, hardware
 from common.arguments import option, parse
 from common.errors import UserError, run
 from common.findings import Finding, Listing, read_finding
+from common.miniature import corpora
 from common.scored import command_line
 from common.stages import say, stage
 
@@ -82,6 +83,24 @@ class GpuArguments(Measured):
     output: Path | None = option(None, "JSON file for the finding; by default results/bench-gpu-<the GPU's name>.json")
 
 
+def sbic_of(arguments: Measured) -> Path:
+    return arguments.sbic_dir or corpora.build() / "SBIC.v2"
+
+
+def snli_of(arguments: Measured) -> Path:
+    return arguments.snli_dir or corpora.build() / "snli_1.0"
+
+
+def fingerprint(*folders: Path) -> str:
+    """Of the corpora's files."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted([*folder.glob("SBIC.v2.*.csv"), *folder.glob("snli_1.0_*.jsonl")]):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
 def gpu_name() -> str:
     """The GPU's name.
 
@@ -132,7 +151,6 @@ def gpu_finding(name: str, results: dict[str, dict[str, Any]], arguments: Measur
         for job in order
     ]  # fmt: skip
     rates = {job: results[job]["matmul_operations_per_second"] for job in order if "seconds" in results[job]}
-    data = hashlib.sha256(repr((arguments.sbic_dir, arguments.snli_dir)).encode()).hexdigest()[:16]
     real = [title for title, folder in (("SBIC", arguments.sbic_dir), ("SNLI", arguments.snli_dir)) if folder]
     return Finding(
         name="bench-gpu-" + plain_name(name),
@@ -149,7 +167,11 @@ def gpu_finding(name: str, results: dict[str, dict[str, Any]], arguments: Measur
             Listing("Memory, in MB", ["measurement", "estimated", "most held", "most while loading", "said"], memory),
         ],
         limits=LIMITS,
-        data={"name": " and ".join(real) or "miniature", "split": "train and test", "fingerprint": data},
+        data={
+            "name": " and ".join(real) or "miniature",
+            "split": "train and test",
+            "fingerprint": fingerprint(sbic_of(arguments), snli_of(arguments)),
+        },
         facts={
             "hardware": hardware.describe(),
             "jobs": results,

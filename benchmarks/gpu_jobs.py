@@ -1,7 +1,4 @@
-"""One measurement of benchmarks.gpu, in a process of its own: ``python -m benchmarks.gpu_jobs --job qlora-training …``
-
-The models have the shapes of published ones and random weights: what they answer means nothing, what they cost does.
-"""
+"""One measurement of benchmarks.gpu, in a process of its own: ``python -m benchmarks.gpu_jobs --job qlora-training …``"""
 
 from __future__ import annotations
 
@@ -11,23 +8,16 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     EarlyStoppingCallback,
-    LlamaConfig,
-    PretrainedConfig,
     PrinterCallback,
     ProgressCallback,
-    RobertaConfig,
     Trainer,
     TrainerCallback,
 )
@@ -35,19 +25,16 @@ from transformers.trainer_utils import IntervalStrategy
 
 import sbic_llama.training as sbic_training
 import snli_roberta.training as snli_training
-from benchmarks.gpu import T4_BYTES, WARM_UP, Job, Measured
+from benchmarks.gpu import T4_BYTES, WARM_UP, Job, Measured, sbic_of, snli_of
+from benchmarks.random_models import Shapes, llama_base, random_adapter, roberta_base
 from common import hardware, quantised, training
 from common.arguments import option, parse
 from common.checkpoints import Checkpoints
 from common.errors import UserError, run
-from common.miniature import corpora
-from common.miniature.pretrain import MODELS
 from common.quantised import DTYPES
 from common.records import count_parameters
 from common.stages import quiet_libraries, say, stage
 from common.time_left import TimeLeft
-from sbic_llama import annotator_file
-from sbic_llama import model as adapters
 from sbic_llama.annotator import Annotator
 from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import labelled, load_splits
@@ -64,24 +51,6 @@ CLASSIFIERS = {
     "large-full": "large_full",
     "large-lora": "large_lora",
 }
-SHARD = 2**30  # bytes of a file of weights, about
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Configurations of the models; tests have small ones."""
-
-    llama: PretrainedConfig = field(default_factory=lambda: LlamaConfig(max_position_embeddings=4096))  # Llama 2's 7B
-    base: PretrainedConfig = field(default_factory=lambda: roberta(768, 12))
-    large: PretrainedConfig = field(default_factory=lambda: roberta(1024, 24))
-    matmul: int = 8192  # rows and columns of the matrices that tell how fast the device multiplies
-
-
-def roberta(width: int, layers: int, **changes: Any) -> RobertaConfig:
-    """RoBERTa's shape, with heads of 64."""
-    shape = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-    shape |= {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width // 64}
-    return RobertaConfig(**{**shape, "intermediate_size": 4 * width, **changes})
 
 
 @dataclass(kw_only=True)
@@ -232,7 +201,8 @@ def annotation(arguments: Measured, shapes: Shapes, feature: str) -> dict[str, A
     texts = [post.text for post in splits["test"].posts]
     numbered = (f"{text} {number}" for number, text in enumerate(itertools.cycle(texts)))
     with tempfile.TemporaryDirectory() as folder:
-        random_adapter(Path(folder), base, feature, shapes)
+        words = ["--config", str(QLORA), "--model_name_or_path", str(base), "--output_dir", folder]
+        random_adapter(Path(folder), parse(TrainArguments, words), feature, shapes)
         annotator = Annotator(folder)
     length = annotator.adapters[0].description.max_post_tokens
     tokenizer = quantised.load_tokenizer(str(base))
@@ -259,86 +229,6 @@ def annotation(arguments: Measured, shapes: Shapes, feature: str) -> dict[str, A
     precision = annotator.precision.value
     found = rates(repeats[1:], operations, peak(), DTYPES[precision], shapes)  # the first warms up
     return found | {"precision": precision, "loading_peak_bytes": loading, "estimate_bytes": None}
-
-
-def random_adapter(folder: Path, base: Path, feature: str, shapes: Shapes) -> None:
-    """An adapter as a training with the T4's recipe would save it, with random weights."""
-    options = parse(
-        TrainArguments, ["--config", str(QLORA), "--model_name_or_path", str(base), "--output_dir", str(folder)]
-    )
-    with torch.device("meta"):
-        adapted = get_peft_model(AutoModelForCausalLM.from_config(shapes.llama), sbic_training.lora_of(options, None))
-    adapted.peft_config["default"].base_model_name_or_path = str(base)
-    adapted.peft_config["default"].save_pretrained(str(folder))
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    tensors = {name: 0.01 * torch.randn(tensor.shape) for name, tensor in state.items()}
-    save_file(tensors, folder / adapters.WEIGHTS_FILE, metadata={"format": "pt"})
-    annotator_file.describe(options, FEATURES[feature], None).write(folder)
-
-
-# ---- corpora, and models of random weights
-
-
-def sbic_of(arguments: Measured) -> Path:
-    return arguments.sbic_dir or corpora.build() / "SBIC.v2"
-
-
-def snli_of(arguments: Measured) -> Path:
-    return arguments.snli_dir or corpora.build() / "snli_1.0"
-
-
-def llama_base(arguments: Measured, shapes: Shapes) -> Path:
-    """A base of Llama's shape in half precision, in files of about 1 GB as the Hub has them, made one after the other."""
-    folder = arguments.models_dir / "llama"
-    tokenizer = quantised.load_tokenizer(str(arguments.llama_tokenizer or MODELS / "tiny_llama"))
-    if len(tokenizer) > shapes.llama.vocab_size:
-        raise UserError(f"a tokenizer of {len(tokenizer):,} tokens", key="--llama_tokenizer", expected="Llama 2's")
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    if (folder / "config.json").is_file():
-        return folder
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(shapes.llama, dtype=torch.float16)
-    with stage(f"writing random weights: {folder}"):
-        shards = list(_shards(model.state_dict()))
-        index: dict[str, str] = {}
-        for number, names in enumerate(shards, 1):
-            file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-            save_file({n: _random(n, t) for n, t in names.items()}, folder / file, metadata={"format": "pt"})
-            index |= dict.fromkeys(names, file)
-        size = sum(tensor.nbytes for names in shards for tensor in names.values())
-        text = json.dumps({"metadata": {"total_size": size}, "weight_map": index})
-        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    model.config.save_pretrained(folder)  # last: the folder is whole
-    return folder
-
-
-def _shards(state: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    shard: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        shard[name] = tensor
-        if sum(one.nbytes for one in shard.values()) >= SHARD:
-            yield shard
-            shard = {}
-    if shard:
-        yield shard
-
-
-def _random(name: str, like: torch.Tensor) -> torch.Tensor:
-    """Normal with .02, as Llama's initialisation; norms are ones."""
-    if like.ndim == 1:
-        return torch.ones(like.shape, dtype=like.dtype)
-    return (0.02 * torch.randn(like.shape, device=hardware.device_type())).to(like.dtype).cpu()
-
-
-def roberta_base(arguments: Measured, size: str, shapes: Shapes) -> Path:
-    """An encoder of RoBERTa's shape."""
-    folder = arguments.models_dir / f"roberta-{size}"
-    if not (folder / "tokenizer.json").is_file():
-        with stage(f"writing random weights: {folder}"):
-            AutoModelForMaskedLM.from_config(getattr(shapes, size)).save_pretrained(folder)
-            quantised.load_tokenizer(str(MODELS / "tiny_roberta")).save_pretrained(folder)
-    return folder
 
 
 # ---- rates

@@ -8,20 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import LlamaConfig
 
-from benchmarks import gpu, gpu_jobs
+from benchmarks import gpu, gpu_jobs, random_models
+from common.arguments import parse
 from common.errors import UserError
 from common.findings import Listing, read_finding
 
 ROOT = Path(__file__).parents[2]
-SHAPES = gpu_jobs.Shapes(
+SHAPES = random_models.Shapes(
     llama=LlamaConfig(
         vocab_size=1000, hidden_size=128, intermediate_size=320, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=1024,
     ),
-    base=gpu_jobs.roberta(64, 2, vocab_size=600),
-    large=gpu_jobs.roberta(128, 3, vocab_size=600),
+    base=random_models.roberta(64, 2, vocab_size=600),
+    large=random_models.roberta(128, 3, vocab_size=600),
     matmul=128,
 )  # fmt: skip
 
@@ -88,11 +90,66 @@ def test_a_finding_says_what_was_measured_and_keeps_what_it_had(results, argumen
     assert gpu.earlier(tmp_path / "nothing", "NVIDIA Other") == {}
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), UserError("the GPU's memory is too small for it")]
+)
+def test_what_does_not_fit_a_t4_is_recorded(arguments, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(gpu_jobs, "qlora_training", fail)
+    found = gpu_jobs.measure("qlora-training-t4", arguments, SHAPES)
+    assert (found["fits"], found["cap_bytes"]) == (False, gpu.T4_BYTES)
+    with pytest.raises(type(error)):
+        gpu_jobs.measure("qlora-training", arguments, SHAPES)
+
+
+def test_the_command_writes_after_each_measurement(results, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "finding.json"
+    done = []
+
+    def measured(job, arguments):
+        if job == "large-lora":
+            raise UserError("the card broke")
+        done.append(job)
+        return results[job]
+
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "NVIDIA Test")
+    monkeypatch.setattr(gpu, "measured_apart", measured)
+    for jobs in (["base-full", "large-lora"], ["base-lora"]):
+        monkeypatch.setattr("sys.argv", ["gpu", "--output", str(output), "--jobs", *jobs])
+        if "large-lora" in jobs:
+            with pytest.raises(UserError, match="the card broke"):
+                gpu.main()
+        else:
+            gpu.main()
+    assert done == ["base-full", "base-lora"]
+    assert list(read_finding(output).facts["jobs"]) == done
+    assert "roberta-base, LoRA" in capsys.readouterr().out
+
+
+def test_a_measurement_in_a_process_of_its_own_hands_its_numbers_back(tmp_path, monkeypatch):
+    """The process is a stand-in that echoes its arguments: the real shapes are for a GPU."""
+    whole = subprocess.run
+
+    def start(command):
+        assert command[1:3] == ["-m", "benchmarks.gpu_jobs"]
+        given = parse(gpu_jobs.JobArguments, command[3:])
+        code = "import json, sys; json.dump({'posts': int(sys.argv[2])}, open(sys.argv[1], 'w'))"
+        return whole([sys.executable, "-c", code, str(given.result), str(given.posts)])
+
+    monkeypatch.setattr(gpu.subprocess, "run", start)
+    asked = gpu.Measured(posts=7, sbic_dir=tmp_path)
+    assert gpu.measured_apart("base-lora", asked) == {"posts": 7}
+    monkeypatch.setattr(gpu.subprocess, "run", lambda command: whole([sys.executable, "-c", "raise SystemExit(3)"]))
+    with pytest.raises(UserError, match="base-lora: it failed with status 3"):
+        gpu.measured_apart("base-lora", asked)
+
+
 def test_the_shapes_are_those_of_the_published_models():
-    import torch
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    shapes = gpu_jobs.Shapes()
+    shapes = random_models.Shapes()
     with torch.device("meta"):
         assert AutoModelForCausalLM.from_config(shapes.llama).num_parameters() == 6_738_415_616
         assert AutoModelForMaskedLM.from_config(shapes.base).num_parameters() == 124_697_433

@@ -316,6 +316,16 @@ def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
     assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", said)
 
 
+def test_the_memory_is_told_before_the_base_is_loaded(tmp_path, monkeypatch, capsys):
+    def load(*_, **__):
+        raise UserError("it would be loaded now")
+
+    monkeypatch.setattr(training.quantised, "load_base", load)
+    with pytest.raises(UserError, match="it would be loaded now"):
+        train(arguments(tmp_path), "offensiveYN")
+    assert re.search(r"estimated memory \d+ MB \(model \d+, optimizer 2, activations \d+\)", capsys.readouterr().err)
+
+
 # ---- what is saved
 
 
