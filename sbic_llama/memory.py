@@ -1,20 +1,39 @@
-"""How much memory a training will take, told before it starts."""
+"""How much memory a training will take, told before its base model is loaded.
+
+The step is carried out on fake tensors (PyTorch's ``FakeTensorMode``): they have shapes, types and lifetimes, and no memory. So the
+model's own code, PEFT's, bitsandbytes' 4-bit functions, autograd and activation checkpointing say what is held, and for how long.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from bitsandbytes.functional import QuantState
+from bitsandbytes.nn import Linear4bit
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.quantizers.base import HfQuantizer
 
 from common import hardware
-from common.quantised import DTYPES
+from common.loading import check_config, loading
+from common.quantised import DTYPES, adapters_to_fp32, keep_gradients_right
 from sbic_llama.prefix_cache import decoder_of
 
-PROBES = (32, 96)  # tokens
-TRAINED_BYTES = 4 + 8  # a trained weight's gradient, and Adam's two moments, in fp32
+GRADIENT_BYTES = 4  # of a trained weight, in fp32
+MOMENTS_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2}  # Adam's two, of a trained weight
+BLOCK = 512  # bytes: PyTorch gives memory on a GPU in multiples of it
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,8 @@ class Memory:
     Attributes:
         model: Base (4-bit weights with their constants, the other weights) and adapter.
         optimizer: Gradients and moments of what is trained.
-        activations: What the backward pass needs of the largest forward pass, as far as tensors are kept.
+        activations: The most that a forward and backward pass hold besides: what is kept for the backward pass, and what lives for
+            a moment, as a layer that is computed again, dequantised weights, gradients of activations, and the answers' logits.
     """
 
     model: int
@@ -41,66 +61,273 @@ class Memory:
         return f"estimated memory {self.total / 1e6:,.0f} MB ({parts}), besides the libraries' own"
 
 
-def estimate(model: Any, tokens: int, *, precision: hardware.Precision, checkpointing: bool) -> Memory:
-    """Estimates from the model as it is, and from what a short forward pass keeps for its backward pass.
+@dataclass(frozen=True)
+class Step:
+    """Shape of one forward and backward pass.
+
+    Attributes:
+        rows: Sequences: 1 where posts stand behind one instruction.
+        tokens: Tokens of each, padding included.
+        answers: Tokens that are learnt, of all rows.
+        packed: Whether a 4-D mask keeps posts of a row apart.
+    """
+
+    rows: int
+    tokens: int
+    answers: int
+    packed: bool
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.tokens
+
+
+def largest_step(
+    lengths: Sequence[int], answers: Sequence[int], *, prefix: int, size: int, packed: bool, seed: int
+) -> Step:
+    """The largest step of one shuffled pass, which stands for that of the run, with the most answers that a step has.
 
     Args:
-        model: The model with its adapter, before training.
-        tokens: Tokens of the largest forward pass, padding included.
+        lengths: Tokens of each post with what follows it.
+        answers: Tokens of each post's answer.
+        prefix: Tokens of the instruction.
+        size: Posts a forward pass.
+        packed: Whether they stand behind one instruction.
+        seed: Of the order.
+    """
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    steps = [order[start : start + size] for start in range(0, len(order), size)]
+    most = max(int(np.asarray(answers)[step].sum()) for step in steps)
+    chosen = [np.asarray(lengths)[step] for step in steps]
+    if packed:
+        return Step(1, prefix + max(int(step.sum()) for step in chosen), most, packed=True)
+    largest = max(chosen, key=lambda step: len(step) * (prefix + int(step.max())))
+    return Step(len(largest), prefix + int(largest.max()), most, packed=False)
+
+
+def estimate(
+    model: PeftModel, step: Step, *, precision: hardware.Precision, checkpointing: bool, optim: str = "adamw_torch"
+) -> Memory:
+    """Estimates a training's memory; of a model that :func:`pretended` made, without using any.
+
+    Counted are all tensors that a step makes, in the size in which PyTorch gives memory, and the weight that bitsandbytes
+    dequantises inside a multiplication. Not counted: kernels' work space, gaps between blocks of memory, PyTorch's and CUDA's own,
+    and what AdamW holds for a moment after the backward pass, when activations are gone. Several processes each hold all of this,
+    with FSDP less of the model. Attention is that of PyTorch on the CPU; fused kernels on a GPU keep the same tensors.
+
+    Args:
+        model: The base with its adapter in fp32.
+        step: Shape of the largest pass.
         precision: Compute precision.
-        checkpointing: Whether activations are computed twice; then a layer's input is kept of each layer, and all of one layer.
+        checkpointing: Whether activations are computed twice.
+        optim: The optimizer's name.
     """
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    # Two probes tell what grows with the tokens from what does not, as copies of the adapter in half precision.
-    few, many = (_probe(model, probe, precision) for probe in PROBES)
-    per_token = (many - few) / (PROBES[1] - PROBES[0])
-    fixed = few - per_token * PROBES[0]
-    layers, width = model.config.num_hidden_layers, model.config.hidden_size
-    itemsize = DTYPES[precision].itemsize
-    mask = tokens**2 * itemsize  # as attention keeps it in every layer
-    activations = per_token * tokens + mask * layers
+    passing = peak_bytes(model, lambda: loss(model, step, precision=precision), checkpointing=checkpointing)
+    return Memory(model_bytes(model), trained * (GRADIENT_BYTES + MOMENTS_BYTES[optim]), passing)
+
+
+def base_config(name: str, revision: str | None) -> PretrainedConfig:
+    """A base model's configuration.
+
+    Args:
+        name: Folder or Hub id.
+        revision: Its branch, tag or commit.
+
+    Raises:
+        UserError: No such model, or no access to it.
+    """
+    check_config(name, revision)
+    with loading(name):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def pretended(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware.Precision) -> PeftModel:
+    """The model that a training would load, with its adapter, made of fake tensors.
+
+    Args:
+        config: The base's.
+        lora: The adapter.
+        precision: Compute precision, in which weights that are not quantised are kept.
+    """
+    with torch.device("meta"):
+        model = get_peft_model(_four_bit(config, precision), lora, autocast_adapter_dtype=False)
+    adapters_to_fp32(model)
+    with FakeTensorMode():
+        _make_fake(model)
+    return model
+
+
+def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
+    """The layers that :func:`common.quantised.load_base` loads, without weights."""
+    model = AutoModelForCausalLM.from_config(
+        config,
+        dtype=DTYPES[precision],
+        attn_implementation=hardware.attention_implementation().value,
+        trust_remote_code=False,
+    )
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[precision],
+    )
+    plain = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    model = replace_with_bnb_linear(model, plain, settings)
+    keep_gradients_right(model)
+    model.is_loaded_in_4bit = True
+    return model
+
+
+def _make_fake(model: torch.nn.Module) -> None:
+    """Gives a model on the meta device fake tensors, in 4 bits where they are quantised."""
+    made: dict[int, torch.nn.Parameter] = {}  # tied weights stay one
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in made:
+                if isinstance(module, Linear4bit) and name == "weight":
+                    made[id(parameter)] = _four_bit_weight(parameter.shape, module.compute_dtype)
+                else:
+                    weight = torch.empty(parameter.shape, dtype=parameter.dtype)
+                    made[id(parameter)] = torch.nn.Parameter(weight, requires_grad=parameter.requires_grad)
+            setattr(module, name, made[id(parameter)])
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _four_bit_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
+    """What bitsandbytes makes of a weight: NF4 with a scale for every 64, which are 8-bit numbers with a scale for every 256."""
+    scales = math.ceil(shape.numel() / 64)
+    second = QuantState(torch.empty(math.ceil(scales / 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32)
+    state = QuantState(
+        torch.empty(scales, dtype=torch.uint8),
+        shape=shape,
+        code=torch.empty(16),
+        blocksize=64,
+        quant_type="nf4",
+        dtype=dtype,
+        offset=torch.empty(()),
+        state2=second,
+    )
+    weight = torch.nn.Parameter(torch.empty(shape.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
+    # What Params4bit carries, which can't be made of a fake tensor.
+    vars(weight).update(quant_state=state, compress_statistics=True, quant_type="nf4")
+    return weight
+
+
+def loss(model: PeftModel, step: Step, *, precision: hardware.Precision) -> torch.Tensor:
+    """A pass over some tokens as :class:`sbic_llama.feature_trainer.FeatureTrainer` does it under Trainer's autocast."""
+    ids = torch.ones(step.rows, step.tokens, dtype=torch.long)
+    mask = torch.ones(1, 1, step.tokens, step.tokens, dtype=torch.bool) if step.packed else torch.ones_like(ids)
+    positions = {"position_ids": ids} if step.packed else {}
+    learnt = torch.zeros(step.answers, dtype=torch.long)
+    with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
+        hidden = decoder_of(model)(input_ids=ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
+        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[learnt])
+    return torch.nn.functional.cross_entropy(logits.float(), learnt, reduction="sum")
+
+
+def peak_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor], *, checkpointing: bool = False) -> int:
+    """The most bytes that tensors hold at once in a forward and a backward pass, besides the model's and its gradients."""
     if checkpointing:
-        inputs = layers * tokens * width * model.dtype.itemsize
-        activations = activations / layers + inputs
-    return Memory(model_bytes(model), trained * TRAINED_BYTES, round(fixed + activations))
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    was_training = model.training
+    model.train()
+    held = _Held(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hooks = [p.register_post_accumulate_grad_hook(lambda p: held.leave_out(p.grad)) for p in trained]
+    try:
+        with fake_mode(model), held:
+            forward().backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+        model.zero_grad(set_to_none=True)
+        if checkpointing:
+            model.activation_checkpointing_disable()
+            model.disable_input_require_grads()
+    return held.peak
+
+
+def fake_mode(model: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """The mode in which a model of fake tensors runs; for a real one, nothing."""
+    return getattr(next(model.parameters()), "fake_mode", contextlib.nullcontext())
+
+
+class _Held(TorchDispatchMode):
+    """Follows the memory of tensors from the operation that makes them until nothing refers to them.
+
+    Attributes:
+        peak: The most bytes that were held at once.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.peak = self.now = 0
+        self._known: dict[weakref.ref, int] = {}
+        self._model = {storage._cdata for storage in _storages(model)}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor):
+                self._hold(tensor.untyped_storage())
+        if func is torch.ops.bitsandbytes.gemm_4bit.default:
+            self.peak = max(self.peak, self.now + _blocks(math.prod(args[2]) * args[0].dtype.itemsize))
+        return result
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        reference = weakref.ref(storage, self._release)
+        if storage._cdata in self._model or reference in self._known:
+            return
+        self._known[reference] = _blocks(storage.nbytes())
+        self.now += self._known[reference]
+        self.peak = max(self.peak, self.now)
+
+    def _release(self, reference: weakref.ref) -> None:
+        self.now -= self._known.pop(reference)
+
+    def leave_out(self, tensor: torch.Tensor) -> None:
+        """Counts a tensor no longer, as a weight's gradient, which is counted apart."""
+        self.now -= self._known.get(reference := weakref.ref(tensor.untyped_storage()), 0)
+        if reference in self._known:
+            self._known[reference] = 0
+
+
+def _blocks(size: int) -> int:
+    return math.ceil(size / BLOCK) * BLOCK
 
 
 def model_bytes(model: torch.nn.Module) -> int:
     """Bytes of a model's parameters and buffers, with the constants of 4-bit ones."""
+    return sum(storage.nbytes() for storage in _storages(model))
+
+
+def _storages(model: torch.nn.Module) -> list[torch.UntypedStorage]:
+    """Where a model's parameters, buffers and 4-bit constants lie, each once."""
     tensors = [*model.parameters(), *model.buffers()]
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
         while state is not None:  # double quantisation: the constants have constants
-            tensors += [state.absmax, state.code]
+            tensors += [state.absmax, state.code, *([] if state.offset is None else [state.offset])]
             state = state.state2
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return list({storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in tensors)}.values())
 
 
 def kept_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
     """Bytes that autograd keeps of a forward pass for the backward pass, weights not counted."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    weights = {storage._cdata for storage in _storages(model)}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage  # held, so that no other tensor gets its address
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage  # held, so that no other tensor gets its address
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
         result = forward()
     del result
     return sum(storage.nbytes() for storage in kept.values())
-
-
-def _probe(model: Any, tokens: int, precision: hardware.Precision) -> int:
-    """Bytes kept of a pass over ``tokens`` tokens."""
-    device = next(model.parameters()).device
-    ids = torch.ones(1, tokens, dtype=torch.long, device=device)
-    decoder = decoder_of(model)
-    was_training = model.training
-    model.eval()  # no dropout: the generator's state stays as the seed made it
-    with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
-        kept = kept_bytes(model, lambda: decoder(input_ids=ids, use_cache=False).last_hidden_state)
-    model.train(was_training)
-    return kept

@@ -32,7 +32,7 @@ from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import Post, Split, labelled
 from sbic_llama.feature_trainer import FeatureTrainer, validation_set
 from sbic_llama.features import Feature, feature
-from sbic_llama.memory import estimate
+from sbic_llama.memory import Memory, base_config, estimate, largest_step, pretended
 from sbic_llama.packing import SharedInstruction
 from sbic_llama.prefix_cache import context_of
 from sbic_llama.review import MAX_POSTS, ReviewCurve, curve
@@ -89,7 +89,6 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
 
     tokenizer, trainer, rows = build_trainer(arguments, setup, declared, revision, posts, dev_posts)
     parameters = count_parameters(trainer.model)
-    announce(arguments, setup.precision, rows, len(dev_posts), parameters, trainer.model)
     if arguments.estimate_only:
         say(str(estimate_run(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))))
         return
@@ -137,6 +136,7 @@ def build_trainer(
     tokenizer = quantised.load_tokenizer(name, revision)
     rows = training_rows(tokenizer, declared, posts, max_post_tokens=arguments.max_post_tokens)
     validation = validation_set(tokenizer, declared, dev_posts, max_post_tokens=arguments.max_post_tokens)
+    announce(arguments, setup.precision, rows, len(dev_posts), revision)
     base = quantised.load_base(name, revision, precision=setup.precision)
     for encoded, answers in ((rows.encoded, rows.answers), (validation.encoded, validation.answers)):
         encoded.require_context(max(map(len, answers)), context_of(base))
@@ -194,16 +194,9 @@ def shares(arguments: TrainArguments) -> bool:
 
 
 def announce(
-    arguments: TrainArguments,
-    precision: hardware.Precision,
-    rows: TrainingRows,
-    validation: int,
-    parameters: dict[str, int],
-    model: Any,
+    arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, validation: int, revision: str | None
 ) -> None:
-    """Says before the first step what will be trained, on how much, and the memory that it will take."""
-    part = parameters["trainable"] / parameters["total"]
-    say(f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained ({part:.2%})")
+    """Says before the base is loaded what will be trained, on how much, and the memory that it will take."""
     lengths, prefix = [len(ids) for ids in rows.input_ids], len(rows.encoded.prefix_ids)
     size = arguments.per_device_train_batch_size
     say(
@@ -216,11 +209,48 @@ def announce(
         say(f"{read:,} tokens a pass, {size} posts behind one copy of the instruction ({apart:,} with a copy for each)")
     else:
         say(f"{apart:,} tokens a pass: with LoRA dropout every post has its own copy of the instruction")
-    # The largest step of one shuffled pass stands for that of the run.
-    shuffled = np.random.default_rng(arguments.seed).permutation(lengths)
-    steps = [shuffled[start : start + size] for start in range(0, len(lengths), size)]
-    largest = max(prefix + step.sum() if shares(arguments) else len(step) * (prefix + step.max()) for step in steps)
-    say(estimate(model, int(largest), precision=precision, checkpointing=arguments.activation_checkpointing).line())
+    found = estimated_memory(arguments, precision, rows, revision)
+    if found is None:
+        say("its memory can't be estimated: the base model asks for values of tensors, or is of another kind")
+        return
+    parameters, needed = found
+    part = parameters["trainable"] / parameters["total"]
+    say(f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained ({part:.2%})")
+    say(needed.line())
+
+
+def estimated_memory(
+    arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, revision: str | None
+) -> tuple[dict[str, int], Memory] | None:
+    """Parameters as :func:`count_parameters` gives them, and the memory of the run; None for a base that can't be estimated.
+
+    Raises:
+        UserError: No such base, or no access to it.
+    """
+    name = base_path(arguments.model_name_or_path)
+    config = base_config(name, revision)
+    step = largest_step(
+        [len(ids) for ids in rows.input_ids],
+        [len(ids) for ids in rows.answers],
+        prefix=len(rows.encoded.prefix_ids),
+        size=arguments.per_device_train_batch_size,
+        packed=shares(arguments),
+        seed=arguments.seed,
+    )
+    try:
+        adapted = pretended(config, lora_of(arguments, revision), precision=precision)
+        needed = estimate(
+            adapted,
+            step,
+            precision=precision,
+            checkpointing=arguments.activation_checkpointing,
+            optim=arguments.optim,
+        )
+    except (
+        Exception
+    ):  # whatever a base does that fake tensors can't: loading says what is wrong with it, if anything is
+        return None
+    return count_parameters(adapted), needed
 
 
 def learn_confidence(

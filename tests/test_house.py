@@ -177,7 +177,7 @@ def test_make_names_what_is_missing_in_one_line(tmp_path):
 def test_make_help_lists_every_command(tmp_path):
     result = make(tmp_path, "help", path=os.environ["PATH"])
     listed = [line.split()[0] for line in result.stdout.splitlines()]
-    assert listed == ["help", "demo", "demo-full", "test", "test-slow", "quality", "format", "clean"]
+    assert listed == ["help", "demo", "demo-full", "test", "test-slow", "bench-gpu", "quality", "format", "clean"]
 
 
 def test_the_repository_has_no_token_and_no_weights_but_the_miniatures():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from common.interruption import Interrupted
 from common.miniature import corpora
 from common.miniature.pretrain import MODELS
 from common.quantised import load_base
+from common.records import count_parameters
 from common.training import Setup
 from sbic_llama import annotator_file, memory, training
 from sbic_llama import model as adapters
@@ -30,6 +32,7 @@ from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import load_splits
 from sbic_llama.encoding import encode
 from sbic_llama.features import FEATURES
+from sbic_llama.packing import IGNORED
 from sbic_llama.scoring import score_labels
 from sbic_llama.training import train
 
@@ -188,36 +191,121 @@ def test_the_loss_is_that_of_all_logits(tmp_path, name, dropout):
         torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
 
 
+def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]:
+    """The model of fake tensors that stands for a trainer's, and the shape of its batch."""
+    run = arguments(folder, **changes)
+    config = memory.base_config(str(MODELS / "tiny_llama"), None)
+    precision = changes.get("precision", "fp32")
+    model = memory.pretended(config, training.lora_of(run, None), precision=precision)
+    rows, tokens = batch["input_ids"].shape
+    answers = int((batch["labels"] != IGNORED).sum())
+    return model, memory.Step(rows, tokens, answers, packed=batch["attention_mask"].ndim == 4)
+
+
+def allocated(step) -> int:
+    """The most memory above that of its start which PyTorch's allocator gave out in ``step``, as its profiler saw it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = profile.profiler.kineto_results.events()
+    now = peak = 0
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, precision, dropout):
+    changes = {"precision": precision, "lora_dropout": dropout}
+    trainer, batch = built(tmp_path, 16, **changes)
+    model, step = expected(tmp_path, trainer, batch, **changes)
+    trainer.model.train()
+
+    def forward():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return trainer.compute_loss(trainer.model, batch)
+
+    with memory.fake_mode(model):
+        found = memory.kept_bytes(model.train(), lambda: memory.loss(model, step, precision=precision))
+    assert found == pytest.approx(memory.kept_bytes(trainer.model, forward), rel=0.02)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_memory_estimate_is_what_a_packed_step_keeps(tmp_path, precision, checkpointing):
-    """The estimate scales two short probes; here the tensors that autograd keeps of a whole packed step are counted."""
-    trainer, batch = built(tmp_path, 48, precision=precision, activation_checkpointing=checkpointing)
-    tokens = batch["input_ids"].numel()
-    found = memory.estimate(trainer.model, tokens, precision=precision, checkpointing=checkpointing)
-    whole = memory.estimate(trainer.model, tokens, precision=precision, checkpointing=False)
+def test_the_memory_estimate_is_what_a_step_takes_from_the_allocator(tmp_path, precision, checkpointing):
+    changes = {"precision": precision, "activation_checkpointing": checkpointing}
+    trainer, batch = built(tmp_path, 48, **changes)
+    model, step = expected(tmp_path, trainer, batch, **changes)
+    found = memory.estimate(model, step, precision=precision, checkpointing=checkpointing)
     trainer.model.train()
     if checkpointing:
         trainer.model.gradient_checkpointing_enable()
 
-    def step():
+    def passes():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            return trainer.compute_loss(trainer.model, batch)
+            loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
 
-    kept = memory.kept_bytes(trainer.model, step)
-    if checkpointing:
-        kept += whole.activations / 4  # while one layer of four is computed again, all of it is there
-    assert found.activations == pytest.approx(kept, rel=0.1)
+    passes()  # gradients lie there from now on
+    assert found.activations == pytest.approx(allocated(passes), rel=0.1)
 
 
-def test_the_memory_of_weights_and_optimizer_is_counted_by_hand(fresh_model):
-    found = memory.estimate(fresh_model, 100, precision="fp32", checkpointing=False)
+def test_the_estimate_before_loading_has_the_loaded_models_bytes(tmp_path):
+    trainer, batch = built(tmp_path, 4)
+    state = torch.get_rng_state()
+    model, step = expected(tmp_path, trainer, batch)
+    found = memory.estimate(model, step, precision="fp32", checkpointing=True)
+    assert found.model == memory.model_bytes(trainer.model)
+    assert count_parameters(model) == count_parameters(trainer.model)
+    trained = count_parameters(trainer.model)["trainable"]
+    assert found.optimizer == 12 * trained
+    few = memory.estimate(model, step, precision="fp32", checkpointing=True, optim="paged_adamw_8bit")
+    assert few.optimizer == 6 * trained
+    assert torch.equal(torch.get_rng_state(), state), "an estimate must not change what the seed gives"
+
+
+def test_the_memory_of_weights_is_counted_by_hand(fresh_model):
     packed = 4 * 4 * (4 * 128 * 128 + 3 * 128 * 320) / 8  # 4-bit weights of four layers
     plain = 4 * (2 * 900 * 128 + 9 * 128)  # embeddings, output layer, norms, in fp32
-    trained = sum(p.numel() for p in fresh_model.parameters() if p.requires_grad)
-    assert packed + plain + 4 * trained < found.model < 1.1 * (packed + plain + 4 * trained)
-    assert found.optimizer == 12 * trained
-    assert f"estimated memory {found.total / 1e6:,.0f} MB" in found.line()
+    trained = 4 * sum(p.numel() for p in fresh_model.parameters() if p.requires_grad)
+    assert packed + plain + trained < memory.model_bytes(fresh_model) < 1.1 * (packed + plain + trained)
+
+
+def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
+    """As a T4 would train it; nothing of the 13 GB is loaded, or exists here."""
+    from transformers import LlamaConfig
+
+    lora = adapters.lora_config(rank=16, alpha=32, dropout=0.0, revision=None)
+    config = LlamaConfig(num_hidden_layers=2)  # otherwise transformers' default is Llama 2's 7B shape
+    model = memory.pretended(config, lora, precision="fp16")
+    layer = 4 * 4096**2 + 3 * 4096 * 11008
+    known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
+    known += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert memory.model_bytes(model) == pytest.approx(known, rel=1e-4)
+    found = memory.estimate(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
+    assert found.line().startswith(f"estimated memory {found.total / 1e6:,.0f} MB (model ")
+
+
+def test_the_largest_step_has_the_most_tokens_of_one_pass():
+    lengths, answers = [5, 9, 7, 30, 2, 2, 4], [2, 2, 3, 2, 2, 2, 2]
+    shape = {"prefix": 10, "size": 3, "seed": 1}
+    order = np.random.default_rng(1).permutation(7)
+    steps = [[lengths[i] for i in order[start : start + 3]] for start in (0, 3, 6)]
+    packed = memory.largest_step(lengths, answers, packed=True, **shape)
+    assert (packed.rows, packed.tokens) == (1, 10 + max(map(sum, steps)))
+    apart = memory.largest_step(lengths, answers, packed=False, **shape)
+    assert apart.size == max(len(step) * (10 + max(step)) for step in steps)
+    assert 6 <= packed.answers == apart.answers <= 7
+
+
+def test_a_base_whose_memory_cannot_be_estimated_is_trained_all_the_same(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RuntimeError("a tensor's value is asked for")
+
+    monkeypatch.setattr(training, "pretended", refuse)
+    train(arguments(tmp_path, max_steps=1, evaluations=1), "offensiveYN")
+    assert "its memory can't be estimated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
@@ -248,6 +336,16 @@ def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
     assert re.search(r"estimated memory \d+ MB", said)
     assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", said)
     assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", said)
+
+
+def test_the_memory_is_told_before_the_base_is_loaded(tmp_path, monkeypatch, capsys):
+    def load(*_, **__):
+        raise UserError("it would be loaded now")
+
+    monkeypatch.setattr(training.quantised, "load_base", load)
+    with pytest.raises(UserError, match="it would be loaded now"):
+        train(arguments(tmp_path), "offensiveYN")
+    assert re.search(r"estimated memory \d+ MB \(model \d+, optimizer 2, activations \d+\)", capsys.readouterr().err)
 
 
 # ---- what is saved
