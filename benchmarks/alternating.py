@@ -98,16 +98,17 @@ def failure(name: str, said: Any, status: int) -> UserError:
 
 
 def finished(name: str, command: Sequence[str], environment: dict[str, str]) -> str:
-    """Runs a command to its end, and gives what it printed.
+    """Runs a command to its end, and gives what it said.
 
     Raises:
         UserError: It failed, with what it said last.
     """
     with tempfile.TemporaryFile() as said:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         if done.returncode:
             raise failure(name, said, done.returncode)
-    return done.stdout
+        said.seek(0)
+        return said.read().decode(errors="replace")
 
 
 def python(module: str, *words: object) -> list[str]:
