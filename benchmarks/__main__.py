@@ -33,8 +33,8 @@ MODULE = "benchmarks"
 NAMES: tuple[Name, ...] = typing.get_args(Name)
 AGREEMENT = 0.9  # share of the items at least on which theirs, in fp32, must say what ours says
 LIMITS = (
-    "How either does on a GPU, or with a model of billions of parameters: these are models of 58 and 22 million on the cores of one "
-    "CPU, with weights that were hardly trained. What else ran on the machine counts too. Where a tool is run in bf16 its users "
+    "How either does on a GPU, or with a model of billions of parameters: these are small ones on the cores of one CPU, with "
+    "weights that were hardly trained. What else ran on the machine counts too. Where a tool is run in bf16 its users "
     "have to ask for that; TRL's command alone does so by itself. Ours validates once within the time of each training, theirs "
     "does not."
 )
@@ -64,7 +64,7 @@ class BenchArguments:
         }
         for key, (folder, file) in given.items():
             if folder is not None and not (folder / file).exists():
-                raise UserError("not found", file=folder / file, key=key, fix="check the path")
+                raise UserError(f"{folder / file} is not there", key=key, fix="check the path")
         if "SBIC classification" in self.jobs and importlib.util.find_spec("lm_eval") is None:
             raise UserError(
                 "the evaluation harness is missing", fix="pip install -r requirements-bench.txt, or run make bench"
@@ -165,7 +165,7 @@ def prepare(arguments: BenchArguments, needs: set[jobs.Needs], scratch: Path, co
     )
     made: dict[str, Any] = {}
     if needs & {"llama", "adapters"}:
-        made["llama"] = str(call(_llama, (sbic, words), preload="common.stages"))
+        made["llama"] = str(call(llama.made, (sbic, words), preload="common.stages"))
     if "adapters" in needs:
         made["adapters"] = llama.adapters(Path(made["llama"]), sbic, cores)
     if needs & {"encoder", "classifier"}:
@@ -173,12 +173,6 @@ def prepare(arguments: BenchArguments, needs: set[jobs.Needs], scratch: Path, co
     if "classifier" in needs:
         made["classifier"] = str(encoder.classifier(Path(made["encoder"]), snli, cores))
     return Setting(sbic_dir=str(sbic), snli_dir=str(snli), scratch=str(scratch), **made)
-
-
-def _llama(made_of: tuple[Path, str]) -> Path:
-    from benchmarks import llama
-
-    return llama.base(*made_of)
 
 
 def run_job(job: Job, setting: Setting, arguments: BenchArguments, cores: int) -> Ran:

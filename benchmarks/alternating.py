@@ -1,4 +1,4 @@
-"""Sides of a job in turn: each has a process of its own that loads once and then waits, so all see the same state of the machine."""
+"""Sides of a job in turn: each has a process of its own that loads once and then waits, so all see the same machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Worker:
 
     def __init__(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None):
         self.name = name
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         # A session of its own: what it starts ends with it, and a terminal's Ctrl-C comes here alone, where all are ended.
         self._process = subprocess.Popen(
             command,

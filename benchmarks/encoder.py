@@ -20,7 +20,7 @@ SHAPE: dict[str, Any] = {
     "type_vocab_size": 1,
 }
 VOCABULARY = 30_522  # of MiniLM; a tokenizer with more tokens gets as many rows as it has tokens
-PAIRS = 512
+PAIRS = 128
 FEW = ("--method", "full", "--num_train_epochs", 1, "--evaluations", 1, "--learning_rate", 1e-4)
 
 

@@ -90,26 +90,26 @@ JOBS = (
     Job(
         "SBIC classification", "posts", "adapters",
         (
-            ours("sbic_sides.annotator_labels", 650, 192),
-            Tool("model.generate, a post at a time", "sbic_sides.generate_each", 40, 10, 10),
-            Tool("text-generation pipeline, batches of 32 by length", "sbic_sides.pipeline", 192, 64, 4),
-            Tool("lm-evaluation-harness, log-likelihood of the labels", "sbic_sides.harness", 192, 64, 2),
+            ours("sbic_sides.annotator_labels", 650, 96),
+            Tool("model.generate, a post at a time", "sbic_sides.generate_each", 40, 6, 10),
+            Tool("text-generation pipeline, batches of 32 by length", "sbic_sides.pipeline", 192, 32, 4),
+            Tool("lm-evaluation-harness, log-likelihood of the labels", "sbic_sides.harness", 96, 16, 2),
         ),
         rounds=5, quick=2,
     ),
     Job(
         "SBIC three features", "rows", "adapters",
         (
-            ours("sbic_sides.annotate_at_once", 650, 128),
-            Tool("a command for each adapter", "sbic_sides.annotate_in_turn", 650, 128, 1.5, precisions=("own",)),
+            ours("sbic_sides.annotate_at_once", 650, 64),
+            Tool("a command for each adapter", "sbic_sides.annotate_in_turn", 650, 64, 1.5, precisions=("own",)),
         ),
         rounds=3, quick=1,
     ),
     Job(
         "SBIC generation", "posts", "adapters",
         (
-            ours("sbic_sides.annotator_groups", 256, 96),
-            Tool("model.generate, batches of 16 as they come", "sbic_sides.generate_batches", 128, 48, 2),
+            ours("sbic_sides.annotator_groups", 256, 48),
+            Tool("model.generate, batches of 16 as they come", "sbic_sides.generate_batches", 128, 16, 2),
         ),
         rounds=5, quick=2,
     ),
@@ -124,26 +124,26 @@ JOBS = (
     Job(
         "SNLI full training", "examples", "encoder",
         (
-            ours("training_sides.full", 1280, 320),
-            Tool("Trainer as run_glue.py, padded to 128", "training_sides.full_padded", 1280, 320, 2.5, ("fp32",)),
-            Tool("Trainer with DataCollatorWithPadding", "training_sides.full_dynamic", 1280, 320, 1.2),
+            ours("training_sides.full", 1280, 192),
+            Tool("Trainer as run_glue.py, padded to 128", "training_sides.full_padded", 1280, 192, 2.5, ("fp32",)),
+            Tool("Trainer with DataCollatorWithPadding", "training_sides.full_dynamic", 1280, 192, 1.2),
         ),
         rounds=3, quick=1,
     ),
     Job(
         "SNLI LoRA training", "examples", "encoder",
         (
-            ours("training_sides.lora", 1280, 320),
-            Tool("Trainer as run_glue.py, padded to 128", "training_sides.lora_padded", 1280, 320, 2.5, ("fp32",)),
-            Tool("Trainer with DataCollatorWithPadding", "training_sides.lora_dynamic", 1280, 320, 1.2),
+            ours("training_sides.lora", 1280, 192),
+            Tool("Trainer as run_glue.py, padded to 128", "training_sides.lora_padded", 1280, 192, 2.5, ("fp32",)),
+            Tool("Trainer with DataCollatorWithPadding", "training_sides.lora_dynamic", 1280, 192, 1.2),
         ),
         rounds=3, quick=1,
     ),
     Job(
         "SNLI prediction", "pairs", "classifier",
         (
-            ours("snli_sides.classifier", 4096, 1024),
-            Tool("text-classification pipeline, batches of 32", "snli_sides.pipeline", 2048, 512, 3),
+            ours("snli_sides.classifier", 4096, 512),
+            Tool("text-classification pipeline, batches of 32", "snli_sides.pipeline", 2048, 256, 3),
         ),
         rounds=5, quick=3,
     ),

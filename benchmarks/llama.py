@@ -42,6 +42,11 @@ def base(sbic_dir: Path, tokenizer: str) -> Path:
     return cached("llama", made_of, lambda folder: _train(folder, sbic_dir, tokenizer))
 
 
+def made(of: tuple[Path, str]) -> Path:
+    """:func:`base` of one argument, as a process of its own takes it."""
+    return base(*of)
+
+
 def adapters(model: Path, sbic_dir: Path, cores: int) -> dict[str, str]:
     """Feature → the folder of an adapter on the model, trained by the product's command."""
 

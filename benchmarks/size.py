@@ -1,4 +1,4 @@
-"""Whether a row costs as much in a large file as in a small one, in time and in memory: ``python -m benchmarks.size WHAT MODEL ROWS``.
+"""Does a row cost as much in a large file as in a small one, in time and memory? ``python -m benchmarks.size WHAT MODEL ROWS``
 
 Each size has a process of its own, which does a few rows first, so that imports and loading are not counted as the rows' time.
 """
@@ -28,7 +28,8 @@ SMALL, LARGE, QUICK_LARGE = 1_000, 100_000, 10_000
 TIMES_SMALL = 5  # a thousand rows take a second or so: the median of some runs
 LEAST_RATIO, MOST_GROWTH = 0.9, 1.1
 WAYS = {"annotator": "Annotator.annotate, a tiny Llama", "predict": "snli_roberta.predict --input, a tiny RoBERTa"}
-COLUMNS = ["what", "rows", "rows/s", "peak MB", "rows ", "rows/s ", "peak MB ", "speed, large to small", "memory, large to small", "target", "met"]  # fmt: skip
+COLUMNS = ["what", "rows", "rows/s", "peak MB", "of more rows", "their rows/s", "their peak MB"]
+COLUMNS += ["speed, large to small", "memory, large to small", "target", "met"]
 
 
 def models(scratch: Path, cores: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A side's process: ``python -m benchmarks.worker LOAD SETTING`` loads, then answers one line of JSON a round until there are no more.
+"""A side's process: ``python -m benchmarks.worker LOAD SETTING`` loads, then answers a line of JSON a round.
 
 LOAD is a function of this package, as ``snli_sides.pipeline``; SETTING is a :class:`benchmarks.setting.Setting` as JSON.
 """
