@@ -42,7 +42,13 @@ def test_imports_run_one_way(package):
 
 def shadowing(root: Path) -> list[str]:
     """Modules beside a runnable script whose name an installed or standard module has: they would hide it there."""
-    installed = set(metadata.packages_distributions()) | set(sys.stdlib_module_names)
+    # What the benchmarks alone bring is imported by no script of a project, and run() takes its folder off the path.
+    benchmarks = set(pins("requirements-bench.txt"))
+    installed = {
+        name
+        for name, owners in metadata.packages_distributions().items()
+        if not {owner.lower().replace("_", "-") for owner in owners} <= benchmarks
+    } | set(sys.stdlib_module_names)
     own = {*PACKAGES, "tests"}
     found = []
     for package in PACKAGES:
