@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import typing
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -187,8 +186,8 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments, cores: int) -
             worker = Worker(name, python("benchmarks.worker", tool.load, given), environment(cores))
             ends.callback(worker.end)
             workers[name] = worker
-        with ThreadPoolExecutor(len(workers)) as pool:
-            list(pool.map(lambda worker: worker.receive(), workers.values()))
+        for worker in workers.values():  # they load side by side
+            worker.receive()
         ask = {name: _asks(worker, items[name]) for name, worker in workers.items()}
         rounds = []
         for each in alternate(ask, arguments.rounds or (job.quick if arguments.quick else job.rounds)):
