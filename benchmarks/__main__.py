@@ -13,13 +13,12 @@ import tempfile
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from types import FrameType
 from typing import Any
 
 from benchmarks import jobs, size, start
-from benchmarks.alternating import Worker, alternate, finished, middle, python, ratios
-from benchmarks.jobs import JOBS, OURS, Job, Name
+from benchmarks.alternating import Worker, alternate, finished, python
+from benchmarks.jobs import JOBS, Job, Name
 from benchmarks.setting import Measured, Setting, environment
 from common import hardware
 from common.arguments import option, parse
@@ -30,14 +29,12 @@ from common.stages import say, stage
 
 MODULE = "benchmarks"
 NAMES: tuple[Name, ...] = typing.get_args(Name)
-AGREEMENT = 0.9  # share of the items at least on which theirs, in fp32, must say what ours says
 LIMITS = (
     "How either does on a GPU, or with a model of billions of parameters: these are small ones on the cores of one CPU, with "
     "weights that were hardly trained. What else ran on the machine counts too. Where a tool is run in bf16 its users "
     "have to ask for that; TRL's command alone does so by itself. Ours validates once within the time of each training, theirs "
     "does not."
 )
-COLUMNS = ["job", "theirs", "ratio (from–to)", "ours/s", "theirs/s", "MFU of ours", "target", "met"]
 
 
 @dataclass(kw_only=True)
@@ -68,15 +65,6 @@ class BenchArguments:
             raise UserError(
                 "the evaluation harness is missing", fix="pip install -r requirements-bench.txt, or run make bench"
             )
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A job's rounds, and how far the others' answers were ours: by side, the share of the items that both did."""
-
-    job: Job
-    rounds: list[dict[str, Measured]]
-    agreement: dict[str, float]
 
 
 def main() -> None:
@@ -139,8 +127,8 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
             "ran besides": arguments.besides,
             "quick": arguments.quick,
             "corpora": data["corpora"],
-            "timings": {one.job.name: _timings(one) for one in ran},
-            "ratios": {one.job.name: _ratios(one) for one in ran},
+            "timings": {one.job.name: timings(one) for one in ran},
+            "ratios": {one.job.name: all_ratios(one) for one in ran},
             "agreement": {one.job.name: one.agreement for one in ran if one.agreement},
             **more,
         },
@@ -189,74 +177,16 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments, cores: int) -
         for worker in workers.values():  # they load side by side
             worker.receive()
         ask = {name: _asks(worker, items[name]) for name, worker in workers.items()}
-        rounds = []
+        rounds, agreed = [], {}
         for each in alternate(ask, arguments.rounds or (job.quick if arguments.quick else job.rounds)):
             rounds.append(each)
+            agreed = agreed if len(rounds) > 1 else agreement(job.name, each)
             say(f"{job.name}, {job.unit}/s: " + ", ".join(f"{name} {each[name].rate:,.1f}" for name in sides))
-    return Ran(job, rounds, agreement(job.name, rounds[0]))
+    return Ran(job, rounds, agreed)
 
 
 def _asks(worker: Worker, items: int) -> typing.Callable[[], Measured]:
     return lambda: Measured(**worker.ask({"items": items}))
-
-
-def agreement(job: str, sides: dict[str, Measured]) -> dict[str, float]:
-    """By side, the share of the items that it and ours did on which their answers are the same.
-
-    Raises:
-        UserError: One that computes in fp32 says something else too often: it does not do the job.
-    """
-    own, found = sides[OURS].answers, {}
-    for name, side in sides.items():
-        if name == OURS or not side.answers:
-            continue
-        both = side.answers.keys() & own.keys()
-        found[name] = sum(side.answers[item] == own[item] for item in both) / max(1, len(both))
-        if side.precision == "fp32" and found[name] < AGREEMENT:
-            raise UserError(
-                f"{job}: {name} gives ours' answer for {found[name]:.0%} of {len(both)} items",
-                expected=f"{AGREEMENT:.0%}, or the two don't do the same",
-            )
-    return found
-
-
-def compared(ran: Ran, rates: dict[str, float]) -> list[list[Any]]:
-    """A row for each of the others."""
-    own = [each[OURS] for each in ran.rounds]
-    use = median(one.flops / one.seconds / rates[one.precision] for one in own)
-    made = []
-    for name, (tool, _) in jobs.sides(ran.job, bf16=hardware.cpu_has_bf16()).items():
-        if name == OURS:
-            continue
-        each = ratios(ran.rounds, OURS, name)
-        made.append(
-            [
-                f"{ran.job.name}, {ran.job.unit}",
-                name,
-                middle(each),
-                _three(median(one.rate for one in own)),
-                _three(median(one[name].rate for one in ran.rounds)),
-                f"{use:.0%} of {own[0].precision}",
-                None if tool.target is None else f"≥ {tool.target:g}",
-                None if tool.target is None else median(each) >= tool.target,
-            ]
-        )
-    return made
-
-
-def _three(number: float) -> str:
-    """Three digits: ``1,230``, ``45.6``, ``0.789``."""
-    return f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def summary(parts: list[Listing]) -> list[str]:
-    """How many targets were met, and which not."""
-    rows = [row for part in parts for row in part.rows if row[-1] is not None]
-    missed = [
-        f"{row[0]}, {row[1]} ({row[2]})" if len(row) == len(COLUMNS) else str(row[0]) for row in rows if not row[-1]
-    ]
-    said = f"{len(rows) - len(missed)} of {len(rows)} targets were met."
-    return [said] + ([f"Not met: {'; '.join(missed)}."] if missed else [])
 
 
 def _data(arguments: BenchArguments, setting: Setting) -> dict[str, Any]:
@@ -275,20 +205,6 @@ def _data(arguments: BenchArguments, setting: Setting) -> dict[str, Any]:
     }
     names = list(dict.fromkeys(one["name"] for one in corpora.values()))
     return {"name": " and ".join(names), "fingerprint": fingerprint(corpora.values()), "corpora": corpora}
-
-
-def _timings(ran: Ran) -> dict[str, list[dict[str, Any]]]:
-    """Every single timing by side; the answers stay out."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for each in ran.rounds:
-        for name, one in each.items():
-            kept = {key: value for key, value in dataclasses.asdict(one).items() if key != "answers"}
-            found.setdefault(name, []).append(kept)
-    return found
-
-
-def _ratios(ran: Ran) -> dict[str, list[float]]:
-    return {name: ratios(ran.rounds, OURS, name) for name in ran.rounds[0] if name != OURS}
 
 
 def _leave(number: int, _: FrameType | None) -> None:

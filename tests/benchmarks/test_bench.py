@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import jobs, size, start
-from benchmarks.__main__ import NAMES, BenchArguments, Ran, agreement, compared, summary
+from benchmarks.__main__ import NAMES, BenchArguments
 from benchmarks.jobs import JOBS, OURS
 from benchmarks.setting import Measured
+from benchmarks.table import Ran, agreement, compared, summary
 from common import findings
 from common.arguments import parse
 from common.errors import UserError
