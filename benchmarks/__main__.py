@@ -20,6 +20,7 @@ from benchmarks import jobs, size, start
 from benchmarks.alternating import Worker, alternate, finished, python
 from benchmarks.jobs import JOBS, Job, Name
 from benchmarks.setting import Measured, Setting, environment
+from benchmarks.table import COLUMNS, Ran, agreement, all_ratios, compared, summary, timings
 from common import hardware
 from common.arguments import option, parse
 from common.errors import UserError, run

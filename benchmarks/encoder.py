@@ -10,6 +10,7 @@ from benchmarks.alternating import finished, python
 from benchmarks.cached import cached, product, tokenizer_files
 from benchmarks.corpora import cut_snli
 from benchmarks.setting import environment
+from common.stages import quiet_libraries
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 384,
@@ -31,6 +32,7 @@ def base(tokenizer: str) -> Path:
         import torch
         from transformers import AutoTokenizer, RobertaConfig, RobertaForMaskedLM
 
+        quiet_libraries()
         torch.manual_seed(0)
         loaded = AutoTokenizer.from_pretrained(tokenizer)
         ids = {key: getattr(loaded, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -14,7 +14,7 @@ from benchmarks.alternating import finished, python
 from benchmarks.cached import cached, digest, product, tokenizer_files
 from benchmarks.corpora import cut_sbic
 from benchmarks.setting import environment
-from common.stages import say
+from common.stages import quiet_libraries, say
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 512,
@@ -69,6 +69,7 @@ def _train(folder: Path, sbic_dir: Path, name: str) -> None:
     from common import hardware
     from common.quantised import load_tokenizer
 
+    quiet_libraries()
     torch.manual_seed(0)
     tokenizer = load_tokenizer(name)
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
