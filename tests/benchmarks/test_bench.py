@@ -119,17 +119,6 @@ def test_one_job_from_end_to_end(tmp_path):
     assert all("/" not in json.dumps(each) for each in timings.values()), "no path of this machine"
 
 
-@pytest.mark.slow
-def test_every_way_to_classify_answers_alike(tmp_path):
-    pytest.importorskip("lm_eval")
-    path = tmp_path / "found.json"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--output", str(path)]
-    result = subprocess.run([*command, "--jobs", "SBIC classification"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    agreement = read_finding(path).facts["agreement"]["SBIC classification"]
-    assert len(agreement) == (6 if any(", bf16" in name for name in agreement) else 3)
-
-
 RESULTS = sorted((ROOT / "results").glob("bench-*.json"))
 
 
