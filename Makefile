@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full demo-hub test test-slow bench-gpu quality format clean
+.PHONY: help demo demo-full demo-hub test test-slow bench bench-gpu quality format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
 test-slow: $(VENV)/.dev $(VENV)/.scale ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
+bench: $(VENV)/.bench ## time ours against the tools that a user would pick instead (BENCH="--quick" for ten minutes)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
 bench-gpu: $(VENV)/.main ## measure training and annotating on an NVIDIA GPU (about 10 minutes, 14 GB of disk)
 	@$(BIN)/python -m benchmarks.gpu
 
@@ -103,6 +106,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.main
 
 $(VENV)/.scale: requirements-scale.txt $(VENV)/.main
 	@$(PIP) -r requirements-scale.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.main
+	@$(PIP) -r requirements-bench.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
 	@touch $@
 
 $(VENV)/.python:

@@ -42,8 +42,13 @@ def test_imports_run_one_way(package):
 
 def shadowing(root: Path) -> list[str]:
     """Modules beside a runnable script whose name an installed or standard module has: they would hide it there."""
-    # A benchmark's rival brings `evaluate`; nothing here imports that, nor do the libraries of requirements.txt.
-    installed = (set(metadata.packages_distributions()) | set(sys.stdlib_module_names)) - {"evaluate"}
+    # What the benchmarks alone bring is imported by no script of a project, and run() takes its folder off the path.
+    benchmarks = set(pins("requirements-bench.txt"))
+    installed = {
+        name
+        for name, owners in metadata.packages_distributions().items()
+        if not {owner.lower().replace("_", "-") for owner in owners} <= benchmarks
+    } | set(sys.stdlib_module_names)
     own = {*PACKAGES, "tests"}
     found = []
     for package in PACKAGES:
@@ -98,15 +103,18 @@ def test_pins_ranges_and_the_installed_versions_agree():
     for text in project["project"]["dependencies"]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(exact[requirement.name.lower().replace("_", "-")]), text
-    dev, scale = pins("requirements-dev.txt"), pins("requirements-scale.txt")
-    assert all(dev.get(name, version) == version for name, version in scale.items()), (
-        "they could not be installed together"
-    )
-    try:
-        metadata.version("ray")
-    except metadata.PackageNotFoundError:  # the slow tests install it
-        scale = {}
-    for name, version in {**exact, **dev, **scale}.items():
+    together = {**exact, **pins("requirements-dev.txt")}
+    for file, chief in (("requirements-scale.txt", "ray"), ("requirements-bench.txt", "lm_eval")):
+        more = pins(file)
+        assert all(together.get(name, version) == version for name, version in more.items()), (
+            f"{file} could not be installed together with the others"
+        )
+        try:
+            metadata.version(chief)
+        except metadata.PackageNotFoundError:  # the slow tests and the benchmarks install them
+            continue
+        together |= more
+    for name, version in together.items():
         assert metadata.version(name).split("+")[0] == version, f"{name} {version} is pinned but not what is tested"
     packages = {
         ".".join(path.parent.relative_to(ROOT).parts)
@@ -177,7 +185,18 @@ def test_make_names_what_is_missing_in_one_line(tmp_path):
 def test_make_help_lists_every_command(tmp_path):
     result = make(tmp_path, "help", path=os.environ["PATH"])
     listed = [line.split()[0] for line in result.stdout.splitlines()]
-    assert listed == ["help", "demo", "demo-full", "test", "test-slow", "bench-gpu", "quality", "format", "clean"]
+    assert listed == [
+        "help",
+        "demo",
+        "demo-full",
+        "test",
+        "test-slow",
+        "bench",
+        "bench-gpu",
+        "quality",
+        "format",
+        "clean",
+    ]
 
 
 def test_the_repository_has_no_token_and_no_weights_but_the_miniatures():

@@ -1,0 +1,102 @@
+"""What the rounds of a job come to: ratios, rates, and whether a target is met; and whether both sides gave the same answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks import jobs
+from benchmarks.alternating import middle, ratios
+from benchmarks.jobs import OURS, Job
+from benchmarks.setting import Measured
+from common import hardware
+from common.errors import UserError
+from common.findings import Listing
+
+AGREEMENT = 0.9  # share of the items at least on which theirs, in fp32, must say what ours says
+COLUMNS = ["job", "theirs", "ratio (from–to)", "ours/s", "theirs/s", "MFU of ours", "target", "met"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A job's rounds, and how far the others' answers were ours: by side, the share of the items that both did."""
+
+    job: Job
+    rounds: list[dict[str, Measured]]
+    agreement: dict[str, float]
+
+
+def agreement(job: str, sides: dict[str, Measured]) -> dict[str, float]:
+    """By side, the share of the items that it and ours did on which their answers are the same.
+
+    Raises:
+        UserError: One that computes in fp32 says something else too often: it does not do the job.
+    """
+    own, found = sides[OURS].answers, {}
+    for name, side in sides.items():
+        if name == OURS or not side.answers:
+            continue
+        both = side.answers.keys() & own.keys()
+        found[name] = sum(side.answers[item] == own[item] for item in both) / max(1, len(both))
+        if side.precision == "fp32" and found[name] < AGREEMENT:
+            raise UserError(
+                f"{job}: {name} gives ours' answer for {found[name]:.0%} of {len(both)} items",
+                expected=f"{AGREEMENT:.0%}, or the two don't do the same",
+            )
+    return found
+
+
+def compared(ran: Ran, rates: dict[str, float]) -> list[list[Any]]:
+    """A row for each of the others."""
+    own = [each[OURS] for each in ran.rounds]
+    use = median(one.flops / one.seconds / rates[one.precision] for one in own)
+    made = []
+    for name, (tool, _) in jobs.sides(ran.job, bf16=hardware.cpu_has_bf16()).items():
+        if name == OURS:
+            continue
+        each = ratios(ran.rounds, OURS, name)
+        made.append(
+            [
+                f"{ran.job.name}, {ran.job.unit}",
+                name,
+                middle(each),
+                _three(median(one.rate for one in own)),
+                _three(median(one[name].rate for one in ran.rounds)),
+                f"{use:.0%} of {own[0].precision}",
+                None if tool.target is None else f"≥ {tool.target:g}",
+                None if tool.target is None else median(each) >= tool.target,
+            ]
+        )
+    return made
+
+
+def _three(number: float) -> str:
+    """Three digits: ``1,230``, ``45.6``, ``0.789``."""
+    return f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def summary(parts: list[Listing]) -> list[str]:
+    """How many targets were met, and which not."""
+    rows = [row for part in parts for row in part.rows if row[-1] is not None]
+    missed = [
+        f"{row[0]}, {row[1]} ({row[2]})" if len(row) == len(COLUMNS) else str(row[0]) for row in rows if not row[-1]
+    ]
+    said = f"{len(rows) - len(missed)} of {len(rows)} targets were met."
+    return [said] + ([f"Not met: {'; '.join(missed)}."] if missed else [])
+
+
+def timings(ran: Ran) -> dict[str, list[dict[str, Any]]]:
+    """Every single timing by side; the answers stay out."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in ran.rounds:
+        for name, one in each.items():
+            kept = {key: value for key, value in dataclasses.asdict(one).items() if key != "answers"}
+            found.setdefault(name, []).append(kept)
+    return found
+
+
+def all_ratios(ran: Ran) -> dict[str, list[float]]:
+    """The ratio of every round, by side."""
+    return {name: ratios(ran.rounds, OURS, name) for name in ran.rounds[0] if name != OURS}
