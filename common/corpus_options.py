@@ -24,6 +24,8 @@ class CorpusOptions:
             raise UserError(
                 "two corpora were given", key="data_dir", expected="data_dir or dataset_name", fix="drop one"
             )
+        if self.data_dir is not None and not Path(self.data_dir).is_dir():
+            raise UserError("no such folder", file=self.data_dir, expected="the corpus's official files")
 
     def words(self) -> list[str]:
         """The arguments that name this corpus, for another command; the miniature needs none."""

@@ -45,12 +45,9 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
         UserError: No such folder or repository, no access to it, or neither a network nor a cached copy.
     """
     name = str(name)
+    check_place(name, revision)
     if Path(name).is_dir():
-        if revision is not None:
-            raise UserError("a folder has no revisions", file=name, expected="a Hub id beside a revision")
         return Path(name)
-    if name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name):
-        raise UserError("no such folder", file=name, expected="a trained model")
     from huggingface_hub import snapshot_download
 
     def download() -> Path:
@@ -59,6 +56,26 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
 
     with loading(name, revision):
         return patiently(download, name)
+
+
+def with_revision(name: str | Path) -> tuple[str, str | None]:
+    """``user/name@v1`` as Hub id and revision. A path may hold an @, a Hub id may not."""
+    plain, _, revision = (str(name), "", "") if Path(name).exists() else str(name).partition("@")
+    return plain, revision or None
+
+
+def check_place(name: str | Path, revision: str | None = None) -> None:
+    """Refuses a path that is not there, before seconds of imports. (What is no path is taken for a Hub id.)
+
+    Raises:
+        UserError: No such folder, or a folder at a revision.
+    """
+    name = str(name)
+    if Path(name).is_dir():
+        if revision is not None:
+            raise UserError("a folder has no revisions", file=name, expected="a Hub id beside a revision")
+    elif name.startswith((".", "/", "~")) or (Path(name).parent.is_dir() and "/" in name):
+        raise UserError("no such folder", file=name, expected="a trained model")
 
 
 def hub_commit(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.arguments import option, parse
 from common.errors import UserError, run
+from common.loading import check_place, with_revision
 from common.processes import ALONE, Processes, join
 from common.stages import quiet_libraries, say
 from common.tables import FORMATS, table_format
@@ -71,6 +72,8 @@ class AnnotateArguments:
             raise UserError(
                 f"{len(self.posts)} files were given", expected="one file of posts, or - for standard input"
             )
+        for name in self.adapter:
+            check_place(*with_revision(name))
         if self.review_share is not None and self.target_accuracy is not None:
             raise UserError("two rules for the review", key="review_share", expected="review_share or target_accuracy")
         if self.engine == "local":

@@ -11,11 +11,12 @@ import torch
 
 from common import quantised
 from common.errors import UserError
-from common.loading import base_path, local_folder
+from common.loading import base_path, local_folder, with_revision
 from common.quantised import Quantisation
 from common.tables import in_windows
 from sbic_llama.annotator_file import AnnotatorFile
-from sbic_llama.answers import answer, confidence
+from sbic_llama.answering import answer
+from sbic_llama.answers import confidence
 from sbic_llama.corpus import clean
 from sbic_llama.encoding import encode
 from sbic_llama.features import Feature, Label
@@ -157,9 +158,7 @@ def describe(names: Sequence[str | Path]) -> list[Adapter]:
         raise UserError("no adapter was given", expected="a folder or Hub id of at least one")
     found: list[Adapter] = []
     for name in names:
-        # A path may hold an @, a Hub id may not.
-        plain, _, revision = (str(name), "", "") if Path(name).exists() else str(name).partition("@")
-        folder = local_folder(plain, revision or None)
+        folder = local_folder(*with_revision(name))
         description = read_description(folder, name)
         adapter = Adapter(description.feature, folder, description, description.declared())
         for other in found:

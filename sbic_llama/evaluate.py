@@ -15,14 +15,14 @@ from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import keep
 from common.findings import Finding, about, lines, read_finding
-from common.loading import hub_commit, local_folder
+from common.loading import check_place, hub_commit, local_folder
 from common.processes import Processes, is_first, join
 from common.records import RunRecord
 from common.report import table_lines
 from common.stages import quiet_libraries, say, stage
 from common.table_writer import write_rows
 from common.training_file import training_costs, training_facts
-from sbic_llama.answers import Answers, answer, confidence
+from sbic_llama.answers import Answers, confidence
 from sbic_llama.arguments import CorpusArguments
 from sbic_llama.checks import agreement_with_people, annotators_opinions, certainty_findings
 from sbic_llama.controls import score_controls, test_set
@@ -55,6 +55,10 @@ class EvaluateArguments(CorpusArguments):
     output_dir: Path = option(Path("output/sbic_evaluation"), "folder for the run records")
     seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        check_place(self.adapter, self.revision)
+
 
 def score_rows(declared: Feature, posts: Sequence[Post], annotated: Answers) -> list[dict[str, Any]]:
     """What a model said of each post, without the posts: an id made of the text, the label, the answer, the numbers."""
@@ -84,6 +88,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     """
     quiet_libraries()
     from common import quantised
+    from sbic_llama.answering import answer
     from sbic_llama.model import load_adapter, precision_for, read_description
 
     # All that can be refused is, before a base model is loaded and the first control fitted.

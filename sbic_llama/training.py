@@ -27,7 +27,8 @@ from common.run_folder import held
 from common.stages import say, stage
 from common.training_estimate import estimate as estimate_run
 from sbic_llama import annotator_file, model
-from sbic_llama.answers import answer, confidence
+from sbic_llama.answering import answer
+from sbic_llama.answers import confidence
 from sbic_llama.arguments import TrainArguments
 from sbic_llama.corpus import Post, Split, labelled
 from sbic_llama.feature_trainer import FeatureTrainer, validation_set

@@ -21,6 +21,7 @@ from common.data_report import fingerprint
 from common.errors import UserError, run, shown
 from common.files import written_aside
 from common.findings import KEPT, Finding, about, read_findings
+from common.loading import check_place, with_revision
 from common.records import RunRecord, git_commit, versions
 from common.report import heading, on_page, page, scores, with_interval
 from common.scored import ScoredSet, class_counts, command_line
@@ -72,6 +73,11 @@ class TrustArguments:
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
             raise UserError(f"{len(self.posts)} files were given", expected="one file of posts")
+        for path in (Path(self.posts[0]), self.human_labels):
+            if not path.is_file():
+                raise UserError("no such file", file=path, fix="check the path")
+        for name in self.adapter:
+            check_place(*with_revision(name))
 
 
 @dataclass(frozen=True)

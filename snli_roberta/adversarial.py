@@ -14,7 +14,7 @@ from common import findings
 from common.arguments import MAX_SEED, option, parse
 from common.errors import UserError, run
 from common.findings import Finding
-from common.loading import local_folder
+from common.loading import check_place, local_folder
 from common.scored import command_line
 from common.stages import quiet_libraries, say, stage
 from common.table_writer import write_rows
@@ -52,6 +52,7 @@ class AdversarialArguments:
     interactive: bool = option(False, "ask for pairs at a prompt instead")
 
     def __post_init__(self) -> None:
+        check_place(self.model, self.revision)
         if self.interactive and (self.hans or self.breaking_nli):
             raise UserError("a file and --interactive", key="interactive", fix="give one of them")
 

@@ -16,7 +16,7 @@ from common import findings
 from common.arguments import MAX_SEED, option, parse
 from common.errors import UserError, run
 from common.findings import Finding
-from common.loading import local_folder
+from common.loading import check_place, local_folder
 from common.scored import command_line
 from common.stages import quiet_libraries, say, stage
 from common.table_writer import write_rows
@@ -47,6 +47,10 @@ class DisagreementArguments(CorpusArguments):
         "folder of the run records; goes into its findings/, and a table of all pairs beside them",
     )
     seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        check_place(self.model, self.revision)
 
     def items(self) -> list[Item]:
         """ChaosNLI's items; none where no file was given for a real corpus.

@@ -15,7 +15,7 @@ from common.data_report import fingerprint
 from common.errors import UserError, run
 from common.evaluation import keep
 from common.findings import FOLDER, read_findings
-from common.loading import base_path
+from common.loading import base_path, check_place
 from common.processes import ALONE, Processes, is_first, join
 from common.records import RunRecord
 from common.report import table_lines, write_report
@@ -54,6 +54,8 @@ class EvaluateArguments(CorpusArguments):
             raise UserError(f"{len(self.model)} models", key="title", expected="as many different titles")
         if self.revision and len(self.revision) != len(self.model):
             raise UserError(f"{len(self.model)} models", key="revision", expected="one for each of them, or none")
+        for name, revision in zip(self.model, self.revision or (None,) * len(self.model), strict=True):
+            check_place(name, revision)
 
 
 def score_rows(pairs: Sequence[Pair], probabilities: np.ndarray) -> list[dict[str, Any]]:

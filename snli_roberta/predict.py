@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
+from common.loading import check_place
 from common.progress import bar
 from common.stages import quiet_libraries, say
 from common.table_writer import parquet_types, row_writer
@@ -40,6 +41,7 @@ class PredictArguments:
     max_length: int | None = option(None, "tokens a pair at most (default: as it was trained, else 128)", minimum=8)
 
     def __post_init__(self) -> None:
+        check_place(self.model, self.revision)
         if self.input is None and len(self.sentences) != 2:
             raise UserError(
                 f"{len(self.sentences)} sentences were given", expected="a premise and a hypothesis, or --input"

@@ -15,11 +15,11 @@ from common.arguments import MAX_SEED, option, parse
 from common.data_report import fingerprint
 from common.errors import run
 from common.findings import Finding
-from common.loading import hub_commit, local_folder
+from common.loading import check_place, hub_commit, local_folder
 from common.scored import command_line
 from common.stages import quiet_libraries, say, stage
 from sbic_llama import hatecheck
-from sbic_llama.answers import Answers, answer
+from sbic_llama.answers import Answers
 from sbic_llama.arguments import CorpusArguments
 from sbic_llama.controls import test_set
 from sbic_llama.corpus import labelled
@@ -47,6 +47,10 @@ class RobustnessArguments(CorpusArguments):
     output_dir: Path = option(Path("output/sbic_evaluation"), "folder of the run records; goes into its findings/")
     seed: int = option(0, "seed of the draws, of the edits and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        check_place(self.adapter, self.revision)
+
     def cases(self) -> list[Case]:
         """HateCheck's cases; none where no file was given for a real corpus.
 
@@ -70,6 +74,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     """
     quiet_libraries()
     from common import quantised
+    from sbic_llama.answering import answer
     from sbic_llama.model import load_adapter, precision_for, read_description
 
     # All that can be refused is, before a base model is loaded.

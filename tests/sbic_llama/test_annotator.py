@@ -10,7 +10,7 @@ import torch
 
 from common.errors import UserError
 from common.prompt import TAIL
-from sbic_llama import Annotator, annotator, answers
+from sbic_llama import Annotator, annotator, answering
 from sbic_llama.corpus import load_splits
 
 ODD = (
@@ -121,8 +121,8 @@ def test_the_base_is_loaded_once_and_an_instruction_read_once(folders, posts, mo
     monkeypatch.setattr(quantised, "load_base", lambda *a, **k: loads.append(a) or load(*a, **k))
     monkeypatch.setattr(prefix_cache.PrefixCache, "__init__", lambda *a: reads.append(a) or read(*a))
     scored = []
-    score = answers.score_labels
-    monkeypatch.setattr(answers, "score_labels", lambda *a, **k: scored.append(len(a[3].post_ids)) or score(*a, **k))
+    score = answering.score_labels
+    monkeypatch.setattr(answering, "score_labels", lambda *a, **k: scored.append(len(a[3].post_ids)) or score(*a, **k))
     model = Annotator(*folders)
     list(model.annotate(posts * 3))
     list(model.annotate(posts))

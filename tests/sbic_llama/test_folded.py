@@ -16,7 +16,7 @@ from common import folded as folding
 from common.folded import folded
 from common.miniature.pretrain import MODELS
 from common.quantised import load_base
-from sbic_llama.answers import answer
+from sbic_llama.answering import answer
 from sbic_llama.corpus import load_splits
 from sbic_llama.encoding import encode
 from sbic_llama.features import FEATURES
