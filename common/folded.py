@@ -67,7 +67,7 @@ def _fits(layers: list[tuple[Any, str, Any]]) -> bool:
     if bases[0].weight.device.type != "cpu" or hardware.shards():
         return False
     needed = sum(base.in_features * base.out_features * base.compute_dtype.itemsize for base in bases)
-    return needed < SHARE * psutil.virtual_memory().available
+    return needed * hardware.local_processes() < SHARE * psutil.virtual_memory().available
 
 
 @torch.no_grad()

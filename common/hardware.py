@@ -99,7 +99,12 @@ def attention_implementation() -> Choice:
 def cpu_threads() -> int:
     """Cores that this process may use: its affinity, divided among the processes that a launcher started on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return max(1, cores // local_processes())
+
+
+def local_processes() -> int:
+    """How many processes a launcher started on this machine, this one among them."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _cpu_asked_for() -> bool:

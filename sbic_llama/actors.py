@@ -48,6 +48,7 @@ class Model:
         batch_size: Posts a forward pass at most.
         on_gpu: Whether an actor has a GPU.
         precision: In which it computes.
+        actors: How many there are, perhaps all on one machine, whose memory they share.
     """
 
     adapters: tuple[str, ...]
@@ -56,6 +57,7 @@ class Model:
     batch_size: int
     on_gpu: bool
     precision: str
+    actors: int
 
 
 class Worker:
@@ -78,6 +80,7 @@ class Worker:
     def _load(self) -> Any:
         if not self._model.on_gpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
+            os.environ["LOCAL_WORLD_SIZE"] = str(self._model.actors)
         from common.stages import quiet_libraries
 
         quiet_libraries()
@@ -102,12 +105,10 @@ class Pool:
     """Actors of a cluster that this process is connected to.
 
     Attributes:
-        model: What each of them loads.
-        size: How many there are.
+        model: What each of them loads, and how many there are.
     """
 
     model: Model
-    size: int
 
     @property
     def precision(self) -> str:
@@ -129,7 +130,7 @@ class Pool:
                 fn_constructor_args=(self.model, rule),
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=self.size),
+                compute=ray.data.ActorPoolStrategy(size=self.model.actors),
                 num_cpus=1,
                 num_gpus=1 if self.model.on_gpu else 0,
                 max_restarts=DEATHS,
@@ -232,7 +233,8 @@ def _pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Pool:
     actors = "1 actor" if size == 1 else f"{size} actors"
     say(f"{names_of} in {precision}, {actors} with a {'GPU' if on_gpu else 'core'} each")
     digests = tuple(digest_of(adapter) for adapter in adapters)
-    return Pool(Model(tuple(names), digests, arguments.quantisation, arguments.batch_size, on_gpu, precision), size)
+    shape = (arguments.quantisation, arguments.batch_size, on_gpu, precision, size)
+    return Pool(Model(tuple(names), digests, *shape))
 
 
 def _precision(on_gpu: bool, description: AnnotatorFile) -> str:

@@ -1,0 +1,29 @@
+"""What is wrong with a command line is said before seconds of imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.start import MISSING
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import runpy, sys
+heavy = ("torch", "transformers", "sklearn", "datasets", "pandas")
+try:
+    runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    print(end.code, *(name for name in heavy if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize("module", MISSING)
+def test_a_missing_file_is_refused_before_anything_heavy_is_imported(tmp_path, module):
+    words = [word.format(tmp_path) for word in MISSING[module]]
+    command = [sys.executable, "-c", RUN, module, *words]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.stdout.split()[-1:] == ["2"], result.stdout + result.stderr[-500:]
