@@ -24,7 +24,7 @@ def classifier(setting: Setting) -> Measure:
     """Ours."""
     from snli_roberta.classifier import load
 
-    loaded = load(setting.classifier)
+    loaded = load(setting.classifier, precision="auto")  # as predict does
     shape = flops.read_shape(setting.classifier)
 
     def measure(items: int) -> Measured:

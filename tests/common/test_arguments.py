@@ -165,6 +165,7 @@ def test_a_corpus_on_the_command_line_puts_the_recipes_aside(tmp_path):
     (tmp_path / "r.yaml").write_text("dataset_name: a/b\n")
     recipe = ["--config", str(tmp_path / "r.yaml")]
     assert parse(CorpusOptions, recipe) == CorpusOptions(dataset_name="a/b")
-    assert parse(CorpusOptions, [*recipe, "--data_dir", "x"]) == CorpusOptions(data_dir=Path("x"))
+    there = str(tmp_path)
+    assert parse(CorpusOptions, [*recipe, "--data_dir", there]) == CorpusOptions(data_dir=tmp_path)
     with pytest.raises(UserError, match="--data_dir: two corpora were given"):
-        parse(CorpusOptions, ["--data_dir", "x", "--dataset_name", "a/b"])
+        parse(CorpusOptions, ["--data_dir", there, "--dataset_name", "a/b"])

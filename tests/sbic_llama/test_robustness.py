@@ -13,6 +13,7 @@ import sbic_llama.robustness.__main__ as robustness
 from common import findings
 from common.errors import UserError
 from common.findings import Measures, read_finding
+from sbic_llama import answering as model_answering
 from sbic_llama.answers import Answers
 from sbic_llama.features import FEATURES, Feature
 from sbic_llama.hatecheck_finding import hatecheck_finding
@@ -218,14 +219,14 @@ def command(monkeypatch, *words: object) -> None:
 @pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
 def test_the_command_leaves_findings_that_every_page_can_show(adapters, name, tmp_path, monkeypatch, capsys, miniature):
     labels: list[object] = []
-    real = robustness.answer
+    real = model_answering.answer
 
     def watched(*arguments, **options):
         found = real(*arguments, **options)
         labels.extend(found.labels)
         return found
 
-    monkeypatch.setattr(robustness, "answer", watched)
+    monkeypatch.setattr(model_answering, "answer", watched)
     command(monkeypatch, "--adapter", adapters / name, "--posts", 8, "--output_dir", tmp_path)
     printed = capsys.readouterr().out
     found = {

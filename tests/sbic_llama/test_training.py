@@ -546,7 +546,7 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(trained, monkeypatc
         ({"label_policy": "above_half"}, "targetMinority", "targetMinority has no other label policy"),
         ({"wording": "study"}, "offensiveYN", "the study has no wording for offensiveYN"),
         ({"precision": "fp16"}, "offensiveYN", "fp16 is not supported here"),
-        ({"data_dir": Path("nothing")}, "offensiveYN", r"SBIC\.v2\.tst\.csv"),
+        ({"data_dir": Path("nothing")}, "offensiveYN", "nothing: no such folder"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path, changes, name, message):
