@@ -64,7 +64,7 @@ def trl_sft(setting: Setting) -> Measure:
                 str(Path(sys.executable).parent / "trl"), "sft", "--model_name_or_path", setting.llama,
                 "--dataset_name", str(rows), "--output_dir", f"{name}/output", "--num_train_epochs", "1",
                 "--per_device_train_batch_size", str(POSTS_A_STEP), "--learning_rate", str(RATE), "--use_cpu",
-                "--bf16", str(half).lower(), "--dtype", "bfloat16" if half else "float32",
+                "--bf16", str(half).lower(),  # the base's other weights stay fp32, as by default
                 "--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--use_bnb_nested_quant",
                 "--use_peft", "--lora_r", str(RANK), "--lora_alpha", str(ALPHA), "--lora_dropout", "0",
                 "--lora_target_modules", "all-linear", "--max_length", "512", "--activation_checkpointing", "false",
