@@ -24,7 +24,7 @@ from sbic_llama.features import FEATURES, Feature
 LABELS, GROUPS = FEATURES["offensiveYN"], FEATURES["targetMinority"]
 BATCH, GENERATION_BATCH = 32, 16
 MAX_LABEL_TOKENS, MAX_GROUP_TOKENS = 10, 64
-FIRST = 8  # posts before anything is timed
+FIRST = 32  # posts before anything is timed
 
 
 def posts_for(setting: Setting, count: int) -> list[str]:

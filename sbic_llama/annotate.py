@@ -52,7 +52,9 @@ class AnnotateArguments:
     output_format: Format = option("csv", "format on standard output")
     prefix: str = option("model_", "what the names of the new columns begin with", empty=True)
     quantisation: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are kept")
-    batch_size: int = option(32, "posts a forward pass at most; the result does not depend on it", minimum=1)
+    batch_size: int = option(
+        32, "posts a forward pass at most; the result does not depend on it, but for rounding", minimum=1
+    )
     review_share: float | None = option(
         None, "mark about that share of the rows, the least certain, for a person", above=0, maximum=0.99
     )

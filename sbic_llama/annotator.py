@@ -75,7 +75,7 @@ class Annotator:
         adapters: Folders or Hub ids of adapters for different features on the same base model. ``user/name@v1`` is a Hub id at a
             branch, tag or commit.
         quantisation: How the base model's weights are kept: ``nf4`` as in training, ``int8``, or ``none``.
-        batch_size: Posts a forward pass at most; results do not depend on it.
+        batch_size: Posts a forward pass at most; results do not depend on it, but for rounding.
 
     Raises:
         UserError: An adapter or base that can't be loaded, two of one feature, or adapters of different bases.
@@ -106,7 +106,8 @@ class Annotator:
     def annotate(self, posts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """A row a post, in the posts' order: for each feature its answer, and how probable that is.
 
-        A stream is read :data:`WINDOW` posts at a time, so memory does not grow with it. A row depends on its post alone.
+        A stream is read :data:`WINDOW` posts at a time, so memory does not grow with it. A row depends on its post alone,
+        but for rounding: in bf16 and fp16 the third digit of a probability may be another beside other posts.
 
         Raises:
             TypeError: A post is no text.
