@@ -31,7 +31,6 @@ from common import hardware, quantised, training
 from common.arguments import option, parse
 from common.checkpoints import Checkpoints
 from common.errors import UserError, run
-from common.quantised import DTYPES
 from common.records import count_parameters
 from common.stages import quiet_libraries, say, stage
 from common.time_left import TimeLeft
@@ -227,7 +226,7 @@ def annotation(arguments: Measured, shapes: Shapes, feature: str) -> dict[str, A
         repeats.append((time.perf_counter() - start, len(posts), tokens, apart))
     operations = 2 * linear_weights(annotator._model)
     precision = annotator.precision.value
-    found = rates(repeats[1:], operations, peak(), DTYPES[precision], shapes)  # the first warms up
+    found = rates(repeats[1:], operations, peak(), hardware.dtype(precision), shapes)  # the first warms up
     return found | {"precision": precision, "loading_peak_bytes": loading, "estimate_bytes": None}
 
 

@@ -166,9 +166,10 @@ def _their_model(setting: Setting, feature: Feature) -> tuple[Any, Any, dict[str
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from common.quantised import DTYPES, load_tokenizer
+    from common import hardware
+    from common.quantised import load_tokenizer
 
-    dtype = DTYPES[setting.precision]
+    dtype = hardware.dtype(setting.precision)
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

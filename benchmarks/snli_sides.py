@@ -46,10 +46,10 @@ def pipeline(setting: Setting) -> Measure:
     """``pipeline("text-classification")`` in batches."""
     import transformers
 
-    from common.quantised import DTYPES
+    from common import hardware
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        setting.classifier, dtype=DTYPES[setting.precision]
+        setting.classifier, dtype=hardware.dtype(setting.precision)
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(setting.classifier)
     pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, batch_size=BATCH)

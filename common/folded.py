@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
@@ -14,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 
 from common import hardware
 
-SHARE = 0.5  # of the memory that is free
+SHARE = 0.5  # of the machine's memory: not of what is free just now, or one part of a file would be answered so, another otherwise
 
 
 class Dense(torch.nn.Module):
@@ -36,8 +35,8 @@ def folded(model: Any) -> Iterator[None]:
     in fp32. One dense matrix holds both, made once for all forward passes of the block; answers are the same but for rounding.
     (bitsandbytes' own packed kernel for such CPUs is made for single tokens and is slower than this for whole prompts.)
 
-    On a GPU, where the point of 4 bits is that nothing else fits, and where dense weights would take more than half of the memory
-    that is free, nothing is done. Weights must not be trained inside the block, and the adapter not changed.
+    On a GPU, where the point of 4 bits is that nothing else fits, and where dense weights would take more than half of the
+    machine's memory, nothing is done. Weights must not be trained inside the block, and the adapter not changed.
     """
     layers = [
         (parent, name, child)
@@ -67,7 +66,7 @@ def _fits(layers: list[tuple[Any, str, Any]]) -> bool:
     if bases[0].weight.device.type != "cpu" or hardware.shards():
         return False
     needed = sum(base.in_features * base.out_features * base.compute_dtype.itemsize for base in bases)
-    return needed * hardware.local_processes() < SHARE * psutil.virtual_memory().available
+    return needed * hardware.local_processes() < SHARE * hardware.memory_bytes()
 
 
 @torch.no_grad()

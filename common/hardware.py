@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -100,6 +101,26 @@ def cpu_threads() -> int:
     """Cores that this process may use: its affinity, divided among the processes that a launcher started on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // local_processes())
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or the limit of its container or batch job (a Linux control group)."""
+    import psutil
+
+    found = [psutil.virtual_memory().total]
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        groups = []
+    for line in groups:
+        _, kinds, path = line.split(":", 2)
+        root = Path("/sys/fs/cgroup/memory" if "memory" in kinds.split(",") else "/sys/fs/cgroup")
+        name = "memory.limit_in_bytes" if "memory" in kinds.split(",") else "memory.max"
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):  # a limit further up counts too
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+                found.append(int((folder / name).read_text(encoding="ascii")))
+    return min(found)
 
 
 def local_processes() -> int:

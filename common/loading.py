@@ -230,6 +230,11 @@ def width_of(name: str, revision: str | None = None) -> int:
     check_config(name, revision)
     with loading(name, revision):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    return width_in(config)
+
+
+def width_in(config: Any) -> int:
+    """The hidden size that a model's configuration names; 0 where it names none."""
     return int(getattr(config.get_text_config(), "hidden_size", 0))
 
 

@@ -21,7 +21,6 @@ from common.errors import UserError
 from common.loading import check_config, loading
 
 Quantisation = Literal["nf4", "int8", "none"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device() -> None:
@@ -51,7 +50,7 @@ def load_base(
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": DTYPES[precision],
+        "bnb_4bit_compute_dtype": hardware.dtype(precision),
     }
     if hardware.shards():
         # FSDP cuts tensors of numbers that can have gradients: the same 4-bit numbers, eight in what looks like one fp32.
@@ -65,7 +64,7 @@ def load_base(
                 revision=revision,
                 quantization_config=BitsAndBytesConfig(**settings) if settings else None,
                 device_map={"": device},
-                dtype=DTYPES[precision],
+                dtype=hardware.dtype(precision),
                 attn_implementation=hardware.attention_implementation().value,
                 use_safetensors=True,  # pickles run code
                 trust_remote_code=False,  # or a terminal is asked whether to run a repository's own

@@ -22,7 +22,7 @@ from common.stages import say
 IDENTITY = "run.json"
 
 
-def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
+def claim(output_dir: Path, identity: dict[str, Any], while_it_runs: dict[str, Any], *, finished: str) -> None:
     """Marks a folder as that of the run described by ``identity``, or checks that it is.
 
     A run that failed before its first checkpoint leaves nothing to protect: its mark is replaced.
@@ -30,6 +30,7 @@ def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
     Args:
         output_dir: The run's folder.
         identity: What makes it this run: arguments and data.
+        while_it_runs: What must stay as it was until it has finished, and not afterwards.
         finished: Name of the file that a finished run leaves.
 
     Raises:
@@ -37,8 +38,9 @@ def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
     """
     path = output_dir / IDENTITY
     nothing_yet = not any(output_dir.glob("checkpoint-*"))
-    identity = json.loads(json.dumps(identity, default=str))
-    if path.is_file() and not (nothing_yet and not (output_dir / finished).is_file()):
+    over = (output_dir / finished).is_file()
+    identity = json.loads(json.dumps(identity | while_it_runs, default=str))
+    if path.is_file() and (over or not nothing_yet):
         try:
             found = json_text.loads(path.read_bytes())
         except ValueError:
@@ -47,7 +49,7 @@ def claim(output_dir: Path, identity: dict[str, Any], *, finished: str) -> None:
             raise UserError("not a run's description", file=path, fix="choose another --output_dir")
         # In the caller's order: an argument that changed the data is named before the data's fingerprint.
         for key in [*identity, *sorted(found.keys() - identity.keys())]:
-            if found.get(key) != identity.get(key):
+            if found.get(key) != identity.get(key) and not (over and key in while_it_runs):
                 raise UserError(
                     f"the folder holds another run: {key} was {shown(found.get(key))} and is {shown(identity.get(key))}",
                     file=output_dir,

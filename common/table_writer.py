@@ -56,9 +56,13 @@ def parquet_types(path: Path, windows: Iterable[Sequence[Mapping[str, Any]]]) ->
             types = [(column, pyarrow.array([row.get(column) for row in rows]).type) for column in columns]
             schema = pyarrow.unify_schemas([schema, pyarrow.schema(types)], promote_options="permissive")
     except (pyarrow.ArrowException, OverflowError) as error:
-        what = "a number beyond 64 bits" if isinstance(error, OverflowError) else "a column of mixed types"
-        raise UserError(f"{what}: {str(error).splitlines()[0]}", file=path, fix="write .jsonl instead") from None
+        raise _mixed(path, error) from None
     return dict(zip(schema.names, schema.types, strict=True))
+
+
+def _mixed(path: Path, error: Exception) -> UserError:
+    what = "a number beyond 64 bits" if isinstance(error, OverflowError) else "a column of mixed types"
+    return UserError(f"{what}: {str(error).splitlines()[0]}", file=path, fix="write .jsonl instead")
 
 
 @contextlib.contextmanager
@@ -81,7 +85,7 @@ def row_writer(
     suffix = table_format(path)
     with written_aside(path) as part, open(part, "wb") as raw:
         if suffix == ".parquet":
-            with _parquet_writer(raw, {column: (types or {})[column] for column in columns}) as write:
+            with _parquet_writer(path, raw, {column: (types or {})[column] for column in columns}) as write:
                 yield write
             return
         # No name and no time of writing in the header: they would make equal tables differ.
@@ -124,7 +128,7 @@ def _cell(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _parquet_writer(raw: IO[bytes], types: dict[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _parquet_writer(path: Path, raw: IO[bytes], types: dict[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -134,7 +138,10 @@ def _parquet_writer(raw: IO[bytes], types: dict[str, Any]) -> Iterator[Callable[
 
         def flush() -> None:
             if waiting:
-                file.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))
+                try:
+                    file.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))
+                except (pyarrow.ArrowException, OverflowError) as error:
+                    raise _mixed(path, error) from None
                 waiting.clear()
 
         def write(row: Mapping[str, Any]) -> None:

@@ -86,15 +86,15 @@ def identity(options: TrainingOptions, data: str) -> dict[str, Any]:
     return known | {"data": data}
 
 
-def finished_before(output_dir: Path, run: dict[str, Any]) -> bool:
-    """Takes the folder for this run, or finds that it has ended there already.
+def finished_before(output_dir: Path, run: dict[str, Any], precision: hardware.Precision) -> bool:
+    """Takes the folder for this run, or finds that it has ended there already. One that has begun goes on in its precision only.
 
     Raises:
         UserError: The folder holds another run, or something that is no run; it can't be written to.
     """
     found = None
     if is_first():
-        claim(output_dir, run, finished=TRAINING_FILE)
+        claim(output_dir, run, {"precision": precision}, finished=TRAINING_FILE)
         found = (output_dir / TRAINING_FILE).is_file()
     if not broadcast_object_list([found])[0]:
         return False

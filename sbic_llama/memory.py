@@ -28,7 +28,7 @@ from transformers.quantizers.base import HfQuantizer
 
 from common import hardware
 from common.loading import check_config, loading
-from common.quantised import DTYPES, adapters_to_fp32, keep_gradients_right
+from common.quantised import adapters_to_fp32, keep_gradients_right
 from sbic_llama.prefix_cache import decoder_of
 
 GRADIENT_BYTES = 4  # of a trained weight, in fp32
@@ -162,7 +162,7 @@ def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
     """The layers that :func:`common.quantised.load_base` loads, without weights."""
     model = AutoModelForCausalLM.from_config(
         config,
-        dtype=DTYPES[precision],
+        dtype=hardware.dtype(precision),
         attn_implementation=hardware.attention_implementation().value,
         trust_remote_code=False,
     )
@@ -170,7 +170,7 @@ def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=DTYPES[precision],
+        bnb_4bit_compute_dtype=hardware.dtype(precision),
     )
     plain = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     model = replace_with_bnb_linear(model, plain, settings)
@@ -221,7 +221,7 @@ def loss(model: PeftModel, step: Step, *, precision: hardware.Precision) -> torc
     mask = torch.ones(1, 1, step.tokens, step.tokens, dtype=torch.bool) if step.packed else torch.ones_like(ids)
     positions = {"position_ids": ids} if step.packed else {}
     learnt = torch.zeros(step.answers, dtype=torch.long)
-    with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
+    with torch.autocast("cpu", dtype=hardware.dtype(precision), enabled=precision != "fp32"):
         hidden = decoder_of(model)(input_ids=ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
         logits = model.get_output_embeddings()(hidden.flatten(0, 1)[learnt])
     return torch.nn.functional.cross_entropy(logits.float(), learnt, reduction="sum")

@@ -85,7 +85,7 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
         arguments,
         fingerprint([declared.prompt_hash(), post.text, declared.target(post)] for post in [*posts, *dev_posts]),
     ) | {"base_commit": revision}
-    if not arguments.estimate_only and training.finished_before(output_dir, identity):
+    if not arguments.estimate_only and training.finished_before(output_dir, identity, setup.precision):
         return
 
     tokenizer, trainer, rows = build_trainer(arguments, setup, declared, revision, posts, dev_posts)
@@ -212,7 +212,6 @@ def announce(
         say(f"{apart:,} tokens a pass: with LoRA dropout every post has its own copy of the instruction")
     found = estimated_memory(arguments, precision, rows, revision)
     if found is None:
-        say("its memory can't be estimated: the base model asks for values of tensors, or is of another kind")
         return
     parameters, needed = found
     part = parameters["trainable"] / parameters["total"]
@@ -247,9 +246,12 @@ def estimated_memory(
             checkpointing=arguments.activation_checkpointing,
             optim=arguments.optim,
         )
+    except UserError:
+        raise
     except (
         Exception
-    ):  # whatever a base does that fake tensors can't: loading says what is wrong with it, if anything is
+    ) as error:  # whatever a base does that fake tensors can't: loading says what is wrong with it, if anything is
+        say(f"the memory that it takes can't be estimated ({type(error).__name__})")
         return None
     return count_parameters(adapted), needed
 

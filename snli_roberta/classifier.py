@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common import hardware
-from common.loading import hub_commit, local_folder
+from common.loading import hub_commit, local_folder, width_in
 from snli_roberta import model as encoder
 from snli_roberta.arguments import DEFAULT_LENGTH
 from snli_roberta.corpus import Pair
@@ -27,6 +27,7 @@ class Classifier:
         folder: Where its files lie.
         model: The torch module, on this device.
         tokenizer: Its tokenizer.
+        precision: In which it computes, and why.
         facts: What its training left (``training.json``); None for a model that others made.
     """
 
@@ -34,6 +35,7 @@ class Classifier:
     folder: Path
     model: Any
     tokenizer: Any
+    precision: hardware.Choice
     facts: dict[str, Any] | None
 
     @property
@@ -76,8 +78,8 @@ def load(
     folder = local_folder(name, revision)
     facts = model_facts(folder)
     model, tokenizer = encoder.load_trained(name, revision)
-    chosen = hardware.choose_precision(precision, width=model.config.hidden_size)
-    return Classifier(name, folder, model.to(hardware.dtype(chosen.value)), tokenizer, facts)
+    chosen = hardware.choose_precision(precision, width=width_in(model.config))
+    return Classifier(name, folder, model.to(hardware.dtype(chosen.value)), tokenizer, chosen, facts)
 
 
 def kind_of(folder: Path) -> Literal["full", "adapter"]:

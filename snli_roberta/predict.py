@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from common import hardware
 from common.arguments import option, parse
 from common.errors import UserError, run, shown
 from common.loading import check_place
@@ -37,7 +40,9 @@ class PredictArguments:
     )
     premise_column: str = option("premise", "column of the premises")
     hypothesis_column: str = option("hypothesis", "column of the hypotheses")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; evaluations use fp32")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "compute precision; evaluations use fp32, half precision may change a probability's third digit"
+    )
     max_length: int | None = option(None, "tokens a pair at most (default: as it was trained, else 128)", minimum=8)
 
     def __post_init__(self) -> None:
@@ -65,8 +70,22 @@ class Input:
     def windows(self) -> Iterator[tuple[list[Row], list[Pair]]]:
         """The rows and their pairs, :data:`WINDOW` at a time: memory does not grow with the file."""
         names = (self.arguments.premise_column, self.arguments.hypothesis_column)
-        for rows in in_windows(read_rows(self.arguments.input, names), WINDOW):
+        for rows in in_windows(checked_rows(self.arguments), WINDOW):
             yield list(rows), [Pair(*(row.values[name] for name in names), label=-1) for row in rows]
+
+
+def checked_rows(arguments: PredictArguments) -> Iterator[Row]:
+    """The input's rows.
+
+    Raises:
+        UserError: A row whose sentences are not text, with its place.
+    """
+    names = (arguments.premise_column, arguments.hypothesis_column)
+    for row in read_rows(arguments.input, names):
+        for name in names:
+            if not isinstance(row.values[name], str) or not row.values[name].strip():
+                raise row.error(f"{shown(row.values[name])} is no sentence", name, expected="text")
+        yield row
 
 
 def survey(arguments: PredictArguments) -> Input:
@@ -75,13 +94,9 @@ def survey(arguments: PredictArguments) -> Input:
     Raises:
         UserError: A row whose sentences are not text, with its place, or no row at all.
     """
-    names = (arguments.premise_column, arguments.hypothesis_column)
     columns: dict[str, None] = {}
     count = 0
-    for row in read_rows(arguments.input, names):
-        for name in names:
-            if not isinstance(row.values[name], str) or not row.values[name].strip():
-                raise row.error(f"{shown(row.values[name])} is no sentence", name, expected="text")
+    for row in checked_rows(arguments):
         columns |= dict.fromkeys(row.values)
         count += 1
     if not count:
@@ -90,11 +105,18 @@ def survey(arguments: PredictArguments) -> Input:
 
 
 def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
-    """For each pair its label and the probability of each label."""
+    """For each pair its label and the probability of each label.
+
+    Raises:
+        UserError: The model gives no numbers, as in a precision whose range is too small for it.
+    """
+    probabilities = model.probabilities(pairs, max_length=max_length)
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"it gives no numbers in {model.precision.value}", file=model.name, fix="--precision fp32")
     return [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
-        for row in model.probabilities(pairs, max_length=max_length).tolist()
+        for row in probabilities.tolist()
     ]
 
 
@@ -104,7 +126,7 @@ def label_file(model: Classifier, found: Input) -> None:
     Raises:
         UserError: A path that can't be written to, or a Parquet column of mixed types.
     """
-    output, types = found.arguments.output, None
+    output, types, labelled = found.arguments.output, None, 0
     columns = list(dict.fromkeys([*found.columns, *BLANK]))
     if table_format(output) == ".parquet":
         types = parquet_types(output, ([row.values | BLANK for row in rows] for rows, _ in found.windows()))
@@ -113,6 +135,14 @@ def label_file(model: Classifier, found: Input) -> None:
             for row, answer in zip(rows, answers(model, pairs, found.arguments.max_length), strict=True):
                 write(row.values | answer)
             done.update(len(rows))
+            labelled += len(rows)
+        if labelled != found.rows:
+            raise UserError(
+                f"it had {found.rows:,} rows and now {labelled:,}",
+                file=found.arguments.input,
+                expected="a file that nobody writes to",
+                fix="repeat the command",
+            )
     say(f"{found.rows:,} pairs labelled: {output}")
 
 
@@ -128,6 +158,7 @@ def main() -> None:
     from snli_roberta import classifier
 
     model = classifier.load(arguments.model, arguments.revision, precision=arguments.precision)
+    say(f"{hardware.device_type()}, {model.precision.value} ({model.precision.reason})")
     if found is not None:
         label_file(model, found)
         return

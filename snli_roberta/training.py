@@ -94,7 +94,7 @@ def _prepare(arguments: TrainArguments) -> Prepared | None:
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
     training.check_publishing(arguments, arguments.model_name_or_path, revision)
     identity = training.identity(arguments, pairs_fingerprint(pairs)) | {"base_commit": revision}
-    if not arguments.estimate_only and training.finished_before(arguments.output_dir, identity):
+    if not arguments.estimate_only and training.finished_before(arguments.output_dir, identity, setup.precision):
         return None
 
     model, tokenizer = build_model(arguments, revision)

@@ -145,7 +145,7 @@ def test_a_mark_of_anything_is_this_run_or_refused(tmp_path, data):
     written = data.draw(st.one_of(replaced(identity).map(dumped), mutated(dumped(identity)), json_values.map(dumped)))
     (tmp_path / run_folder.IDENTITY).write_bytes(written)
     try:
-        run_folder.claim(tmp_path, identity, finished="done")
+        run_folder.claim(tmp_path, identity, {}, finished="done")
     except UserError as error:
         check_refusal(error, tmp_path)
     else:

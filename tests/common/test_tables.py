@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from common.errors import UserError
-from common.table_writer import write_rows
+from common.table_writer import parquet_types, row_writer, write_rows
 from common.tables import read_hub_rows, read_rows
 
 
@@ -128,3 +128,28 @@ def test_writing_what_a_format_lacks(tmp_path):
     with pytest.raises(UserError, match=r"t.parquet: a column of mixed types: .*\. Write .jsonl instead"):
         write_rows(tmp_path / "t.parquet", [{"a": 1}, {"a": "x"}])
     assert not (tmp_path / "t.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "found"), [([1, 2.5], "double"), ([None, 3], "int64"), ([None, None], "null"), (["a", None], "string")]
+)
+def test_a_parquet_columns_type_holds_the_values_of_all_windows(tmp_path, values, found):
+    windows = [[{"a": value}] for value in values]
+    assert str(parquet_types(tmp_path / "t.parquet", windows)["a"]) == found
+
+
+def test_values_that_no_parquet_type_holds_are_one_line(tmp_path):
+    path = tmp_path / "t.parquet"
+    with pytest.raises(UserError, match=r"t\.parquet: a column of mixed types"):
+        parquet_types(path, [[{"a": 1}], [{"a": "one"}]])
+    rows = [{"a": 2**53 + 1}, {"a": 1.5}]  # a whole number that a double has not
+    types = parquet_types(path, [[row] for row in rows])
+
+    def write_all() -> None:
+        with row_writer(path, ["a"], types) as write:
+            for row in rows:
+                write(row)
+
+    with pytest.raises(UserError, match=r"t\.parquet: a column of mixed types"):
+        write_all()
+    assert not path.exists()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
-import psutil
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -13,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from common import folded as folding
+from common import hardware
 from common.folded import folded
 from common.miniature.pretrain import MODELS
 from common.quantised import load_base
@@ -83,7 +81,7 @@ def test_weights_that_were_trained_in_between_are_used(tokenizer, posts):
 
 
 def test_with_little_memory_the_layers_stay_as_they_are(model, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e6))
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 10**6)
     with folded(model):
         assert any(isinstance(module, Linear4bit) for module in layers(model))
 
@@ -116,3 +114,13 @@ def test_in_bf16_answers_are_nearly_those_of_fp32(tokenizer, posts, trained_adap
     sure = np.ptp(np.sort(found["fp32"], axis=1)[:, -2:], axis=1) > 0.1
     assert sure.sum() > len(posts) / 2
     assert (found["bf16"].argmax(1) == found["fp32"].argmax(1))[sure].all()
+
+
+def test_in_bf16_folded_and_unfolded_models_answer_alike(tokenizer, posts, trained_adapters):
+    from sbic_llama.model import load_adapter
+
+    model, _, _ = load_adapter(trained_adapters / "offensiveYN", precision="bf16")
+    plain = label_probabilities(scores(model, tokenizer, posts))
+    with folded(model):
+        found = label_probabilities(scores(model, tokenizer, posts))
+    assert 0 < np.abs(found - plain).max() < 0.05

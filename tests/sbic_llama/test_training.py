@@ -305,7 +305,7 @@ def test_a_base_whose_memory_cannot_be_estimated_is_trained_all_the_same(tmp_pat
 
     monkeypatch.setattr(training, "pretended", refuse)
     train(arguments(tmp_path, max_steps=1, evaluations=1), "offensiveYN")
-    assert "its memory can't be estimated" in capsys.readouterr().err
+    assert "the memory that it takes can't be estimated (RuntimeError)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])

@@ -20,6 +20,8 @@ from common.records import read_record
 from snli_roberta import evaluate, predict
 from snli_roberta import model as classifier
 from snli_roberta.arguments import TrainArguments
+from snli_roberta.classifier import Classifier
+from snli_roberta.classifier import load as loaded_classifier
 from snli_roberta.corpus import LABELS, load_split
 from snli_roberta.training import train
 
@@ -197,6 +199,39 @@ def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
         assert part["predicted_label"] == whole["predicted_label"]
         for label in LABELS:
             assert part[f"probability_{label}"] == pytest.approx(whole[f"probability_{label}"], abs=2e-6)
+
+
+def test_in_bf16_answers_are_nearly_those_of_fp32(trained, miniature):
+    pairs = load_split("test", data_dir=miniature / "snli_1.0").pairs[:60]
+    exact, fast = (
+        loaded_classifier(str(trained["full"]), precision=precision).probabilities(pairs)
+        for precision in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(fast - exact).max() < 0.05
+    sure = np.ptp(np.sort(exact, axis=1)[:, -2:], axis=1) > 0.1
+    assert sure.sum() > 20
+    assert (fast.argmax(1) == exact.argmax(1))[sure].all()
+
+
+def test_answers_that_are_no_numbers_are_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(Classifier, "logits", lambda self, pairs, **_: np.full((len(pairs), 3), np.nan))
+    with pytest.raises(UserError, match=r"it gives no numbers in fp32\. --precision fp32"):
+        call(predict, monkeypatch, "--model", trained["full"], "A dog.", "A pet.")
+
+
+def test_a_file_that_grows_meanwhile_is_refused_and_nothing_is_written(trained, tmp_path, monkeypatch):
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("premise,hypothesis\nA dog is wet.,A pet is dry.\n")
+    load = predict.Input.windows
+
+    def grown(self):
+        source.write_text(source.read_text() + "A dog is wet.,A pet is dry.\n")
+        yield from load(self)
+
+    monkeypatch.setattr(predict.Input, "windows", grown)
+    with pytest.raises(UserError, match="it had 1 rows and now 2"):
+        call(predict, monkeypatch, "--model", trained["full"], "--input", source, "--output", out)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -497,6 +497,23 @@ def test_a_run_that_lost_its_patience_and_was_killed_trains_no_further(tmp_path,
     assert all(torch.equal(best[name], again[name]) for name in best)
 
 
+def test_a_run_that_has_begun_goes_on_in_its_own_precision_only(tmp_path, monkeypatch):
+    run = {"max_steps": 4, "evaluations": 2}
+    train(arguments(tmp_path / "run", **run))
+    fp32 = training.hardware.choose_precision
+    # As on another machine, where auto means something else.
+    monkeypatch.setattr(
+        training.hardware, "choose_precision", lambda asked, **more: fp32("bf16" if asked == "auto" else asked, **more)
+    )
+    monkeypatch.setattr(training.hardware, "cpu_has_bf16", lambda: True)
+    train(arguments(tmp_path / "run", **run))  # it has ended: nothing is computed any more
+    (tmp_path / "run" / "training.json").unlink()
+    with pytest.raises(UserError, match="holds another run: precision was 'fp32' and is 'bf16'"):
+        train(arguments(tmp_path / "run", **run))
+    train(arguments(tmp_path / "run", **run, precision="fp32"))
+    assert facts(tmp_path / "run")["precision"] == "fp32"
+
+
 def test_a_finished_run_is_left_alone_and_another_is_refused(tmp_path, monkeypatch):
     run = arguments(tmp_path / "run", max_steps=2)
     train(run)
