@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", 
     del os.environ[_name]
 os.environ.update(_HUB.environment(_HOME.name), TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=f"{_HOME.name}/cache")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Property tests: the same examples on every machine, and nothing written beside the tests.
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{_HOME.name}/hypothesis"
