@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks import jobs, size, start
+from benchmarks import jobs, size, start, width
 from benchmarks.alternating import Worker, alternate, finished, python
 from benchmarks.jobs import JOBS, Job, Name
 from benchmarks.setting import Measured, Setting, environment
@@ -32,9 +32,9 @@ MODULE = "benchmarks"
 NAMES: tuple[Name, ...] = typing.get_args(Name)
 LIMITS = (
     "How either does on a GPU, or with a model of billions of parameters: these are small ones on the cores of one CPU, with "
-    "weights that were hardly trained. What else ran on the machine counts too. Where a tool is run in bf16 its users "
-    "have to ask for that; TRL's command alone does so by itself. Ours validates once within the time of each training, theirs "
-    "does not."
+    "weights that were hardly trained. What else ran on the machine counts too. A tool is run in both precisions where the CPU has "
+    "them; its users have to ask for bf16, except of TRL's command. Each training validates once and saves once. Same is the share "
+    "of items with the same answer, in the first round; of a training their mean loss by ours."
 )
 
 
@@ -50,7 +50,8 @@ class BenchArguments:
     llama_tokenizer: Path | None = option(None, "folder of a Llama's tokenizer; by default the shipped tiny one's")
     encoder_tokenizer: Path | None = option(None, "folder of a RoBERTa's tokenizer; by default the shipped tiny one's")
     besides: str = option("nothing else", "what else ran on the machine, for the record")
-    output: Path | None = option(None, "JSON file for what was found (default: results/bench-cpu-N-cores.json)")
+    output: Path | None = option(None, "JSON file for what was found (default: results/bench-cpu-N-cores.json of a whole run "
+                                 "on real corpora, output/bench.json of any other)")  # fmt: skip
 
     def __post_init__(self) -> None:
         given = {
@@ -77,13 +78,20 @@ def main() -> None:
     )
     signal.signal(signal.SIGTERM, _leave)
     cores = hardware.cpu_threads()
-    output = arguments.output or Path("results") / f"bench-cpu-{cores}-cores.json"
+    output = arguments.output or place(arguments, cores)
     os.environ["OMP_NUM_THREADS"] = str(cores)  # before this process's own torch
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         found = bench(arguments, Path(scratch), cores)
     print("\n".join(lines(found)))
     found.write(output)
     say(f"written: {output}")
+
+
+def place(arguments: BenchArguments, cores: int) -> Path:
+    """Where what was found goes by itself: only a whole run on real corpora is a record to keep."""
+    parts = arguments.quick or arguments.rounds or arguments.jobs != NAMES
+    own = None in (arguments.sbic_dir, arguments.snli_dir, arguments.llama_tokenizer, arguments.encoder_tokenizer)
+    return Path("output/bench.json") if parts or own else Path("results") / f"bench-cpu-{cores}-cores.json"
 
 
 def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
@@ -112,6 +120,11 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
     if "size" in arguments.jobs:
         more["size"] = size.measure(scratch, cores, size.QUICK_LARGE if arguments.quick else size.LARGE)
         parts.append(Listing("A row's cost in a small file and in a large one", size.COLUMNS, size.rows(more["size"])))
+    if "width" in arguments.jobs:
+        rounds = arguments.rounds or (1 if arguments.quick else 3)
+        found = width.measure(setting.snli_dir, tokenizers(arguments)[1], cores, rounds, quick=arguments.quick)
+        more["width"] = found
+        parts.append(Listing("Full fine-tuning by width of the model and precision", width.COLUMNS, width.rows(found)))
     data = _data(arguments, setting)
     return Finding(
         name="bench",
@@ -133,7 +146,7 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
             "agreement": {one.job.name: one.agreement for one in ran if one.agreement},
             **more,
         },
-        miniature=arguments.sbic_dir is None or arguments.snli_dir is None,
+        miniature="miniature" in data["name"],
         command=command_line(MODULE),
     )
 
@@ -143,14 +156,10 @@ def prepare(arguments: BenchArguments, needs: set[jobs.Needs], scratch: Path, co
     from benchmarks import encoder, llama
     from common.apart import call
     from common.miniature import corpora
-    from common.miniature.pretrain import MODELS
 
     own = corpora.build()
     sbic, snli = (arguments.sbic_dir or own / "SBIC.v2").resolve(), (arguments.snli_dir or own / "snli_1.0").resolve()
-    words, pieces = (
-        str((given or MODELS / name).resolve())
-        for given, name in ((arguments.llama_tokenizer, "tiny_llama"), (arguments.encoder_tokenizer, "tiny_roberta"))
-    )
+    words, pieces = tokenizers(arguments)
     made: dict[str, Any] = {}
     if needs & {"llama", "adapters"}:
         made["llama"] = str(call(llama.made, (sbic, words), preload="common.stages"))
@@ -161,6 +170,14 @@ def prepare(arguments: BenchArguments, needs: set[jobs.Needs], scratch: Path, co
     if "classifier" in needs:
         made["classifier"] = str(encoder.classifier(Path(made["encoder"]), snli, cores))
     return Setting(sbic_dir=str(sbic), snli_dir=str(snli), scratch=str(scratch), **made)
+
+
+def tokenizers(arguments: BenchArguments) -> tuple[str, str]:
+    """The folders of a Llama's and of an encoder's tokenizer."""
+    from common.miniature.pretrain import MODELS
+
+    given = (arguments.llama_tokenizer or MODELS / "tiny_llama", arguments.encoder_tokenizer or MODELS / "tiny_roberta")
+    return str(given[0].resolve()), str(given[1].resolve())
 
 
 def run_job(job: Job, setting: Setting, arguments: BenchArguments, cores: int) -> Ran:

@@ -13,20 +13,18 @@ from benchmarks.setting import environment
 from common.stages import quiet_libraries
 
 SHAPE: dict[str, Any] = {
-    "hidden_size": 384,
-    "intermediate_size": 1536,
     "num_hidden_layers": 6,
-    "num_attention_heads": 12,
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
 }
-VOCABULARY = 30_522  # of MiniLM; a tokenizer with more tokens gets as many rows as it has tokens
-PAIRS = 128
-FEW = ("--method", "full", "--num_train_epochs", 1, "--evaluations", 1, "--learning_rate", 1e-4)
+WIDTH, VOCABULARY = 384, 30_522  # both of MiniLM; a tokenizer with more tokens gets as many rows as it has tokens
+PAIRS = 2048
+FEW = ("--method", "full", "--num_train_epochs", 1, "--evaluations", 1, "--learning_rate", 5e-4)
 
 
-def base(tokenizer: str) -> Path:
+def base(tokenizer: str, width: int = WIDTH) -> Path:
     """The folder of the encoder, with its tokenizer."""
+    shape = SHAPE | {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
 
     def make(folder: Path) -> None:
         import torch
@@ -37,10 +35,15 @@ def base(tokenizer: str) -> Path:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
         ids = {key: getattr(loaded, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         rows = max(VOCABULARY, len(loaded))
-        RobertaForMaskedLM(RobertaConfig(vocab_size=rows, **SHAPE, **ids)).save_pretrained(folder)
+        RobertaForMaskedLM(RobertaConfig(vocab_size=rows, **shape, **ids)).save_pretrained(folder)
         loaded.save_pretrained(folder)
 
-    return cached("encoder", [SHAPE, VOCABULARY, tokenizer_files(tokenizer)], make)
+    return cached("encoder", [shape, VOCABULARY, tokenizer_files(tokenizer)], make)
+
+
+def made(of: tuple[str, int]) -> str:
+    """:func:`base` of one argument, as a process of its own takes it."""
+    return str(base(*of))
 
 
 def classifier(encoder: Path, snli_dir: Path, cores: int) -> Path:
@@ -48,7 +51,7 @@ def classifier(encoder: Path, snli_dir: Path, cores: int) -> Path:
 
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-            cut_snli(snli_dir, Path(scratch), train=PAIRS, dev=64)
+            cut_snli(snli_dir, Path(scratch), train=PAIRS, dev=PAIRS // 8, by_words=True)
             words = ("--model_name_or_path", encoder, "--data_dir", scratch, "--output_dir", folder / "model", *FEW)
             finished("training the classifier", python("snli_roberta.train_full", *words), environment(cores))
 

@@ -2,7 +2,7 @@
 
 The models have the shapes of Llama-2-7B, roberta-base and roberta-large, and random weights, so nothing is downloaded; recipes,
 loading, trainers and annotator are the product's. Every measurement is a process of its own (see benchmarks.gpu_jobs). What the
-output file has from before, as of a run with other ``--jobs`` on the same GPU, stays in it.
+output file has from before stays in it, as what other ``--jobs`` measured on the same GPU with the same settings and code.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from common.arguments import option, parse
 from common.errors import UserError, run
 from common.findings import Finding, Listing, read_finding
 from common.miniature import corpora
+from common.records import git_commit, versions
 from common.scored import command_line
 from common.stages import say, stage
 
@@ -168,18 +169,19 @@ def gpu_finding(name: str, results: dict[str, dict[str, Any]], arguments: Measur
         ],
         limits=LIMITS,
         data={
-            "name": " and ".join(real) or "miniature",
+            "name": " and ".join(real) + (" and miniature" if len(real) == 1 else "") or "miniature",
             "split": "train and test",
             "fingerprint": fingerprint(sbic_of(arguments), snli_of(arguments)),
         },
         facts={
             "hardware": hardware.describe(),
+            "settings": settings(arguments),
             "jobs": results,
             "matmul_operations_per_second": rates,
             "warm-up steps": WARM_UP,
             "t4_bytes": T4_BYTES,
         },
-        miniature=not real,
+        miniature=len(real) < 2,
         command=command_line(MODULE),
     )
 
@@ -222,17 +224,34 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def earlier(path: Path, name: str) -> dict[str, dict[str, Any]]:
-    """The numbers that a file has of this GPU from before.
+def settings(arguments: Measured) -> dict[str, Any]:
+    """What numbers of one record have in common: how much was measured, on which data, by which code."""
+    return {
+        "steps": arguments.steps,
+        "repeats": arguments.repeats,
+        "posts": arguments.posts,
+        "data": fingerprint(sbic_of(arguments), snli_of(arguments)),
+        "commit": git_commit(),
+        "versions": versions(),
+    }
+
+
+def earlier(path: Path, name: str, arguments: Measured) -> dict[str, dict[str, Any]]:
+    """The numbers that a file has from before, of this GPU and the same settings.
 
     Raises:
-        UserError: The file is no finding, or another GPU's.
+        UserError: The file is no finding, or another GPU's, or of other settings.
     """
     if not path.is_file():
         return {}
     found = read_finding(path)
     if found.model != name:
         raise UserError(f"it holds what was measured on {found.model}", file=path, fix="choose another --output")
+    before, now = found.facts["settings"], settings(arguments)
+    if other := [key for key, value in now.items() if before[key] != value]:
+        raise UserError(
+            f"it holds what was measured with other {' and '.join(other)}", file=path, fix="choose another --output"
+        )
     return dict(found.facts["jobs"])
 
 
@@ -244,7 +263,7 @@ def main() -> None:
     )
     name = gpu_name()
     output = arguments.output or Path("results") / f"bench-gpu-{plain_name(name)}.json"
-    results = earlier(output, name)
+    results = earlier(output, name, arguments)
     for job in arguments.jobs:
         results[job] = measured_apart(job, arguments)
         found = gpu_finding(name, results, arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.setting import Precision
@@ -18,6 +18,7 @@ Name = Literal[
     "SNLI prediction",
     "start",
     "size",
+    "width",
 ]
 OURS = "ours"
 
@@ -31,9 +32,8 @@ class Tool:
         load: The function that loads it, as :mod:`benchmarks.worker` finds it.
         items: What it does a round.
         quick: The same, with ``--quick``.
-        target: How many times as fast ours is meant to be; None for ours, or where nothing is meant.
+        target: How many times as fast ours is meant to be, in whichever precision this is; None for ours.
         precisions: In which it is run, where the CPU has them in hardware.
-        default: The one that it takes when it is told nothing: the target is against this one.
     """
 
     name: str
@@ -42,17 +42,12 @@ class Tool:
     quick: int
     target: float | None = None
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    default: Precision = "fp32"
 
     def sides(self, *, bf16: bool) -> dict[str, tuple[Tool, Precision]]:
-        """A side for each precision that the CPU has, by name; only the default one's has the target."""
+        """A side for each precision that the CPU has, by name."""
         if self.precisions == ("own",):
             return {self.name: (self, "own")}
-        usable: list[Precision] = [each for each in self.precisions if each != "bf16" or bf16]
-        default = self.default if self.default in usable else usable[0]
-        return {
-            f"{self.name}, {each}": (self if each == default else replace(self, target=None), each) for each in usable
-        }
+        return {f"{self.name}, {each}": (self, each) for each in self.precisions if each != "bf16" or bf16}
 
 
 def ours(load: str, items: int, quick: int) -> Tool:
@@ -90,52 +85,53 @@ JOBS = (
     Job(
         "SBIC classification", "posts", "adapters",
         (
-            ours("sbic_sides.annotator_labels", 650, 96),
-            Tool("model.generate, a post at a time", "sbic_sides.generate_each", 40, 6, 10),
-            Tool("text-generation pipeline, batches of 32 by length", "sbic_sides.pipeline", 192, 32, 4),
-            Tool("lm-evaluation-harness, log-likelihood of the labels", "sbic_sides.harness", 96, 16, 2),
+            ours("sbic_sides.annotator_labels", 640, 256),
+            Tool("model.generate, a post at a time", "sbic_sides.generate_each", 40, 12, 10),
+            Tool("text-generation pipeline, batches of 32 by length", "sbic_sides.pipeline", 192, 128, 4),
+            Tool("lm-evaluation-harness, log-likelihood of the labels", "sbic_sides.harness", 96, 64, 2),
         ),
-        rounds=5, quick=2,
+        rounds=5, quick=1,
     ),
     Job(
         "SBIC three features", "rows", "adapters",
         (
-            ours("sbic_sides.annotate_at_once", 650, 64),
-            Tool("a command for each adapter", "sbic_sides.annotate_in_turn", 650, 64, 1.5, precisions=("own",)),
+            ours("sbic_sides.annotate_at_once", 640, 128),
+            Tool("a command for each adapter", "sbic_sides.annotate_in_turn", 640, 128, 1.5, precisions=("own",)),
         ),
-        rounds=3, quick=1,
+        rounds=2, quick=1,
     ),
     Job(
         "SBIC generation", "posts", "adapters",
         (
-            ours("sbic_sides.annotator_groups", 256, 48),
-            Tool("model.generate, batches of 16 as they come", "sbic_sides.generate_batches", 128, 16, 2),
+            ours("sbic_sides.annotator_groups", 256, 128),
+            Tool("model.generate, batches of 16 as they come", "sbic_sides.generate_batches", 128, 64, 2),
         ),
         rounds=5, quick=2,
     ),
     Job(
         "QLoRA training", "examples", "llama",
         (
-            ours("training_sides.qlora", 320, 96),
-            Tool("trl sft", "training_sides.trl_sft", 320, 96, 1.8, default="bf16"),
+            ours("training_sides.qlora", 128, 48),
+            Tool("trl sft", "training_sides.trl_sft", 128, 48, 1.8),
+            Tool("trl sft --dtype bfloat16", "training_sides.trl_sft_half", 128, 48, 1.8, ("bf16",)),
         ),
         rounds=3, quick=1,
     ),
     Job(
         "SNLI full training", "examples", "encoder",
         (
-            ours("training_sides.full", 1280, 192),
-            Tool("Trainer as run_glue.py, padded to 128", "training_sides.full_padded", 1280, 192, 2.5, ("fp32",)),
-            Tool("Trainer with DataCollatorWithPadding", "training_sides.full_dynamic", 1280, 192, 1.2),
+            ours("training_sides.full", 960, 384),
+            Tool("Trainer as run_glue.py, padded to 128", "training_sides.full_padded", 960, 384, 2.5, ("fp32",)),
+            Tool("Trainer with DataCollatorWithPadding", "training_sides.full_dynamic", 960, 384, 1.2),
         ),
         rounds=3, quick=1,
     ),
     Job(
         "SNLI LoRA training", "examples", "encoder",
         (
-            ours("training_sides.lora", 1280, 192),
-            Tool("Trainer as run_glue.py, padded to 128", "training_sides.lora_padded", 1280, 192, 2.5, ("fp32",)),
-            Tool("Trainer with DataCollatorWithPadding", "training_sides.lora_dynamic", 1280, 192, 1.2),
+            ours("training_sides.lora", 960, 384),
+            Tool("Trainer as run_glue.py, padded to 128", "training_sides.lora_padded", 960, 384, 2.5, ("fp32",)),
+            Tool("Trainer with DataCollatorWithPadding", "training_sides.lora_dynamic", 960, 384, 1.2),
         ),
         rounds=3, quick=1,
     ),

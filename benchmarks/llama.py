@@ -1,18 +1,20 @@
 """The language model of the jobs: a Llama of 58 M parameters that has learnt to answer, and adapters on it.
 
-Its weights are of no use: it is trained for a moment, on the answers alone, so that its answers end where real ones do.
+Its weights are of no use: in the moment that it is trained it learns to answer by a common word that a post has or has not. So its
+answers end where real ones do, and differ between posts: where two tools give the same ones, that says something.
 """
 
 from __future__ import annotations
 
 import random
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.alternating import finished, python
 from benchmarks.cached import cached, digest, product, tokenizer_files
-from benchmarks.corpora import cut_sbic
+from benchmarks.corpora import cut_sbic, parts
 from benchmarks.setting import environment
 from common.stages import quiet_libraries, say
 
@@ -25,7 +27,8 @@ SHAPE: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 VOCABULARY = 32_000
-STEPS, BATCH, RATE, WARM_UP, LONGEST = 200, 16, 1e-3, 30, 96
+STEPS, BATCH, RATE, WARM_UP, LONGEST = 120, 16, 1e-3, 30, 96
+KINDS = 3  # different answers that it learns for a feature, at most
 COMMANDS = {
     "hasBiasedImplication": "sbic_llama.train_has_biased_implication",
     "offensiveYN": "sbic_llama.train_offensive_yn",
@@ -97,18 +100,23 @@ def _train(folder: Path, sbic_dir: Path, name: str) -> None:
 def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
     """Batches of all three features, in an order of chance, as the product packs them."""
     from sbic_llama.corpus import labelled, load_splits
+    from sbic_llama.encoding import answer_ids, encode
     from sbic_llama.features import FEATURES
     from sbic_llama.packing import SharedInstruction
-    from sbic_llama.training_rows import training_rows
+    from sbic_llama.training_rows import TrainingRows
 
     train, draw = load_splits(data_dir=sbic_dir)["train"], random.Random(0)
     batches = []
     for feature in FEATURES.values():
-        rows = training_rows(tokenizer, feature, labelled(train, feature.label_of), max_post_tokens=LONGEST)
+        posts = labelled(train, feature.label_of)
+        kinds = [text for text, _ in Counter(map(feature.target, posts)).most_common(KINDS)]
+        encoded = encode(tokenizer, feature, [post.text for post in posts], max_post_tokens=LONGEST)
+        cued = [kinds[part] for part in parts(encoded.post_ids, len(kinds))]
+        rows = TrainingRows(encoded, answer_ids(tokenizer, cued))
         examples = [
             {"input_ids": ids, "labels": labels} for ids, labels in zip(rows.input_ids, rows.labels, strict=True)
         ]
-        packed = SharedInstruction(rows.encoded.prefix_ids, tokenizer.pad_token_id, share=True)
+        packed = SharedInstruction(encoded.prefix_ids, tokenizer.pad_token_id, share=True)
         for _ in range(max(1, -(-STEPS * BATCH // (3 * len(examples))))):
             draw.shuffle(examples)
             batches += [packed(examples[i : i + BATCH]) for i in range(0, len(examples), BATCH)]

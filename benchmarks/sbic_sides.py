@@ -24,13 +24,21 @@ from sbic_llama.features import FEATURES, Feature
 LABELS, GROUPS = FEATURES["offensiveYN"], FEATURES["targetMinority"]
 BATCH, GENERATION_BATCH = 32, 16
 MAX_LABEL_TOKENS, MAX_GROUP_TOKENS = 10, 64
-FIRST = 32  # posts before anything is timed
+FIRST = 8  # posts before anything is timed
 
 
 def posts_for(setting: Setting, count: int) -> list[str]:
-    """Test posts, of all lengths alike and in an order of chance: a side's are among those of the side that takes most."""
+    """Test posts of all lengths in an order of chance: a side's are among those of the side that takes most.
+
+    They come as batches of neighbours in length: a tool that sorts by length pads its few batches no more than if it had all.
+    """
     posts = sorted((post.text for post in load_splits(data_dir=Path(setting.sbic_dir))["test"].posts), key=len)
-    chosen = spread(spread(posts, setting.most), count)
+    most = spread(posts, setting.most)
+    if count % BATCH:
+        chosen = spread(most, count)
+    else:
+        batches = [most[i : i + BATCH] for i in range(0, len(most), BATCH)]
+        chosen = [post for batch in spread(batches, count // BATCH) for post in batch]
     random.Random(0).shuffle(chosen)
     return chosen
 

@@ -16,12 +16,13 @@ from common.errors import UserError
 from common.findings import Listing
 
 AGREEMENT = 0.9  # share of the items at least on which theirs, in fp32, must say what ours says
-COLUMNS = ["job", "theirs", "ratio (from–to)", "ours/s", "theirs/s", "MFU of ours", "target", "met"]
+SAME_LOSS = 0.1  # of ours at most that the mean loss of their training may be off: rows come in another order
+COLUMNS = ["job", "theirs", "ratio (from–to)", "ours/s", "theirs/s", "MFU of ours", "same", "target", "met"]
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A job's rounds, and how far the others' answers were ours: by side, the share of the items that both did."""
+    """A job's rounds, and how far the others did what ours did: see :func:`agreement`."""
 
     job: Job
     rounds: list[dict[str, Measured]]
@@ -29,23 +30,39 @@ class Ran:
 
 
 def agreement(job: str, sides: dict[str, Measured]) -> dict[str, float]:
-    """By side, the share of the items that it and ours did on which their answers are the same.
+    """By side, the share of the items that it and ours did on which their answers are the same; of a training, the mean loss as a
+    share of ours.
 
     Raises:
-        UserError: One that computes in fp32 says something else too often: it does not do the job.
+        UserError: One that computes in fp32 says something else too often, or one's loss is another: it does not do the job. Or
+            ours says the same of every item, and agreement would mean nothing.
     """
-    own, found = sides[OURS].answers, {}
-    for name, side in sides.items():
-        if name == OURS or not side.answers:
-            continue
-        both = side.answers.keys() & own.keys()
-        found[name] = sum(side.answers[item] == own[item] for item in both) / max(1, len(both))
-        if side.precision == "fp32" and found[name] < AGREEMENT:
-            raise UserError(
-                f"{job}: {name} gives ours' answer for {found[name]:.0%} of {len(both)} items",
-                expected=f"{AGREEMENT:.0%}, or the two don't do the same",
-            )
-    return found
+    own = sides[OURS]
+    if len(own.answers) > 1 and len(set(own.answers.values())) == 1:
+        raise UserError(f"{job}: ours answers all of {len(own.answers)} items alike", expected="answers that differ")
+    compare = _loss if "train_loss" in own.facts else _answers
+    return {name: compare(f"{job}: {name}", side, own) for name, side in sides.items() if name != OURS}
+
+
+def _answers(name: str, side: Measured, own: Measured) -> float:
+    both = side.answers.keys() & own.answers.keys()
+    same = sum(side.answers[item] == own.answers[item] for item in both) / max(1, len(both))
+    if side.precision == "fp32" and same < AGREEMENT:
+        raise UserError(
+            f"{name} gives ours' answer for {same:.0%} of {len(both)} items",
+            expected=f"{AGREEMENT:.0%}, or the two don't do the same",
+        )
+    return same
+
+
+def _loss(name: str, side: Measured, own: Measured) -> float:
+    theirs, ours = side.facts["train_loss"], own.facts["train_loss"]
+    if abs(theirs / ours - 1) > SAME_LOSS:
+        raise UserError(
+            f"{name} trains with a loss of {theirs:.3f}, ours with {ours:.3f}",
+            expected=f"at most {SAME_LOSS:.0%} between them, or the two don't do the same",
+        )
+    return theirs / ours
 
 
 def compared(ran: Ran, rates: dict[str, float]) -> list[list[Any]]:
@@ -65,8 +82,9 @@ def compared(ran: Ran, rates: dict[str, float]) -> list[list[Any]]:
                 _three(median(one.rate for one in own)),
                 _three(median(one[name].rate for one in ran.rounds)),
                 f"{use:.0%} of {own[0].precision}",
-                None if tool.target is None else f"≥ {tool.target:g}",
-                None if tool.target is None else median(each) >= tool.target,
+                f"loss × {ran.agreement[name]:.2f}" if "train_loss" in own[0].facts else f"{ran.agreement[name]:.0%}",
+                f"≥ {tool.target:g}",
+                median(each) >= tool.target,
             ]
         )
     return made
@@ -79,7 +97,7 @@ def _three(number: float) -> str:
 
 def summary(parts: list[Listing]) -> list[str]:
     """How many targets were met, and which not."""
-    rows = [row for part in parts for row in part.rows if row[-1] is not None]
+    rows = [row for part in parts for row in part.rows]
     missed = [
         f"{row[0]}, {row[1]} ({row[2]})" if len(row) == len(COLUMNS) else str(row[0]) for row in rows if not row[-1]
     ]

@@ -1,7 +1,7 @@
 """Sides of the training jobs: ours are the product's commands; theirs TRL's command and the library's example ``run_glue.py``.
 
-Every side sees the same rows once. What is timed is the loop alone, by Trainer's own ``train_runtime``, on both sides. Ours
-validates once at its end, on a few dozen items, within that time; theirs does not.
+Every side sees the same rows once, then validates on the same few dozen others and saves a checkpoint. What is timed is the
+loop with all that, by Trainer's own ``train_runtime``, on both sides.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from benchmarks.setting import Measure, Measured, Setting, environment
 from benchmarks.snli_sides import needs
 from common.errors import UserError
 from common.hardware import cpu_threads
+from sbic_llama.corpus import labelled, load_splits
 from sbic_llama.features import OFFENSIVE_YN
 from snli_roberta.corpus import Pair, load_split
 
@@ -43,32 +44,47 @@ def qlora(setting: Setting) -> Measure:
             words += ["--per_device_train_batch_size", POSTS_A_STEP, "--num_train_epochs", 1, "--evaluations", 1]
             words += ["--learning_rate", RATE, "--r", RANK, "--lora_alpha", ALPHA, "--lora_dropout", 0]
             _product("sbic_llama.train_offensive_yn", words)
-            run = _training_json(output / OFFENSIVE_YN.name)
+            run = training_json(output / OFFENSIVE_YN.name)
         return Measured(len(posts), run.seconds, _ours_needs(setting, posts), run.precision, facts=run.facts)
 
     return measure
 
 
 def trl_sft(setting: Setting) -> Measure:
-    """``trl sft`` with the same adapter on the same 4-bit base."""
+    """``trl sft`` with the same adapter on the same 4-bit base, whose other weights stay fp32, as by default."""
+    return _trl_sft(setting)
+
+
+def trl_sft_half(setting: Setting) -> Measure:
+    """The same, told to load the base's other weights in bf16."""
+    return _trl_sft(setting, "--dtype", "bfloat16")
+
+
+def _trl_sft(setting: Setting, *more: str) -> Measure:
 
     def measure(items: int) -> Measured:
         with tempfile.TemporaryDirectory(dir=setting.scratch) as name:
             rows = Path(name) / "rows"
             posts = cut_sbic(Path(setting.sbic_dir), Path(name) / "data", train=items, dev=VALIDATION_POSTS)
-            texts = [{"prompt": OFFENSIVE_YN.prompt(post), "completion": OFFENSIVE_YN.target(post)} for post in posts]
+            dev = labelled(load_splits(data_dir=Path(name) / "data")["dev"], OFFENSIVE_YN.label_of)
+            texts, dev_texts = (
+                [{"prompt": OFFENSIVE_YN.prompt(post), "completion": OFFENSIVE_YN.target(post)} for post in each]
+                for each in (posts, dev)
+            )
             rows.mkdir()
-            (rows / "train.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
+            for split, each in (("train", texts), ("test", dev_texts)):
+                lines = "".join(json.dumps(text) + "\n" for text in each)
+                (rows / f"{split}.jsonl").write_text(lines, encoding="utf-8")
             half = setting.precision == "bf16"
             command = [
                 str(Path(sys.executable).parent / "trl"), "sft", "--model_name_or_path", setting.llama,
                 "--dataset_name", str(rows), "--output_dir", f"{name}/output", "--num_train_epochs", "1",
                 "--per_device_train_batch_size", str(POSTS_A_STEP), "--learning_rate", str(RATE), "--use_cpu",
-                "--bf16", str(half).lower(),  # the base's other weights stay fp32, as by default
+                "--bf16", str(half).lower(), *more,
                 "--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--use_bnb_nested_quant",
                 "--use_peft", "--lora_r", str(RANK), "--lora_alpha", str(ALPHA), "--lora_dropout", "0",
                 "--lora_target_modules", "all-linear", "--max_length", "512", "--activation_checkpointing", "false",
-                "--save_strategy", "no", "--report_to", "none",
+                "--eval_strategy", "epoch", "--save_strategy", "epoch", "--report_to", "none",
             ]  # fmt: skip
             said = finished("trl sft", command, environment(cpu_threads()) | {"HF_DATASETS_CACHE": f"{name}/cache"})
         seconds, loss = (_last(said, key) for key in ("train_runtime", "train_loss"))
@@ -109,7 +125,7 @@ def lora_dynamic(setting: Setting) -> Measure:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     seconds: float
     precision: str
     facts: dict[str, Any]
@@ -119,11 +135,11 @@ def _product(module: str, words: list[Any]) -> None:
     finished(module, python(module, *words), environment(cpu_threads()))
 
 
-def _training_json(folder: Path) -> _Run:
+def training_json(folder: Path) -> Run:
     """What the product's record says of a training: its loop's seconds, precision and loss."""
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     (entry,) = [entry for entry in record["log"] if "train_runtime" in entry]
-    return _Run(entry["train_runtime"], record["precision"], {"train_loss": entry["train_loss"]})
+    return Run(entry["train_runtime"], record["precision"], {"train_loss": entry["train_loss"]})
 
 
 def _last(said: str, key: str) -> float:
@@ -168,7 +184,7 @@ def _snli_command(setting: Setting, method: str) -> Measure:
             words += ["--output_dir", output, "--per_device_train_batch_size", PAIRS_A_STEP, "--num_train_epochs", 1]
             words += ["--evaluations", 1, "--learning_rate", ENCODER_RATE, "--r", RANK, "--lora_alpha", ALPHA]
             _product(f"snli_roberta.train_{method}", words)
-            run, pairs = _training_json(output), load_split("train", data_dir=data).pairs
+            run, pairs = training_json(output), load_split("train", data_dir=data).pairs
         return Measured(len(pairs), run.seconds, _snli_needs(setting, method, pairs), run.precision, facts=run.facts)
 
     return measure
@@ -190,17 +206,20 @@ def _trainer(setting: Setting, method: str, *, padded: bool) -> Measure:
 
     tokenizer = load_tokenizer(setting.encoder)
 
+    def rows(pairs: list[Pair]) -> Dataset:
+        encoded = tokenizer(
+            [pair.premise for pair in pairs],
+            [pair.hypothesis for pair in pairs],
+            padding="max_length" if padded else False,
+            max_length=LENGTH,
+            truncation=True,
+        )
+        return Dataset.from_dict({**encoded, "labels": [pair.label for pair in pairs]})
+
     def measure(items: int) -> Measured:
         with tempfile.TemporaryDirectory(dir=setting.scratch) as name:
             cut_snli(Path(setting.snli_dir), Path(name), train=items, dev=VALIDATION_PAIRS)
-            pairs = load_split("train", data_dir=Path(name)).pairs
-            rows = tokenizer(
-                [pair.premise for pair in pairs],
-                [pair.hypothesis for pair in pairs],
-                padding="max_length" if padded else False,
-                max_length=LENGTH,
-                truncation=True,
-            )
+            pairs, dev = (load_split(split, data_dir=Path(name)).pairs for split in ("train", "dev"))
             model, new_modules = load_base(setting.encoder)
             if method == "lora":
                 same = TrainArguments(
@@ -214,7 +233,8 @@ def _trainer(setting: Setting, method: str, *, padded: bool) -> Measure:
                 learning_rate=ENCODER_RATE,
                 bf16=setting.precision == "bf16",
                 use_cpu=True,
-                save_strategy="no",
+                eval_strategy="epoch",
+                save_strategy="epoch",
                 report_to="none",
                 disable_tqdm=True,
                 dataloader_pin_memory=False,
@@ -222,7 +242,8 @@ def _trainer(setting: Setting, method: str, *, padded: bool) -> Measure:
             trainer = Trainer(
                 model=model,
                 args=settings,
-                train_dataset=Dataset.from_dict({**rows, "labels": [pair.label for pair in pairs]}),
+                train_dataset=rows(pairs),
+                eval_dataset=rows(dev),
                 data_collator=default_data_collator if padded else DataCollatorWithPadding(tokenizer),
             )
             found = trainer.train().metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,12 @@ def test_a_finding_says_what_was_measured_and_keeps_what_it_had(results, argumen
     said = " ".join(found.summary)
     assert "+100.0% off, NOT within 10%" in said
     assert "it did not fit the 15,3" in said
-    assert gpu.earlier(path, "NVIDIA Test 40GB").keys() == results.keys()
+    assert gpu.earlier(path, "NVIDIA Test 40GB", arguments).keys() == results.keys()
     with pytest.raises(UserError, match="it holds what was measured on NVIDIA Test 40GB"):
-        gpu.earlier(path, "NVIDIA Other")
-    assert gpu.earlier(tmp_path / "nothing", "NVIDIA Other") == {}
+        gpu.earlier(path, "NVIDIA Other", arguments)
+    with pytest.raises(UserError, match=r"it holds what was measured with other steps and posts\. Choose"):
+        gpu.earlier(path, "NVIDIA Test 40GB", replace(arguments, steps=9, posts=7))
+    assert gpu.earlier(tmp_path / "nothing", "NVIDIA Other", arguments) == {}
 
 
 @pytest.mark.parametrize(
