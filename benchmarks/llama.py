@@ -107,7 +107,7 @@ def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
 
     train, draw = load_splits(data_dir=sbic_dir)["train"], random.Random(0)
     batches = []
-    for feature in FEATURES.values():
+    for feature in map(FEATURES.__getitem__, COMMANDS):
         posts = labelled(train, feature.label_of)
         kinds = [text for text, _ in Counter(map(feature.target, posts)).most_common(KINDS)]
         encoded = encode(tokenizer, feature, [post.text for post in posts], max_post_tokens=LONGEST)

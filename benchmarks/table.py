@@ -99,7 +99,10 @@ def summary(parts: list[Listing]) -> list[str]:
     """How many targets were met, and which not."""
     rows = [row for part in parts for row in part.rows]
     missed = [
-        f"{row[0]}, {row[1]} ({row[2]})" if len(row) == len(COLUMNS) else str(row[0]) for row in rows if not row[-1]
+        f"{row[0]}, {row[1]} ({row[2]})" if part.columns == COLUMNS else f"{part.title}, {row[0]}"
+        for part in parts
+        for row in part.rows
+        if not row[-1]
     ]
     said = f"{len(rows) - len(missed)} of {len(rows)} targets were met."
     return [said] + ([f"Not met: {'; '.join(missed)}."] if missed else [])
