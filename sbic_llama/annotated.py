@@ -12,6 +12,7 @@ from common.errors import UserError, shown
 from common.tables import probability_of, read_rows, text_of
 from sbic_llama.features import (
     FEATURES,
+    HAS_BIASED_IMPLICATION,
     OFFENSIVE_POLICIES,
     OFFENSIVE_YN,
     STUDY_WORDING,
@@ -135,7 +136,8 @@ def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) 
     declared = FEATURES[name]
     if not declared.classifies:
         return declared
-    variants = [declared, *(OFFENSIVE_POLICIES.values() if declared is OFFENSIVE_YN else [STUDY_WORDING])]
+    others = {OFFENSIVE_YN.name: list(OFFENSIVE_POLICIES.values()), HAS_BIASED_IMPLICATION.name: [STUDY_WORDING]}
+    variants = [declared, *others.get(name, [])]
     start = f"{prefix}{name}_probability_"
     labels = {column.removeprefix(start) for column in columns if column.startswith(start)}
     if labels:
@@ -153,8 +155,8 @@ def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) 
             expected=expected,
         )
     # Two policies of offensiveYN have the same labels; which of them it was, the file does not say.
-    first, *others = fitting
-    return replace(first, variant="") if others and first is not declared else first
+    first, *more = fitting
+    return replace(first, variant="") if more and first is not declared else first
 
 
 def _values(value: str | None, *, lists: bool) -> tuple[str, ...]:

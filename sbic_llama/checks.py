@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from common.calibration import calibration_finding
 from common.findings import Finding
 from common.risk_coverage import risk_coverage_finding
 from sbic_llama.corpus import Post
-from sbic_llama.features import OFFENSIVE_YN, Feature, Label
+from sbic_llama.features import HAS_BIASED_IMPLICATION, TARGET_MINORITY, Feature, Label
 from sbic_llama.groups import set_f1
 from sbic_llama.label_policies import LEVEL_OF
 
@@ -88,13 +87,13 @@ def agreement_with_people(
 
 
 def annotators_opinions(declared: Feature, posts: Sequence[Post]) -> dict[str, dict[str, Label]]:
-    """What SBIC's single annotators said of offensiveYN: the post's number → annotator → label under the feature's policy.
+    """What SBIC's single annotators said: the post's number → annotator → label under the feature's policy.
 
     Annotators are numbered, the one with the most posts first: what is found of them goes onto public cards, where a crowd
     worker's id has no business. Blank opinions are left out; a worker who saw a post twice counts with the first opinion. Nothing
-    for other features: bias labels hardly vary within a post, and groups are known of posts only.
+    of two features: bias labels hardly vary within a post, and groups are known of posts only.
     """
-    if declared.name != OFFENSIVE_YN.name:
+    if declared.name in (HAS_BIASED_IMPLICATION.name, TARGET_MINORITY.name):
         return {}
     posts_of = Counter(one.worker for post in posts for one in post.annotations)
     ranked = sorted(posts_of, key=lambda worker: (-posts_of[worker], worker))
@@ -102,7 +101,7 @@ def annotators_opinions(declared: Feature, posts: Sequence[Post]) -> dict[str, d
     found: dict[str, dict[str, Label]] = {}
     for number, post in enumerate(posts):
         for one in reversed(post.annotations):
-            label = declared.label_of(replace(post, offensive=one.offensive))
+            label = declared.label_of(post.as_seen_by(one))
             if label is not None:
                 found.setdefault(str(number), {})[names[one.worker]] = label
     return found

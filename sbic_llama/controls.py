@@ -132,6 +132,9 @@ def main() -> None:
     splits = arguments.load()
     for name in FEATURES:
         declared = feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
+        if not all(any(declared.label_of(post) is not None for post in split.posts) for split in splits.values()):
+            say(f"{name}: left out, for a split has no post with a label")
+            continue
         scored = test_set(declared, splits, arguments)
         records = score_controls(
             declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed

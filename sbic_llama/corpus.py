@@ -6,7 +6,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ HUB_DATASET = "allenai/social_bias_frames"
 HUB_REVISION = "refs/convert/parquet"  # the dataset itself is a script, which nothing runs any more
 MOST_ESCAPED = 10  # times that a post may have been escaped; some of the corpus were twice
 LEVELS = (0.0, 0.5, 1.0)  # offensiveYN: no, maybe, yes
+INTENT = "intentYN"  # read where it is: files in the corpus's format may lack it
+INTENT_LEVELS = (0.0, 0.33, 0.66, 1.0)  # no, probably not, probably, yes
 
 ANNOTATOR_COLUMNS = ("post", "offensiveYN", "targetMinority", "targetStereotype", "dataSource", "WorkerId", "HITId")
 AGGREGATED_COLUMNS = ("post", "offensiveYN", "targetMinority", "targetStereotype", "dataSource", "hasBiasedImplication")
@@ -32,11 +34,12 @@ AGGREGATED_COLUMNS = ("post", "offensiveYN", "targetMinority", "targetStereotype
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one worker said of a post: the level of offence (None: blank) and whether a stereotype was given."""
+    """What one worker said of a post: the levels of offence and of its intent (None: blank), and whether a stereotype was given."""
 
     worker: str
     offensive: float | None
     biased: bool
+    intended: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Post:
         offensive: Mean level over annotations, 0 to 1; None where all are blank.
         groups: The distinct targeted groups as written, sorted.
         annotations: One a worker; empty for aggregates.
+        intended: Mean level of the intent to offend, 0 to 1; None where all are blank.
     """
 
     text: str
@@ -58,6 +62,12 @@ class Post:
     offensive: float | None
     groups: tuple[str, ...]
     annotations: tuple[Annotation, ...] = ()
+    intended: float | None = None
+
+    def as_seen_by(self, annotation: Annotation) -> Post:
+        """The post as if this were its only annotation; groups stay, for they are known of posts only."""
+        said = {"biased": annotation.biased, "offensive": annotation.offensive, "intended": annotation.intended}
+        return replace(self, annotations=(annotation,), **said)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Split:
     report: DataReport
 
     def fingerprint(self) -> str:
-        return fingerprint([post.text, post.biased, post.offensive, post.groups] for post in self.posts)
+        return fingerprint([post.text, post.biased, post.offensive, post.groups, post.intended] for post in self.posts)
 
 
 def load_splits(
@@ -170,26 +180,27 @@ def _from_annotators(rows: Iterable[Row], report: DataReport, repeats: Repeats) 
         by_post.setdefault(values["post"], []).append((row, values))
     located, repeated, blank = [], 0, 0
     for text, group in by_post.items():
-        levels: list[tuple[str, float | None]] = []
+        levels: list[tuple[float | None, float | None]] = []
         workers: dict[tuple[str, str], Annotation] = {}
         for row, values in group:
             level = _number(row, "offensiveYN", values["offensiveYN"], among=LEVELS)
+            intended = _intended(row, among=INTENT_LEVELS)
             key = (values["HITId"], values["WorkerId"])
             biased = bool(values["targetStereotype"].strip())
             if key not in workers or repeats == "keep":
-                levels.append((values["WorkerId"], level))
+                levels.append((level, intended))
                 blank += level is None
             repeated += key in workers
             known = workers.get(key)
-            workers[key] = Annotation(key[1], level, biased or (known is not None and known.biased))
-        given = [level for _, level in levels if level is not None]
+            workers[key] = Annotation(key[1], level, biased or (known is not None and known.biased), intended)
         post = Post(
             text=clean(text),
             source=group[0][1]["dataSource"],
             biased=any(annotation.biased for annotation in workers.values()),
-            offensive=sum(given) / len(given) if given else None,
+            offensive=_mean([offensive for offensive, _ in levels]),
             groups=tuple(sorted({values["targetMinority"].strip() for _, values in group} - {""})),
             annotations=tuple(workers.values()),
+            intended=_mean([intended for _, intended in levels]),
         )
         located.append((group[0][0], post))
     report.notes[f"(HIT, worker) repeats, {'counted once' if repeats == 'drop' else 'all counted'}"] = repeated
@@ -212,9 +223,19 @@ def _from_aggregated(rows: Iterable[Row], report: DataReport) -> list[tuple[Row,
             biased=bool(stereotypes),
             offensive=_number(row, "offensiveYN", values["offensiveYN"]),
             groups=tuple(sorted(group.strip() for group in groups if group.strip())),
+            intended=_intended(row),
         )
         located.append((row, post))
     return located
+
+
+def _intended(row: Row, among: tuple[float, ...] = ()) -> float | None:
+    return _number(row, INTENT, _text(row, INTENT), among) if INTENT in row.values else None
+
+
+def _mean(given: list[float | None]) -> float | None:
+    known = [one for one in given if one is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _check_polarity(row: Row, flag: str, stereotypes: list[str]) -> None:

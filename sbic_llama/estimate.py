@@ -17,6 +17,7 @@ from common.miniature.corpora import cache_dir
 from common.scored import command_line
 from common.stages import say
 from sbic_llama.annotated import PREFIX, feature_of, read_annotated
+from sbic_llama.features import Name
 from sbic_llama.human_labels import FEWEST, human_labels
 from sbic_llama.prevalence import WIDTHS, prevalence_finding
 
@@ -34,9 +35,7 @@ class EstimateArguments:
     annotated: tuple[str, ...] = option((), "file that sbic_llama.annotate wrote", positional=True)
     human_labels: Path = option(help="file of the human labels of some of its posts, drawn at random")
     key: str = option("post", "column that both files share and that names a post")
-    feature: Literal["hasBiasedImplication", "offensiveYN", "targetMinority"] | None = option(
-        None, "feature (default: the one that both files have)"
-    )
+    feature: Name | None = option(None, "feature (default: the one that both files have)")
     by: tuple[str, ...] = option((), "columns of the annotated file: a share for each value with enough human labels")
     width: tuple[float, ...] = option(
         WIDTHS, "widths of 95 % intervals for which to say how many human labels they take", above=0, maximum=0.99

@@ -7,11 +7,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from common.errors import UserError
 from common.prompt import HEAD, TAIL
-from sbic_llama.corpus import Post, nearest_level
+from sbic_llama.corpus import Annotation, Post, nearest_level
 from sbic_llama.groups import NONE, normalised_groups, split_groups
 
 Label = int | tuple[str, ...]
@@ -30,6 +30,7 @@ class Feature:
         labels: The answers to choose from; none where the answer is a list of groups.
         policy: How a label comes from what the annotators said, in words.
         label_of: Post → its label: an index into ``labels``, or the sorted groups. None where the annotators left it blank.
+        opinion_of: One annotation → what that annotator said; None where it is blank, or known of whole posts only.
         variant: Name of another label policy or wording than the usual, for headings and file names.
     """
 
@@ -39,6 +40,7 @@ class Feature:
     labels: tuple[str, ...]
     policy: str
     label_of: Callable[[Post], Label | None]
+    opinion_of: Callable[[Annotation], Any] = lambda annotation: None
     variant: str = ""
 
     @property
@@ -101,6 +103,11 @@ def _above_half(post: Post) -> int | None:
     return None if post.offensive is None else 0 if post.offensive > 0.5 else 1
 
 
+def _intended(post: Post) -> int | None:
+    # The corpus writes thirds as .33 and .66: opinions that balance have a mean of .495 to .5.
+    return None if post.intended is None else 0 if round(post.intended, 3) >= 0.495 else 1
+
+
 def _groups(post: Post) -> tuple[str, ...]:
     return normalised_groups(post.groups)
 
@@ -112,6 +119,7 @@ HAS_BIASED_IMPLICATION = Feature(
     ("Biased", "Not biased"),
     "biased where any annotator gave a stereotype",
     _bias_label,
+    lambda annotation: annotation.biased,
 )
 OFFENSIVE_YN = Feature(
     "offensiveYN",
@@ -120,6 +128,7 @@ OFFENSIVE_YN = Feature(
     ("Offensive", "Maybe offensive", "Not offensive"),
     "nearest of the three levels to the annotators' mean; 0.25 and 0.75 are maybe",
     _offensive_level,
+    lambda annotation: annotation.offensive,
 )
 TARGET_MINORITY = Feature(
     "targetMinority",
@@ -129,7 +138,17 @@ TARGET_MINORITY = Feature(
     "every group that any annotator named, in lower case, sorted",
     _groups,
 )
-FEATURES = {feature.name: feature for feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY)}
+INTENT_YN = Feature(
+    "intentYN",
+    "Did the author of the post mean to offend?",
+    "Decide whether the author of the post intended to offend.",
+    ("Intended", "Not intended"),
+    "intended where the annotators' mean of no, probably not, probably and yes is at least half way",
+    _intended,
+    lambda annotation: annotation.intended,
+)
+FEATURES = {feature.name: feature for feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)}
+Name: TypeAlias = Literal[tuple(FEATURES)]  # type: ignore[valid-type]
 
 # The binary view of offensiveYN; where annotators are split evenly, the two policies differ.
 OFFENSIVE_POLICIES: dict[Policy, Feature] = {

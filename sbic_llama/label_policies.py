@@ -9,7 +9,7 @@ from typing import Any
 from common.findings import Finding, Listing, Measures
 from common.metrics import evaluate
 from sbic_llama.corpus import Post
-from sbic_llama.features import OFFENSIVE_POLICIES, OFFENSIVE_YN, Feature
+from sbic_llama.features import HAS_BIASED_IMPLICATION, OFFENSIVE_POLICIES, OFFENSIVE_YN, Feature
 
 LIMITS = (
     "Which rule is right. It is a choice about whom to believe when people differ, and has to be made before a score is read, not "
@@ -38,7 +38,7 @@ def views(declared: Feature) -> list[View]:
             other = OFFENSIVE_POLICIES[policy]
             if other.policy != declared.policy:
                 found.append(View(other.policy, other.labels, other.label_of, _reads(levels, offensive)))
-    else:
+    elif declared.name == HAS_BIASED_IMPLICATION.name:
         found.append(View("biased where most annotators gave a stereotype", declared.labels, _mostly_biased))
     return [
         *found,
@@ -127,9 +127,5 @@ def _mostly_biased(post: Post) -> int | None:
 
 def _unanimous(declared: Feature, post: Post) -> bool | None:
     """Whether the annotators said the same; None of a post with fewer than two opinions."""
-    said = (
-        [one.offensive for one in post.annotations if one.offensive is not None]
-        if declared.name == OFFENSIVE_YN.name
-        else [one.biased for one in post.annotations]
-    )
+    said = [opinion for one in post.annotations if (opinion := declared.opinion_of(one)) is not None]
     return len(set(said)) == 1 if len(said) > 1 else None

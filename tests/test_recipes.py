@@ -15,13 +15,14 @@ import pytest
 from common.arguments import MAX_SEED, parse
 from common.errors import UserError
 from sbic_llama.arguments import TrainArguments as SbicArguments
+from sbic_llama.train import FeatureArguments
 from snli_roberta.arguments import TrainArguments as SnliArguments
 from snli_roberta.study import StudyArguments
 from tests.rubbish import check_refusal
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("*/recipes/*.yaml"))
-KINDS = (SbicArguments, SnliArguments, StudyArguments)
+KINDS = (SbicArguments, FeatureArguments, SnliArguments, StudyArguments)
 LARGEST = 10**9
 # Which numbers are no mistake: what no run can mean is refused before it, not by a library in its middle.
 COUNT = (int, lambda n: 1 <= n <= LARGEST)
@@ -83,7 +84,7 @@ def fields_of(kind: type) -> list[dataclasses.Field]:
 
 def kind_of(recipe: Path) -> type:
     if recipe.parent.parent.name == "sbic_llama":
-        return SbicArguments
+        return FeatureArguments if "feature:" in recipe.read_text(encoding="utf-8") else SbicArguments
     return StudyArguments if "study" in recipe.stem else SnliArguments
 
 
@@ -137,7 +138,7 @@ def test_a_mistyped_key_is_refused_with_the_one_that_was_meant(tmp_path, kind):
 def required(kind: type) -> dict[str, str]:
     """The lines that a recipe of this kind can't do without."""
     rates = {"full_learning_rates": "[1e-4]", "lora_learning_rates": "[1e-4]", "learning_rate": "1e-4"}
-    words = {**rates, "output_dir": "x", "method": "full"}
+    words = {**rates, "output_dir": "x", "method": "full", "feature": "intentYN"}
     names = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
     assert names <= words.keys()
     return {name: words[name] for name in sorted(names)}

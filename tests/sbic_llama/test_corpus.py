@@ -225,9 +225,20 @@ def test_controls_on_the_miniature(tmp_path, monkeypatch, capsys):
     records = [read_record(path) for path in sorted(tmp_path.glob("*.json"))]
     assert [(record.task, record.title) for record in records] == [
         (f"SBIC {feature}", title)
-        for feature in ("hasBiasedImplication", "offensiveYN", "targetMinority")
+        for feature in ("hasBiasedImplication", "intentYN", "offensiveYN", "targetMinority")
         for title in (("always none" if feature == "targetMinority" else "majority label"), "TF-IDF")
     ]
     assert all(record.miniature and "counted" not in record.policy for record in records)
     assert "drop" in records[0].policy["aggregation"]
     assert "SBIC dev: " in capsys.readouterr().err
+
+
+def test_controls_leave_out_a_feature_that_a_corpus_has_no_labels_of(tmp_path, miniature, monkeypatch, capsys):
+    (tmp_path / "corpus").mkdir()
+    for name in ("trn", "dev", "tst"):
+        text = (miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv").read_text(encoding="utf-8")
+        (tmp_path / "corpus" / f"SBIC.v2.{name}.csv").write_text(text.replace("intentYN", "other", 1), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["x", "--data_dir", str(tmp_path / "corpus"), "--output_dir", str(tmp_path)])
+    controls.main()
+    assert "intentYN: left out, for a split has no post with a label" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("sbic-*.json"))) == 6

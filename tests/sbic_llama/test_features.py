@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -81,7 +82,7 @@ def test_the_hash_changes_with_all_that_the_model_reads():
 
 def test_every_declared_variant_has_a_name_of_its_own():
     variants = {one.title: one for one in DECLARED}
-    assert len(variants) == len({one.slug for one in variants.values()}) == len({*map(id, DECLARED)}) == 6
+    assert len(variants) == len({one.slug for one in variants.values()}) == len({*map(id, DECLARED)}) == 7
     assert all(re.fullmatch("[A-Za-z-]+", one.slug) for one in variants.values())
 
 
@@ -191,3 +192,54 @@ def test_a_broken_description_is_refused(tmp_path, content):
     (tmp_path / "annotator.json").write_text(content)
     with pytest.raises(UserError, match=r"annotator\.json"):
         annotator_file.read(tmp_path / "annotator.json")
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected"),
+    [
+        (0.0, "Not intended"),
+        (0.494, "Not intended"),
+        (0.495, "Intended"),
+        (0.5, "Intended"),
+        (1.0, "Intended"),
+        (None, None),
+    ],
+)
+def test_the_fourth_feature_is_a_declaration(mean, expected):
+    assert FEATURES["intentYN"].target(post(intended=mean)) == expected
+
+
+def test_the_intent_to_offend_is_read_where_it_is_given(tmp_path, miniature):
+    from sbic_llama.corpus import load_splits
+
+    splits = load_splits(data_dir=miniature / "SBIC.v2")
+    means = [one.intended for split in splits.values() for one in split.posts]
+    assert {0.0, 1.0} < set(means)
+    aggregated = load_splits(data_dir=miniature / "SBIC.v2", view="aggregated", repeats="keep")
+    kept = load_splits(data_dir=miniature / "SBIC.v2", repeats="keep")
+    for split in kept:
+        for one, other in zip(kept[split].posts, aggregated[split].posts, strict=True):
+            assert one.intended == pytest.approx(other.intended) or one.intended == other.intended
+    for name in ("trn", "dev", "tst"):
+        with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with open(tmp_path / f"SBIC.v2.{name}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [column for column in rows[0] if column != "intentYN"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    without = load_splits(data_dir=tmp_path)["train"]
+    assert {one.intended for one in without.posts} == {None}
+    with pytest.raises(UserError, match="the train split has no post with a label"):
+        dump_dataset(FEATURES["intentYN"], without, tmp_path / "d.jsonl")
+
+
+def test_a_level_of_intent_that_the_corpus_does_not_have_is_refused(tmp_path, miniature):
+    from sbic_llama.corpus import load_splits
+
+    for name in ("trn", "dev", "tst"):
+        text = (miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv").read_text(encoding="utf-8")
+        (tmp_path / f"SBIC.v2.{name}.csv").write_text(text.replace(",0.66,", ",0.6,"), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"column 'intentYN': '0.6' does not fit; expected 0, 0.33, 0.66, 1, or nothing"
+    ):
+        load_splits(data_dir=tmp_path)
