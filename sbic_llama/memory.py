@@ -1,15 +1,13 @@
 """How much memory a training will take, told before its base model is loaded.
 
-The step is carried out on fake tensors (PyTorch's ``FakeTensorMode``): they have shapes, types and lifetimes, and no memory. So the
-model's own code, PEFT's, bitsandbytes' 4-bit functions, autograd and activation checkpointing say what is held, and for how long.
+The step is carried out on fake tensors (:mod:`common.fake_step`): the model's own code, PEFT's, bitsandbytes' 4-bit functions,
+autograd and activation checkpointing say what is held, and for how long.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +16,18 @@ import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
 
 from common import hardware
+from common.fake_step import make_fake, model_bytes, peak_bytes
 from common.loading import check_config, loading
 from common.quantised import adapters_to_fp32, keep_gradients_right
 from sbic_llama.prefix_cache import decoder_of
 
 GRADIENT_BYTES = 4  # of a trained weight, in fp32
 MOMENTS_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2}  # Adam's two, of a trained weight
-BLOCK = 512  # bytes: PyTorch gives memory on a GPU in multiples of it
 
 
 @dataclass(frozen=True)
@@ -153,8 +147,7 @@ def pretended(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware
     with torch.device("meta"):
         model = get_peft_model(_four_bit(config, precision), lora, autocast_adapter_dtype=False)
     adapters_to_fp32(model)
-    with FakeTensorMode():
-        _make_fake(model)
+    make_fake(model, _fake_weight)
     return model
 
 
@@ -179,20 +172,10 @@ def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
     return model
 
 
-def _make_fake(model: torch.nn.Module) -> None:
-    """Gives a model on the meta device fake tensors, in 4 bits where they are quantised."""
-    made: dict[int, torch.nn.Parameter] = {}  # tied weights stay one
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in made:
-                if isinstance(module, Linear4bit) and name == "weight":
-                    made[id(parameter)] = _four_bit_weight(parameter.shape, module.compute_dtype)
-                else:
-                    weight = torch.empty(parameter.shape, dtype=parameter.dtype)
-                    made[id(parameter)] = torch.nn.Parameter(weight, requires_grad=parameter.requires_grad)
-            setattr(module, name, made[id(parameter)])
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+def _fake_weight(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> torch.nn.Parameter | None:
+    """A weight in 4 bits where the layer is quantised."""
+    quantised = isinstance(module, Linear4bit) and name == "weight"
+    return _four_bit_weight(parameter.shape, module.compute_dtype) if quantised else None
 
 
 def _four_bit_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
@@ -225,109 +208,3 @@ def loss(model: PeftModel, step: Step, *, precision: hardware.Precision) -> torc
         hidden = decoder_of(model)(input_ids=ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
         logits = model.get_output_embeddings()(hidden.flatten(0, 1)[learnt])
     return torch.nn.functional.cross_entropy(logits.float(), learnt, reduction="sum")
-
-
-def peak_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor], *, checkpointing: bool = False) -> int:
-    """The most bytes that tensors hold at once in a forward and a backward pass, besides the model's and its gradients."""
-    if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-    was_training = model.training
-    model.train()
-    held = _Held(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    hooks = [p.register_post_accumulate_grad_hook(lambda p: held.leave_out(p.grad)) for p in trained]
-    try:
-        with fake_mode(model), held:
-            forward().backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(was_training)
-        model.zero_grad(set_to_none=True)
-        if checkpointing:
-            model.activation_checkpointing_disable()
-            model.disable_input_require_grads()
-    return held.peak
-
-
-def fake_mode(model: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """The mode in which a model of fake tensors runs; for a real one, nothing."""
-    return getattr(next(model.parameters()), "fake_mode", contextlib.nullcontext())
-
-
-class _Held(TorchDispatchMode):
-    """Follows the memory of tensors from the operation that makes them until nothing refers to them.
-
-    Attributes:
-        peak: The most bytes that were held at once.
-    """
-
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.peak = self.now = 0
-        self._known: dict[weakref.ref, int] = {}
-        self._model = {storage._cdata for storage in _storages(model)}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._hold(tensor.untyped_storage())
-        if func is torch.ops.bitsandbytes.gemm_4bit.default:
-            self.peak = max(self.peak, self.now + _blocks(math.prod(args[2]) * args[0].dtype.itemsize))
-        return result
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        reference = weakref.ref(storage, self._release)
-        if storage._cdata in self._model or reference in self._known:
-            return
-        self._known[reference] = _blocks(storage.nbytes())
-        self.now += self._known[reference]
-        self.peak = max(self.peak, self.now)
-
-    def _release(self, reference: weakref.ref) -> None:
-        self.now -= self._known.pop(reference)
-
-    def leave_out(self, tensor: torch.Tensor) -> None:
-        """Counts a tensor no longer, as a weight's gradient, which is counted apart."""
-        self.now -= self._known.get(reference := weakref.ref(tensor.untyped_storage()), 0)
-        if reference in self._known:
-            self._known[reference] = 0
-
-
-def _blocks(size: int) -> int:
-    return math.ceil(size / BLOCK) * BLOCK
-
-
-def model_bytes(model: torch.nn.Module) -> int:
-    """Bytes of a model's parameters and buffers, with the constants of 4-bit ones."""
-    return sum(storage.nbytes() for storage in _storages(model))
-
-
-def _storages(model: torch.nn.Module) -> list[torch.UntypedStorage]:
-    """Where a model's parameters, buffers and 4-bit constants lie, each once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        while state is not None:  # double quantisation: the constants have constants
-            tensors += [state.absmax, state.code, *([] if state.offset is None else [state.offset])]
-            state = state.state2
-    return list({storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in tensors)}.values())
-
-
-def kept_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps of a forward pass for the backward pass, weights not counted."""
-    weights = {storage._cdata for storage in _storages(model)}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage  # held, so that no other tensor gets its address
-        return tensor
-
-    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = forward()
-    del result
-    return sum(storage.nbytes() for storage in kept.values())

@@ -1,0 +1,123 @@
+"""The doctor: what it says of this machine, the Hub and every recipe, and what it proposes to run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from common import doctor, hardware
+from common.doctor import Machine
+from common.forecast import Forecast
+from common.miniature.pretrain import MODELS
+from common.projects import PROJECTS
+
+ROOT = Path(__file__).parents[2]
+CPU = Machine("cpu", 24 * 10**9, hardware.Choice("bf16", "a reason"), 5e11)
+T4 = Machine("cuda", 15_600 * 10**6, hardware.Choice("fp16", "a reason"), 2e13)
+
+
+@pytest.fixture(scope="module")
+def forecasts() -> list[Forecast]:
+    return [one for name in PROJECTS for one in importlib.import_module(f"{name}.forecast").forecasts()]
+
+
+def test_every_recipe_is_told(forecasts):
+    assert [ROOT / one.recipe for one in forecasts] == sorted(
+        ROOT.glob("*/recipes/*.yaml"), key=lambda path: (PROJECTS.index(path.parts[-3]), path.name)
+    )
+    assert all(one.memory and one.operations and one.steps for one in forecasts), "every base is of a known shape"
+    lines = doctor.recipe_lines(forecasts, T4)
+    assert len(lines) == 1 + len(forecasts)
+    assert re.search(r"llama2_7b_t4.yaml +meta-llama/Llama-2-7b-hf +[4-7]\.\d GB +yes +\S+ .* to \d", "\n".join(lines))
+    small = doctor.recipe_lines(forecasts, Machine("cuda", 4 * 10**9, T4.wide, T4.rate))
+    assert re.search(r"llama2_7b_t4.yaml .* GB +no ", "\n".join(small))
+    assert doctor.recipe_lines([Forecast(Path("a"), "b", None, None, 3)], CPU)[1].split() == ["a", "b", "?", "?", "?"]
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_the_memory_told_is_about_what_a_training_would_say(project, forecasts):
+    """LoRA trains less and full fine-tuning keeps four numbers a weight."""
+    by_name = {one.recipe.name: one for one in forecasts if one.recipe.parts[0] == project}
+    if project == "sbic_llama":
+        assert by_name["llama2_7b_t4.yaml"].memory > 3.5e9 + 4 * by_name["tiny_llama.yaml"].memory
+        assert by_name["llama2_7b_t4.yaml"].memory == pytest.approx(5.1e9, rel=0.05), "as a training says on real posts"
+        return
+    base, lora = by_name["full.yaml"], by_name["lora.yaml"]
+    assert base.memory - lora.memory > 10 * 124_000_000, "gradients and two moments of nearly every weight"
+    assert lora.memory > 4 * 124_000_000
+    assert by_name["study.yaml"].operations > base.operations, "ten trainings on a half of its pairs"
+
+
+def test_time_is_a_range_that_operations_and_steps_widen():
+    one = Forecast(Path("a"), "b", 1, 1e12, 10)
+    low, high = one.seconds(1e12)
+    assert (low, high) == (pytest.approx(2 + 0.2), pytest.approx(10 + 2))
+
+
+@pytest.mark.parametrize(
+    ("machine", "may_read", "expected"),
+    [
+        (T4, True, "sbic_llama/recipes/llama2_7b_t4.yaml"),
+        (T4, False, "sbic_llama/recipes/tinyllama_t4.yaml"),
+        (Machine("cuda", 5 * 10**9, T4.wide, T4.rate), True, "sbic_llama/recipes/tinyllama_t4.yaml"),
+        (Machine("cuda", 10**9, T4.wide, T4.rate), True, "make demo"),
+        (CPU, True, "make demo"),
+    ],
+)
+def test_what_to_run_next(forecasts, machine, may_read, expected):
+    assert expected in "\n".join(doctor.next_command(forecasts, machine, may_read))
+
+
+def test_login_and_access_to_the_gated_base(hub, monkeypatch, tmp_path):
+    hub.add_model(doctor.GATED, MODELS / "tiny_llama", gated=True)
+    lines, may_read = doctor.hub_lines()
+    assert lines == [
+        "Hub         logged in as miniature",
+        f"            {doctor.GATED} may not be read yet: accept its licence at https://huggingface.co/{doctor.GATED}",
+    ]
+    assert not may_read
+    hub.add_model(doctor.GATED, MODELS / "tiny_llama")
+    assert doctor.hub_lines()[1]
+    monkeypatch.delenv("HF_TOKEN")
+    lines, may_read = doctor.hub_lines()
+    assert lines[0].startswith("Hub         not logged in: hf auth login")
+    assert may_read
+    hub.repositories.clear()
+    assert doctor.hub_lines()[0][1].endswith("is not there")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert doctor.hub_lines() == (["Hub         not asked: HF_HUB_OFFLINE is set"], False)
+
+
+def test_a_wrong_token_and_a_hub_that_fails_are_told(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
+    lines, may_read = doctor.hub_lines()
+    assert lines[0] == "Hub         the token is not valid: hf auth login"
+    monkeypatch.undo()
+    hub.fail(".", 503, times=-1)
+    lines, may_read = doctor.hub_lines()
+    assert lines[0].startswith("Hub         can't be reached: ")
+    assert not may_read
+    assert not any(os.environ["HF_TOKEN"] in line for line in lines)
+
+
+def test_the_command_ends_with_what_to_run(hub, monkeypatch, capsys, forecasts):
+    monkeypatch.setattr("sys.argv", ["doctor"])
+    monkeypatch.setattr(doctor, "forecasts", lambda: forecasts)
+    doctor.main()
+    said = capsys.readouterr().out
+    for word in (
+        "device ",
+        "memory ",
+        "precision ",
+        "disk ",
+        "Hub ",
+        "versions ",
+        "torch 2.13.0",
+        "snli_roberta/recipes/full.yaml",
+    ):
+        assert word in said, word
+    assert said.partition("\nnext, ")[2].count("\n") <= 5
