@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from common.errors import UserError, shown
+from common.stages import be_quiet
 
 Arguments = TypeVar("Arguments")
 REQUIRED = dataclasses.MISSING
@@ -72,6 +73,8 @@ def parse(
     types_ = typing.get_type_hints(kind)
     words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     given = vars(_parser(kind, fields, types_, prog, examples).parse_args(words))
+    if given.pop("quiet", False):
+        be_quiet()
     recipe = given.pop("config", None)
     values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
     for name, value in given.items():
@@ -136,6 +139,7 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
     parser.add_argument(
         "--config", action=_Once, metavar="RECIPE", help="YAML file of arguments; the command line overrides it"
     )
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress: results and errors only")
     for name, field in fields.items():
         inner = _without_none(types_[name])
         extra: dict[str, Any] = {"metavar": _type_name(inner), "action": _Once}

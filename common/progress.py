@@ -14,6 +14,9 @@ def bar(total: int, unit: str, *, show: bool, done: int = 0) -> Any:
     from tqdm.auto import tqdm
 
     from common.processes import is_first
+    from common.stages import quiet
 
     interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(total=total, unit=unit, disable=not (show and is_first()), mininterval=interval, initial=done)
+    return tqdm(
+        total=total, unit=unit, disable=quiet() or not (show and is_first()), mininterval=interval, initial=done
+    )

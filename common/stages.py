@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from common.errors import without_tokens
 
+QUIET = "FINETUNING_QUIET"  # in the environment, so that processes which a command starts are quiet too
 _start = time.monotonic()
 
 
@@ -20,9 +21,19 @@ def started(at: float | None = None) -> float:
     return _start
 
 
-def say(message: str) -> None:
-    """Prints one line with the seconds since the command started."""
-    if os.environ.get("RANK", "0") == "0":
+def be_quiet() -> None:
+    """From now on nothing is said but errors, and no bar is shown, those of the libraries that fetch files included."""
+    for name in (QUIET, "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ[name] = "1"
+
+
+def quiet() -> bool:
+    return QUIET in os.environ
+
+
+def say(message: str, *, asked: bool = False) -> None:
+    """Prints one line with the seconds since the command started; what was ``asked`` for is said in a quiet command too."""
+    if os.environ.get("RANK", "0") == "0" and (asked or not quiet()):
         print(f"[{time.monotonic() - _start:6.1f} s] {_printable(message)}", file=sys.stderr, flush=True)
 
 

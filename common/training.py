@@ -22,6 +22,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, set_seed
 
 from common import hardware
+from common.addresses import NAME
 from common.checkpoints import KEPT, Checkpoints, last_whole
 from common.divergence import Divergence
 from common.errors import UserError
@@ -35,12 +36,12 @@ from common.processes import is_first
 from common.records import count_parameters, git_commit, peak_memory, versions
 from common.run_folder import claim
 from common.sharding import keep_packed, trained_copy
-from common.stages import quiet_libraries, say, stage
+from common.stages import quiet, quiet_libraries, say, stage
 from common.time_left import TimeLeft
 from common.training_file import TRAINING_FILE
 from common.training_options import TrainingOptions
 
-NOT_THE_RUN = ("output_dir", "estimate_only", "push_to_hub", "hub_model_id", "hub_private")
+NOT_THE_RUN = ("output_dir", "estimate_only", "push_to_hub", "hub_model_id", "hub_private", "report_to")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def identity(options: TrainingOptions, data: str) -> dict[str, Any]:
     known = {
         key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(options).items()
     }
-    for name in NOT_THE_RUN:  # where it lies and who may read it do not make it another run
+    for name in NOT_THE_RUN:  # where it lies, who may read it and who is told do not make it another run
         known.pop(name)
     return known | {"data": data}
 
@@ -109,6 +110,7 @@ def trainer_settings(
     # As a share of all steps: validations and checkpoints coincide, which early stopping and the best checkpoint need.
     interval = 1 / options.evaluations if options.evaluations > 1 else 0.999999
     on_cpu = hardware.device_type() == "cpu"
+    os.environ.setdefault("WANDB_PROJECT", NAME)  # the others take theirs from the settings
     return {
         "output_dir": str(output_dir),
         "learning_rate": options.learning_rate,
@@ -129,7 +131,7 @@ def trainer_settings(
         "restore_callback_states_from_checkpoint": True,  # or a resume forgets the patience that was spent
         "logging_steps": options.logging_steps,
         "logging_nan_inf_filter": False,  # or a loss that is no number is logged as the mean of those before
-        "disable_tqdm": not sys.stderr.isatty(),  # in a log file a bar would be thousands of lines
+        "disable_tqdm": quiet() or not sys.stderr.isatty(),  # in a log file a bar would be thousands of lines
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "use_cpu": on_cpu,
@@ -137,7 +139,9 @@ def trainer_settings(
         "ddp_find_unused_parameters": False,
         "seed": options.seed,
         "data_seed": options.seed,
-        "report_to": "none",
+        "report_to": options.report_to,
+        "project": NAME,
+        "run_name": f"{output_dir.parent.name}-{output_dir.name}",
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy
 
 from common.checkpoints import Checkpoints
@@ -41,7 +42,8 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
     """
     clock = _Clock()
-    for callback in (EarlyStoppingCallback, Checkpoints, TimeLeft, PrinterCallback, ProgressCallback):
+    trackers = INTEGRATION_TO_CALLBACK.values()
+    for callback in (EarlyStoppingCallback, Checkpoints, TimeLeft, PrinterCallback, ProgressCallback, *trackers):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
     items = options.per_device_train_batch_size * options.gradient_accumulation_steps * trainer.args.world_size

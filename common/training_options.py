@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +26,15 @@ class Schedule:
     early_stopping_patience: int = option(3, "stop after so many validations without a better one", minimum=1)
     logging_steps: int = option(20, "steps between logged losses", minimum=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "compute precision; what is trained stays fp32")
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = option(
+        "none", "tracker that gets losses and validations as well; its package must be installed"
+    )
 
     def __post_init__(self) -> None:
         if self.max_steps == 0:
             raise UserError("no steps", key="max_steps", expected="-1 or at least 1")
+        if self.report_to != "none" and importlib.util.find_spec(self.report_to) is None:
+            raise UserError(f"{self.report_to} is not installed", key="report_to", fix=f"pip install {self.report_to}")
 
 
 @dataclass(kw_only=True)

@@ -91,7 +91,8 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
     tokenizer, trainer, rows = build_trainer(arguments, setup, declared, revision, posts, dev_posts)
     parameters = count_parameters(trainer.model)
     if arguments.estimate_only:
-        say(str(estimate_run(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))))
+        found = estimate_run(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))
+        say(str(found), asked=True)
         return
     course = training.run(trainer, output_dir)
     plain = training.plain_model(trainer, lambda: model_to_train(arguments, setup, revision))

@@ -74,7 +74,7 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     if arguments.trials_only:
         for one in (one for runs in trials.values() for one in runs):
             accuracy = one.validation_accuracy()
-            say(f"{one.title}: {'diverged' if accuracy is None else f'validation accuracy {accuracy:.4f}'}")
+            say(f"{one.title}: {'diverged' if accuracy is None else f'validation accuracy {accuracy:.4f}'}", asked=True)
         return [], []
     finals = {method: study.finals(method) for method in TITLES}
     while not all(one.finished for runs in finals.values() for one in runs):

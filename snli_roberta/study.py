@@ -32,8 +32,10 @@ from snli_roberta.arguments import CorpusArguments, Method, Schedule, SetUp, Tra
 
 DIVERGED = "diverged.txt"  # what a run leaves instead of a model
 TITLES: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
-# Where base and corpus come from is not what they are, which a run is named by; and how often a loss is logged changes none.
-WHENCE = {"data_dir", "dataset_name", "dataset_revision", "model_name_or_path", "model_revision", "logging_steps"}
+# Where base and corpus come from is not what they are, which a run is named by; and how often a loss is logged, and where, changes
+# none.
+WHENCE = {"data_dir", "dataset_name", "dataset_revision", "model_name_or_path", "model_revision"}
+WHENCE |= {"logging_steps", "report_to"}
 LORA_ONLY = {field.name for field in dataclasses.fields(LoraOptions)} | {
     "target_modules",
     "init_lora_weights",
@@ -222,22 +224,25 @@ def announce(study: Study) -> None:
     from snli_roberta import study_run
 
     arguments = study.arguments
+    asked = arguments.estimate_only
     rates = _counted(len(arguments.full_learning_rates), "learning rate")
     further = _counted(len(arguments.seeds) - 1, "further seed")
     then = f", then its best with {further}" if len(arguments.seeds) > 1 else ""
-    say(f"{2 * study.runs_each()} trainings: for each method {rates} with seed {arguments.seeds[0]}{then}")
+    say(f"{2 * study.runs_each()} trainings: for each method {rates} with seed {arguments.seeds[0]}{then}", asked=asked)
     total = 0.0
     for method, title in TITLES.items():
         left = study.runs_each() - study.made(method)
         if not left:
-            say(f"{title}: nothing to train, {_counted(study.runs_each(), 'run')} there already")
+            say(f"{title}: nothing to train, {_counted(study.runs_each(), 'run')} there already", asked=asked)
             continue
         run = study.trials(method)[0].arguments
         one = call(study_run.estimate, run, preload=study_run.__name__)
         total += left * one.seconds
-        say(f"{title}: {left} to train, each {one}: {duration(left * one.seconds)}")
+        say(f"{title}: {left} to train, each {one}: {duration(left * one.seconds)}", asked=asked)
     if total:
-        say(f"about {duration(total)} of training in all; a stopped study is continued by the same command")
+        say(
+            f"about {duration(total)} of training in all; a stopped study is continued by the same command", asked=asked
+        )
 
 
 def _counted(number: int, name: str) -> str:

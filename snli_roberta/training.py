@@ -55,7 +55,7 @@ def train(arguments: TrainArguments) -> None:
         Interrupted: A signal stopped the run; the same command continues it.
     """
     if arguments.estimate_only:
-        say(str(estimate(arguments)))
+        say(str(estimate(arguments)), asked=True)
         return
     output_dir = arguments.output_dir
     with held(output_dir):

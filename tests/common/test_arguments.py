@@ -11,6 +11,8 @@ import pytest
 from common.arguments import option, parse
 from common.errors import UserError
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass
 class Arguments:
@@ -169,3 +171,36 @@ def test_a_corpus_on_the_command_line_puts_the_recipes_aside(tmp_path):
     assert parse(CorpusOptions, [*recipe, "--data_dir", there]) == CorpusOptions(data_dir=tmp_path)
     with pytest.raises(UserError, match="--data_dir: two corpora were given"):
         parse(CorpusOptions, ["--data_dir", there, "--dataset_name", "a/b"])
+
+
+QUIET = """
+import dataclasses
+from common.arguments import parse
+from common.errors import UserError, run
+from common.progress import bar
+from common.stages import say, stage
+
+@dataclasses.dataclass
+class Arguments:
+    'It.'
+
+def main():
+    parse(Arguments)
+    with stage('working'), bar(3, 'post', show=True) as done:
+        done.update(3)
+    say('said')
+    print('a result')
+    raise UserError('wrong')
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], ["working", "3/3", "said", "error: wrong"]), (["--quiet"], ["error: wrong"])]
+)
+def test_quiet_silences_progress_and_nothing_else(words, said):
+    result = subprocess.run([sys.executable, "-c", QUIET, *words], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "a result\n")
+    assert [word for word in ("working", "3/3", "said", "error: wrong") if word in result.stderr] == said
+    assert "\x1b" not in result.stderr, "no colours in a log, with NO_COLOR or without"

@@ -183,7 +183,7 @@ def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
          r"an adapter of \('miniature/tiny_roberta', None\); expected .*tiny_llama.*as annotator.json says"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", labels=["A", "B"])},
          "the adapter was trained with another prompt or other labels"),
-        (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="intentYN")},
+        (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="sexYN")},
          "not an annotator's description"),
         (load_trained, "snli_adapter", {"adapter_config.json": config(runs, "snli_adapter", "adapter_config.json", r=4)},
          "size mismatch.*Use it with the base model that it was made for"),

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from common import fake_step
 from common.arguments import parse
 from common.errors import UserError
 from common.interruption import Interrupted
@@ -34,6 +35,7 @@ from sbic_llama.encoding import encode
 from sbic_llama.features import FEATURES
 from sbic_llama.packing import IGNORED
 from sbic_llama.scoring import score_labels
+from sbic_llama.train import FeatureArguments
 from sbic_llama.training import train
 
 ROOT = Path(__file__).parents[2]
@@ -78,9 +80,9 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_shows_a_launch_line_that_does(path):
-    parse(TrainArguments, ["--config", str(path)])
     (shown,) = re.findall(r"# Launch: .*-m sbic_llama\.(\w+) --config (\S+)", path.read_text())
-    assert shown[0] in SCRIPTS.values()
+    parse(FeatureArguments if shown[0] == "train" else TrainArguments, ["--config", str(path)])
+    assert shown[0] in {*SCRIPTS.values(), "train"}
     assert ROOT / shown[1] == path
 
 
@@ -226,9 +228,9 @@ def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, pre
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             return trainer.compute_loss(trainer.model, batch)
 
-    with memory.fake_mode(model):
-        found = memory.kept_bytes(model.train(), lambda: memory.loss(model, step, precision=precision))
-    assert found == pytest.approx(memory.kept_bytes(trainer.model, forward), rel=0.02)
+    with fake_step.fake_mode(model):
+        found = fake_step.kept_bytes(model.train(), lambda: memory.loss(model, step, precision=precision))
+    assert found == pytest.approx(fake_step.kept_bytes(trainer.model, forward), rel=0.02)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -256,7 +258,7 @@ def test_the_estimate_before_loading_has_the_loaded_models_bytes(tmp_path):
     state = torch.get_rng_state()
     model, step = expected(tmp_path, trainer, batch)
     found = memory.estimate(model, step, precision="fp32", checkpointing=True)
-    assert found.model == memory.model_bytes(trainer.model)
+    assert found.model == fake_step.model_bytes(trainer.model)
     assert count_parameters(model) == count_parameters(trainer.model)
     trained = count_parameters(trainer.model)["trainable"]
     assert found.optimizer == 12 * trained
@@ -269,7 +271,7 @@ def test_the_memory_of_weights_is_counted_by_hand(fresh_model):
     packed = 4 * 4 * (4 * 128 * 128 + 3 * 128 * 320) / 8  # 4-bit weights of four layers
     plain = 4 * (2 * 900 * 128 + 9 * 128)  # embeddings, output layer, norms, in fp32
     trained = 4 * sum(p.numel() for p in fresh_model.parameters() if p.requires_grad)
-    assert packed + plain + trained < memory.model_bytes(fresh_model) < 1.1 * (packed + plain + trained)
+    assert packed + plain + trained < fake_step.model_bytes(fresh_model) < 1.1 * (packed + plain + trained)
 
 
 def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
@@ -282,7 +284,7 @@ def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
     layer = 4 * 4096**2 + 3 * 4096 * 11008
     known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
     known += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert memory.model_bytes(model) == pytest.approx(known, rel=1e-4)
+    assert fake_step.model_bytes(model) == pytest.approx(known, rel=1e-4)
     found = memory.estimate(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
     assert found.line().startswith(f"estimated memory {found.total / 1e6:,.0f} MB (model ")
 

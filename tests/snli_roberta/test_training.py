@@ -530,6 +530,31 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(tmp_path, monkeypat
         train(arguments(tmp_path / "other"))
 
 
+def test_a_tracker_gets_the_losses_only_where_it_is_asked_for(tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plain, tracked = arguments(tmp_path / "plain"), arguments(tmp_path / "tracked", report_to="tensorboard")
+    train(plain)
+    train(tracked)
+    assert not list((tmp_path / "plain").rglob("events.*"))
+    (events,) = (tmp_path / "tracked").rglob("events.*")
+    seen = EventAccumulator(str(events)).Reload()
+    logged = [event.value for event in seen.Scalars("train/loss")]
+    assert logged == pytest.approx([loss for loss, _ in losses(tmp_path / "tracked")])
+    assert len(seen.Scalars("eval/accuracy")) == 2
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "tracked")]
+    assert weights[0] == weights[1]
+    train(arguments(tmp_path / "tracked"))
+    assert "finished already" in capsys.readouterr().err, "who is told does not make it another run"
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"key 'report_to': trackio is not installed. Pip install trackio"):
+        arguments(tmp_path, report_to="trackio")
+
+
 def test_bad_arguments_are_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(UserError, match="two corpora were given"):
         arguments(tmp_path, data_dir=tmp_path, dataset_name="a/b")
