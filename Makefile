@@ -76,7 +76,7 @@ demo-hub:
 test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-slow: $(VENV)/.dev $(VENV)/.scale ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
+test-slow: $(VENV)/.dev $(VENV)/.scale $(VENV)/.app ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 bench: $(VENV)/.bench ## time ours against the tools that a user would pick instead (BENCH="--quick" for ten minutes)
@@ -106,6 +106,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.main
 
 $(VENV)/.scale: requirements-scale.txt $(VENV)/.main
 	@$(PIP) -r requirements-scale.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+	@touch $@
+
+$(VENV)/.app: requirements-app.txt $(VENV)/.main
+	@$(PIP) -r requirements-app.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
 	@touch $@
 
 $(VENV)/.bench: requirements-bench.txt $(VENV)/.main

@@ -18,16 +18,19 @@ NOWHERE = "./no_such_folder"
 _TRAIN = ("--data_dir", NOWHERE, "--learning_rate", "1e-4")
 # A command line that names a file that is not there; `{}` is a folder to write to.
 MISSING: dict[str, tuple[str, ...]] = {
+    "sbic_llama.app": ("--adapter", NOWHERE),
     "sbic_llama.annotate": ("no_such_file.csv", "--adapter", NOWHERE, "--output", "{}/out.csv"),
     "sbic_llama.controls": ("--data_dir", NOWHERE, "--output_dir", "{}"),
     "sbic_llama.estimate": ("no_such_file.csv", "--human_labels", "no_such_labels.csv", "--key", "id", "--feature", "offensiveYN"),
     "sbic_llama.evaluate": ("--adapter", NOWHERE, "--output_dir", "{}"),
     "sbic_llama.robustness": ("--adapter", NOWHERE, "--output_dir", "{}"),
+    "sbic_llama.train": ("--feature", "intentYN", *_TRAIN, "--output_dir", "{}"),
     "sbic_llama.train_has_biased_implication": (*_TRAIN, "--output_dir", "{}"),
     "sbic_llama.train_offensive_yn": (*_TRAIN, "--output_dir", "{}"),
     "sbic_llama.train_target_minority": (*_TRAIN, "--output_dir", "{}"),
     "sbic_llama.trust": ("no_such_file.csv", "--human_labels", "no_such_labels.csv", "--key", "id", "--adapter", NOWHERE),
     "snli_roberta.adversarial": ("--model", NOWHERE, "--output_dir", "{}"),
+    "snli_roberta.app": ("--model", NOWHERE),
     "snli_roberta.compare": ("--config", "snli_roberta/recipes/miniature_study.yaml", "--data_dir", NOWHERE, "--output_dir", "{}"),
     "snli_roberta.controls": ("--data_dir", NOWHERE, "--output_dir", "{}"),
     "snli_roberta.disagreement": ("--model", NOWHERE, "--output_dir", "{}"),

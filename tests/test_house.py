@@ -104,7 +104,11 @@ def test_pins_ranges_and_the_installed_versions_agree():
         requirement = Requirement(text)
         assert requirement.specifier.contains(exact[requirement.name.lower().replace("_", "-")]), text
     together = {**exact, **pins("requirements-dev.txt")}
-    for file, chief in (("requirements-scale.txt", "ray"), ("requirements-bench.txt", "lm_eval")):
+    for file, chief in (
+        ("requirements-scale.txt", "ray"),
+        ("requirements-app.txt", "gradio"),
+        ("requirements-bench.txt", "lm_eval"),
+    ):
         more = pins(file)
         assert all(together.get(name, version) == version for name, version in more.items()), (
             f"{file} could not be installed together with the others"

@@ -1,0 +1,199 @@
+"""The page: what it does with a post and a file, and the page itself in a browser, typed into and clicked."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from common import web
+from common.arguments import parse
+from common.errors import UserError
+from sbic_llama import annotate, app, trying
+from tests.browser import DESKTOP, PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
+
+POSTS = ("the florbs by the river sing well", "<b>the florbs</b> are *rude* & loud", "", "what a quiet day")
+
+
+@pytest.fixture(scope="module")
+def folders(trained_adapters) -> list[str]:
+    return [str(trained_adapters / name) for name in ("offensiveYN", "targetMinority")]
+
+
+@pytest.fixture(scope="module")
+def annotator(folders):
+    from sbic_llama.annotator import Annotator
+
+    return Annotator(*folders)
+
+
+@pytest.fixture
+def posts(tmp_path) -> Path:
+    path = tmp_path / "posts.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["id", "post"], *([i, POSTS[i % 4]] for i in range(40))])
+    return path
+
+
+def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
+    found = trying.annotate_post(annotator, POSTS[0], 0.5)
+    assert list(found.labels) == ["offensiveYN"]
+    assert sum(found.labels["offensiveYN"].values()) == pytest.approx(1, abs=1e-5)
+    groups, sure = found.lists["targetMinority"]
+    assert groups
+    assert 0 < sure <= 1
+    for name, (sure, least) in found.review.items():
+        assert sure < least, name
+    strict = trying.annotate_post(annotator, POSTS[0], 0.05).review
+    assert strict.keys() <= found.review.keys()
+
+
+@pytest.mark.parametrize(
+    ("post", "message"), [("", "no post"), (" \n", "no post"), ("a" * 10_001, "10,001 characters")]
+)
+def test_a_post_without_text_or_with_too_much_is_refused(annotator, post, message):
+    with pytest.raises(UserError, match=message):
+        trying.annotate_post(annotator, post, 0.1)
+
+
+def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, tmp_path, monkeypatch):
+    told = []
+    found = trying.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: told.append((done, of)))
+    assert (found.rows, found.unanswered, told) == (40, 10, [(40, 40)])
+    assert found.counts["offensiveYN"].total() == 30
+    assert found.review >= 10, "who has no answer goes to a person"
+    names, head = found.head
+    assert names == ["post", "model_offensiveYN", "model_targetMinority", "model_needs_review"]
+    assert len(head) == trying.PREVIEW
+    adapters = [word for folder in folders for word in ("--adapter", folder)]
+    words = [posts, *adapters, "--review_share", 0.1, "--output", tmp_path / "by_command.csv"]
+    monkeypatch.setattr("sys.argv", ["annotate", *map(str, words)])
+    annotate.main()
+    assert found.output.read_bytes() == (tmp_path / "by_command.csv").read_bytes()
+    with pytest.raises(UserError, match=r"it has a column 'model_offensiveYN' already"):
+        trying.annotate_file(annotator, found.output, "post", 0.1, tmp_path / "other", lambda *_: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotated_posts.csv", "by_command.csv", "posts.csv"]
+
+
+def test_what_the_command_refuses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--adapter: no adapter was given. Give one, or run make demo first"):
+        parse(app.AppArguments, [])
+    with pytest.raises(UserError, match="no such folder"):
+        parse(app.AppArguments, ["--adapter", "./nowhere"])
+    for name in ("b", "a"):
+        (tmp_path / app.DEMO / name).mkdir(parents=True)
+        (tmp_path / app.DEMO / name / "annotator.json").touch()
+    assert parse(app.AppArguments, []).adapter == (f"{app.DEMO}/a", f"{app.DEMO}/b")
+    monkeypatch.setattr(web.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"gradio is not installed. Pip install -r requirements-app.txt"):
+        web.require()
+
+
+@pytest.fixture(scope="module")
+def page(folders):
+    if missing():
+        pytest.skip(str(missing()))
+    with served("sbic_llama.app", *[word for folder in folders for word in ("--adapter", folder)]) as (address, _):
+        yield address
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["mouse", "keyboard on a phone"])
+def test_a_post_is_typed_and_answered(page, how):
+    with opened(page, PHONE if "phone" in how else DESKTOP, "dark" if "phone" in how else "light") as seen:
+        seen.get_by_text("Content warning").wait_for()
+        post = seen.get_by_label("Post", exact=True)
+        post.fill(POSTS[1])
+        if how == "mouse":
+            seen.get_by_role("button", name="Annotate", exact=True).click()
+        else:
+            post.focus()
+            seen.keyboard.press("Tab")
+            seen.keyboard.press("Enter")
+        seen.wait_for_function("document.querySelector('#offensiveYN')?.innerText.includes('%')")
+        said = seen.inner_text("#offensiveYN")
+        assert all(label in said for label in ("Offensive", "Maybe offensive", "Not offensive"))
+        assert seen.input_value("#targetMinority textarea").endswith("sure)")
+        assert seen.input_value("#review textarea").startswith(("yes. ", "no"))
+        picture(seen, f"sbic_app_{how.split()[0]}")
+        assert beyond_the_edge(seen) == []
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_file_is_uploaded_annotated_and_downloaded(page, posts, tmp_path):
+    with opened(page) as seen:
+        seen.get_by_role("tab", name="A file").click()
+        seen.set_input_files("input[type=file]", posts)
+        seen.wait_for_function("document.querySelector('#column input')?.value === 'post'")
+        seen.get_by_role("button", name="Annotate the file").click()
+        seen.wait_for_function("document.querySelector('#outcome textarea')?.value.startsWith('40 rows')")
+        assert "10 could not be annotated" in seen.input_value("#outcome textarea")
+        picture(seen, "sbic_app_file")
+        assert seen.locator("table b").count() == 0, "a post is text, whatever it looks like"
+        with seen.expect_download() as download:
+            seen.get_by_role("button", name="Download the annotated file").click()
+        download.value.save_as(tmp_path / "down.csv")
+    with open(tmp_path / "down.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40
+    assert rows[1]["post"] == POSTS[1]
+    assert rows[1]["model_offensiveYN"]
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_is_wrong_is_said_on_the_page(page, tmp_path):
+    path = tmp_path / "posts.csv"
+    path.write_text("post,model_offensiveYN\na <img src=x> b,no\n", encoding="utf-8")
+    with opened(page) as seen:
+        seen.get_by_role("button", name="Annotate", exact=True).click()
+        seen.get_by_text("no post; expected some text").wait_for()
+        seen.get_by_role("tab", name="A file").click()
+        seen.set_input_files("input[type=file]", path)
+        seen.wait_for_function("document.querySelector('#column input')?.value === 'post'")
+        seen.get_by_role("button", name="Annotate the file").click()
+        seen.get_by_text("posts.csv: it has a column 'model_offensiveYN' already").wait_for()
+        picture(seen, "sbic_app_error")
+
+
+@needs_browser
+@pytest.mark.slow
+def test_nothing_is_kept_when_it_ends(folders, posts, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    own = served("sbic_llama.app", "--adapter", folders[0], TMPDIR=str(tmp_path / "scratch"))
+    with own as (address, process), opened(address) as seen:
+        seen.get_by_role("tab", name="A file").click()
+        seen.set_input_files("input[type=file]", posts)
+        seen.wait_for_function("document.querySelector('#column input')?.value === 'post'")
+        assert list((tmp_path / "scratch").rglob("posts.csv")), "it was uploaded into the temporary folder"
+        seen.get_by_role("button", name="Annotate the file").click()
+        seen.wait_for_function("document.querySelector('#outcome textarea')?.value.startsWith('40 rows')")
+        assert list((tmp_path / "scratch").rglob("annotated_posts.csv"))
+    assert process.returncode in (0, 130)
+    assert not list((tmp_path / "scratch").rglob("*posts.csv"))
+
+
+def test_what_was_uploaded_and_made_goes_unless_it_is_worked_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "upload").mkdir()
+    upload = tmp_path / "upload" / "posts.csv"
+    upload.write_text("post\na\n")
+    with web.working(upload) as source:
+        assert source.read_text() == "post\na\n"
+        (source.parents[1] / "annotated_posts.csv").touch()
+        web.sweep(tmp_path, -1)
+        assert not upload.exists()
+        assert source.exists()
+    assert not source.exists()
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["annotated_posts.csv"]
+    web.sweep(tmp_path, 100)
+    assert list(tmp_path.rglob("*.csv"))
+    web.sweep(tmp_path, -1)
+    web.sweep(tmp_path, -1)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"posts.csv: it is not here any more. Upload it again"), web.working(upload):
+        pass
