@@ -62,6 +62,13 @@ def drive_folder(name: str) -> Path:
     return folder
 
 
+def example() -> Path:
+    """A folder with ``posts.csv``, a few posts about invented groups, and ``human_labels.csv``, what people said of some."""
+    from common.miniature import corpora
+
+    return corpora.build() / "own_file"
+
+
 def load_ipython_extension(shell: Any) -> None:
     """``%load_ext common.colab``: in Colab, ``%%bash`` cells show what a command prints while it runs.
 

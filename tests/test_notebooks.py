@@ -20,11 +20,14 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from common import arguments
+from common import colab as colab_help
 from common.addresses import SOURCE, colab
+from common.miniature import corpora
 
 ROOT = Path(__file__).parents[1]
 SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
-NOTEBOOKS = (SBIC, SNLI)
+ANNOTATE, TRUST = "sbic_llama/notebooks/annotate.ipynb", "snli_roberta/notebooks/trust.ipynb"
+NOTEBOOKS = (SBIC, SNLI, ANNOTATE, TRUST)
 LOGIC = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.AsyncFor, ast.While),
     *(ast.If, ast.IfExp, ast.Match, ast.Try, ast.With, ast.comprehension),
@@ -50,9 +53,11 @@ def is_bash(cell: nbformat.NotebookNode) -> bool:
 
 
 def settings(path: str) -> dict[str, str]:
-    """What the cell of settings puts into the environment; a folder that is asked for is given by its name."""
+    """What the cell of settings puts into the environment; folders that are asked for are called so."""
     (cell,) = (cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", []))
-    return {name: "folder" if value.startswith("{") else value for name, value in variables(cell.source)}
+    example = str(colab_help.example())
+    found = {name: value.replace("{colab.example()}", example) for name, value in variables(cell.source)}
+    return {name: re.sub(r"\{.*\}", "folder", value) for name, value in found.items()}
 
 
 def variables(source: str) -> list[tuple[str, str]]:
@@ -70,7 +75,9 @@ def commands(path: str) -> Iterator[list[str]]:
     for source in (*bash_cells(path), *fenced):
         for line in source.replace("\\\n", " ").splitlines():
             if line.startswith("python -m ") and not line.startswith("python -m pip "):
-                words = shlex.split(string.Template(line).substitute(settings(path)))
+                line = string.Template(line).substitute(settings(path))
+                # What a cell before it downloads.
+                words = shlex.split(line.replace("output/snli_1.0", str(corpora.build() / "snli_1.0")))
                 yield words[2 : words.index(">") if ">" in words else None]
 
 
@@ -158,7 +165,7 @@ def test_a_notebooks_commands_parse(path, monkeypatch):
 
     monkeypatch.chdir(ROOT)
     found = list(commands(path))
-    assert len(found) >= 6
+    assert len(found) >= 4
     for name, *words in found:
         module = importlib.import_module(name)
         monkeypatch.setattr(module, "parse", parse)
@@ -291,3 +298,42 @@ def test_the_snli_notebook_runs_on_the_miniature(execute, tmp_path):
     )
     assert "subword" in subwords
     assert "<s>" in subwords
+
+
+@pytest.mark.slow
+def test_the_notebook_that_annotates_runs_on_the_miniature(execute, tmp_path):
+    from sbic_llama.arguments import TrainArguments
+    from sbic_llama.training import train
+
+    train(TrainArguments(output_dir=tmp_path / "sbic", learning_rate=2e-3, max_steps=20, evaluations=1), "offensiveYN")
+    output = tmp_path / "annotated"
+    notebook = execute(ANNOTATE, ADAPTERS=f"--adapter {tmp_path}/sbic/offensiveYN", OUTPUT_DIR=str(output))
+    assert (output / "annotated.csv").is_file()
+    shown = [each.get("data", {}) for cell in notebook.cells for each in cell.get("outputs", [])]
+    table = next(data["text/html"] for data in shown if "text/html" in data)
+    assert "model_offensiveYN" in table
+    assert ">post<" not in table, "no texts"
+    assert [data["text/html"] for data in shown if "text/html" in data][-1] == (
+        output / "trust" / "trust.html"
+    ).read_text()
+    log = printed(notebook)
+    assert "Krippendorff" in log
+    assert "prediction-powered" in log
+
+
+@pytest.mark.slow
+def test_the_notebook_on_trust_runs_on_the_miniature(execute, tmp_path):
+    from snli_roberta.arguments import TrainArguments
+    from snli_roberta.training import train
+
+    model = tmp_path / "model"
+    train(TrainArguments(method="lora", output_dir=model, learning_rate=2e-3, max_steps=20, evaluations=1))
+    output = tmp_path / "out"
+    notebook = execute(TRUST, MODEL=str(model), SNLI="", CORPUS="", OUTPUT_DIR=str(output))
+    (page,) = (shown.data["text/html"] for shown in notebook.cells[-2].outputs)
+    assert page == (output / "report.html").read_text(encoding="utf-8")
+    for heading in ("where people disagree?", "(HANS)", "Rules of our own"):
+        assert heading in page
+    log = printed(notebook)
+    assert len(re.findall(r"^(entailment|neutral|contradiction)\n +entailment +0\.\d{4}$", log, re.MULTILINE)) == 2
+    assert "shuffled" in log
