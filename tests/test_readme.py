@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import importlib.util
 import io
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 
+from common import arguments
+from common.addresses import SOURCE
 from common.findings import read_finding
 from common.miniature.hub import Blob, LocalHub, Repository
 from common.miniature.pretrain import MODELS
@@ -101,14 +109,20 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
     assert shown
     for command in shown:
         words = shlex.split(command.replace("path/to/", f"{miniature}/").replace(" you/", " miniature/"))
-        arguments = [*programs[words[0]], *words[1:]]
+        given = [*programs[words[0]], *words[1:]]
         recipes = [word for word in words if Path(word).parent.name == "recipes"]
         if any("miniature" not in word or name == "README.md" for word in recipes):
-            arguments += ["--max_steps", "2", "--evaluations", "1"]  # the command as shown, cut short
+            given += ["--max_steps", "2", "--evaluations", "1"]  # the command as shown, cut short
         if "sbic_llama/recipes/study.yaml" in words:
-            arguments += ["--optim", "adamw_torch"]  # the study's own needs a GPU
+            given += ["--optim", "adamw_torch"]  # the study's own needs a GPU
+        if words[2].endswith(".app"):
+            if importlib.util.find_spec("gradio") is None:
+                warnings.warn(f"not run, for gradio is not installed: {command}", stacklevel=1)
+            else:
+                check_page(given, tmp_path)
+            continue
         result = subprocess.run(
-            arguments,
+            given,
             cwd=tmp_path,
             env={**os.environ, "ACCELERATE_USE_CPU": "true"},
             stdin=subprocess.DEVNULL,
@@ -117,6 +131,68 @@ def test_a_readmes_commands_run_in_the_order_shown(name, corpora_on_the_hub, min
             timeout=300,
         )
         assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
+
+
+def check_page(command: list[str], folder: Path) -> None:
+    """A command that serves a page until it is interrupted."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    process = subprocess.Popen(
+        [*command, "--port", port],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = ""
+        while "the page is at http://127.0.0.1:" not in said:
+            line = process.stderr.readline()
+            assert line, f"{command}\n{said}"
+            said += line
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+INLINE = [
+    (name, text) for name in READMES for text in re.findall(r"`(python -m [^`]*? [^`]+)`", (ROOT / name).read_text())
+]
+
+
+@pytest.mark.parametrize(("name", "text"), INLINE)
+def test_a_command_within_a_sentence_or_table_can_be_parsed(name, text, miniature, monkeypatch):
+    class Parsed(Exception):
+        pass
+
+    def parse(*given, **more):
+        raise Parsed(arguments.parse(*given, **more))
+
+    monkeypatch.chdir(ROOT)
+    module, *words = shlex.split(text.replace("path/to/", f"{miniature}/"))[2:]
+    found = importlib.import_module(module)
+    monkeypatch.setattr(found, "parse", parse)
+    # A model that would first have to be trained.
+    words = [str(MODELS / "tiny_llama") if word.startswith("output/") else word for word in words]
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    with pytest.raises(Parsed):
+        found.main()
+
+
+def test_the_feature_that_the_readme_shows_is_the_one_that_there_is():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code in (ROOT / "sbic_llama" / "features.py").read_text(encoding="utf-8")
+
+
+def test_who_to_cite():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["repository-code"] == SOURCE
+    assert f"# {cited['title']}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [each["year"] for each in cited["references"]] == [2020, 2015]
 
 
 @pytest.mark.slow
@@ -164,3 +240,18 @@ def test_the_results_in_the_readmes_are_those_of_the_records(folder):
         assert not group[0].miniature
         assert "\n".join(markdown_lines(group)) in shown
         assert all("/home/" not in record.command and "/tmp/" not in record.command for record in group)
+
+
+def test_every_row_of_scores_in_the_readmes_is_a_records():
+    rows = set()
+    for folder in RESULTS:
+        for group in by_task([read_record(path) for path in sorted(folder.glob("*.json"))]):
+            rows |= set(markdown_lines(group))
+    shown = [
+        line
+        for name in READMES
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
+        if re.match(r"\| .*\d\.\d{4}.* \[\d?\.\d{3}, ", line)
+    ]
+    assert len(shown) > 20
+    assert set(shown) <= rows
