@@ -63,10 +63,15 @@ class BenchArguments:
         for key, (folder, file) in given.items():
             if folder is not None and not (folder / file).exists():
                 raise UserError(f"{folder / file} is not there", key=key, fix="check the path")
-        if "SBIC classification" in self.jobs and importlib.util.find_spec("lm_eval") is None:
+        if "SBIC classification" in self.jobs and not has_harness():
             raise UserError(
                 "the evaluation harness is missing", fix="pip install -r requirements-bench.txt, or run make bench"
             )
+
+
+def has_harness() -> bool:
+    """Whether lm-evaluation-harness is installed, which requirements-bench.txt names."""
+    return importlib.util.find_spec("lm_eval") is not None
 
 
 def main() -> None:

@@ -25,7 +25,11 @@ from common.stages import say
 KEPT_SECONDS = 600  # that an upload or a result lies in the temporary folder, at most
 LARGEST_UPLOAD = "200mb"
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one at a time: there is one model
-STYLE = "footer {display: none !important} .gradio-container {max-width: min(60rem, 100vw) !important; margin: 0 auto !important}"
+STYLE = """
+footer {display: none !important}
+.gradio-container {max-width: min(60rem, 100vw) !important; margin: 0 auto !important}
+.block:has([data-testid="label-output-value"]) [data-testid="block-label"] {position: static; width: fit-content}
+"""  # the last: a question of two lines would lie over the answer below it
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 Given = TypeVar("Given")
 _busy: set[Path] = set()  # folders whose files are being worked on

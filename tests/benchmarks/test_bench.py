@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as benchmark
 from benchmarks import jobs, sbic_sides, size, start, width
 from benchmarks.__main__ import NAMES, BenchArguments, place
 from benchmarks.jobs import JOBS, OURS
@@ -77,7 +78,8 @@ def test_a_training_with_another_loss_than_ours_does_not_count():
         agreement("a job", {OURS: trained(2.0), "a": trained(1.7)})
 
 
-def test_only_a_whole_run_on_real_corpora_is_put_among_the_records(tmp_path):
+def test_only_a_whole_run_on_real_corpora_is_put_among_the_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "has_harness", lambda: True)
     real = {"sbic_dir": tmp_path, "snli_dir": tmp_path, "llama_tokenizer": tmp_path, "encoder_tokenizer": tmp_path}
     for name in ("SBIC.v2.trn.csv", "snli_1.0_train.jsonl"):
         (tmp_path / name).touch()
@@ -134,7 +136,10 @@ def test_the_product_is_meant_to_choose_the_faster_precision(monkeypatch):
     assert width.measure("", "", 1, 1, quick=True) == {}
 
 
-def test_what_is_refused(tmp_path):
+def test_what_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "has_harness", lambda: False)
+    with pytest.raises(UserError, match=r"the evaluation harness is missing\. Pip install -r requirements-bench\.txt"):
+        parse(BenchArguments, ["--quick"])
     with pytest.raises(UserError, match=r"--sbic_dir: .*SBIC\.v2\.trn\.csv is not there"):
         parse(BenchArguments, ["--sbic_dir", str(tmp_path), "--jobs", "start"])
     with pytest.raises(UserError, match="expected one of SBIC classification"):
