@@ -365,8 +365,8 @@ def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
 
 
 def plain(text: str) -> str:
-    """A text that may be a corpus's own, so that it can't break a table or be markup."""
-    return "".join(c if c.isprintable() and c not in "|`<>" else " " for c in text).replace("](", "] (")
+    """A text that may be a corpus's own, so that it can't break a table or be markup; ``<`` before a space is none."""
+    return re.sub(r"[|`>]|<(?! )", " ", "".join(c if c.isprintable() else " " for c in text)).replace("](", "] (")
 
 
 def interval(row: Measure) -> str:

@@ -23,6 +23,7 @@ from common.findings import (
     leave,
     lines,
     markdown,
+    plain,
     read_finding,
     read_findings,
 )
@@ -124,6 +125,7 @@ def test_names_are_neither_markup_nor_mathematics_nor_escapes():
     strange = finding(parts=[Measures("t", "of", "m", {"team $$ one": MEASURE, "a\x1b[2Jb\nc": MEASURE})])
     assert [title for title, _ in drawn(strange, png)] == ["t"]
     assert not any(c in line for line in lines(strange) for c in "\x1b\n")
+    assert plain("<b>a</b> | `c`, p < .05") == " b a /b     c , p < .05", "before a space it opens no tag"
 
 
 def test_groups_are_told_apart_from_chance():
