@@ -129,6 +129,8 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
     columns = scores(first)
     best = max(records, key=lambda record: record.metrics[BEST_BY[columns[0]]]["value"])
     trained = [record for record in records if record.storage_bytes is not None]
+    titles = {record.title for record in records}
+    told = [one for one in [*map(group_scores, trained), *of_task(found, first.task)] if one]
     return {
         "name": first.task,
         "question": first.data["question"],
@@ -137,6 +139,7 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
         "n": first.metrics[columns[0]]["n"],
         "scores": columns,
         "heading": heading,
+        "answer": answer(records),
         "records": records,
         "policy": first.policy,
         "costs": [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None],
@@ -144,9 +147,31 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
         "bars": pictures.metric_bars(records, BEST_BY[columns[0]]),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
-        "findings": [on_page(one) for one in [*map(group_scores, trained), *of_task(found, first.task)] if one],
+        "findings": [
+            on_page(one) for one in sorted(told, key=lambda one: one.model in titles)
+        ],  # of several models first
         "commands": list(dict.fromkeys(one.command for one in [*records, *of_task(found, first.task)])),
     }
+
+
+def answer(records: Sequence[RunRecord]) -> str:
+    """The best trained model of a task beside the best of what it has to beat, in a sentence."""
+    metric = BEST_BY[scores(records[0])[0]]
+    name = metric.replace("balanced_accuracy", "balanced accuracy").replace("set_f1", "set F1")
+
+    def best(found: list[RunRecord]) -> RunRecord:
+        return max(found, key=lambda record: record.metrics[metric]["value"])
+
+    trained = [record for record in records if record.storage_bytes is not None]
+    controls = [record for record in records if record.storage_bytes is None]
+    said = [f"{one.title}: {name} {with_interval(one, metric)}" for one in map(best, filter(None, (trained, controls)))]
+    if not trained:
+        return f"Of what a trained model has to beat, the best is {said[0]}."
+    if not controls:
+        return f"The best trained model is {said[0]}. Nothing stands beside it that it has to beat."
+    (low, high), (least, most) = (best(found).metrics[metric]["ci95"] for found in (trained, controls))
+    between = "it is better" if low > most else "it is worse" if high < least else "the intervals overlap"
+    return f"The best trained model is {said[0]}. Of what it has to beat, the best is {said[1]}: {between}."
 
 
 def on_page(finding: Finding) -> dict[str, object]:

@@ -318,7 +318,7 @@ def test_the_notebook_that_annotates_runs_on_the_miniature(execute, tmp_path):
     ).read_text()
     log = printed(notebook)
     assert "Krippendorff" in log
-    assert "prediction-powered" in log
+    assert "human labels, people and machine" in log, "how many are of a class"
 
 
 @pytest.mark.slow

@@ -128,6 +128,27 @@ def test_the_page_is_self_contained_escaped_and_labelled_as_the_miniatures():
     assert "Numbers of the miniature" not in report.render([record(miniature=False)], "Results")
 
 
+def test_the_page_begins_with_the_best_trained_model_beside_the_best_control():
+    def of(title: str, value: float, stored: int | None) -> RunRecord:
+        measured = {"value": value, "ci95": [value - 0.05, value + 0.05], "n": 40}
+        scores = {**record().metrics, "balanced_accuracy": measured}
+        return dataclasses.replace(record(title), metrics=scores, storage_bytes=stored)
+
+    weak, strong, model = of("majority", 0.5, None), of("TF-IDF", 0.6, None), of("LoRA", 0.8, 9)
+    worse, alike = of("LoRA", 0.45, 9), of("LoRA", 0.65, 9)
+    said = (
+        "The best trained model is LoRA: balanced accuracy 0.8000 [0.750, 0.850]. Of what it has to beat, the best is "
+    )
+    assert (
+        report.answer([weak, strong, model]) == said + "TF-IDF: balanced accuracy 0.6000 [0.550, 0.650]: it is better."
+    )
+    assert report.answer([weak, strong, worse]).endswith(": it is worse.")
+    assert report.answer([weak, strong, alike]).endswith(": the intervals overlap.")
+    assert report.answer([model, worse]).startswith("The best trained model is LoRA: balanced accuracy 0.8000")
+    assert report.answer([weak, strong]).startswith("Of what a trained model has to beat, the best is TF-IDF")
+    assert report.answer([weak, strong]) in report.render([weak, strong], "Results")
+
+
 def test_records_of_different_items_are_not_put_in_one_table():
     other = dataclasses.replace(record("other"), data={**record().data, "fingerprint": "0"})
     with pytest.raises(UserError, match="were scored on different items"):
