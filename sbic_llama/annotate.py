@@ -122,6 +122,10 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     run = annotation.Run(found, parts_of(output), output, source.is_dir())
     say(f"{run.rows:,} rows" + (f" in {len(found):,} files" if run.into_folder else ""))
     adapters = describe(arguments.adapter)
+    if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
+        say(
+            f"{', '.join(invented)}: trained on the miniature's invented posts; what it says of real ones means nothing"
+        )
     thresholds = annotation.thresholds(adapters, arguments.review_share, arguments.target_accuracy)
     rule = Rule(arguments.text_column, arguments.prefix, thresholds)
     columns = annotation.columns_of(adapters, arguments.prefix, review=bool(thresholds))
@@ -150,8 +154,22 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
         check(run.folder, identity)
         _work(run, missing, rule, engine, processes)
         if processes.first:
+            said = _what_was_done(found, run, rule)
             run.assemble(columns)
-    say(f"{run.rows - sum(file.problems for file in found):,} posts annotated")
+            for line in said:
+                say(line)
+
+
+def _what_was_done(found: Sequence[Survey], run: Run, rule: Rule) -> list[str]:
+    problems = sum(file.problems for file in found)
+    left = f"; {problems:,} not, and {rule.prefix}problem says why" if problems else ""
+    lines = [f"{run.rows - problems:,} of {run.rows:,} posts annotated{left}"]
+    if rule.thresholds:
+        column = f"{rule.prefix}needs_review"
+        lines.append(
+            f"{run.marked(column):,} of {run.rows:,} go to a person ({column}), by thresholds learnt on validation posts"
+        )
+    return lines
 
 
 def _work(run: Run, missing: list[tuple[int, int]], rule: Rule, engine: Engine, processes: Processes) -> None:

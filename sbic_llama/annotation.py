@@ -81,6 +81,10 @@ class Run:
                 progress.update(part.rows)
         return cut
 
+    def marked(self, column: str) -> int:
+        """In how many rows a new column is true."""
+        return sum(bool(row.get(column)) for file in range(len(self.files)) for row in self._annotations(file))
+
     def assemble(self, annotation: dict[str, type]) -> None:
         """Writes the input's rows with their annotations: all of its columns, in its order.
 

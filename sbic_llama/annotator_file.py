@@ -60,6 +60,11 @@ class AnnotatorFile:
     review: ReviewCurve | None = None
     schema: int = SCHEMA
 
+    @property
+    def of_miniature(self) -> bool:
+        """Whether it was trained on invented posts, so that what it says of real ones means nothing."""
+        return "miniature" in self.corpus
+
     def write(self, folder: Path) -> None:
         with written_aside(folder / ANNOTATOR_FILE) as part:
             text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)

@@ -25,6 +25,7 @@ WARNING = (
     "targets. The labels are opinions of crowd workers, and the model repeats them with their mistakes. Not fit for judging, "
     "watching or punishing people."
 )
+INVENTED = "**Adapters of the miniature.** They learnt from invented posts. What they say of real ones means nothing."
 PRIVACY = (
     "Nothing leaves the machine that serves this page. A file that you upload, and its annotation, lie in a temporary folder for "
     "ten minutes."
@@ -58,6 +59,8 @@ def layout(annotator: Annotator) -> None:
     adapters = annotator.adapters
     trained = ", ".join(dict.fromkeys(f"{one.description.base_model} on {one.description.corpus}" for one in adapters))
     gradio.Markdown(f"# What would annotators say of a post?\n\n{WARNING}")
+    if any(one.description.of_miniature for one in adapters):
+        gradio.Markdown(INVENTED)
     gradio.Markdown(PRIVACY)
     gradio.Textbox(f"{', '.join(one.name for one in adapters)}: {trained}", label="Adapters", interactive=False)
     share = gradio.Slider(

@@ -255,7 +255,16 @@ def main() -> None:
         for one, adapter, record in zip(judged, adapters, records, strict=True)
     ]
     review = folder / "review.csv"
-    proposed = write_review(annotated, adapters, said, review, key=key, share=arguments.review_share, rows=found.rows)
+    proposed = write_review(
+        annotated,
+        adapters,
+        said,
+        review,
+        key=key,
+        text_column=arguments.text_column,
+        share=arguments.review_share,
+        rows=found.rows,
+    )
     path = folder / "trust.html"
     with written_aside(path) as part:
         part.write_text(
@@ -286,6 +295,7 @@ def write_review(
     path: Path,
     *,
     key: str,
+    text_column: str,
     share: float,
     rows: int,
 ) -> int:
@@ -303,13 +313,14 @@ def write_review(
                 for adapter in adapters
                 if row.values[f"model_{adapter.name}"] is not None
             ]
-            yield min(sure, default=0.0), row.number, row.values
+            if (text_of(row, text_column) or "").strip():  # else there is nothing that a person could label
+                yield min(sure, default=0.0), row.number, row.values
 
     chosen = heapq.nsmallest(max(1, round(share * rows)), waiting(), key=lambda item: item[:2])
-    columns = ["row", "confidence", *(chosen[0][2] if chosen else [key])]
+    columns = ["model_row", "model_confidence", *(chosen[0][2] if chosen else [key])]
     with row_writer(path, columns) as write:
         for sure, number, values in chosen:
-            write({"row": number, "confidence": round(sure, 6), **values})
+            write({"model_row": number, "model_confidence": round(sure, 6), **values})
     return len(chosen)
 
 
@@ -359,7 +370,7 @@ def render(
         share=arguments.review_share,
         command=command,
         trained_on=sorted({one.description.corpus for one in adapters}),
-        miniature=any("miniature" in one.description.corpus for one in adapters),
+        miniature=any(one.description.of_miniature for one in adapters),
         commit=git_commit(),
         versions=versions(),
     )

@@ -21,6 +21,7 @@ MODULE = "snli_roberta.app"
 DEMO = (Path("output/demo/snli_full"), Path("output/demo/snli_lora"))  # what `make demo` trains
 LONGEST = 2_000  # characters of a sentence
 MOST = 4  # models side by side
+MARKS = {True: "✓ ", False: "✗ ", None: ""}
 EXAMPLES = (
     ("A boy who is wet is indoors and quiet.", "A child is dry."),
     ("A man is playing a guitar on a stage.", "A man is making music."),
@@ -28,8 +29,9 @@ EXAMPLES = (
 ABOUT = (
     "# Does the first sentence entail the second?\n\n"
     "**Entailment**: who believes the premise believes the hypothesis. **Contradiction**: both can't be true of one scene. "
-    "**Neutral**: neither. Below the answers, the same pair changed a little: a model that understands it does not change its mind."
+    "**Neutral**: neither. Below the answers, the same pair changed a little, with what is right then."
 )
+INVENTED = "**A tiny model of the miniature.** It knows no sentences but invented ones. What it says of real ones means nothing."
 LIMITS = (
     "Trained on captions of photographs, labelled by crowd workers, who often disagree. What the models say of other texts, and of "
     "pairs made to mislead them, has been measured (see the README): not as good. What you type is not kept."
@@ -81,24 +83,29 @@ def answers(models: dict[str, Classifier], pair: tuple[str, str]) -> list[dict[s
 
 
 def variants(models: dict[str, Classifier], pair: tuple[str, str]) -> list[list[str]]:
-    """A row for each rule that changes the pair: its name, what is right, the changed sentences, each model's answer."""
+    """A row for each rule that changes the pair: its name, what is right, each model's answer, the changed sentences.
+
+    An answer begins with ✓ where it is right, with ✗ where it is wrong, and with neither where none is.
+    """
     from snli_roberta.suite.rules import EDITS, edited
 
     changed = {rule: other for rule in EDITS if (other := edited(rule, pair)) != pair}
     asked = [Pair(*one, label=-1) for one in (pair, *changed.values())]
     found = [model.probabilities(asked) for model in models.values()]
-    rows = [["as it is", "", *pair, *(_said(one[0]) for one in found)]]
+    rows = [["as it is", "", *(_said(one[0]) for one in found), *pair]]
     for number, (rule, other) in enumerate(changed.items(), 1):
-        said = [
-            f"{_said(one[number])}{'' if one[number].argmax() == one[0].argmax() else ' (another answer)'}"
-            for one in found
-        ]
-        rows.append([rule.name, rule.expected, *other, *said])
+        marks = [MARKS[rule.passed(_answer(one[number]), _answer(one[0]))] for one in found]
+        said = [f"{mark}{_said(one[number])}" for mark, one in zip(marks, found, strict=True)]
+        rows.append([rule.name, rule.expected, *said, *other])
     return rows
 
 
+def _answer(probabilities: Any) -> str:
+    return LABELS[int(probabilities.argmax())]
+
+
 def _said(probabilities: Any) -> str:
-    return f"{LABELS[int(probabilities.argmax())]} {probabilities.max():.0%}"
+    return f"{_answer(probabilities)} {probabilities.max():.0%}"
 
 
 def layout(models: dict[str, Classifier]) -> None:
@@ -106,6 +113,8 @@ def layout(models: dict[str, Classifier]) -> None:
     import gradio
 
     gradio.Markdown(ABOUT)
+    if any(one.facts and one.facts["base"]["name"].startswith("miniature/") for one in models.values()):
+        gradio.Markdown(INVENTED)
     premise = gradio.Textbox(label="Premise", max_length=LONGEST, placeholder="A man is playing a guitar on a stage.")
     hypothesis = gradio.Textbox(label="Hypothesis", max_length=LONGEST, placeholder="A man is making music.")
     with gradio.Row():
@@ -113,7 +122,7 @@ def layout(models: dict[str, Classifier]) -> None:
         change = gradio.Button("Change the sentences a little")
     with gradio.Row():
         bars = [gradio.Label(label=name, elem_id=f"model-{i}") for i, name in enumerate(models)]
-    headers = ["change", "right", "premise", "hypothesis", *models]
+    headers = ["change", "right", *models, "premise", "hypothesis"]
     table = gradio.Dataframe(
         label="The pair, changed by rule", headers=headers, wrap=True, interactive=False, visible=False
     )

@@ -51,9 +51,9 @@ def shown(classifier: Classifier, pair: tuple[str, str], seed: int = 0) -> list[
         if other == pair:
             continue
         now = _answer(probabilities[other])
-        same = "same" if now == answer else "other"
-        expected = rule.expected if rule.scored else "same or other"
-        lines.append(f"  {rule.name:22} {now:{NAME}} {probabilities[other].max():6.1%}  {same}, expected: {expected}")
+        judged = {True: "right", False: "wrong", None: "same" if now == answer else "other"}[rule.passed(now, answer)]
+        expected = f"expected: {rule.expected}" if rule.scored else "neither is wrong"
+        lines.append(f"  {rule.name:22} {now:{NAME}} {probabilities[other].max():6.1%}  {judged}, {expected}")
     return lines
 
 

@@ -38,6 +38,10 @@ class Rule:
         """What is right, in words."""
         return " or ".join(self.allowed) if self.allowed else "the answer stays" if self.scored else "reported only"
 
+    def passed(self, answer: str, before: str) -> bool | None:
+        """Whether an answer is right where the unchanged pair's was ``before``; None where neither is wrong."""
+        return answer in (self.allowed or (before,)) if self.scored else None
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -111,7 +111,7 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
     said = capsys.readouterr().err
     assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: it is kept without an annotation" in said
     assert "5 rows in all" not in said
-    assert "2 posts annotated" in said
+    assert "2 of 7 posts annotated; 5 not, and model_problem says why" in said
 
 
 def test_posts_of_any_text_get_an_answer_or_a_reason(call, tmp_path):
@@ -280,7 +280,7 @@ def test_an_output_that_is_there_is_not_written_over(call, tmp_path):
     assert (tmp_path / "out.csv").read_text() == "precious"
 
 
-def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path, posts):
+def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path, posts, capsys):
     """The thresholds come from validation posts, so on posts like them they mark about what was asked for."""
     from sbic_llama.annotator_file import read
 
@@ -292,6 +292,7 @@ def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path,
         assert rows.pop()["model_needs_review"] is True, "what has no annotation needs a person"
         sure = [max(value for column, value in row.items() if "probability" in column) for row in rows]
         marked[name] = [row["model_needs_review"] for row in rows]
+        assert f"{sum(marked[name]) + 1} of {len(posts) + 1} go to a person" in capsys.readouterr().err
         apart = max(s for s, m in zip(sure, marked[name], strict=True) if m)
         assert all(s > apart for s, m in zip(sure, marked[name], strict=True) if not m)
     assert 0.03 < sum(marked["tenth"]) / len(posts) < 0.2

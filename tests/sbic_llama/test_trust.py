@@ -94,8 +94,10 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
     with open(tmp_path / "review.csv", encoding="utf-8", newline="") as file:
         review = list(csv.DictReader(file))
     assert len(review) == round(0.1 * 301)
-    assert review[0]["id"] == "300", "what has no annotation comes first"
-    assert [float(row["confidence"]) for row in review] == sorted(float(row["confidence"]) for row in review)
+    assert "300" not in {row["id"] for row in review}, "without a text there is nothing to label"
+    assert [float(row["model_confidence"]) for row in review] == sorted(
+        float(row["model_confidence"]) for row in review
+    )
     assert not {row["id"] for row in review} & {row["id"] for row in labels if all(row.values())}
     # Again, with more labels: nothing is annotated twice.
     monkeypatch.setattr(trust, "annotate", None)

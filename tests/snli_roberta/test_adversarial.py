@@ -280,17 +280,18 @@ def test_a_conversation_shows_bars_and_what_changes_the_answer(monkeypatch):
     assert all(len(line.rpartition(": entailment")[2]) <= 80 for line in lines), "prompts of a pipe stand in one line"
     assert "answer: contradiction" in lines
     said = {line[2:25].strip(): line[25:] for line in lines if line.startswith("  ")}
-    assert said["premise = hypothesis"].split() == ["entailment", "75.0%", "other,", "expected:", "entailment"]
+    assert said["premise = hypothesis"].split() == ["entailment", "75.0%", "right,", "expected:", "entailment"]
     assert said["irrelevant clause"].split() == [
         "contradiction",
         "80.0%",
-        "same,",
+        "right,",
         "expected:",
         "the",
         "answer",
         "stays",
     ]
     assert said["shuffled premise"].split()[:3] == ["contradiction", "80.0%", "same,"]
+    assert said["empty premise"].split()[2:] == ["wrong,", "expected:", "neutral"]
     assert "typo in the premise" not in said, "no word is long enough"
     assert (model.asked[0].premise, model.asked[0].hypothesis) == ("A dog is wet.", "A dog is happy.")
     assert not any("never" in pair.premise for pair in model.asked)
