@@ -41,6 +41,12 @@ SET_SCORES = (
 )
 SHORT_SCORES = {"accuracy": ("balanced_accuracy", "f1/weighted", "f1/macro"), "set_f1": ("set_f1/targeted", "f1/none")}
 WITH_INTERVAL = {"accuracy", "balanced_accuracy", "set_f1", "set_f1/targeted"}
+LEGEND = {
+    "accuracy": "P is precision, R recall. Weighted: the mean over the labels by how frequent they are; macro: each label alike. "
+    "Balanced accuracy is macro recall.",
+    "set_f1": "Set F1: of the groups that were named and those that people named, a post at a time. Targeted: over the posts of "
+    "which people named a group. P, R and F1 of any group, and F1 of none: whether a group was named at all, whichever it was.",
+}
 BEST_BY = {"accuracy": "balanced_accuracy", "set_f1": "set_f1"}
 
 
@@ -138,7 +144,10 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
         "data": first.data,
         "n": first.metrics[columns[0]]["n"],
         "scores": columns,
+        "legend": LEGEND[columns[0]],
         "heading": heading,
+        "deviation": with_deviation,
+        "seeds": round(sum(map(sum, best.confusion)) / first.metrics[columns[0]]["n"]) if _of_seeds(best) else None,
         "answer": answer(records),
         "records": records,
         "policy": first.policy,
@@ -152,6 +161,11 @@ def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, objec
         ],  # of several models first
         "commands": list(dict.fromkeys(one.command for one in [*records, *of_task(found, first.task)])),
     }
+
+
+def _of_seeds(record: RunRecord) -> bool:
+    """Whether its metrics are means over seeds, and its confusion counts their sums."""
+    return any("sd" in metric for metric in record.metrics.values())
 
 
 def answer(records: Sequence[RunRecord]) -> str:
@@ -270,6 +284,7 @@ def heading(metric: str) -> str:
         "rouge_l": "ROUGE-L",
     }
     name, _, average = metric.partition("/")
+    average = average.replace("groups", "any group")
     return f"{short.get(name, name)} {average}".strip()
 
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import itertools
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ def _check_columns(source: str | Path, found: Sequence[str], wanted: Sequence[st
             f"missing column {', '.join(map(repr, missing))}",
             file=source,
             expected=f"it among {shown(list(found), 200)}",
+            fix="rename it in the file, or name the file's own with the option for it (see --help)",
         )
 
 
@@ -206,6 +208,14 @@ def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[s
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 raise UserError(f"column {shown(twice)} stands twice in the header", file=path, line=line)
+            if len(header) == 1 and re.fullmatch(r"[\w .-]+([;,\t][\w .-]+)+", header[0]):
+                raise UserError(
+                    f"one column, {shown(header[0])}",
+                    file=path,
+                    line=line,
+                    expected=f"columns apart by {'tabs' if suffix == '.tsv' else 'commas'}",
+                    fix="save the table so (a spreadsheet's CSV may have semicolons)",
+                )
             _check_columns(path, header, columns)
         else:
             number += 1

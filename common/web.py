@@ -68,7 +68,7 @@ def answering(work: Callable[..., Given]) -> Callable[..., Given]:
             if error.file is not None:
                 error.file = Path(error.file).name  # not the temporary folder's
             message = html.escape(str(error))
-            raise gradio.Error(message, duration=None, title="That did not work", print_exception=False) from None
+            raise gradio.Error(message, duration=30, title="That did not work", print_exception=False) from None
 
     return shown
 
@@ -141,7 +141,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
             )
         except OSError as error:
             raise UserError(
-                f"can't be listened at: {str(error).splitlines()[0]}",
+                f"{arguments.host}:{arguments.port} can't be listened at",
                 key="--port",
                 fix="choose another --port, or end what listens there",
             ) from error

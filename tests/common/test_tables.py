@@ -52,6 +52,8 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
     [
         ("t.xlsx", "", "unknown file format; expected .csv"),
         ("t.csv", "", "empty file; expected a header line"),
+        ("t.csv", "id;post\n1;a\n", "line 1: one column, 'id;post'; expected columns apart by commas"),
+        ("t.tsv", "id,post\n1,a\n", "line 1: one column, 'id,post'; expected columns apart by tabs"),
         ("t.csv", "a,c\n1,2\n", "missing column 'b'"),
         ("t.csv", "a,b,a\n", "line 1: column 'a' stands twice"),
         ("t.csv", "a,b\n1,2\n1,2,3\n", "line 3: 3 fields; expected 2"),
