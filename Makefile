@@ -22,23 +22,33 @@ help: ## list the commands
 demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annotated, a Hub on the loopback, HTML pages
 	@$(BIN)/python -m common.miniature
 	@rm -rf $(DEMO)
+	@echo; echo "Step 1 of 5: SNLI's miniature, fully fine-tuned and with LoRA"
 	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
 	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora
 	@$(BIN)/python -m snli_roberta.evaluate --model $(DEMO)/snli_full $(DEMO)/snli_lora --title "full fine-tuning" LoRA --output_dir $(DEMO)/records
+	@echo; echo "Step 2 of 5: SBIC's miniature, an adapter a feature"
 	@for feature in has_biased_implication offensive_yn target_minority; do \
 		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic || exit; \
 	done
 	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
 	done
+	@echo; echo "Step 3 of 5: a file of one's own, annotated, and how far to trust that"
 	@own=$$($(BIN)/python -c "from common.miniature import corpora; print(corpora.build() / 'own_file')") && \
 		adapters="--adapter $(DEMO)/sbic/offensiveYN --adapter $(DEMO)/sbic/targetMinority" && \
 		$(BIN)/python -m sbic_llama.annotate $$own/posts.csv $$adapters --adapter $(DEMO)/sbic/hasBiasedImplication \
 			--review_share 0.1 --output $(DEMO)/annotated.csv && \
 		$(BIN)/python -m sbic_llama.trust $$own/posts.csv --human_labels $$own/human_labels.csv --key id $$adapters \
 			--output_dir $(DEMO)/trust
+	@echo; echo "Step 4 of 5: the models, through a Hub on the loopback"
 	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
-	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
+	@echo; echo "Step 5 of 5: one page of all"
+	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature" >$(DEMO)/report.txt
+	@echo; echo "Made, on the miniature, whose numbers say nothing about real data:"
+	@echo "  $(DEMO)/report.html       the scores of all models beside their controls (as text: report.txt)"
+	@echo "  $(DEMO)/trust/trust.html  how far to trust the labels of a file of one's own"
+	@echo "  $(DEMO)/annotated.csv     that file, annotated"
+	@echo "Next: $(BIN)/python -m common.doctor says what this machine can run; README.md, \"Three ways in\", has pages to try the models on"
 
 demo-full: demo ## demo, then the study of full against LoRA, and all that says how far to trust the models
 	@$(BIN)/python -m snli_roberta.compare --config snli_roberta/recipes/miniature_study.yaml --output_dir $(DEMO)/snli_study \

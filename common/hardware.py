@@ -170,7 +170,7 @@ def check_processes() -> Processes:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         raise UserError(
-            f"{started} processes were started but each would train alone",
+            f"{started} processes were started but each would work alone",
             fix="on a machine without GPUs set ACCELERATE_USE_CPU=true before accelerate launch, or use --num_processes 1",
         )
     if shards() and state.distributed_type.value not in ("MULTI_GPU", "FSDP"):

@@ -85,7 +85,7 @@ def test_two_processes_that_would_train_alone_are_refused(tmp_path):
     result = launch(tmp_path, ROOT / "accelerate_config.yaml", "--num_processes", "2")
     assert result.returncode != 0
     assert "together" not in result.stdout
-    assert result.stderr.count("error: 2 processes were started but each would train alone. On a machine") == 1
+    assert result.stderr.count("error: 2 processes were started but each would work alone. On a machine") == 1
 
 
 def test_one_process_where_two_were_asked_for_is_refused(tmp_path):

@@ -143,7 +143,7 @@ def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_pa
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode != 0
-    assert result.stderr.count("error: 2 processes were started but each would train alone") == 1
+    assert result.stderr.count("error: 2 processes were started but each would work alone") == 1
     assert list(tmp_path.iterdir()) == []
 
 
