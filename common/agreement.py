@@ -193,6 +193,7 @@ def _coefficients(coded: Coded, seed: int) -> tuple[list[str], list[Part]]:
             f"similarity of each two is asked for {reliability.MOST_LABELS:,} at most."
         ], []
     weighted = coded.scale.name == "ordinal" or coded.scale.similarity is not None
+    scale = _scale_words(coded.scale)
     kinds: list[tuple[str, str, Coefficient]] = [("Krippendorff's alpha", "alpha", reliability.alpha)]
     if coded.scale.name != "real":
         kinds.append(("Cohen's kappa, weighted" if weighted else "Cohen's kappa", "kappa", reliability.kappa))
@@ -202,8 +203,15 @@ def _coefficients(coded: Coded, seed: int) -> tuple[list[str], list[Part]]:
         rows = reliability.compared(coded, coefficient, seed)
         if rows:
             parts.append(Measures(title, "agreement of", name, rows))
-        summary.append(f"{title} {_words(rows)}.")
+        # The same labels have other coefficients on another scale.
+        summary.append(f"{title} ({scale}) {_words(rows)}.")
     return summary, parts
+
+
+def _scale_words(scale: Scale) -> str:
+    """A scale as sentences name it."""
+    named = scale.describe()["similarity"]
+    return f"by the similarity {named}" if named else f"{scale.name} scale"
 
 
 def _words(rows: dict[str, Measure]) -> str:

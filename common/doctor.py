@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import shlex
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import hardware
 from common.arguments import parse
 from common.errors import run
-from common.forecast import Forecast, matmul_rate
+from common.forecast import MINIATURE, Forecast, matmul_rate
 from common.projects import PROJECTS
 from common.records import versions
 from common.stages import duration, quiet_libraries, stage
@@ -20,6 +23,8 @@ MODULE = "common.doctor"
 GATED, OPEN = "meta-llama/Llama-2-7b-hf", "TinyLlama/TinyLlama_v1.1"
 LIBRARIES_BYTES = 800e6  # what the libraries themselves take on a device, about
 LITTLE_DISK = 20e9  # bytes: Llama 2's weights are 13.5 GB
+WEEK = 7 * 86400
+DEMO = Path("output/demo/report.html")  # the last that `make demo` writes
 
 
 @dataclass(kw_only=True)
@@ -128,41 +133,65 @@ def hub_lines() -> tuple[list[str], bool]:
 
 def forecasts() -> list[Forecast]:
     """Of every recipe of both projects."""
-    with stage("reckoning what each recipe takes, half a minute"):
+    with stage("reckoning what each recipe takes, a minute or two"):
         return [one for name in PROJECTS for one in importlib.import_module(f"{name}.forecast").forecasts()]
 
 
 def recipe_lines(forecasts: list[Forecast], machine: Machine) -> list[str]:
-    """A line for each recipe: its base, the memory that it takes, whether it fits, and how long it would take."""
-    rows = [("recipe", "base model", "memory", "fits here", "time here, very roughly")]
+    """A line for each recipe: its base and corpus, the memory that it takes, whether it fits, and how long it would take."""
+    rows = [("recipe", "base model", "corpus", "memory", "fits here", "time here, very roughly")]
     for one in forecasts:
         fits = "?" if one.memory is None else "yes" if one.memory + LIBRARIES_BYTES <= machine.memory else "no"
         memory = "?" if one.memory is None else f"{one.memory / 1e9:,.1f} GB"
         between = one.seconds(machine.rate)
         time = "?" if between is None else f"{_short(between[0])} to {_short(between[1])}"
-        rows.append((str(one.recipe), one.base, memory, fits, time))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        if between and sum(between) / 2 > WEEK:
+            time += ": too slow"
+        rows.append((str(one.recipe), one.base, one.corpus, memory, fits, time))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+NOTES = (
+    "fits here: the memory does. Too slow: half way between the two times is more than a week.",
+    f"{MINIATURE}: the recipe names no corpus and is reckoned on that small one; on a real one, given by --data_dir or",
+    "--dataset_name, it takes longer.",
+)
 
 
 def _short(seconds: float) -> str:
     return f"{seconds / 86400:,.0f} days" if seconds > 2 * 86400 else duration(seconds)
 
 
+def program(name: str) -> str:
+    """How to call a program that lies beside the interpreter that runs: by its path where that is below this directory, as
+    ``.venv/bin/python``, which needs no active environment."""
+    folder = Path(sys.executable).parent  # not resolved: a virtual environment's interpreter is a link out of it
+    there = folder.is_relative_to(Path.cwd()) and (folder / name).exists()
+    return shlex.quote(str((folder / name).relative_to(Path.cwd()))) if there else name
+
+
 def next_command(forecasts: list[Forecast], machine: Machine, may_read: bool) -> list[str]:
     """What to run next here, with the reason."""
     fitting = {one.recipe.name for one in forecasts if one.memory and one.memory + LIBRARIES_BYTES <= machine.memory}
-    launch = "accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn --config"
+    launch = (
+        f"{program('accelerate')} launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn --config"
+    )
     if machine.device == "cuda" and may_read and "llama2_7b_t4.yaml" in fitting:
         return ["next, Llama 2 fits this GPU and may be read:", f"  {launch} sbic_llama/recipes/llama2_7b_t4.yaml"]
     if machine.device == "cuda" and "tinyllama_t4.yaml" in fitting:
         return [f"next, {OPEN} needs no licence and fits this GPU:", f"  {launch} sbic_llama/recipes/tinyllama_t4.yaml"]
-    return [
-        "next, without a GPU, all of it on the miniature, in minutes:",
-        "  make demo",
-        "or the study of full fine-tuning against LoRA on real pairs, a night on a CPU; ask it first:",
-        "  python -m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only",
+    study = [
+        "the study of full fine-tuning against LoRA on real pairs, a night on a CPU; ask it first:",
+        f"  {program('python')} -m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only",
     ]
+    if not DEMO.is_file():
+        first = ["next, without a GPU, all of it on the miniature, in minutes:", "  make demo"]
+    elif importlib.util.find_spec("gradio"):
+        first = ["next, try the models of make demo on a page:", f"  {program('python')} -m sbic_llama.app"]
+    else:
+        return [f"next, {study[0]}", study[1]]
+    return [*first, f"or {study[0]}", study[1]]
 
 
 def main() -> None:
@@ -175,7 +204,7 @@ def main() -> None:
         "\n".join([*lines, "versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()), ""])
     )
     told = forecasts()
-    print("\n".join([*recipe_lines(told, machine), "", *next_command(told, machine, may_read)]))
+    print("\n".join([*recipe_lines(told, machine), "", *NOTES, "", *next_command(told, machine, may_read)]))
 
 
 if __name__ == "__main__":

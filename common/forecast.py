@@ -11,6 +11,7 @@ from common import hardware
 from common.errors import UserError
 from common.loading import base_path
 
+MINIATURE = "miniature"
 ADAM_BYTES = 8  # two moments of a trained weight, in fp32
 # Operations a weight and token: 2 forward, 2 backward, 2 more where it is trained, 2 where the forward pass is done again.
 FULL, LORA, AGAIN = 6, 4, 2
@@ -31,6 +32,7 @@ class Forecast:
         memory: Bytes at the largest step, besides the libraries' own; None where the base is of an unknown shape.
         operations: Floating-point operations of all its trainings; None likewise.
         steps: Their optimizer steps.
+        corpus: What it trains on as it stands: :data:`MINIATURE` where it names no corpus.
     """
 
     recipe: Path
@@ -38,6 +40,7 @@ class Forecast:
     memory: int | None
     operations: float | None
     steps: int
+    corpus: str
 
     def seconds(self, rate: float) -> tuple[float, float] | None:
         """From how long to how long it takes, where large matrices are multiplied at ``rate`` operations a second."""

@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 
 from common import hardware
 from common.arguments import parse
-from common.forecast import AGAIN, LORA, Forecast, config_of
+from common.forecast import AGAIN, LORA, MINIATURE, Forecast, config_of
 from common.records import count_parameters
 from sbic_llama.arguments import TrainArguments
 from sbic_llama.memory import Step, estimate, pretended
@@ -43,10 +43,10 @@ def forecast(path: Path) -> Forecast:
     posts = MINIATURE_POSTS if options.on_miniature else POSTS
     passes = options.per_device_train_batch_size * options.gradient_accumulation_steps
     steps = options.max_steps if options.max_steps > 0 else math.ceil(posts / passes * options.num_train_epochs)
-    recipe = path.relative_to(RECIPES.parents[1])
+    recipe, corpus = path.relative_to(RECIPES.parents[1]), MINIATURE if options.on_miniature else "SBIC"
     config = config_of(options.model_name_or_path, options.model_revision, SHAPES)
     if config is None:
-        return Forecast(recipe, options.model_name_or_path, None, None, steps)
+        return Forecast(recipe, options.model_name_or_path, None, None, steps, corpus)
     precision = hardware.choose_precision(options.precision, width=config.hidden_size).value
     rows, packed = options.per_device_train_batch_size, shares(options)
     step = (
@@ -60,4 +60,4 @@ def forecast(path: Path) -> Forecast:
     weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
     tokens = steps * passes * (MEAN_TOKENS + (0 if packed else INSTRUCTION_TOKENS))
     operations = (LORA + AGAIN * again) * weights * tokens
-    return Forecast(recipe, options.model_name_or_path, needed.total, operations, steps)
+    return Forecast(recipe, options.model_name_or_path, needed.total, operations, steps, corpus)

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Roberta
 from common import hardware
 from common.arguments import parse
 from common.fake_step import fake_mode, make_fake, model_bytes, peak_bytes
-from common.forecast import ADAM_BYTES, FULL, LORA, Forecast, config_of
+from common.forecast import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, config_of
 from common.records import count_parameters
 from snli_roberta.arguments import Method, SetUp, TrainArguments
 from snli_roberta.model import HEAD_FACTS, add_lora
@@ -52,9 +52,10 @@ def forecast(path: Path) -> Forecast:
     passes = options.per_device_train_batch_size * options.gradient_accumulation_steps
     steps = options.max_steps if options.max_steps > 0 else math.ceil(pairs / passes * options.num_train_epochs)
     recipe, base = path.relative_to(RECIPES.parents[1]), options.model_name_or_path
+    corpus = MINIATURE if options.on_miniature else "SNLI"
     config = config_of(base, options.model_revision, SHAPES)
     if config is None:
-        return Forecast(recipe, base, None, None, steps * sum(trainings.values()))
+        return Forecast(recipe, base, None, None, steps * sum(trainings.values()), corpus)
     precision = hardware.choose_precision(options.precision, width=config.hidden_size).value
     needed, operations = 0, 0.0
     for method, count in trainings.items():
@@ -64,7 +65,7 @@ def forecast(path: Path) -> Forecast:
         embeddings = model.get_input_embeddings().weight.numel()
         a_token = (FULL if method == "full" else LORA) * (known["total"] - embeddings)
         operations += count * a_token * steps * passes * MEAN_TOKENS
-    return Forecast(recipe, base, needed, operations, steps * sum(trainings.values()))
+    return Forecast(recipe, base, needed, operations, steps * sum(trainings.values()), corpus)
 
 
 def _pretended(config: Any, options: SetUp, method: Method) -> Any:

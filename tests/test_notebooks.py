@@ -22,6 +22,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from common import arguments
 from common import colab as colab_help
 from common.addresses import SOURCE, colab
+from common.corpus_options import CorpusOptions
 from common.miniature import corpora
 
 ROOT = Path(__file__).parents[1]
@@ -64,8 +65,8 @@ def variables(source: str) -> list[tuple[str, str]]:
     return re.findall(r"^%env (\w+)=(.*)$", source, re.MULTILINE)
 
 
-def commands(path: str) -> Iterator[list[str]]:
-    """The ``python -m`` commands of the cells and of the text, as words, with the variables' values in them."""
+def commands(path: str, **other: str) -> Iterator[list[str]]:
+    """The ``python -m`` commands of the cells and of the text, as words, with the variables' values, or others."""
     fenced = [
         block
         for cell in read(path).cells
@@ -75,7 +76,7 @@ def commands(path: str) -> Iterator[list[str]]:
     for source in (*bash_cells(path), *fenced):
         for line in source.replace("\\\n", " ").splitlines():
             if line.startswith("python -m ") and not line.startswith("python -m pip "):
-                line = string.Template(line).substitute(settings(path))
+                line = string.Template(line).substitute(settings(path) | other)
                 # What a cell before it downloads.
                 words = shlex.split(line.replace("output/snli_1.0", str(corpora.build() / "snli_1.0")))
                 yield words[2 : words.index(">") if ">" in words else None]
@@ -155,23 +156,57 @@ def test_a_notebook_has_no_logic_of_its_own(path):
         assert not re.search(r"\b(for|while|until|if|case|function|select)\b|\(\)", "\n".join(lines[2:]))
 
 
-@every_notebook
-def test_a_notebooks_commands_parse(path, monkeypatch):
-    class Parsed(Exception):
-        pass
+class Parsed(Exception):
+    """Carries what a command read of its words, and ends it there."""
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The arguments that a command reads, in the repository's root."""
 
     def parse(*given, **more):
         raise Parsed(arguments.parse(*given, **more))
 
-    monkeypatch.chdir(ROOT)
-    found = list(commands(path))
-    assert len(found) >= 4
-    for name, *words in found:
+    def read_words(name: str, *words: str) -> object:
         module = importlib.import_module(name)
         monkeypatch.setattr(module, "parse", parse)
         monkeypatch.setattr(sys, "argv", [name, *words])
-        with pytest.raises(Parsed):
+        with pytest.raises(Parsed) as caught:
             module.main()
+        return caught.value.args[0]
+
+    monkeypatch.chdir(ROOT)
+    return read_words
+
+
+@every_notebook
+def test_a_notebooks_commands_parse(path, parsed):
+    found = list(commands(path))
+    assert len(found) >= 4
+    for words in found:
+        parsed(*words)
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "CORPUS" in settings(path)])
+def test_a_readers_own_corpus_reaches_every_command_that_reads_one(path, parsed, tmp_path):
+    """Or a model would learn from the recipe's corpus and be scored on the reader's."""
+    reading = [
+        (words, given)
+        for words in commands(path, CORPUS=f"--data_dir {tmp_path}")
+        if isinstance(given := parsed(*words), CorpusOptions)
+    ]
+    assert len(reading) >= 2
+    assert [words for words, given in reading if given.data_dir != tmp_path] == []
+    for source in python_cells(path):
+        assert ('os.environ["CORPUS"]' in source) == ("--config" in source), "a cell of Python that reads the recipe"
+
+
+@pytest.mark.parametrize(("path", "recipe"), [(SBIC, "RECIPE"), (SNLI, "STUDY")])
+def test_the_corpus_of_the_settings_is_the_recipes(path, recipe):
+    named = re.search(
+        r"^dataset_name: (\S+)$", (ROOT / settings(path)[recipe]).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert settings(path)["CORPUS"] == f"--dataset_name {named[1]}"
 
 
 def test_the_default_base_of_sbic_is_open_and_snlis_recipe_is_a_study():

@@ -159,8 +159,8 @@ def found_of(people: list[dict], model: list[dict], **settings: object) -> Findi
 def test_the_difference_says_whether_the_model_agrees_less(quality, word):
     finding = found_of(*crowd(200, 0, model=quality))
     alpha, kappa = finding.summary[:2]
-    assert alpha.startswith("Krippendorff's alpha on 200 items")
-    assert kappa.startswith("Cohen's kappa on 200 items")
+    assert alpha.startswith("Krippendorff's alpha (nominal scale) on 200 items")
+    assert kappa.startswith("Cohen's kappa (nominal scale) on 200 items")
     assert word in alpha
     assert "difference" not in kappa, "the model's pairs and people's have other marginals"
     rows = finding.facts["coefficients"]["Krippendorff's alpha"]
@@ -251,7 +251,9 @@ def test_where_nobody_shares_an_item_the_model_is_compared_all_the_same():
     assert "(the most is 0)" in finding.summary[2]
     same = [{**row, "label": "a"} for row in people]
     constant = found_of(same, [{**row, "label": "a"} for row in model])
-    assert constant.summary[0] == "Krippendorff's alpha has no value; of people among themselves it has no value."
+    assert constant.summary[0] == (
+        "Krippendorff's alpha (nominal scale) has no value; of people among themselves it has no value."
+    )
 
 
 def test_the_order_of_rows_is_nothing():
@@ -272,6 +274,7 @@ def test_real_labels_of_any_number_are_taken():
     ]
     finding = found_of(people, [{"item": n, "label": truth} for n, truth in enumerate(truths)], scale="real")
     assert [part.title for part in finding.parts[:2]] == ["Krippendorff's alpha", finding.parts[1].title]
+    assert finding.summary[0].startswith("Krippendorff's alpha (real scale) on 300 items")
     assert "Cohen's kappa" not in finding.facts["coefficients"]
     assert 0.8 < finding.facts["coefficients"]["Krippendorff's alpha"]["people among themselves"]["value"] < 0.95
     assert finding.facts["alternative_annotator_test"]["passed"]
@@ -360,6 +363,11 @@ def test_scales_and_a_similarity_from_the_command_line(call, tmp_path):
     (tmp_path / "mine.py").write_text("def near(one, other):\n    return 1.0 if one == other else 0.25\n")
     similar, _ = call(people, model, "--similarity", f"{tmp_path / 'mine.py'}:near")
     assert similar.facts["similarity"] == "near"
+    assert [finding.summary[0].partition(" on ")[0] for finding in (ordered, similar)] == [
+        "Krippendorff's alpha (ordinal scale)",
+        "Krippendorff's alpha (by the similarity near)",
+    ]
+    assert ordered.summary[1].startswith("Cohen's kappa, weighted (ordinal scale) on ")
     nominal = found_of(people, model).facts
     for name in ("omega", "rho"):
         assert similar.facts["alternative_annotator_test"][name] == nominal["alternative_annotator_test"][name]

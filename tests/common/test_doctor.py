@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from common.projects import PROJECTS
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine("cpu", 24 * 10**9, hardware.Choice("bf16", "a reason"), 5e11)
+STUDY = "-m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only"
 T4 = Machine("cuda", 15_600 * 10**6, hardware.Choice("fp16", "a reason"), 2e13)
 
 
@@ -32,10 +35,38 @@ def test_every_recipe_is_told(forecasts):
     assert all(one.memory and one.operations and one.steps for one in forecasts), "every base is of a known shape"
     lines = doctor.recipe_lines(forecasts, T4)
     assert len(lines) == 1 + len(forecasts)
-    assert re.search(r"llama2_7b_t4.yaml +meta-llama/Llama-2-7b-hf +[4-7]\.\d GB +yes +\S+ .* to \d", "\n".join(lines))
+    assert re.search(
+        r"llama2_7b_t4.yaml +meta-llama/Llama-2-7b-hf +SBIC +[4-7]\.\d GB +yes +\S+ .* to \d", "\n".join(lines)
+    )
     small = doctor.recipe_lines(forecasts, Machine("cuda", 4 * 10**9, T4.wide, T4.rate))
     assert re.search(r"llama2_7b_t4.yaml .* GB +no ", "\n".join(small))
-    assert doctor.recipe_lines([Forecast(Path("a"), "b", None, None, 3)], CPU)[1].split() == ["a", "b", "?", "?", "?"]
+    unknown = Forecast(Path("a"), "b", None, None, 3, "c")
+    assert doctor.recipe_lines([unknown], CPU)[1].split() == ["a", "b", "c", "?", "?", "?"]
+
+
+def test_what_fits_and_would_not_end_is_told(forecasts):
+    """Memory is one question, a week another."""
+    lines = doctor.recipe_lines(forecasts, CPU)
+    slow = {line.split()[0] for line in lines if line.endswith(": too slow")}
+    assert "snli_roberta/recipes/study_large.yaml" in slow
+    assert "snli_roberta/recipes/study_cpu.yaml" not in slow
+    assert re.search(r"study_large.yaml .* GB +yes +\d+ days to \d+ days: too slow", "\n".join(lines))
+    week = 7 * 86400 * CPU.rate
+    ends = [
+        doctor.recipe_lines([Forecast(Path("a"), "b", 1, operations, 0, "c")], CPU)[1].endswith("slow")
+        for operations in (week / 7, week / 5)  # half way is six times the operations' own seconds
+    ]
+    assert ends == [False, True]
+
+
+def test_a_recipe_that_names_no_corpus_is_told_as_the_miniatures(forecasts):
+    corpora = {one.recipe.as_posix(): one.corpus for one in forecasts}
+    assert {corpus for recipe, corpus in corpora.items() if "miniature" in recipe} == {"miniature"}
+    assert corpora["sbic_llama/recipes/tiny_llama.yaml"] == "miniature", "its real corpus comes by --data_dir"
+    assert corpora["sbic_llama/recipes/study.yaml"] == "SBIC"
+    assert corpora["snli_roberta/recipes/study.yaml"] == "SNLI"
+    assert re.search(r"tiny_llama.yaml +\S+ +miniature ", "\n".join(doctor.recipe_lines(forecasts, CPU)))
+    assert any(note.startswith("miniature: ") for note in doctor.NOTES)
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -53,7 +84,7 @@ def test_the_memory_told_is_about_what_a_training_would_say(project, forecasts):
 
 
 def test_time_is_a_range_that_operations_and_steps_widen():
-    one = Forecast(Path("a"), "b", 1, 1e12, 10)
+    one = Forecast(Path("a"), "b", 1, 1e12, 10, "c")
     low, high = one.seconds(1e12)
     assert (low, high) == (pytest.approx(2 + 0.2), pytest.approx(10 + 2))
 
@@ -68,8 +99,33 @@ def test_time_is_a_range_that_operations_and_steps_widen():
         (CPU, True, "make demo"),
     ],
 )
-def test_what_to_run_next(forecasts, machine, may_read, expected):
+def test_what_to_run_next(forecasts, machine, may_read, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert expected in "\n".join(doctor.next_command(forecasts, machine, may_read))
+
+
+@pytest.mark.parametrize(
+    ("page", "proposed"), [(True, ["-m sbic_llama.app", STUDY]), (False, [STUDY])], ids=["gradio", "no gradio"]
+)
+def test_after_the_demo_comes_what_follows_it(forecasts, page, proposed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if page else None)
+    doctor.DEMO.parent.mkdir(parents=True)
+    assert "  make demo" in doctor.next_command(forecasts, CPU, False)
+    doctor.DEMO.touch()
+    lines = doctor.next_command(forecasts, CPU, False)
+    assert lines[0].startswith("next, ")
+    assert [line.partition(" python ")[2] for line in lines if line.startswith("  ")] == proposed
+
+
+def test_programs_are_called_as_they_run_without_an_environment_that_is_active(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert doctor.program("python") == "python", "its environment lies elsewhere"
+    (tmp_path / "my env" / "bin").mkdir(parents=True)
+    (tmp_path / "my env" / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python"))
+    assert shlex.split(doctor.program("python")) == ["my env/bin/python"]
+    assert doctor.program("accelerate") == "accelerate", "not beside it"
 
 
 def test_login_and_access_to_the_gated_base(hub, monkeypatch, tmp_path):
@@ -120,4 +176,5 @@ def test_the_command_ends_with_what_to_run(hub, monkeypatch, capsys, forecasts):
         "snli_roberta/recipes/full.yaml",
     ):
         assert word in said, word
+    assert "\n".join(doctor.NOTES) in said
     assert said.partition("\nnext, ")[2].count("\n") <= 5
