@@ -16,7 +16,16 @@ def bar(total: int, unit: str, *, show: bool, done: int = 0) -> Any:
     from common.processes import is_first
     from common.stages import quiet
 
-    interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(
-        total=total, unit=unit, disable=quiet() or not (show and is_first()), mininterval=interval, initial=done
-    )
+    shown = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "file": _Log()}
+    return tqdm(total=total, unit=unit, disable=quiet() or not (show and is_first()), initial=done, **shown)
+
+
+class _Log:
+    """Standard error as a log file, in which nothing can be written over: every state of a bar is a line."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            sys.stderr.write(f"{state}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -163,8 +163,8 @@ def check_page(command: list[str], folder: Path) -> None:
 # Stands in for `make demo`: the same models in the same folders, hardly trained.
 SHORT = "--learning_rate 1e-3 --max_steps 2 --evaluations 1 --output_dir output/demo/"
 AS_THE_DEMO = (
-    f"snli_roberta.train_full {SHORT}snli_full",
-    f"snli_roberta.train_lora {SHORT}snli_lora",
+    f"snli_roberta.train_full --method full {SHORT}snli_full",
+    f"snli_roberta.train_lora --method lora {SHORT}snli_lora",
     f"sbic_llama.train_offensive_yn {SHORT}sbic",
     f"sbic_llama.train_target_minority {SHORT}sbic",
 )

@@ -203,4 +203,5 @@ def test_quiet_silences_progress_and_nothing_else(words, said):
     result = subprocess.run([sys.executable, "-c", QUIET, *words], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "a result\n")
     assert [word for word in ("working", "3/3", "said", "error: wrong") if word in result.stderr] == said
+    assert "\r" not in result.stderr, "in a log nothing can be written over"
     assert "\x1b" not in result.stderr, "no colours in a log, with NO_COLOR or without"
