@@ -29,7 +29,10 @@ STYLE = """
 footer {display: none !important}
 .gradio-container {max-width: min(60rem, 100vw) !important; margin: 0 auto !important}
 .block:has([data-testid="label-output-value"]) [data-testid="block-label"] {position: static; width: fit-content}
-"""  # the last: a question of two lines would lie over the answer below it
+.variants {width: 100%; font-size: .875rem; border-collapse: collapse}
+.variants th, .variants td {padding: .4rem .6rem .4rem 0 !important; border: solid var(--border-color-primary) !important;
+  border-width: 0 0 1px !important; text-align: left; vertical-align: top; overflow-wrap: break-word}
+"""  # the third: a question of two lines would lie over the answer below it
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 Given = TypeVar("Given")
 _busy: set[Path] = set()  # folders whose files are being worked on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def answers(models: dict[str, Classifier], pair: tuple[str, str]) -> list[dict[s
 
 
 def variants(models: dict[str, Classifier], pair: tuple[str, str]) -> list[list[str]]:
-    """A row for each rule that changes the pair: its name, what is right, each model's answer, the changed sentences.
+    """A row for each rule that changes the pair: its name and what is right, each model's answer, the changed sentences.
 
     An answer begins with ✓ where it is right, with ✗ where it is wrong, and with neither where none is.
     """
@@ -92,11 +93,11 @@ def variants(models: dict[str, Classifier], pair: tuple[str, str]) -> list[list[
     changed = {rule: other for rule in EDITS if (other := edited(rule, pair)) != pair}
     asked = [Pair(*one, label=-1) for one in (pair, *changed.values())]
     found = [model.probabilities(asked) for model in models.values()]
-    rows = [["as it is", "", *(_said(one[0]) for one in found), *pair]]
+    rows = [["as it is", *(_said(one[0]) for one in found), *pair]]
     for number, (rule, other) in enumerate(changed.items(), 1):
         marks = [MARKS[rule.passed(_answer(one[number]), _answer(one[0]))] for one in found]
         said = [f"{mark}{_said(one[number])}" for mark, one in zip(marks, found, strict=True)]
-        rows.append([rule.name, rule.expected, *said, *other])
+        rows.append([f"{rule.name} → {rule.expected}", *said, *other])
     return rows
 
 
@@ -106,6 +107,17 @@ def _answer(probabilities: Any) -> str:
 
 def _said(probabilities: Any) -> str:
     return f"{_answer(probabilities)} {probabilities.max():.0%}"
+
+
+def as_table(models: list[str], rows: list[list[str]]) -> str:
+    """Variants as HTML that fits a telephone: the sentences, which anybody may have typed, stand small below the change."""
+    head = "".join(f"<th>{html.escape(one)}</th>" for one in ("change → what is right", *models))
+    body = []
+    for change, *said, premise, hypothesis in rows:
+        pair = "<br>".join(map(html.escape, (premise or "(empty)", hypothesis)))
+        cells = "".join(f"<td>{html.escape(one)}</td>" for one in said)
+        body.append(f"<tr><td>{html.escape(change)}<br><small>{pair}</small></td>{cells}</tr>")
+    return f'<table class="variants"><tr>{head}</tr>{"".join(body)}</table>'
 
 
 def layout(models: dict[str, Classifier]) -> None:
@@ -122,10 +134,7 @@ def layout(models: dict[str, Classifier]) -> None:
         change = gradio.Button("Change the sentences a little")
     with gradio.Row():
         bars = [gradio.Label(label=name, elem_id=f"model-{i}") for i, name in enumerate(models)]
-    headers = ["change", "right", *models, "premise", "hypothesis"]
-    table = gradio.Dataframe(
-        label="The pair, changed by rule", headers=headers, wrap=True, interactive=False, visible=False
-    )
+    table = gradio.HTML(label="The pair, changed by rule")
     gradio.Examples([list(pair) for pair in EXAMPLES], [premise, hypothesis])
     gradio.Markdown(LIMITS)
 
@@ -136,7 +145,7 @@ def layout(models: dict[str, Classifier]) -> None:
     @web.answering
     def changed(premise: str, hypothesis: str) -> list[Any]:
         pair = checked(premise, hypothesis)
-        return [*answers(models, pair), gradio.Dataframe(value=variants(models, pair), headers=headers, visible=True)]
+        return [*answers(models, pair), as_table(list(models), variants(models, pair))]
 
     ask.click(asked, [premise, hypothesis], bars, **MODEL)
     hypothesis.submit(asked, [premise, hypothesis], bars, **MODEL)

@@ -42,17 +42,26 @@ def test_both_models_answer_to_a_pair_and_to_its_variants(models):
     first, *rest = app.variants(models, PAIR)
     for number, one in enumerate(found):
         label = max(one, key=one.__getitem__)
-        assert first[2 + number] == f"{label} {one[label]:.0%}"
-    assert [row[0] for row in rest] == [rule.name for rule in EDITS if edited(rule, PAIR) != PAIR]
+        assert first[1 + number] == f"{label} {one[label]:.0%}"
+    assert [row[0] for row in rest] == [
+        f"{rule.name} → {rule.expected}" for rule in EDITS if edited(rule, PAIR) != PAIR
+    ]
     assert len(rest) >= 4
-    assert tuple(first[4:]) == PAIR
+    assert tuple(first[3:]) == PAIR
     for row in rest:
-        assert tuple(row[4:]) != PAIR
-        for number in (2, 3):
+        assert tuple(row[3:]) != PAIR
+        for number in (1, 2):
             *mark, answer, _ = row[number].split()
             before = first[number].split()[0]
-            right = {"the answer stays": before, "reported only": None}.get(row[1], row[1])
+            right = row[0].split(" → ")[1]
+            right = {"the answer stays": before, "reported only": None}.get(right, right)
             assert mark == ([] if right is None else ["✓"] if answer == right else ["✗"])
+
+
+def test_what_is_typed_is_no_markup():
+    table = app.as_table(["<b>model</b>"], [["as it is", "neutral 50%", "<script>alert(1)</script>", ""]])
+    assert "<script" not in table
+    assert "<b>" not in table
 
 
 @pytest.mark.parametrize(
@@ -123,5 +132,6 @@ def test_variants_at_a_click_and_errors_on_a_phone(page):
         seen.keyboard.press("Tab")
         seen.keyboard.press("Enter")
         seen.get_by_text("as it is").first.wait_for()
+        assert seen.locator(".variants td:visible").count() == 3 * seen.locator(".variants tr:has(td)").count() >= 3 * 5
         picture(seen, "snli_app_phone")
         assert beyond_the_edge(seen) == []
