@@ -251,6 +251,9 @@ def group_scores(record: RunRecord) -> Finding | None:
         if len(named) < 2:
             continue
         low, high = (choose(named, key=lambda group: named[group]["value"]) for choose in (min, max))
+        if named[low]["value"] == named[high]["value"]:
+            summary.append(f"By {kind}, {name} is {named[low]['value']:.3f} in all {len(named)}.")
+            continue
         chance = f"; {_spread_by_chance(named)}" if headline == "accuracy" else ""
         summary.append(
             f"By {kind}, {name} runs from {named[low]['value']:.3f} ({low}, n = {named[low]['n']:,}) to "

@@ -138,6 +138,8 @@ def test_groups_are_told_apart_from_chance():
     uneven = group_scores(scored.record("m", [int(i % 20 < 4) for i in range(400)], module="m"))
     assert "p < .001" in uneven.summary[0]
     assert "by chance too" in uneven.limits
+    alike = group_scores(scored.record("m", labels, module="m"))
+    assert alike.summary == ["By group, accuracy is 1.000 in all 20."]
     few = group_scores(replace(scored, groups={"group": ["big"] * 390 + ["rare"] * 10}).record("m", labels, module="m"))
     assert few.summary == [], "one group and a rest are nothing to compare"
 
