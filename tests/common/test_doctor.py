@@ -25,9 +25,11 @@ T4 = Machine("cuda", 15_600 * 10**6, hardware.Choice("fp16", "a reason"), 2e13)
 
 @pytest.fixture(scope="module")
 def forecasts() -> list[Forecast]:
+    """Half a minute of reckoning: what asks for it is slow."""
     return [one for name in PROJECTS for one in importlib.import_module(f"{name}.forecast").forecasts()]
 
 
+@pytest.mark.slow
 def test_every_recipe_is_told(forecasts):
     assert [ROOT / one.recipe for one in forecasts] == sorted(
         ROOT.glob("*/recipes/*.yaml"), key=lambda path: (PROJECTS.index(path.parts[-3]), path.name)
@@ -44,6 +46,7 @@ def test_every_recipe_is_told(forecasts):
     assert doctor.recipe_lines([unknown], CPU)[1].split() == ["a", "b", "c", "?", "?", "?"]
 
 
+@pytest.mark.slow
 def test_what_fits_and_would_not_end_is_told(forecasts):
     """Memory is one question, a week another."""
     lines = doctor.recipe_lines(forecasts, CPU)
@@ -59,6 +62,7 @@ def test_what_fits_and_would_not_end_is_told(forecasts):
     assert ends == [False, True]
 
 
+@pytest.mark.slow
 def test_a_recipe_that_names_no_corpus_is_told_as_the_miniatures(forecasts):
     corpora = {one.recipe.as_posix(): one.corpus for one in forecasts}
     assert {corpus for recipe, corpus in corpora.items() if "miniature" in recipe} == {"miniature"}
@@ -69,6 +73,7 @@ def test_a_recipe_that_names_no_corpus_is_told_as_the_miniatures(forecasts):
     assert any(note.startswith("miniature: ") for note in doctor.NOTES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("project", PROJECTS)
 def test_the_memory_told_is_about_what_a_training_would_say(project, forecasts):
     """LoRA trains less and full fine-tuning keeps four numbers a weight."""
@@ -89,6 +94,7 @@ def test_time_is_a_range_that_operations_and_steps_widen():
     assert (low, high) == (pytest.approx(2 + 0.2), pytest.approx(10 + 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("machine", "may_read", "expected"),
     [
@@ -104,6 +110,7 @@ def test_what_to_run_next(forecasts, machine, may_read, expected, tmp_path, monk
     assert expected in "\n".join(doctor.next_command(forecasts, machine, may_read))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "proposed"), [(True, ["-m sbic_llama.app", STUDY]), (False, [STUDY])], ids=["gradio", "no gradio"]
 )
@@ -160,6 +167,7 @@ def test_a_wrong_token_and_a_hub_that_fails_are_told(hub, monkeypatch):
     assert not any(os.environ["HF_TOKEN"] in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_what_to_run(hub, monkeypatch, capsys, forecasts):
     monkeypatch.setattr("sys.argv", ["doctor"])
     monkeypatch.setattr(doctor, "forecasts", lambda: forecasts)
