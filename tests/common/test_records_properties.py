@@ -134,8 +134,14 @@ def test_a_manifest_of_anything_makes_no_checkpoint(tmp_path, data):
     whole = checkpoints._digests(folder)
     written = data.draw(st.one_of(replaced(whole).map(dumped), mutated(dumped(whole))))
     (folder / checkpoints.MANIFEST).write_bytes(written)
+    sizes = {name: (folder / name).stat().st_size for name in whole}  # as earlier versions wrote
+    read = json_or_none(written)
+    if isinstance(read, dict):
+        read = {
+            name: whole.get(name) if type(one) is int and one == sizes.get(name) else one for name, one in read.items()
+        }
     found = checkpoints.last_whole(tmp_path)
-    assert (found == folder) == (json_or_none(written) == whole)
+    assert (found == folder) == (read == whole)
 
 
 @given(data=st.data())
