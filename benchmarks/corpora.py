@@ -56,8 +56,10 @@ def cut_snli(source: Path, target: Path, *, train: int, dev: int, by_words: bool
         UserError: The corpus has fewer.
     """
     target.mkdir(parents=True, exist_ok=True)
+    files: dict[Path, list[dict[str, str]]] = {}
     for name, count in (("train", train), ("dev", dev), ("test", dev)):
-        path, kept = source / f"snli_1.0_{name}.jsonl", []
+        path = source / f"snli_1.0_{name}.jsonl"
+        kept = files[target / path.name] = []
         with open(path, encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
@@ -67,10 +69,12 @@ def cut_snli(source: Path, target: Path, *, train: int, dev: int, by_words: bool
                     break
         if len(kept) < count:
             raise UserError(f"{len(kept):,} labelled pairs", file=path, expected=f"at least {count:,}")
-        if by_words:
-            for row, part in zip(kept, parts([row["sentence2"].split() for row in kept], len(LABELS)), strict=True):
-                row["gold_label"] = LABELS[part]
-        (target / path.name).write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    if by_words:  # the same words in all three files
+        rows = [row for kept in files.values() for row in kept]
+        for row, part in zip(rows, parts([row["sentence2"].split() for row in rows], len(LABELS)), strict=True):
+            row["gold_label"] = LABELS[part]
+    for path, kept in files.items():
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
 def parts(texts: Sequence[Sequence[Hashable]], count: int) -> list[int]:

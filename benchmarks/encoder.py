@@ -19,7 +19,16 @@ SHAPE: dict[str, Any] = {
 }
 WIDTH, VOCABULARY = 384, 30_522  # both of MiniLM; a tokenizer with more tokens gets as many rows as it has tokens
 PAIRS = 2048
-FEW = ("--method", "full", "--num_train_epochs", 1, "--evaluations", 1, "--learning_rate", 5e-4)
+FEW = (
+    "--method",
+    "full",
+    "--num_train_epochs",
+    2,
+    "--evaluations",
+    1,
+    "--learning_rate",
+    1e-4,
+)  # at 5e-4 it may learn nothing
 
 
 def base(tokenizer: str, width: int = WIDTH) -> Path:
