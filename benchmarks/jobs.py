@@ -87,8 +87,8 @@ JOBS = (
         (
             ours("sbic_sides.annotator_labels", 640, 256),
             Tool("model.generate, a post at a time", "sbic_sides.generate_each", 40, 12, 10),
-            Tool("text-generation pipeline, batches of 32 by length", "sbic_sides.pipeline", 192, 128, 4),
-            Tool("lm-evaluation-harness, log-likelihood of the labels", "sbic_sides.harness", 96, 64, 2),
+            Tool("text-generation pipeline, batches of 32 by length", "sbic_sides.pipeline", 192, 96, 4),
+            Tool("lm-evaluation-harness, log-likelihood of the labels", "sbic_sides.harness", 96, 32, 2),
         ),
         rounds=5, quick=1,
     ),
@@ -106,7 +106,7 @@ JOBS = (
             ours("sbic_sides.annotator_groups", 256, 128),
             Tool("model.generate, batches of 16 as they come", "sbic_sides.generate_batches", 128, 64, 2),
         ),
-        rounds=5, quick=2,
+        rounds=5, quick=1,
     ),
     Job(
         "QLoRA training", "examples", "llama",
