@@ -317,11 +317,19 @@ def write_review(
                 yield min(sure, default=0.0), row.number, row.values
 
     chosen = heapq.nsmallest(max(1, round(share * rows)), waiting(), key=lambda item: item[:2])
-    columns = ["model_row", "model_confidence", *(chosen[0][2] if chosen else [key])]
-    with row_writer(path, columns) as write:
+    columns = list(chosen[0][2]) if chosen else [key]
+    place, certainty = (_free(name, columns) for name in ("model_row", "model_confidence"))
+    with row_writer(path, [place, certainty, *columns]) as write:
         for sure, number, values in chosen:
-            write({"model_row": number, "model_confidence": round(sure, 6), **values})
+            write({place: number, certainty: round(sure, 6), **values})
     return len(chosen)
+
+
+def _free(name: str, columns: Sequence[str]) -> str:
+    """The name, or one like it that no column has."""
+    while name in columns:
+        name += "_"
+    return name
 
 
 def render(

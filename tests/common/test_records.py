@@ -149,6 +149,17 @@ def test_the_page_begins_with_the_best_trained_model_beside_the_best_control():
     assert report.answer([weak, strong]) in report.render([weak, strong], "Results")
 
 
+def test_the_page_says_that_scores_are_means_over_seeds():
+    one = record()
+    metrics = {name: {**measure, "sd": 0.0123} for name, measure in one.metrics.items()}
+    twice = [[2 * count for count in row] for row in one.confusion]
+    page = report.render([dataclasses.replace(one, metrics=metrics, confusion=twice)], "Results")
+    assert "means of 2 seeds ± standard deviation" in page
+    assert "all seeds together" in page
+    assert "± 0.0123" in page
+    assert "seeds" not in report.render([one], "Results")
+
+
 def test_records_of_different_items_are_not_put_in_one_table():
     other = dataclasses.replace(record("other"), data={**record().data, "fingerprint": "0"})
     with pytest.raises(UserError, match="were scored on different items"):

@@ -111,6 +111,7 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
     said = capsys.readouterr().err
     assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: it is kept without an annotation" in said
     assert "5 rows in all" not in said
+    assert "offensiveYN: trained on the miniature's invented posts; what it says of real ones means nothing" in said
     assert "2 of 7 posts annotated; 5 not, and model_problem says why" in said
 
 

@@ -33,7 +33,9 @@ def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("files")
     posts = load_splits(data_dir=miniature / "SBIC.v2")["test"].posts[:300]
     write_rows(
-        folder / "posts.csv", [{"id": n, "post": post.text} for n, post in enumerate(posts)] + [{"id": 300, "post": ""}]
+        folder / "posts.csv",
+        [{"id": n, "row": n, "model_row": n, "post": post.text} for n, post in enumerate(posts)]
+        + [{"id": 300, "row": 300, "model_row": 300, "post": ""}],
     )
     chosen = random.Random(0).sample(range(300), 100)
     rows = [{"id": n, **{name: FEATURES[name].target(posts[n]) or "" for name in NAMES}} for n in chosen]
@@ -94,6 +96,8 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
     with open(tmp_path / "review.csv", encoding="utf-8", newline="") as file:
         review = list(csv.DictReader(file))
     assert len(review) == round(0.1 * 301)
+    assert all(row["row"] == row["model_row"] == row["id"] for row in review), "a file's own columns stay its own"
+    assert all(int(row["model_row_"]) == int(row["id"]) + 1 for row in review)
     assert "300" not in {row["id"] for row in review}, "without a text there is nothing to label"
     assert [float(row["model_confidence"]) for row in review] == sorted(
         float(row["model_confidence"]) for row in review
