@@ -34,7 +34,7 @@ demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annota
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
 	done
 	@echo; echo "Step 3 of 5: a file of one's own, annotated, and how far to trust that"
-	@own=$$($(BIN)/python -c "from common.miniature import corpora; print(corpora.build() / 'own_file')") && \
+	@own=$$($(BIN)/python -m common.miniature --print_folder --quiet)/own_file && \
 		adapters="--adapter $(DEMO)/sbic/offensiveYN --adapter $(DEMO)/sbic/targetMinority" && \
 		$(BIN)/python -m sbic_llama.annotate $$own/posts.csv $$adapters --adapter $(DEMO)/sbic/hasBiasedImplication \
 			--review_share 0.1 --output $(DEMO)/annotated.csv && \
@@ -55,7 +55,7 @@ demo-full: demo ## demo, then the study of full against LoRA, and all that says 
 		--report $(DEMO)/snli_study.html
 	@$(BIN)/python -m snli_roberta.disagreement --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
 	@$(BIN)/python -m snli_roberta.adversarial --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
-	@miniature=$$($(BIN)/python -c "from common.miniature import corpora; print(corpora.build())") && own=$$miniature/own_file && \
+	@miniature=$$($(BIN)/python -m common.miniature --print_folder --quiet) && own=$$miniature/own_file && \
 		labels="--human_labels $$own/human_labels.csv --key id" && \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/offensiveYN --output_dir $(DEMO)/records \
 			--md_agreement $$miniature/md_agreement/MD-Agreement_dev.json && \
@@ -65,7 +65,7 @@ demo-full: demo ## demo, then the study of full against LoRA, and all that says 
 		$(BIN)/python -m common.agreement --annotations $$own/human_labels.csv --predictions $(DEMO)/annotated.csv --item_column id \
 			--label_column offensiveYN --prediction_column model_offensiveYN --scale ordinal \
 			--order "Not offensive" "Maybe offensive" Offensive --output $(DEMO)/agreement.json && \
-		$(BIN)/python -m sbic_llama.estimate $(DEMO)/annotated.csv $$labels --feature offensiveYN --by model_targetMinority \
+		$(BIN)/python -m sbic_llama.prevalence $(DEMO)/annotated.csv $$labels --feature offensiveYN --by model_targetMinority \
 			--output $(DEMO)/prevalence.json && \
 		$(BIN)/python -m benchmarks.prevalence_coverage --scores $(DEMO)/sbic/offensiveYN/evaluation/scores.csv \
 			--output $(DEMO)/prevalence_coverage.json && \

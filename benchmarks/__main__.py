@@ -21,12 +21,13 @@ from benchmarks.alternating import Worker, alternate, finished, python
 from benchmarks.jobs import JOBS, Job, Name
 from benchmarks.setting import Measured, Setting, environment
 from benchmarks.table import COLUMNS, Ran, agreement, all_ratios, compared, summary, timings
-from common import hardware
-from common.arguments import option, parse
-from common.errors import UserError, run
-from common.findings import Finding, Listing, lines
-from common.scored import command_line
-from common.stages import say, stage
+from common.cli.arguments import option, parse
+from common.cli.console import say, stage
+from common.cli.errors import UserError, run
+from common.results.finding import Finding, Listing
+from common.results.rendering import lines
+from common.results.scoring import command_line
+from common.runtime import hardware
 
 MODULE = "benchmarks"
 NAMES: tuple[Name, ...] = typing.get_args(Name)
@@ -159,19 +160,19 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
 def prepare(arguments: BenchArguments, needs: set[jobs.Needs], scratch: Path, cores: int) -> Setting:
     """The corpora and the models that jobs need; a model is made once and kept."""
     from benchmarks import encoder, llama
-    from common.apart import call
-    from common.miniature import corpora
+    from common.runtime.child_process import call
+    from common.runtime.project import miniature_corpora
 
-    own = corpora.build()
+    own = miniature_corpora()
     sbic, snli = (arguments.sbic_dir or own / "SBIC.v2").resolve(), (arguments.snli_dir or own / "snli_1.0").resolve()
     words, pieces = tokenizers(arguments)
     made: dict[str, Any] = {}
     if needs & {"llama", "adapters"}:
-        made["llama"] = str(call(llama.made, (sbic, words), preload="common.stages"))
+        made["llama"] = str(call(llama.made, (sbic, words), preload="common.cli.console"))
     if "adapters" in needs:
         made["adapters"] = llama.adapters(Path(made["llama"]), sbic, cores)
     if needs & {"encoder", "classifier"}:
-        made["encoder"] = str(call(encoder.base, pieces, preload="common.stages"))
+        made["encoder"] = str(call(encoder.base, pieces, preload="common.cli.console"))
     if "classifier" in needs:
         made["classifier"] = str(encoder.classifier(Path(made["encoder"]), snli, cores))
     return Setting(sbic_dir=str(sbic), snli_dir=str(snli), scratch=str(scratch), **made)
@@ -179,7 +180,7 @@ def prepare(arguments: BenchArguments, needs: set[jobs.Needs], scratch: Path, co
 
 def tokenizers(arguments: BenchArguments) -> tuple[str, str]:
     """The folders of a Llama's and of an encoder's tokenizer."""
-    from common.miniature.pretrain import MODELS
+    from common.runtime.project import MINIATURE_MODELS as MODELS
 
     given = (arguments.llama_tokenizer or MODELS / "tiny_llama", arguments.encoder_tokenizer or MODELS / "tiny_roberta")
     return str(given[0].resolve()), str(given[1].resolve())
@@ -214,7 +215,7 @@ def _asks(worker: Worker, items: int) -> typing.Callable[[], Measured]:
 
 def _data(arguments: BenchArguments, setting: Setting) -> dict[str, Any]:
     from benchmarks.cached import digest
-    from common.data_report import fingerprint
+    from common.tables.report import fingerprint
 
     corpora = {
         "SBIC": {

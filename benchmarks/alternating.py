@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.setting import ROOT, Measured
-from common.errors import UserError
-from common.stages import say
+from common.cli.console import say
+from common.cli.errors import UserError
 
 TAIL = 15  # lines of a failed side's standard error that are shown
 PATIENCE = 5.0  # seconds that a side has to end when it is told to

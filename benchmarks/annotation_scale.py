@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from common import findings, hardware
-from common.arguments import option, parse
-from common.errors import UserError, run
-from common.findings import Finding, Listing
-from common.miniature import corpora
-from common.scored import command_line
-from common.stages import say
+from common.cli.arguments import option, parse
+from common.cli.console import say
+from common.cli.errors import UserError, run
+from common.results import rendering
+from common.results.finding import Finding, Listing
+from common.results.scoring import command_line
+from common.runtime import hardware
+from common.runtime.project import miniature_corpora
 from sbic_llama.annotate import parts_of
-from sbic_llama.corpus import load_splits
-from sbic_llama.windows import WINDOW
+from sbic_llama.annotation.input import WINDOW
+from sbic_llama.data.corpus import load_splits
 
 MODULE = "benchmarks.annotation_scale"
 ANNOTATE = "sbic_llama.annotate"
@@ -83,7 +84,7 @@ class Timing:
 def write_posts(path: Path, rows: int) -> None:
     """Test posts of the miniature, each with a number, so that most differ."""
     posts, draw = (
-        [post.text for post in load_splits(data_dir=corpora.build() / "SBIC.v2")["test"].posts],
+        [post.text for post in load_splits(data_dir=miniature_corpora() / "SBIC.v2")["test"].posts],
         random.Random(0),
     )
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -174,7 +175,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN --output finding.json",
     )
     found = scale_finding(arguments)
-    print("\n".join(findings.lines(found)))
+    print("\n".join(rendering.lines(found)))
     if arguments.output is not None:
         found.write(arguments.output)
         say(f"finding: {arguments.output}")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import ROOT
-from common.data_report import fingerprint
-from common.errors import UserError
-from common.files import folder_written_aside
-from common.miniature.corpora import cache_dir
-from common.stages import stage
+from common.cli.console import stage
+from common.cli.errors import UserError
+from common.runtime.files import folder_written_aside
+from common.runtime.project import cache_folder
+from common.tables.report import fingerprint
 
 
 def cached(name: str, made_of: list[Any], make: Callable[[Path], None]) -> Path:
@@ -23,7 +23,7 @@ def cached(name: str, made_of: list[Any], make: Callable[[Path], None]) -> Path:
     """
     from filelock import FileLock
 
-    folder = cache_dir().parent / "finetuning-benchmarks" / f"{name}-{fingerprint(made_of)}"
+    folder = cache_folder("finetuning-benchmarks") / f"{name}-{fingerprint(made_of)}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from common.errors import UserError
-from sbic_llama.corpus import FILE_NAMES, Post, clean, load_splits
-from sbic_llama.features import OFFENSIVE_YN
-from snli_roberta.corpus import LABELS
+from common.cli.errors import UserError
+from sbic_llama.data.corpus import FILE_NAMES, Post, clean, load_splits
+from sbic_llama.data.features import OFFENSIVE_YN
+from snli_roberta.data.corpus import LABELS
 
 
 def cut_sbic(source: Path, target: Path, *, train: int, dev: int) -> list[Post]:

@@ -10,7 +10,7 @@ from benchmarks.alternating import finished, python
 from benchmarks.cached import cached, product, tokenizer_files
 from benchmarks.corpora import cut_snli
 from benchmarks.setting import environment
-from common.stages import quiet_libraries
+from common.cli.console import quiet_libraries
 
 SHAPE: dict[str, Any] = {
     "num_hidden_layers": 6,

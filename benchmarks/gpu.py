@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from common import findings, hardware
-from common.arguments import option, parse
-from common.errors import UserError, run
-from common.findings import Finding, Listing, read_finding
-from common.miniature import corpora
-from common.records import git_commit, versions
-from common.scored import command_line
-from common.stages import say, stage
+from common.cli.arguments import option, parse
+from common.cli.console import say, stage
+from common.cli.errors import UserError, run
+from common.results import rendering
+from common.results.finding import Finding, Listing, read_finding
+from common.results.record import git_commit, versions
+from common.results.scoring import command_line
+from common.runtime import hardware
+from common.runtime.project import miniature_corpora
 
 MODULE = "benchmarks.gpu"
 Job = Literal[
@@ -85,11 +86,11 @@ class GpuArguments(Measured):
 
 
 def sbic_of(arguments: Measured) -> Path:
-    return arguments.sbic_dir or corpora.build() / "SBIC.v2"
+    return arguments.sbic_dir or miniature_corpora() / "SBIC.v2"
 
 
 def snli_of(arguments: Measured) -> Path:
-    return arguments.snli_dir or corpora.build() / "snli_1.0"
+    return arguments.snli_dir or miniature_corpora() / "snli_1.0"
 
 
 def fingerprint(*folders: Path) -> str:
@@ -268,7 +269,7 @@ def main() -> None:
         results[job] = measured_apart(job, arguments)
         found = gpu_finding(name, results, arguments)
         found.write(output)  # after each: what was measured is kept when a later one fails
-    print("\n".join(findings.lines(found)))
+    print("\n".join(rendering.lines(found)))
     say(f"finding: {output}")
 
 

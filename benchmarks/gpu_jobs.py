@@ -23,24 +23,26 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy
 
-import sbic_llama.training as sbic_training
-import snli_roberta.training as snli_training
+import sbic_llama.training.run as sbic_training
+import snli_roberta.training.run as snli_training
 from benchmarks.gpu import T4_BYTES, WARM_UP, Job, Measured, sbic_of, snli_of
 from benchmarks.random_models import Shapes, llama_base, random_adapter, roberta_base
-from common import hardware, quantised, training
-from common.arguments import option, parse
-from common.checkpoints import Checkpoints
-from common.errors import UserError, run
-from common.records import count_parameters
-from common.stages import quiet_libraries, say, stage
-from common.time_left import TimeLeft
-from sbic_llama.annotator import Annotator
-from sbic_llama.arguments import TrainArguments
-from sbic_llama.corpus import labelled, load_splits
-from sbic_llama.encoding import answer_ids, encode
-from sbic_llama.features import FEATURES
-from sbic_llama.generation import MAX_NEW_TOKENS
-from snli_roberta.arguments import TrainArguments as ClassifierArguments
+from common.cli.arguments import option, parse
+from common.cli.console import quiet_libraries, say, stage
+from common.cli.errors import UserError, run
+from common.models import quantization
+from common.results.record import count_parameters
+from common.runtime import hardware
+from common.training import run as training
+from common.training.callbacks import TimeLeft
+from common.training.checkpoints import Checkpoints
+from sbic_llama.data.corpus import labelled, load_splits
+from sbic_llama.data.encoding import answer_ids, encode
+from sbic_llama.data.features import FEATURES
+from sbic_llama.model.annotator import Annotator
+from sbic_llama.model.generation import MAX_NEW_TOKENS
+from sbic_llama.training.arguments import TrainArguments
+from snli_roberta.training.arguments import TrainArguments as ClassifierArguments
 
 RECIPES = Path(__file__).parents[1]
 QLORA = RECIPES / "sbic_llama" / "recipes" / "llama2_7b_t4.yaml"
@@ -92,7 +94,7 @@ def qlora_training(arguments: Measured, shapes: Shapes, precision: str = "auto")
         words = ["--config", str(QLORA), "--model_name_or_path", str(base), "--data_dir", str(sbic_of(arguments))]
         words += ["--output_dir", folder, "--precision", precision if hardware.device_type() == "cuda" else "auto"]
         options = parse(TrainArguments, words)
-        setup = training.set_up(options, options.model_name_or_path)
+        setup = training.prepare(options, options.model_name_or_path)
         splits = load_splits(data_dir=sbic_of(arguments))
         posts, dev = (labelled(splits[name], declared.label_of) for name in ("train", "dev"))
         _, trainer, rows = sbic_training.build_trainer(options, setup, declared, None, posts, dev[:1])
@@ -204,7 +206,7 @@ def annotation(arguments: Measured, shapes: Shapes, feature: str) -> dict[str, A
         random_adapter(Path(folder), parse(TrainArguments, words), feature, shapes)
         annotator = Annotator(folder)
     length = annotator.adapters[0].description.max_post_tokens
-    tokenizer = quantised.load_tokenizer(str(base))
+    tokenizer = quantization.load_tokenizer(str(base))
     behind = (
         sum(len(ids) - 1 for ids in answer_ids(tokenizer, declared.labels))
         if declared.classifies

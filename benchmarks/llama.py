@@ -16,7 +16,7 @@ from benchmarks.alternating import finished, python
 from benchmarks.cached import cached, digest, product, tokenizer_files
 from benchmarks.corpora import cut_sbic, parts
 from benchmarks.setting import environment
-from common.stages import quiet_libraries, say
+from common.cli.console import quiet_libraries, say
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 512,
@@ -69,8 +69,8 @@ def _train(folder: Path, sbic_dir: Path, name: str) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from common import hardware
-    from common.quantised import load_tokenizer
+    from common.models.quantization import load_tokenizer
+    from common.runtime import hardware
 
     quiet_libraries()
     torch.manual_seed(0)
@@ -99,11 +99,10 @@ def _train(folder: Path, sbic_dir: Path, name: str) -> None:
 
 def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
     """Batches of all three features, in an order of chance, as the product packs them."""
-    from sbic_llama.corpus import labelled, load_splits
-    from sbic_llama.encoding import answer_ids, encode
-    from sbic_llama.features import FEATURES
-    from sbic_llama.packing import SharedInstruction
-    from sbic_llama.training_rows import TrainingRows
+    from sbic_llama.data.corpus import labelled, load_splits
+    from sbic_llama.data.encoding import answer_ids, encode
+    from sbic_llama.data.features import FEATURES
+    from sbic_llama.training.trainer import SharedInstruction, TrainingRows
 
     train, draw = load_splits(data_dir=sbic_dir)["train"], random.Random(0)
     batches = []

@@ -13,7 +13,7 @@ def rates() -> dict[str, float]:
     """Operations a second by precision, the best of some shapes and times; bf16 only where the CPU has it."""
     import torch
 
-    from common.hardware import cpu_has_bf16
+    from common.runtime.hardware import cpu_has_bf16
 
     found = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -32,6 +32,6 @@ def rates() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    from common import hardware
+    from common.runtime import hardware
 
     print(json.dumps({"rates": rates(), "hardware": hardware.describe()}))

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from common import findings
-from common.arguments import MAX_SEED, option, parse
-from common.data_report import fingerprint
-from common.errors import UserError, run
-from common.evaluation import RECORD
-from common.findings import Finding, Listing, Measures
-from common.prediction_powered import Estimate, labelled_only, share
-from common.records import read_record
-from common.scored import command_line
-from common.stages import say
-from common.tables import probability_of, read_rows
+from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.console import say
+from common.cli.errors import UserError, run
+from common.results import rendering
+from common.results.evaluation import RECORD
+from common.results.finding import Finding, Listing, Measures
+from common.results.record import read_record
+from common.results.scoring import command_line
+from common.stats.prediction_powered import Estimate, labelled_only, share
+from common.tables.reading import probability_of, read_rows
+from common.tables.report import fingerprint
 
 MODULE = "benchmarks.prevalence_coverage"
 PREFIX = "probability_"
@@ -37,7 +37,7 @@ LIMITS = (
 class CoverageArguments:
     """Counts how often 95 % intervals for the share of a class hold it, for several numbers of labelled items.
 
-    Compared are the interval of sbic_llama.estimate, the same without its made-up items (the normal interval of the papers), the
+    Compared are the interval of sbic_llama.prevalence, the same without its made-up items (the normal interval of the papers), the
     interval from the labelled items alone, and that of the machine's labels taken for the truth.
     """
 
@@ -205,7 +205,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --scores output/miniature_sbic/offensiveYN/evaluation/scores.csv --output finding.json",
     )
     found = coverage_finding(arguments)
-    print("\n".join(findings.lines(found)))
+    print("\n".join(rendering.lines(found)))
     if arguments.output is not None:
         found.write(arguments.output)
         say(f"finding: {arguments.output}")

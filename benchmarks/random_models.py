@@ -14,15 +14,16 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, LlamaConfig, PretrainedConfig, RobertaConfig
 
 from benchmarks.gpu import Measured
-from common import hardware, quantised
-from common.errors import UserError
-from common.miniature.pretrain import MODELS
-from common.stages import stage
-from sbic_llama import annotator_file
-from sbic_llama import model as adapters
-from sbic_llama.arguments import TrainArguments
-from sbic_llama.features import FEATURES
-from sbic_llama.training import lora_of
+from common.cli.console import stage
+from common.cli.errors import UserError
+from common.models import quantization
+from common.runtime import hardware
+from common.runtime.project import MINIATURE_MODELS as MODELS
+from sbic_llama.data.features import FEATURES
+from sbic_llama.model import adapter as adapters
+from sbic_llama.model import description as annotator_file
+from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.run import lora_of
 
 SHARD = 2**30  # bytes of a file of weights, about
 
@@ -47,7 +48,7 @@ def roberta(width: int, layers: int, **changes: Any) -> RobertaConfig:
 def llama_base(arguments: Measured, shapes: Shapes) -> Path:
     """A base of Llama's shape in half precision, in files of about 1 GB as the Hub has them, made one after the other."""
     folder = arguments.models_dir / "llama"
-    tokenizer = quantised.load_tokenizer(str(arguments.llama_tokenizer or MODELS / "tiny_llama"))
+    tokenizer = quantization.load_tokenizer(str(arguments.llama_tokenizer or MODELS / "tiny_llama"))
     if len(tokenizer) > shapes.llama.vocab_size:
         raise UserError(f"a tokenizer of {len(tokenizer):,} tokens", key="--llama_tokenizer", expected="Llama 2's")
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def roberta_base(arguments: Measured, size: str, shapes: Shapes) -> Path:
     if not (folder / "tokenizer.json").is_file():
         with stage(f"writing random weights: {folder}"):
             AutoModelForMaskedLM.from_config(getattr(shapes, size)).save_pretrained(folder)
-            quantised.load_tokenizer(str(MODELS / "tiny_roberta")).save_pretrained(folder)
+            quantization.load_tokenizer(str(MODELS / "tiny_roberta")).save_pretrained(folder)
     return folder
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from benchmarks import flops
 from benchmarks.alternating import finished, python
 from benchmarks.setting import Measure, Measured, Setting, environment, spread
-from common.errors import UserError
-from common.hardware import cpu_threads
-from common.prompt import TAIL
-from sbic_llama.corpus import load_splits
-from sbic_llama.features import FEATURES, Feature
+from common.cli.errors import UserError
+from common.models.prompt import TAIL
+from common.runtime.hardware import cpu_threads
+from sbic_llama.data.corpus import load_splits
+from sbic_llama.data.features import FEATURES, Feature
 
 LABELS, GROUPS = FEATURES["offensiveYN"], FEATURES["targetMinority"]
 BATCH, GENERATION_BATCH = 32, 16
@@ -59,8 +59,8 @@ def annotator_groups(setting: Setting) -> Measure:
 
 
 def _annotator(setting: Setting, feature: Feature) -> Measure:
-    from common.quantised import load_tokenizer
-    from sbic_llama.annotator import Annotator
+    from common.models.quantization import load_tokenizer
+    from sbic_llama.model.annotator import Annotator
 
     annotator = Annotator(setting.adapters[feature.name])
     tokenizer, shape = load_tokenizer(setting.llama), flops.read_shape(setting.llama)
@@ -85,7 +85,7 @@ def _ours_needs(
 ) -> int:
     """Operations behind the cached instruction: post and tail once; of labels every one but its last token, of groups those that
     were generated."""
-    from sbic_llama.encoding import answer_ids, encode
+    from sbic_llama.data.encoding import answer_ids, encode
 
     encoded = encode(tokenizer, feature, posts, max_post_tokens=10**6)
     prompts = sum(len(ids) + len(encoded.tail_ids) for ids in encoded.post_ids)
@@ -174,8 +174,8 @@ def _their_model(setting: Setting, feature: Feature) -> tuple[Any, Any, dict[str
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from common import hardware
-    from common.quantised import load_tokenizer
+    from common.models.quantization import load_tokenizer
+    from common.runtime import hardware
 
     dtype = hardware.dtype(setting.precision)
     four_bits = BitsAndBytesConfig(
@@ -261,7 +261,7 @@ def _commands(setting: Setting, runs: list[list[str]]) -> Measure:
 
 
 def _needs(setting: Setting, posts: Sequence[str], answers: dict[str, str]) -> int:
-    from common.quantised import load_tokenizer
+    from common.models.quantization import load_tokenizer
 
     tokenizer, shape = load_tokenizer(setting.llama), flops.read_shape(setting.llama)
     return sum(

@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.alternating import finished, python
 from benchmarks.setting import environment
-from common.errors import run
-from common.miniature import corpora
-from common.stages import quiet_libraries, say
+from common.cli.console import quiet_libraries, say
+from common.cli.errors import run
+from common.runtime.project import miniature_corpora
 
 FEW = 64
 SMALL, LARGE, QUICK_LARGE = 1_000, 100_000, 10_000
@@ -74,11 +74,11 @@ def rows(found: dict[str, dict[int, dict[str, Any]]]) -> list[list]:
 
 
 def _annotator(model: str, scratch: Path) -> Callable[[int], None]:
-    from sbic_llama.annotator import Annotator
-    from sbic_llama.corpus import load_splits
+    from sbic_llama.data.corpus import load_splits
+    from sbic_llama.model.annotator import Annotator
 
     annotator = Annotator(model)
-    posts = [post.text for post in load_splits(data_dir=corpora.build() / "SBIC.v2")["test"].posts]
+    posts = [post.text for post in load_splits(data_dir=miniature_corpora() / "SBIC.v2")["test"].posts]
 
     def stream(count: int) -> Iterator[str]:
         draw = random.Random(0)
@@ -94,9 +94,9 @@ def _annotator(model: str, scratch: Path) -> Callable[[int], None]:
 
 def _predict(model: str, scratch: Path) -> Callable[[int], None]:
     from snli_roberta import predict
-    from snli_roberta.corpus import load_split
+    from snli_roberta.data.corpus import load_split
 
-    pairs = load_split("test", data_dir=corpora.build() / "snli_1.0").pairs
+    pairs = load_split("test", data_dir=miniature_corpora() / "snli_1.0").pairs
 
     def work(count: int) -> None:
         source, draw = scratch / f"{count}.csv", random.Random(0)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import flops
 from benchmarks.setting import Measure, Measured, Setting, spread
-from snli_roberta.corpus import LABELS, Pair, load_split
+from snli_roberta.data.corpus import LABELS, Pair, load_split
 
 BATCH = 32
 FIRST = 64  # pairs before anything is timed
@@ -22,7 +22,7 @@ def pairs_for(setting: Setting, count: int) -> list[Pair]:
 
 def classifier(setting: Setting) -> Measure:
     """Ours."""
-    from snli_roberta.classifier import load
+    from snli_roberta.model.classifier import load
 
     loaded = load(setting.classifier, precision="auto")  # as predict does
     shape = flops.read_shape(setting.classifier)
@@ -46,7 +46,7 @@ def pipeline(setting: Setting) -> Measure:
     """``pipeline("text-classification")`` in batches."""
     import transformers
 
-    from common import hardware
+    from common.runtime import hardware
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         setting.classifier, dtype=hardware.dtype(setting.precision)

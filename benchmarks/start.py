@@ -9,8 +9,8 @@ from statistics import median
 
 from benchmarks.alternating import python
 from benchmarks.setting import ROOT, environment
-from common.errors import UserError
-from common.stages import say
+from common.cli.console import say
+from common.cli.errors import UserError
 
 TARGET = 1.5  # seconds
 PROJECTS = ("sbic_llama", "snli_roberta")
@@ -20,19 +20,19 @@ _TRAIN = ("--data_dir", NOWHERE, "--learning_rate", "1e-4")
 MISSING: dict[str, tuple[str, ...]] = {
     "sbic_llama.app": ("--adapter", NOWHERE),
     "sbic_llama.annotate": ("no_such_file.csv", "--adapter", NOWHERE, "--output", "{}/out.csv"),
-    "sbic_llama.controls": ("--data_dir", NOWHERE, "--output_dir", "{}"),
-    "sbic_llama.estimate": ("no_such_file.csv", "--human_labels", "no_such_labels.csv", "--key", "id", "--feature", "offensiveYN"),
+    "sbic_llama.baselines": ("--data_dir", NOWHERE, "--output_dir", "{}"),
+    "sbic_llama.prevalence": ("no_such.csv", "--human_labels", "no_labels.csv", "--key", "id", "--feature", "offensiveYN"),
     "sbic_llama.evaluate": ("--adapter", NOWHERE, "--output_dir", "{}"),
     "sbic_llama.robustness": ("--adapter", NOWHERE, "--output_dir", "{}"),
     "sbic_llama.train": ("--feature", "intentYN", *_TRAIN, "--output_dir", "{}"),
     "sbic_llama.train_has_biased_implication": (*_TRAIN, "--output_dir", "{}"),
     "sbic_llama.train_offensive_yn": (*_TRAIN, "--output_dir", "{}"),
     "sbic_llama.train_target_minority": (*_TRAIN, "--output_dir", "{}"),
-    "sbic_llama.trust": ("no_such_file.csv", "--human_labels", "no_such_labels.csv", "--key", "id", "--adapter", NOWHERE),
+    "sbic_llama.trust": ("no_such.csv", "--human_labels", "no_labels.csv", "--key", "id", "--adapter", NOWHERE),
     "snli_roberta.adversarial": ("--model", NOWHERE, "--output_dir", "{}"),
     "snli_roberta.app": ("--model", NOWHERE),
     "snli_roberta.compare": ("--config", "snli_roberta/recipes/miniature_study.yaml", "--data_dir", NOWHERE, "--output_dir", "{}"),
-    "snli_roberta.controls": ("--data_dir", NOWHERE, "--output_dir", "{}"),
+    "snli_roberta.baselines": ("--data_dir", NOWHERE, "--output_dir", "{}"),
     "snli_roberta.disagreement": ("--model", NOWHERE, "--output_dir", "{}"),
     "snli_roberta.evaluate": ("--model", NOWHERE, "--title", "it", "--output_dir", "{}"),
     "snli_roberta.predict": ("--model", NOWHERE, "--input", "no_such_file.csv", "--output", "{}/out.csv"),

@@ -11,9 +11,9 @@ from benchmarks import jobs
 from benchmarks.alternating import middle, ratios
 from benchmarks.jobs import OURS, Job
 from benchmarks.setting import Measured
-from common import hardware
-from common.errors import UserError
-from common.findings import Listing
+from common.cli.errors import UserError
+from common.results.finding import Listing
+from common.runtime import hardware
 
 AGREEMENT = 0.9  # share of the items at least on which theirs, in fp32, must say what ours says
 SAME_LOSS = 0.1  # of ours at most that the mean loss of their training may be off: rows come in another order

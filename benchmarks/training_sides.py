@@ -20,11 +20,11 @@ from benchmarks.alternating import finished, python
 from benchmarks.corpora import cut_sbic, cut_snli
 from benchmarks.setting import Measure, Measured, Setting, environment
 from benchmarks.snli_sides import needs
-from common.errors import UserError
-from common.hardware import cpu_threads
-from sbic_llama.corpus import labelled, load_splits
-from sbic_llama.features import OFFENSIVE_YN
-from snli_roberta.corpus import Pair, load_split
+from common.cli.errors import UserError
+from common.runtime.hardware import cpu_threads
+from sbic_llama.data.corpus import labelled, load_splits
+from sbic_llama.data.features import OFFENSIVE_YN
+from snli_roberta.data.corpus import Pair, load_split
 
 POSTS_A_STEP, PAIRS_A_STEP = 16, 32
 VALIDATION_POSTS, VALIDATION_PAIRS = 32, 64
@@ -156,8 +156,8 @@ def _last(said: str, key: str) -> float:
 
 def _ours_needs(setting: Setting, posts: list[Any]) -> int:
     """Operations for post, tail and answer of each, the instruction once a step, logits where an answer is learnt."""
-    from common.quantised import load_tokenizer
-    from sbic_llama.training_rows import training_rows
+    from common.models.quantization import load_tokenizer
+    from sbic_llama.training.trainer import training_rows
 
     rows = training_rows(load_tokenizer(setting.llama), OFFENSIVE_YN, posts, max_post_tokens=384)
     steps = math.ceil(len(posts) / POSTS_A_STEP)
@@ -168,7 +168,7 @@ def _ours_needs(setting: Setting, posts: list[Any]) -> int:
 
 def _whole_needs(setting: Setting, texts: list[dict[str, Any]]) -> int:
     """Operations for whole prompts with their completions and EOS, logits everywhere."""
-    from common.quantised import load_tokenizer
+    from common.models.quantization import load_tokenizer
 
     tokenizer = load_tokenizer(setting.llama)
     tokens = sum(len(ids) + 1 for ids in tokenizer([one["prompt"] + one["completion"] for one in texts]).input_ids)
@@ -191,7 +191,7 @@ def _snli_command(setting: Setting, method: str) -> Measure:
 
 
 def _snli_needs(setting: Setting, method: str, pairs: list[Pair]) -> int:
-    from snli_roberta.model import load_tokenizer
+    from snli_roberta.model.encoder import load_tokenizer
 
     passes = flops.TRAINING if method == "full" else flops.LORA_TRAINING
     return passes * needs(flops.read_shape(setting.encoder), load_tokenizer(setting.encoder), pairs)
@@ -201,8 +201,8 @@ def _trainer(setting: Setting, method: str, *, padded: bool) -> Measure:
     from datasets import Dataset
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
 
-    from snli_roberta.arguments import TrainArguments
-    from snli_roberta.model import add_lora, load_base, load_tokenizer
+    from snli_roberta.model.encoder import add_lora, load_base, load_tokenizer
+    from snli_roberta.training.arguments import TrainArguments
 
     tokenizer = load_tokenizer(setting.encoder)
 

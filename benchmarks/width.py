@@ -11,9 +11,9 @@ from benchmarks.alternating import finished, middle, python
 from benchmarks.corpora import cut_snli
 from benchmarks.setting import environment
 from benchmarks.training_sides import ENCODER_RATE, PAIRS_A_STEP, training_json
-from common import hardware
-from common.apart import call
-from common.stages import say
+from common.cli.console import say
+from common.runtime import hardware
+from common.runtime.child_process import call
 
 WIDTHS, QUICK_WIDTHS = (128, 192, 256, 384), (128, 384)
 PAIRS, QUICK_PAIRS = 384, 128
@@ -26,7 +26,7 @@ def measure(snli_dir: str, tokenizer: str, cores: int, rounds: int, *, quick: bo
     if not hardware.cpu_has_bf16():
         return {}
     widths, pairs = (QUICK_WIDTHS, QUICK_PAIRS) if quick else (WIDTHS, PAIRS)
-    bases = {width: call(encoder.made, (tokenizer, width), preload="common.stages") for width in widths}
+    bases = {width: call(encoder.made, (tokenizer, width), preload="common.cli.console") for width in widths}
     found: Found = {width: {"fp32": [], "bf16": []} for width in widths}
     with tempfile.TemporaryDirectory(prefix="bench-") as data:
         cut_snli(Path(snli_dir), Path(data), train=pairs, dev=PAIRS_A_STEP)

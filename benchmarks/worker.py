@@ -12,8 +12,8 @@ import os
 import sys
 
 from benchmarks.setting import Measure, Setting
-from common.errors import run
-from common.stages import quiet_libraries
+from common.cli.console import quiet_libraries
+from common.cli.errors import run
 
 
 def load(name: str, setting: Setting) -> Measure:

@@ -13,27 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import reliability
-from common.alternative_annotator import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
-from common.annotations import (
+from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.console import say
+from common.cli.errors import UserError, run, shown
+from common.results.finding import Finding, Listing, Measures, Part, interval
+from common.results.rendering import lines
+from common.results.scoring import command_line
+from common.runtime.project import is_miniature
+from common.stats import agreement
+from common.stats.agreement import (
+    DIFFERENCE,
+    EVERYWHERE,
+    PEOPLE,
     Annotations,
     AnnotationTable,
+    Coded,
+    Coefficient,
     Predictions,
     PredictionTable,
+    Scale,
+    ScaleName,
+    Similarity,
     by_item,
+    load_similarity,
     read_annotations,
     read_predictions,
 )
-from common.arguments import MAX_SEED, option, parse
-from common.bootstrap import Measure, mean
-from common.data_report import fingerprint
-from common.errors import UserError, run, shown
-from common.findings import Finding, Listing, Measures, Part, interval, lines
-from common.miniature import corpora
-from common.reliability import DIFFERENCE, EVERYWHERE, PEOPLE, Coded, Coefficient
-from common.scale import Scale, ScaleName, Similarity, load_similarity
-from common.scored import command_line
-from common.stages import say
+from common.stats.alt_test import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
+from common.stats.metrics import Measure, mean
+from common.tables.report import fingerprint
 
 __all__ = ["AltTest", "agreement_finding", "alt_test"]  # what other code calls
 
@@ -123,7 +131,7 @@ def agreement_finding(
     """
     annotations = by_item(annotations)
     known = Scale(scale, tuple(order), similarity)
-    coded = reliability.code(annotations, predictions, known)
+    coded = agreement.code(annotations, predictions, known)
     _check_common(annotations, predictions, coded)
     tested = alt_test(
         annotations,
@@ -187,20 +195,20 @@ def _check_common(annotations: Annotations, predictions: Predictions, coded: Cod
 
 def _coefficients(coded: Coded, seed: int) -> tuple[list[str], list[Part]]:
     """Alpha and kappa in sentences and tables."""
-    if not reliability.has_coefficients(coded):
+    if not agreement.has_coefficients(coded):
         return [
             f"Alpha and kappa are left out: the model and people give {len(coded.values):,} different labels, and the "
-            f"similarity of each two is asked for {reliability.MOST_LABELS:,} at most."
+            f"similarity of each two is asked for {agreement.MOST_LABELS:,} at most."
         ], []
     weighted = coded.scale.name == "ordinal" or coded.scale.similarity is not None
     scale = _scale_words(coded.scale)
-    kinds: list[tuple[str, str, Coefficient]] = [("Krippendorff's alpha", "alpha", reliability.alpha)]
+    kinds: list[tuple[str, str, Coefficient]] = [("Krippendorff's alpha", "alpha", agreement.alpha)]
     if coded.scale.name != "real":
-        kinds.append(("Cohen's kappa, weighted" if weighted else "Cohen's kappa", "kappa", reliability.kappa))
+        kinds.append(("Cohen's kappa, weighted" if weighted else "Cohen's kappa", "kappa", agreement.kappa))
     summary: list[str] = []
     parts: list[Part] = []
     for title, name, coefficient in kinds:
-        rows = reliability.compared(coded, coefficient, seed)
+        rows = agreement.compared(coded, coefficient, seed)
         if rows:
             parts.append(Measures(title, "agreement of", name, rows))
         # The same labels have other coefficients on another scale.
@@ -340,7 +348,7 @@ def main() -> None:
         similarity=similarity,
         min_items=arguments.min_items,
         seed=arguments.seed,
-        miniature=arguments.annotations.resolve().is_relative_to(corpora.cache_dir().resolve()),
+        miniature=is_miniature(arguments.annotations),
         command=command_line(MODULE),
         notes=[*_notes(arguments.annotations, people), *_notes(arguments.predictions, model)],
     )

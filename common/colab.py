@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common.addresses import NAME
-from common.stages import say
+from common.cli.console import say
+from common.runtime.project import NAME
 
 SECRET = "HF_TOKEN"  # the secret's name in Colab, and the environment variable that the Hub's library reads
 MOUNT = Path("/content/drive")
@@ -64,9 +64,9 @@ def drive_folder(name: str) -> Path:
 
 def example() -> Path:
     """A folder with ``posts.csv``, a few posts about invented groups, and ``human_labels.csv``, what people said of some."""
-    from common.miniature import corpora
+    from common.runtime.project import miniature_corpora
 
-    return corpora.build() / "own_file"
+    return miniature_corpora() / "own_file"
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import hardware
-from common.arguments import parse
-from common.errors import run
-from common.forecast import MINIATURE, Forecast, matmul_rate
-from common.projects import PROJECTS
-from common.records import versions
-from common.stages import duration, quiet_libraries, stage
+from common.cli.arguments import parse
+from common.cli.console import duration, quiet_libraries, stage
+from common.cli.errors import run
+from common.models.forecast import MINIATURE, Forecast, matmul_rate
+from common.results.record import versions
+from common.runtime import hardware
+from common.runtime.project import PROJECTS
 
 MODULE = "common.doctor"
 GATED, OPEN = "meta-llama/Llama-2-7b-hf", "TinyLlama/TinyLlama_v1.1"
@@ -42,7 +42,7 @@ class Machine:
     Attributes:
         device: ``cuda``, ``mps`` or ``cpu``.
         memory: Bytes of its memory: a GPU's, or the machine's.
-        wide: Precision of models as wide as :data:`common.hardware.WIDE`, and why.
+        wide: Precision of models as wide as :data:`common.runtime.hardware.WIDE`, and why.
         rate: Operations a second in that precision.
     """
 
@@ -98,7 +98,7 @@ def hub_lines() -> tuple[list[str], bool]:
     from huggingface_hub import HfApi, get_hf_file_metadata, get_token, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    from common.patience import use_patient_client
+    from common.models.retry import use_patient_client
 
     use_patient_client()
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
@@ -134,7 +134,7 @@ def hub_lines() -> tuple[list[str], bool]:
 def forecasts() -> list[Forecast]:
     """Of every recipe of both projects."""
     with stage("reckoning what each recipe takes, a minute or two"):
-        return [one for name in PROJECTS for one in importlib.import_module(f"{name}.forecast").forecasts()]
+        return [one for name in PROJECTS for one in importlib.import_module(f"{name}.training.forecast").forecasts()]
 
 
 def recipe_lines(forecasts: list[Forecast], machine: Machine) -> list[str]:

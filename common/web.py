@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from common.arguments import option
-from common.errors import UserError
-from common.stages import say
+from common.cli.arguments import option
+from common.cli.console import say
+from common.cli.errors import UserError
 
 KEPT_SECONDS = 600  # that an upload or a result lies in the temporary folder, at most
 LARGEST_UPLOAD = "200mb"

@@ -10,7 +10,7 @@ __all__ = ["Annotator"]
 def __getattr__(name: str) -> Any:
     # Not imported before it is asked for: it brings torch, and `--help` must not.
     if name == "Annotator":
-        from sbic_llama.annotator import Annotator
+        from sbic_llama.model.annotator import Annotator
 
         return Annotator
     raise AttributeError(name)

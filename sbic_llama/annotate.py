@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from common.arguments import option, parse
-from common.errors import UserError, run
-from common.loading import check_place, with_revision
-from common.processes import ALONE, Processes, join
-from common.stages import quiet_libraries, say
-from common.tables import FORMATS, table_format
-from sbic_llama.parts_folder import IDENTITY, check, claimed, clear
-from sbic_llama.survey import Survey, files_of, survey
-from sbic_llama.windows import Part, Rule, annotated, windows
+from common.cli.arguments import option, parse
+from common.cli.console import quiet_libraries, say
+from common.cli.errors import UserError, run
+from common.models.loading import check_place, with_revision
+from common.runtime import hardware
+from common.runtime.processes import ALONE, Processes, join
+from common.tables.reading import FORMATS, table_format
+from sbic_llama.annotation.input import Part, Rule, Survey, annotated, files_of, survey, windows
+from sbic_llama.annotation.parts import IDENTITY, check, claimed, clear
 
 if TYPE_CHECKING:
-    from sbic_llama.annotation import Run
+    from sbic_llama.annotation.parts import Run
 
 MODULE = "sbic_llama.annotate"
 STREAM = "-"  # standard input, or standard output
@@ -105,7 +105,7 @@ def parts_of(output: Path) -> Path:
 
 
 def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
-    """Annotates ``source`` into ``output``; see :mod:`sbic_llama.annotation`. Several processes divide the parts among them.
+    """Annotates ``source`` into ``output``; see :mod:`sbic_llama.annotation.parts`. Several processes divide the parts among them.
 
     Raises:
         UserError: A bad file or adapter, before the base model is loaded.
@@ -114,10 +114,9 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
         lambda: [survey(path, arguments.text_column, strict=arguments.strict) for path in files_of(source)]
     )
     quiet_libraries()
-    from common import quantised
-    from sbic_llama import annotation
-    from sbic_llama.annotator import describe
-    from sbic_llama.model import precision_for
+    from sbic_llama.annotation import parts as annotation
+    from sbic_llama.model.adapter import precision_for
+    from sbic_llama.model.annotator import describe
 
     run = annotation.Run(found, parts_of(output), output, source.is_dir())
     say(f"{run.rows:,} rows" + (f" in {len(found):,} files" if run.into_folder else ""))
@@ -134,12 +133,12 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
             raise UserError(f"it has a column {taken[0]!r} already", file=file.path, fix="choose another --prefix")
     with contextlib.ExitStack() as stack:
         if arguments.engine == "ray":
-            from sbic_llama import actors
+            from sbic_llama.annotation import ray_actors
 
-            pool = stack.enter_context(actors.pool(arguments, adapters))
+            pool = stack.enter_context(ray_actors.pool(arguments, adapters))
             engine, precision = pool.parts, pool.precision
         else:
-            quantised.choose_device()
+            hardware.choose_device()
             engine, precision = alone(arguments), precision_for(adapters[0].description).value
         identity = annotation.identity_of(run, rule, adapters, arguments.quantisation, precision)
         if processes.first:
@@ -195,7 +194,7 @@ def alone(arguments: AnnotateArguments) -> Engine:
     """What makes parts with a model in this process."""
 
     def parts(files: Sequence[Survey], wanted: Sequence[tuple[int, int]], rule: Rule) -> Iterator[Part]:
-        from sbic_llama.annotator import Annotator
+        from sbic_llama.model.annotator import Annotator
 
         model = Annotator(*arguments.adapter, quantisation=arguments.quantisation, batch_size=arguments.batch_size)
         say(f"{', '.join(one.name for one in model.adapters)} in {model.precision.value} ({model.precision.reason})")

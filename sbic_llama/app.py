@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import web
-from common.arguments import option, parse
-from common.errors import UserError, run
-from common.loading import check_place, with_revision
-from common.stages import quiet_libraries, say
-from common.tables import FORMATS
+from common.cli.arguments import option, parse
+from common.cli.console import quiet_libraries, say
+from common.cli.errors import UserError, run
+from common.models.loading import check_place, with_revision
+from common.tables.reading import FORMATS
 from common.web import MODEL, PageArguments
 
 if TYPE_CHECKING:
-    from sbic_llama.annotator import Annotator
+    from sbic_llama.model.annotator import Annotator
 
 MODULE = "sbic_llama.app"
 DEMO = Path("output/demo/sbic")  # what `make demo` trains
@@ -54,7 +54,7 @@ def layout(annotator: Annotator) -> None:
     """The page."""
     import gradio
 
-    from sbic_llama import trying
+    from sbic_llama.annotation import in_browser
 
     adapters = annotator.adapters
     trained = ", ".join(dict.fromkeys(f"{one.description.base_model} on {one.description.corpus}" for one in adapters))
@@ -69,7 +69,7 @@ def layout(annotator: Annotator) -> None:
     )  # fmt: skip
 
     with gradio.Tab("A post"):
-        post = gradio.Textbox(label="Post", lines=3, max_length=trying.LONGEST, placeholder="Type or paste a post")
+        post = gradio.Textbox(label="Post", lines=3, max_length=in_browser.LONGEST, placeholder="Type or paste a post")
         ask = gradio.Button("Annotate", variant="primary")
         answers = {}
         with gradio.Row():
@@ -83,7 +83,7 @@ def layout(annotator: Annotator) -> None:
         gradio.Examples([[text] for text in EXAMPLES], [post])
 
         def annotate_post(text: str, share: float) -> list[Any]:
-            found = trying.annotate_post(annotator, text or "", share)
+            found = in_browser.annotate_post(annotator, text or "", share)
             lists = {name: f"{groups} ({sure:.0%} sure)" for name, (groups, sure) in found.lists.items()}
             said = [
                 f"{name}: {sure:.1%} sure, under its threshold of {least:.1%}"
@@ -101,12 +101,14 @@ def layout(annotator: Annotator) -> None:
         start = gradio.Button("Annotate the file", variant="primary")
         outcome = gradio.Textbox(label="What was done", elem_id="outcome", lines=5, interactive=False)
         download = gradio.DownloadButton("Download the annotated file", visible=False)
-        table = gradio.Dataframe(label=f"The first {trying.PREVIEW} rows", wrap=True, interactive=False, visible=False)
+        table = gradio.Dataframe(
+            label=f"The first {in_browser.PREVIEW} rows", wrap=True, interactive=False, visible=False
+        )
 
         def uploaded(path: str | None) -> Any:
             if path is None:
                 return gradio.Dropdown([], value=None)
-            names = trying.columns_of(Path(path))
+            names = in_browser.columns_of(Path(path))
             likely = [name for name in names if name.casefold() in ("post", "text", "tweet")]
             return gradio.Dropdown(names, value=(likely or names)[0])
 
@@ -114,7 +116,7 @@ def layout(annotator: Annotator) -> None:
             if path is None or column is None:
                 raise UserError("no file", expected="one with a column of posts")
             with web.working(Path(path)) as source:
-                found = trying.annotate_file(
+                found = in_browser.annotate_file(
                     annotator,
                     source,
                     column,
@@ -155,7 +157,7 @@ def main() -> None:
     )
     web.require()
     quiet_libraries()
-    from sbic_llama.annotator import Annotator
+    from sbic_llama.model.annotator import Annotator
 
     annotator = Annotator(*arguments.adapter)
     say(

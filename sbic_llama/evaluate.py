@@ -9,30 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from common import findings, hardware
-from common.arguments import MAX_SEED, option, parse
-from common.data_report import fingerprint
-from common.errors import UserError, run
-from common.evaluation import keep
-from common.findings import Finding, about, lines, read_finding
-from common.loading import check_place, hub_commit, local_folder
-from common.processes import Processes, is_first, join
-from common.records import RunRecord
-from common.report import table_lines
-from common.stages import quiet_libraries, say, stage
-from common.table_writer import write_rows
-from common.training_file import training_costs, training_facts
-from sbic_llama.answers import Answers, confidence
-from sbic_llama.arguments import CorpusArguments
-from sbic_llama.checks import agreement_with_people, annotators_opinions, certainty_findings
-from sbic_llama.controls import score_controls, test_set
-from sbic_llama.corpus import Post, Split, labelled
-from sbic_llama.features import OFFENSIVE_YN, Feature, Label
-from sbic_llama.hatecheck import Case, read_cases
-from sbic_llama.hatecheck_finding import hatecheck_finding
-from sbic_llama.label_policies import label_policy_finding
-from sbic_llama.md_agreement import Item, read_items
-from sbic_llama.other_corpora import md_agreement_findings
+from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.console import quiet_libraries, say, stage
+from common.cli.errors import UserError, run
+from common.models.loading import check_place, hub_commit, local_folder
+from common.results import finding as findings
+from common.results.evaluation import keep
+from common.results.finding import Finding, about, read_finding
+from common.results.record import RunRecord
+from common.results.rendering import lines, table_lines
+from common.results.training_record import training_costs, training_facts
+from common.runtime import hardware
+from common.runtime.processes import Processes, is_first, join
+from common.tables.report import fingerprint
+from common.tables.writing import write_rows
+from sbic_llama.baselines import score_controls, test_set
+from sbic_llama.data.corpus import Post, Split, labelled
+from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence
+from sbic_llama.data.hatecheck import Case, read_cases
+from sbic_llama.data.md_agreement import Item, read_items
+from sbic_llama.evaluation.hatecheck_finding import hatecheck_finding
+from sbic_llama.evaluation.label_policies import label_policy_finding
+from sbic_llama.evaluation.other_corpora import md_agreement_findings
+from sbic_llama.evaluation.with_people import agreement_with_people, annotators_opinions, certainty_findings
+from sbic_llama.training.arguments import CorpusArguments
 
 MODULE = "sbic_llama.evaluate"
 
@@ -87,9 +87,8 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
         UserError: An adapter that can't be loaded, or bad data.
     """
     quiet_libraries()
-    from common import quantised
-    from sbic_llama.answering import answer
-    from sbic_llama.model import load_adapter, precision_for, read_description
+    from sbic_llama.model.adapter import load_adapter, precision_for, read_description
+    from sbic_llama.model.answering import answer
 
     # All that can be refused is, before a base model is loaded and the first control fitted.
     folder = local_folder(arguments.adapter, arguments.revision)
@@ -98,7 +97,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     items, cases = other_items(arguments, description.feature)
     facts = training_facts(folder)
     splits = arguments.load()
-    quantised.choose_device()
+    hardware.choose_device()
     processes = join()
     precision = precision_for(description)
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from common import card
-from common.card import Dataset, Trained
-from common.corpus_options import CorpusOptions
-from common.prompt import TAIL
-from sbic_llama import annotator_file
-from sbic_llama.annotator_file import ANNOTATOR_FILE
-from sbic_llama.arguments import CorpusArguments
-from sbic_llama.corpus import HUB_DATASET, labelled
+from common.cli.options import CorpusOptions
+from common.hub import card
+from common.hub.card import Dataset, Trained
+from common.models.prompt import TAIL
+from sbic_llama.data.corpus import HUB_DATASET, labelled
+from sbic_llama.data.features import TARGET_MINORITY
 from sbic_llama.evaluate import post_id
-from sbic_llama.features import TARGET_MINORITY
-from sbic_llama.generation import MAX_NEW_TOKENS
+from sbic_llama.model import description as annotator_file
+from sbic_llama.model.description import ANNOTATOR_FILE
+from sbic_llama.model.generation import MAX_NEW_TOKENS
+from sbic_llama.training.arguments import CorpusArguments
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", ANNOTATOR_FILE)  # without which it is no annotator
 EVALUATE = "python -m sbic_llama.evaluate --adapter"

@@ -1,4 +1,4 @@
-"""An adapter for any feature that :mod:`sbic_llama.features` declares.
+"""An adapter for any feature that :mod:`sbic_llama.data.features` declares.
 
 accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train --config sbic_llama/recipes/intent_t4.yaml
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from common.arguments import option, parse
-from common.errors import run
-from common.stages import quiet_libraries
-from sbic_llama.arguments import TrainArguments
-from sbic_llama.features import Name
+from common.cli.arguments import option, parse
+from common.cli.console import quiet_libraries
+from common.cli.errors import run
+from sbic_llama.data.features import Name
+from sbic_llama.training.arguments import TrainArguments
 
 MODULE = "sbic_llama.train"
 
@@ -31,7 +31,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --feature intentYN --config sbic_llama/recipes/miniature.yaml",
     )
     quiet_libraries()  # before the first of them is imported
-    from sbic_llama.training import train
+    from sbic_llama.training.run import train
 
     settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(TrainArguments)}
     train(TrainArguments(**settings), arguments.feature)

@@ -6,10 +6,10 @@ accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train_targe
 
 from __future__ import annotations
 
-from common.arguments import parse
-from common.errors import run
-from common.stages import quiet_libraries
-from sbic_llama.arguments import TrainArguments
+from common.cli.arguments import parse
+from common.cli.console import quiet_libraries
+from common.cli.errors import run
+from sbic_llama.training.arguments import TrainArguments
 
 FEATURE = "targetMinority"
 
@@ -21,7 +21,7 @@ def main() -> None:
         examples="  python -m sbic_llama.train_target_minority --config sbic_llama/recipes/miniature.yaml",
     )
     quiet_libraries()  # before the first of them is imported
-    from sbic_llama.training import train
+    from sbic_llama.training.run import train
 
     train(arguments, FEATURE)
 

@@ -15,31 +15,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from common import pictures
-from common.arguments import MAX_SEED, option, parse
-from common.data_report import fingerprint
-from common.errors import UserError, run, shown
-from common.files import written_aside
-from common.findings import KEPT, Finding, about, read_findings
-from common.loading import check_place, with_revision
-from common.records import RunRecord, git_commit, versions
-from common.report import heading, on_page, page, scores, with_interval
-from common.scored import ScoredSet, class_counts, command_line
-from common.stages import quiet_libraries, say
-from common.table_writer import row_writer
-from common.tables import read_rows, text_of
+from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.console import quiet_libraries, say
+from common.cli.errors import UserError, run, shown
+from common.models.loading import check_place, with_revision
+from common.results import pictures
+from common.results.finding import KEPT, Finding, about, read_findings
+from common.results.record import RunRecord, git_commit, versions
+from common.results.rendering import heading, on_page, page, scores, with_interval
+from common.results.scoring import ScoredSet, class_counts, command_line
+from common.runtime.files import written_aside
+from common.tables.reading import read_rows, text_of
+from common.tables.report import fingerprint
+from common.tables.writing import row_writer
 from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
-from sbic_llama.annotated import read_annotated
-from sbic_llama.checks import agreement_with_people, certainty_findings
-from sbic_llama.controls import ScoredGroups
-from sbic_llama.features import Feature, Label
-from sbic_llama.groups import PRESENCE
-from sbic_llama.human_labels import FEWEST, human_labels, opinions
-from sbic_llama.prevalence import prevalence_finding
-from sbic_llama.survey import survey
+from sbic_llama.annotation.input import survey
+from sbic_llama.baselines import ScoredGroups
+from sbic_llama.data.annotated_file import read_annotated
+from sbic_llama.data.features import Feature, Label
+from sbic_llama.data.groups import PRESENCE
+from sbic_llama.data.human_labels import FEWEST, human_labels, opinions
+from sbic_llama.evaluation.prevalence import prevalence_finding
+from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings
 
 if TYPE_CHECKING:
-    from sbic_llama.annotator import Adapter
+    from sbic_llama.model.annotator import Adapter
 
 MODULE = "sbic_llama.trust"
 ELSEWHERE = ("robustness", "hatecheck", "md-agreement")  # findings of an adapter that a user's own labels can't give
@@ -207,8 +207,8 @@ def main() -> None:
     source, folder = Path(arguments.posts[0]), arguments.output_dir
     key = arguments.key or arguments.text_column
     quiet_libraries()
-    from sbic_llama.annotation import digest_of
-    from sbic_llama.annotator import describe
+    from sbic_llama.annotation.parts import digest_of
+    from sbic_llama.model.annotator import describe
 
     # All that can be refused is, before a model is loaded.
     adapters = describe(arguments.adapter)
@@ -366,7 +366,7 @@ def render(
             }
         )
     return page(
-        Path(__file__).with_name("trust.html.jinja"),
+        Path(__file__).parent / "evaluation" / "templates" / "trust.html.jinja",
         title=f"How good are the labels on {source.name}?",
         source=source.name,
         rows=rows,

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import web
-from common.arguments import option, parse
-from common.errors import UserError, run
-from common.loading import check_place, with_revision
-from common.stages import quiet_libraries
+from common.cli.arguments import option, parse
+from common.cli.console import quiet_libraries
+from common.cli.errors import UserError, run
+from common.models.loading import check_place, with_revision
 from common.web import MODEL, PageArguments
-from snli_roberta.corpus import LABELS, Pair
+from snli_roberta.data.corpus import LABELS, Pair
 
 if TYPE_CHECKING:
-    from snli_roberta.classifier import Classifier
+    from snli_roberta.model.classifier import Classifier
 
 MODULE = "snli_roberta.app"
 DEMO = (Path("output/demo/snli_full"), Path("output/demo/snli_lora"))  # what `make demo` trains
@@ -88,7 +88,7 @@ def variants(models: dict[str, Classifier], pair: tuple[str, str]) -> list[list[
 
     An answer begins with ✓ where it is right, with ✗ where it is wrong, and with neither where none is.
     """
-    from snli_roberta.suite.rules import EDITS, edited
+    from snli_roberta.adversarial.suite.rules import EDITS, edited
 
     changed = {rule: other for rule in EDITS if (other := edited(rule, pair)) != pair}
     asked = [Pair(*one, label=-1) for one in (pair, *changed.values())]
@@ -165,7 +165,7 @@ def main() -> None:
     )
     web.require()
     quiet_libraries()
-    from snli_roberta import classifier
+    from snli_roberta.model import classifier
 
     models = {}
     for name in arguments.model:

@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from common import findings
-from common.arguments import parse
-from common.data_report import fingerprint
-from common.errors import UserError, run
-from common.evaluation import read_evaluation
-from common.findings import Finding
-from common.loading import base_path, commit_of
-from common.paired import over_seeds
-from common.records import RunRecord
-from common.report import table_lines, write_report
-from common.scored import ScoredSet
-from common.stages import quiet_libraries, say, stage
-from common.training_file import training_costs
-from snli_roberta.comparison import Arm, disagreements, findings_of
-from snli_roberta.controls import load_sets
-from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
+from common.cli.arguments import parse
+from common.cli.console import quiet_libraries, say, stage
+from common.cli.errors import UserError, run
+from common.models.loading import base_path, commit_of
+from common.results import finding as findings
+from common.results import rendering
+from common.results.evaluation import read_evaluation
+from common.results.finding import Finding
+from common.results.record import RunRecord
+from common.results.rendering import table_lines, write_report
+from common.results.scoring import ScoredSet
+from common.results.training_record import training_costs
+from common.stats.paired import over_seeds
+from common.tables.report import fingerprint
+from snli_roberta.baselines import load_sets
+from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pairs_fingerprint
 from snli_roberta.evaluate import pair_id, record_name, score_baselines, score_model
-from snli_roberta.sampling import SAMPLING
-from snli_roberta.study import (
+from snli_roberta.study.findings import Arm, disagreements, findings_of
+from snli_roberta.study.runs import (
     TITLES,
     Run,
     Study,
@@ -129,7 +129,7 @@ def _answers(run: Run, scored: ScoredSet, test: Split, baselines: list[RunRecord
     """The class that a run's model gives each test pair, shape (n,); scored unless that was done before."""
     kept = read_evaluation(run.folder)
     if kept is None or kept.record.data["fingerprint"] != scored.fingerprint:
-        from snli_roberta import classifier
+        from snli_roberta.model import classifier
 
         path = run.folder / "records" / "record.json"
         score_model(
@@ -177,7 +177,7 @@ def main() -> None:
         return
     print("\n".join(table_lines(records)))
     print()
-    findings.show(found)
+    rendering.show(found)
     say(f"records and findings: {arguments.output_dir / 'records'}")
     say(f"models: {arguments.output_dir / 'full'} and {arguments.output_dir / 'lora'}")
     if arguments.report:

@@ -9,28 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import hardware
-from common.arguments import MAX_SEED, option, parse
-from common.data_report import fingerprint
-from common.errors import UserError, run
-from common.evaluation import keep
-from common.findings import FOLDER, read_findings
-from common.loading import base_path, check_place
-from common.processes import ALONE, Processes, is_first, join
-from common.records import RunRecord
-from common.report import table_lines, write_report
-from common.scored import ScoredSet
-from common.stages import quiet_libraries, say
-from common.training_file import training_costs
-from snli_roberta.arguments import CorpusArguments
-from snli_roberta.controls import load_sets, predictors
-from snli_roberta.corpus import LABELS, Pair, Split, pairs_fingerprint
-from snli_roberta.sampling import SAMPLING
+from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.console import quiet_libraries, say
+from common.cli.errors import UserError, run
+from common.models.loading import base_path, check_place
+from common.results.evaluation import keep
+from common.results.finding import FOLDER, read_findings
+from common.results.record import RunRecord
+from common.results.rendering import table_lines, write_report
+from common.results.scoring import ScoredSet
+from common.results.training_record import training_costs
+from common.runtime import hardware
+from common.runtime.processes import ALONE, Processes, is_first, join
+from common.tables.report import fingerprint
+from snli_roberta.baselines import load_sets, predictors
+from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pairs_fingerprint
+from snli_roberta.training.arguments import CorpusArguments
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from snli_roberta.classifier import Classifier
+    from snli_roberta.model.classifier import Classifier
 
 MODULE = "snli_roberta.evaluate"
 
@@ -122,7 +121,7 @@ def score_baselines(
     """The records of the controls and, where ``facts`` of a training name its base, of that encoder with an untrained head."""
     from transformers import set_seed
 
-    from snli_roberta import model as encoder
+    from snli_roberta.model import encoder
 
     records: list[RunRecord] = []
 
@@ -189,7 +188,7 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
             theirs.
     """
     quiet_libraries()  # before the first of them is imported
-    from snli_roberta import classifier
+    from snli_roberta.model import classifier
 
     processes = join()
     # All that can be refused is, before the first control is fitted.

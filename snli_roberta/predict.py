@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from common import hardware
-from common.arguments import option, parse
-from common.errors import UserError, run, shown
-from common.loading import check_place
-from common.progress import bar
-from common.stages import quiet_libraries, say
-from common.table_writer import parquet_types, row_writer
-from common.tables import Row, in_windows, read_rows, table_format
-from snli_roberta.corpus import LABELS, Pair
+from common.cli.arguments import option, parse
+from common.cli.console import bar, quiet_libraries, say
+from common.cli.errors import UserError, run, shown
+from common.models.loading import check_place
+from common.runtime import hardware
+from common.tables.reading import Row, in_windows, read_rows, table_format
+from common.tables.writing import parquet_types, row_writer
+from snli_roberta.data.corpus import LABELS, Pair
 
 if TYPE_CHECKING:
-    from snli_roberta.classifier import Classifier
+    from snli_roberta.model.classifier import Classifier
 
 MODULE = "snli_roberta.predict"
 WINDOW = 4096  # pairs that are sorted by length together
@@ -155,7 +154,7 @@ def main() -> None:
     found = survey(arguments) if arguments.input is not None else None
 
     quiet_libraries()  # before the first of them is imported
-    from snli_roberta import classifier
+    from snli_roberta.model import classifier
 
     model = classifier.load(arguments.model, arguments.revision, precision=arguments.precision)
     say(f"{hardware.device_type()}, {model.precision.value} ({model.precision.reason})")

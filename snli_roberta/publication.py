@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import card
-from common.card import Dataset, Trained
-from common.corpus_options import CorpusOptions
-from common.errors import UserError, shown
-from common.training_file import TRAINING_FILE
-from snli_roberta.arguments import CorpusArguments
-from snli_roberta.corpus import LABELS
+from common.cli.errors import UserError, shown
+from common.cli.options import CorpusOptions
+from common.hub import card
+from common.hub.card import Dataset, Trained
+from common.results.training_record import TRAINING_FILE
+from snli_roberta.data.corpus import LABELS
 from snli_roberta.evaluate import pair_id
+from snli_roberta.training.arguments import CorpusArguments
 
 FILES = ("config.json",)  # without which it names no labels
 EVALUATE = "python -m snli_roberta.evaluate --model"

@@ -5,10 +5,10 @@ accelerate launch --config_file accelerate_config.yaml -m snli_roberta.train_lor
 
 from __future__ import annotations
 
-from common.arguments import parse
-from common.errors import UserError, run
-from common.stages import quiet_libraries
-from snli_roberta.arguments import TrainArguments
+from common.cli.arguments import parse
+from common.cli.console import quiet_libraries
+from common.cli.errors import UserError, run
+from snli_roberta.training.arguments import TrainArguments
 
 METHOD = "lora"
 
@@ -22,7 +22,7 @@ def main() -> None:
     if arguments.method != METHOD:
         raise UserError(f"the recipe is for {arguments.method}", key="method", expected=METHOD)
     quiet_libraries()  # before the first of them is imported
-    from snli_roberta.training import train
+    from snli_roberta.training.run import train
 
     train(arguments)
 

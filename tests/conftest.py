@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from common.miniature.hub import LocalHub
+from common.miniature.loopback_hub import LocalHub
 
 assert not {"huggingface_hub", "transformers", "datasets"} & set(sys.modules), "imported before the test Hub was up"
 
@@ -58,7 +58,7 @@ def hub() -> Iterator[LocalHub]:
 @pytest.fixture(scope="session")
 def miniature() -> Path:
     """The miniature's corpora."""
-    from common.miniature import corpora
+    from common.miniature import cache as corpora
 
     return corpora.build()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow
 from hypothesis import strategies as st
 
-from common.errors import UserError
+from common.cli.errors import UserError
 
 NASTY = (
     "", " ", "\t", "\n", "\r", "\r\n", "a\rb", '"', '""', "'", ",", ";", "|", "\\", "\0", "\x1b[31m", "\x7f", "\x85", "\u2028",

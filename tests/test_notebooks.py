@@ -19,11 +19,11 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from common import arguments
 from common import colab as colab_help
-from common.addresses import SOURCE, colab
-from common.corpus_options import CorpusOptions
-from common.miniature import corpora
+from common.cli import arguments
+from common.cli.options import CorpusOptions
+from common.miniature import cache as corpora
+from common.runtime.project import SOURCE, colab
 
 ROOT = Path(__file__).parents[1]
 SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
@@ -168,7 +168,8 @@ def parsed(monkeypatch):
         raise Parsed(arguments.parse(*given, **more))
 
     def read_words(name: str, *words: str) -> object:
-        module = importlib.import_module(name)
+        folder = (ROOT / name.replace(".", "/")).is_dir()  # a folder's command is its __main__
+        module = importlib.import_module(f"{name}.__main__" if folder else name)
         monkeypatch.setattr(module, "parse", parse)
         monkeypatch.setattr(sys, "argv", [name, *words])
         with pytest.raises(Parsed) as caught:
@@ -337,8 +338,8 @@ def test_the_snli_notebook_runs_on_the_miniature(execute, tmp_path):
 
 @pytest.mark.slow
 def test_the_notebook_that_annotates_runs_on_the_miniature(execute, tmp_path):
-    from sbic_llama.arguments import TrainArguments
-    from sbic_llama.training import train
+    from sbic_llama.training.arguments import TrainArguments
+    from sbic_llama.training.run import train
 
     train(TrainArguments(output_dir=tmp_path / "sbic", learning_rate=2e-3, max_steps=20, evaluations=1), "offensiveYN")
     output = tmp_path / "annotated"
@@ -358,8 +359,8 @@ def test_the_notebook_that_annotates_runs_on_the_miniature(execute, tmp_path):
 
 @pytest.mark.slow
 def test_the_notebook_on_trust_runs_on_the_miniature(execute, tmp_path):
-    from snli_roberta.arguments import TrainArguments
-    from snli_roberta.training import train
+    from snli_roberta.training.arguments import TrainArguments
+    from snli_roberta.training.run import train
 
     model = tmp_path / "model"
     train(TrainArguments(method="lora", output_dir=model, learning_rate=2e-3, max_steps=20, evaluations=1))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.findings import FOLDER, read_findings
-from common.records import read_record
-from common.report import write_report
+from common.results.finding import FOLDER, read_findings
+from common.results.record import read_record
+from common.results.rendering import write_report
 from tests.browser import DESKTOP, PHONE, beyond_the_edge, needs_browser, opened, picture
 
 ROOT = Path(__file__).parents[1]

@@ -21,14 +21,14 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from common import arguments
-from common.addresses import SOURCE
-from common.findings import read_finding
-from common.miniature.hub import Blob, LocalHub, Repository
+from common.cli import arguments
+from common.miniature.loopback_hub import Blob, LocalHub, Repository
 from common.miniature.pretrain import MODELS
-from common.records import read_record
-from common.report import by_task, markdown_lines, sentence
-from snli_roberta.corpus import load_split
+from common.results.finding import read_finding
+from common.results.record import read_record
+from common.results.rendering import by_task, markdown_lines, sentence
+from common.runtime.project import SOURCE
+from snli_roberta.data.corpus import load_split
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "sbic_llama/README.md", "snli_roberta/README.md")
@@ -194,7 +194,7 @@ def test_a_command_within_a_sentence_or_table_can_be_parsed(name, text, miniatur
 
 def test_the_feature_that_the_readme_shows_is_the_one_that_there_is():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert code in (ROOT / "sbic_llama" / "features.py").read_text(encoding="utf-8")
+    assert code in (ROOT / "sbic_llama" / "data" / "features.py").read_text(encoding="utf-8")
 
 
 def test_who_to_cite():
@@ -207,8 +207,8 @@ def test_who_to_cite():
 
 @pytest.mark.slow
 def test_the_python_that_a_readme_shows_runs(miniature, tmp_path, monkeypatch, capsys):
-    from sbic_llama.arguments import TrainArguments
-    from sbic_llama.training import train
+    from sbic_llama.training.arguments import TrainArguments
+    from sbic_llama.training.run import train
 
     (code,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "sbic_llama" / "README.md").read_text(encoding="utf-8"), re.DOTALL

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import pytest
 
-from common.arguments import MAX_SEED, parse
-from common.errors import UserError
-from sbic_llama.arguments import TrainArguments as SbicArguments
+from common.cli.arguments import MAX_SEED, parse
+from common.cli.errors import UserError
 from sbic_llama.train import FeatureArguments
-from snli_roberta.arguments import TrainArguments as SnliArguments
-from snli_roberta.study import StudyArguments
+from sbic_llama.training.arguments import TrainArguments as SbicArguments
+from snli_roberta.study.runs import StudyArguments
+from snli_roberta.training.arguments import TrainArguments as SnliArguments
 from tests.rubbish import check_refusal
 
 ROOT = Path(__file__).parents[1]

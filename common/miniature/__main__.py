@@ -14,18 +14,20 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.arguments import parse
-from common.errors import run
-from common.loading import MINIATURE
-from common.miniature import corpora
-from common.miniature.hub import LocalHub
+from common.cli.arguments import option, parse
+from common.cli.console import say, stage
+from common.cli.errors import run
+from common.miniature import cache as corpora
+from common.miniature.loopback_hub import LocalHub
 from common.miniature.pretrain import FACTS_FILE, MODELS
-from common.stages import say, stage
+from common.runtime.project import MINIATURE
 
 
 @dataclass
 class MiniatureArguments:
     """Builds the miniature's corpora, and describes them and the models. Given a command, runs that beside a Hub instead."""
+
+    print_folder: bool = option(False, "print the folder of the corpora and nothing else")
 
 
 def describe_files(folder: Path) -> None:
@@ -55,13 +57,16 @@ def beside_a_hub(command: list[str]) -> int:
 def main() -> None:
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         sys.exit(beside_a_hub(sys.argv[1:]))
-    parse(
+    arguments = parse(
         MiniatureArguments,
         prog="python -m common.miniature",
         examples="  python -m common.miniature\n  python -m common.miniature bash",
     )
     with stage("building the miniature's corpora"):
         folder = corpora.build()
+    if arguments.print_folder:
+        print(folder)
+        return
     print(f"The miniature: invented posts and sentences, in {folder}")
     describe_files(folder)
     print("Its models:")

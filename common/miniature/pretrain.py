@@ -6,6 +6,7 @@ pre-trained on changes; a test compares the fingerprints.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import time
@@ -14,18 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from common.arguments import option, parse
-from common.data_report import fingerprint
-from common.errors import run
-from common.files import folder_written_aside
-from common.stages import say
+from common.cli.arguments import option, parse
+from common.cli.console import say
+from common.cli.errors import run
+from common.runtime.files import folder_written_aside
+from common.runtime.project import MINIATURE_MODELS as MODELS
+from common.tables.report import fingerprint
 
 if TYPE_CHECKING:
     import torch
 
 SEED = 0
-MODELS = Path(__file__).parent / "models"
 FACTS_FILE = "pretraining.json"
+# By name only: common imports neither project.
+BUILDERS = {"llama": "sbic_llama.miniature.tiny_llama", "roberta": "snli_roberta.miniature.tiny_roberta"}
 
 
 @dataclass
@@ -62,9 +65,7 @@ def fit(model: torch.nn.Module, batches: Iterator[dict], *, steps: int, learning
 
 def text_fingerprint(model: str) -> str:
     """Fingerprint of the text that a model is pre-trained on, as its generator makes it today (a sample of it)."""
-    from common.miniature import snli, tiny_llama
-
-    return fingerprint(snli.discourse(SEED, 2000) if model == "roberta" else tiny_llama.documents(SEED, 2000))
+    return fingerprint(importlib.import_module(BUILDERS[model]).documents(SEED, 2000))
 
 
 def main() -> None:
@@ -75,12 +76,10 @@ def main() -> None:
     )
     import torch
 
-    from common import hardware
-    from common.miniature import tiny_llama, tiny_roberta
+    from common.runtime import hardware
 
     torch.manual_seed(SEED)
-    builder = tiny_llama if arguments.model == "llama" else tiny_roberta
-    model, tokenizer, facts = builder.pretrain(SEED)
+    model, tokenizer, facts = importlib.import_module(BUILDERS[arguments.model]).pretrain(SEED)
     target = arguments.output_dir / f"tiny_{arguments.model}"
     with folder_written_aside(target.with_name(target.name + ".new")) as folder:
         model.save_pretrained(folder)

@@ -10,26 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import findings, hardware
-from common.arguments import MAX_SEED, option, parse
-from common.data_report import fingerprint
-from common.errors import run
-from common.findings import Finding
-from common.loading import check_place, hub_commit, local_folder
-from common.scored import command_line
-from common.stages import quiet_libraries, say, stage
-from sbic_llama import hatecheck
-from sbic_llama.answers import Answers
-from sbic_llama.arguments import CorpusArguments
-from sbic_llama.controls import test_set
-from sbic_llama.corpus import labelled
-from sbic_llama.hatecheck import Case
-from sbic_llama.hatecheck_finding import hatecheck_finding
+from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.console import quiet_libraries, say, stage
+from common.cli.errors import run
+from common.models.loading import check_place, hub_commit, local_folder
+from common.results import finding as findings
+from common.results import rendering
+from common.results.finding import Finding
+from common.results.scoring import command_line
+from common.runtime import hardware
+from common.runtime.project import corpus_folder
+from common.tables.report import fingerprint
+from sbic_llama.baselines import test_set
+from sbic_llama.data import hatecheck
+from sbic_llama.data.corpus import labelled
+from sbic_llama.data.features import Answers
+from sbic_llama.data.hatecheck import Case
+from sbic_llama.evaluation.hatecheck_finding import hatecheck_finding
 from sbic_llama.robustness.flips import ask
-from sbic_llama.robustness.group_names import FAMILIES, INVENTED
-from sbic_llama.robustness.group_swaps import Lexicon
+from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon
 from sbic_llama.robustness.outcomes import LIMITS, robustness_parts
 from sbic_llama.robustness.trials import prepare
+from sbic_llama.training.arguments import CorpusArguments
 
 MODULE = "sbic_llama.robustness"
 
@@ -55,12 +57,12 @@ class RobustnessArguments(CorpusArguments):
         """HateCheck's cases; none where no file was given for a real corpus.
 
         Raises:
-            UserError: See :func:`sbic_llama.hatecheck.read_cases`.
+            UserError: See :func:`sbic_llama.data.hatecheck.read_cases`.
         """
         if self.hatecheck is None and not self.on_miniature:
             say("no --hatecheck: its functional tests are left out")
             return []
-        return hatecheck.read_cases(self.hatecheck or self.folder("hatecheck") / hatecheck.FILE_NAME)
+        return hatecheck.read_cases(self.hatecheck or corpus_folder(self, "hatecheck") / hatecheck.FILE_NAME)
 
 
 def check(arguments: RobustnessArguments) -> list[Finding]:
@@ -73,9 +75,8 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
         UserError: An adapter that can't be loaded, or bad data.
     """
     quiet_libraries()
-    from common import quantised
-    from sbic_llama.answering import answer
-    from sbic_llama.model import load_adapter, precision_for, read_description
+    from sbic_llama.model.adapter import load_adapter, precision_for, read_description
+    from sbic_llama.model.answering import answer
 
     # All that can be refused is, before a base model is loaded.
     folder = local_folder(arguments.adapter, arguments.revision)
@@ -89,7 +90,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     lexicon = Lexicon(INVENTED if arguments.on_miniature else FAMILIES)
     trials = prepare(declared, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
 
-    quantised.choose_device()
+    hardware.choose_device()
     precision = precision_for(description)
     say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
@@ -152,7 +153,7 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
     )
-    findings.show(check(arguments))
+    rendering.show(check(arguments))
     say(f"findings: {arguments.output_dir / findings.FOLDER}")
 
 

@@ -6,11 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from common import bootstrap
-from common.bootstrap import Measure
+from common.stats import metrics
+from common.stats.metrics import Measure
 from sbic_llama.robustness.flips import Said
-from sbic_llama.robustness.group_names import Family
-from sbic_llama.robustness.group_swaps import Lexicon, exchanged_groups
+from sbic_llama.robustness.group_swaps import Family, Lexicon, exchanged_groups
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def change_rate(items: Sequence[Counterfactuals], said: Mapping[str, Said], lexi
     by_post: dict[str, list[bool]] = {}
     for item in items:
         by_post.setdefault(item.post, []).extend(changes(item, other) for other in item.texts if other != item.group)
-    return bootstrap.share([sum(changed) / len(changed) for changed in by_post.values()], seed)
+    return metrics.share([sum(changed) / len(changed) for changed in by_post.values()], seed)
 
 
 def mean_change(items: Sequence[Counterfactuals], said: Mapping[str, Said], seed: int) -> Measure:
@@ -96,7 +95,7 @@ def mean_change(items: Sequence[Counterfactuals], said: Mapping[str, Said], seed
             for other, text in item.texts.items()
             if other != item.group
         )
-    return bootstrap.mean([sum(changes) / len(changes) for changes in by_post.values()], seed)
+    return metrics.mean([sum(changes) / len(changes) for changes in by_post.values()], seed)
 
 
 def by_group(
@@ -110,7 +109,7 @@ def by_group(
     """
     return (
         {
-            group: bootstrap.mean([_about(said[item.texts[group]], group, lexicon) for item in items], seed)
+            group: metrics.mean([_about(said[item.texts[group]], group, lexicon) for item in items], seed)
             for group in items[0].family.groups
         }
         if items
@@ -127,7 +126,7 @@ def gap(
         ValueError: No items.
     """
     one, other = ([_about(said[item.texts[group]], group, lexicon) for item in items] for group in groups)
-    return bootstrap.mean([a - b for a, b in zip(one, other, strict=True)], seed)
+    return metrics.mean([a - b for a, b in zip(one, other, strict=True)], seed)
 
 
 def _about(said: Said, group: str, lexicon: Lexicon) -> float:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.bootstrap import Measure
-from common.findings import Listing, Measures, Part
-from sbic_llama.features import Feature
+from common.results.finding import Listing, Measures, Part
+from common.stats.metrics import Measure
+from sbic_llama.data.features import Feature
 from sbic_llama.robustness import fairness
-from sbic_llama.robustness.flips import Injection, Said, Variant, any_flip_rate, flip_rate, success_rate
-from sbic_llama.robustness.injections import CONTROL, FAMILIES, PLACES
+from sbic_llama.robustness.flips import (
+    CONTROL,
+    FAMILIES,
+    PLACES,
+    Injection,
+    Said,
+    Variant,
+    any_flip_rate,
+    flip_rate,
+    success_rate,
+)
 from sbic_llama.robustness.trials import Trials
 
 FEWEST = 10  # posts that name a group of a family, under which its groups are not compared

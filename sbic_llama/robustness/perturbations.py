@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sbic_llama.corpus import clean
+from sbic_llama.data.corpus import clean
 
 Place = TypeVar("Place")
 SHARE = 0.5  # of the letters or words that an edit could change
@@ -46,7 +46,7 @@ def edited(edit: Edit, post: str, seed: int) -> str:
 
     Args:
         edit: The edit.
-        post: A post as :func:`sbic_llama.corpus.clean` gives it.
+        post: A post as :func:`sbic_llama.data.corpus.clean` gives it.
         seed: With the edit's name and the post, all that chance depends on.
     """
     return clean(edit.apply(post, random.Random(f"{seed} {edit.name} {post}")))

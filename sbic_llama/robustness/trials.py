@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sbic_llama.features import Feature
-from sbic_llama.hatecheck import Case
+from sbic_llama.data.features import Feature
+from sbic_llama.data.hatecheck import Case
 from sbic_llama.robustness import fairness
 from sbic_llama.robustness.flips import Injection, Variant, edit_variants, injections
 from sbic_llama.robustness.group_swaps import Lexicon

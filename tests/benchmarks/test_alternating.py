@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.alternating import Worker, alternate, finished, middle, ratios
 from benchmarks.setting import Measured, spread
-from common.errors import UserError
+from common.cli.errors import UserError
 
 
 def measured(items: int, seconds: float) -> Measured:

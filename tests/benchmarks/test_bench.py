@@ -17,10 +17,11 @@ from benchmarks.__main__ import NAMES, BenchArguments, place
 from benchmarks.jobs import JOBS, OURS
 from benchmarks.setting import Measured, Setting
 from benchmarks.table import COLUMNS, Ran, agreement, compared, summary
-from common import findings, hardware
-from common.arguments import parse
-from common.errors import UserError
-from common.findings import Listing, read_finding
+from common.cli.arguments import parse
+from common.cli.errors import UserError
+from common.results import rendering
+from common.results.finding import Listing, read_finding
+from common.runtime import hardware
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,8 +179,8 @@ def test_the_tables_in_the_readme_are_those_of_the_results(path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = read_finding(path)
     assert not found.miniature
-    for _, (head, *rows) in findings.tables(found):
+    for _, (head, *rows) in rendering.tables(found):
         for row in (head, *rows):
-            assert f"| {' | '.join(map(findings.plain, row))} |" in text
+            assert f"| {' | '.join(map(rendering.plain, row))} |" in text
     assert str(Path.home()) not in path.read_text(encoding="utf-8")
     assert os.sep + "tmp" not in path.read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks import gpu, gpu_jobs, random_models
-from common.arguments import parse
-from common.errors import UserError
-from common.findings import Listing, read_finding
+from common.cli.arguments import parse
+from common.cli.errors import UserError
+from common.results.finding import Listing, read_finding
 
 ROOT = Path(__file__).parents[2]
 SHAPES = random_models.Shapes(

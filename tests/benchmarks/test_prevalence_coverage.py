@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import prevalence_coverage
-from common.errors import UserError
-from common.findings import Listing, Measures, read_finding
+from common.cli.errors import UserError
+from common.results.finding import Listing, Measures, read_finding
 
 
 @pytest.fixture

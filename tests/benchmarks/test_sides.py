@@ -18,8 +18,8 @@ POSTS = 24
 
 @pytest.fixture(scope="module")
 def setting(miniature, tmp_path_factory):
-    from sbic_llama.arguments import TrainArguments
-    from sbic_llama.training import train
+    from sbic_llama.training.arguments import TrainArguments
+    from sbic_llama.training.run import train
 
     output = tmp_path_factory.mktemp("adapter")
     train(TrainArguments(output_dir=output, learning_rate=2e-3, max_steps=60, evaluations=1), "offensiveYN")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from common import patience
-from common.miniature.hub import LocalHub
+from common.miniature.loopback_hub import LocalHub
 from common.miniature.pretrain import MODELS
+from common.models import retry
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch) -> None:
     """What waits between two tries waits no longer than a test may."""
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +40,11 @@ def few(miniature, tmp_path_factory) -> Path:
 def runs(few, tmp_path_factory) -> dict[str, Path]:
     """Kind → folder: an SBIC adapter with labels and one that lists groups, SNLI fully fine-tuned and by LoRA."""
     from sbic_llama import evaluate as sbic
-    from sbic_llama.arguments import TrainArguments as SbicArguments
-    from sbic_llama.training import train as train_sbic
+    from sbic_llama.training.arguments import TrainArguments as SbicArguments
+    from sbic_llama.training.run import train as train_sbic
     from snli_roberta import evaluate as snli
-    from snli_roberta.arguments import TrainArguments as SnliArguments
-    from snli_roberta.training import train as train_snli
+    from snli_roberta.training.arguments import TrainArguments as SnliArguments
+    from snli_roberta.training.run import train as train_snli
 
     folder = tmp_path_factory.mktemp("runs")
     steps = {"evaluations": 1, "logging_steps": 5, "data_dir": few}

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from common import doctor, hardware
+from common import doctor
 from common.doctor import Machine
-from common.forecast import Forecast
 from common.miniature.pretrain import MODELS
-from common.projects import PROJECTS
+from common.models.forecast import Forecast
+from common.runtime import hardware
+from common.runtime.project import PROJECTS
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine("cpu", 24 * 10**9, hardware.Choice("bf16", "a reason"), 5e11)
@@ -26,7 +27,7 @@ T4 = Machine("cuda", 15_600 * 10**6, hardware.Choice("fp16", "a reason"), 2e13)
 @pytest.fixture(scope="module")
 def forecasts() -> list[Forecast]:
     """Half a minute of reckoning: what asks for it is slow."""
-    return [one for name in PROJECTS for one in importlib.import_module(f"{name}.forecast").forecasts()]
+    return [one for name in PROJECTS for one in importlib.import_module(f"{name}.training.forecast").forecasts()]
 
 
 @pytest.mark.slow

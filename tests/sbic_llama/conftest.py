@@ -9,8 +9,8 @@ import torch
 from peft import get_peft_model
 
 from common.miniature.pretrain import MODELS
-from common.quantised import load_base, load_tokenizer
-from sbic_llama.model import lora_config
+from common.models.quantization import load_base, load_tokenizer
+from sbic_llama.model.adapter import lora_config
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +47,8 @@ def model():
 @pytest.fixture(scope="session")
 def trained_adapters(tmp_path_factory) -> Path:
     """A folder of adapters for the three features, trained just long enough to tell labels apart. Tests leave them as they are."""
-    from sbic_llama.arguments import TrainArguments
-    from sbic_llama.training import train
+    from sbic_llama.training.arguments import TrainArguments
+    from sbic_llama.training.run import train
 
     folder = tmp_path_factory.mktemp("adapters")
     for name, steps in {"hasBiasedImplication": 40, "offensiveYN": 60, "targetMinority": 120}.items():

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from common import web
-from common.arguments import parse
-from common.errors import UserError
-from sbic_llama import annotate, app, trying
+from common.cli.arguments import parse
+from common.cli.errors import UserError
+from sbic_llama import annotate, app
+from sbic_llama.annotation import in_browser
 from tests.browser import DESKTOP, PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
 
 POSTS = ("the florbs by the river sing well", "<b>the florbs</b> are *rude* & loud", "", "what a quiet day")
@@ -23,7 +24,7 @@ def folders(trained_adapters) -> list[str]:
 
 @pytest.fixture(scope="module")
 def annotator(folders):
-    from sbic_llama.annotator import Annotator
+    from sbic_llama.model.annotator import Annotator
 
     return Annotator(*folders)
 
@@ -37,7 +38,7 @@ def posts(tmp_path) -> Path:
 
 
 def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
-    found = trying.annotate_post(annotator, POSTS[0], 0.5)
+    found = in_browser.annotate_post(annotator, POSTS[0], 0.5)
     assert list(found.labels) == ["offensiveYN"]
     assert sum(found.labels["offensiveYN"].values()) == pytest.approx(1, abs=1e-5)
     groups, sure = found.lists["targetMinority"]
@@ -45,7 +46,7 @@ def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
     assert 0 < sure <= 1
     for name, (sure, least) in found.review.items():
         assert sure < least, name
-    strict = trying.annotate_post(annotator, POSTS[0], 0.05).review
+    strict = in_browser.annotate_post(annotator, POSTS[0], 0.05).review
     assert strict.keys() <= found.review.keys()
 
 
@@ -54,25 +55,25 @@ def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
 )
 def test_a_post_without_text_or_with_too_much_is_refused(annotator, post, message):
     with pytest.raises(UserError, match=message):
-        trying.annotate_post(annotator, post, 0.1)
+        in_browser.annotate_post(annotator, post, 0.1)
 
 
 def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, tmp_path, monkeypatch):
     told = []
-    found = trying.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: told.append((done, of)))
+    found = in_browser.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: told.append((done, of)))
     assert (found.rows, found.unanswered, told) == (40, 10, [(40, 40)])
     assert found.counts["offensiveYN"].total() == 30
     assert found.review >= 10, "who has no answer goes to a person"
     names, head = found.head
     assert names == ["post", "model_offensiveYN", "model_targetMinority", "model_needs_review"]
-    assert len(head) == trying.PREVIEW
+    assert len(head) == in_browser.PREVIEW
     adapters = [word for folder in folders for word in ("--adapter", folder)]
     words = [posts, *adapters, "--review_share", 0.1, "--output", tmp_path / "by_command.csv"]
     monkeypatch.setattr("sys.argv", ["annotate", *map(str, words)])
     annotate.main()
     assert found.output.read_bytes() == (tmp_path / "by_command.csv").read_bytes()
     with pytest.raises(UserError, match=r"it has a column 'model_offensiveYN' already"):
-        trying.annotate_file(annotator, found.output, "post", 0.1, tmp_path / "other", lambda *_: None)
+        in_browser.annotate_file(annotator, found.output, "post", 0.1, tmp_path / "other", lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["annotated_posts.csv", "by_command.csv", "posts.csv"]
 
 

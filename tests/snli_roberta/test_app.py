@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from common.arguments import parse
-from common.errors import UserError
+from common.cli.arguments import parse
+from common.cli.errors import UserError
 from snli_roberta import app
-from snli_roberta.corpus import LABELS
-from snli_roberta.suite.rules import EDITS, edited
+from snli_roberta.adversarial.suite.rules import EDITS, edited
+from snli_roberta.data.corpus import LABELS
 from tests.browser import PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
 
 PAIR = ("A boy who is wet is indoors and quiet.", "A child is dry.")
@@ -16,8 +16,8 @@ PAIR = ("A boy who is wet is indoors and quiet.", "A child is dry.")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> list[str]:
-    from snli_roberta.arguments import TrainArguments
-    from snli_roberta.training import train
+    from snli_roberta.training.arguments import TrainArguments
+    from snli_roberta.training.run import train
 
     folder = tmp_path_factory.mktemp("models")
     for method in ("full", "lora"):
@@ -29,7 +29,7 @@ def trained(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def models(trained):
-    from snli_roberta import classifier
+    from snli_roberta.model import classifier
 
     return {app.title_of(one, name): one for name in trained for one in [classifier.load(name)]}
 

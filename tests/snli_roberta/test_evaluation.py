@@ -15,15 +15,16 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from common.errors import UserError
-from common.records import read_record
+from common.cli.errors import UserError
+from common.results.record import read_record
+from common.runtime.hardware import cpu_has_bf16
 from snli_roberta import evaluate, predict
-from snli_roberta import model as classifier
-from snli_roberta.arguments import TrainArguments
-from snli_roberta.classifier import Classifier
-from snli_roberta.classifier import load as loaded_classifier
-from snli_roberta.corpus import LABELS, load_split
-from snli_roberta.training import train
+from snli_roberta.data.corpus import LABELS, load_split
+from snli_roberta.model import encoder as classifier
+from snli_roberta.model.classifier import Classifier
+from snli_roberta.model.classifier import load as loaded_classifier
+from snli_roberta.training.arguments import TrainArguments
+from snli_roberta.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +159,8 @@ def test_a_published_adapter_predicts_as_the_local_one(trained, hub, monkeypatch
     ("source", "target"), [("csv", "csv"), ("tsv", "jsonl"), ("jsonl", "parquet"), ("csv.gz", "tsv.gz")]
 )
 def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch, source, target):
-    from common.table_writer import write_rows
-    from common.tables import read_rows
+    from common.tables.reading import read_rows
+    from common.tables.writing import write_rows
 
     rows = [
         {"id": str(i), "sentence1": f"A dog is wet and {'old' * i}.", "sentence2": "A pet, é 🙂\nis dry."}
@@ -180,7 +181,7 @@ def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch,
 
 
 def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
-    from common.tables import read_rows
+    from common.tables.reading import read_rows
 
     rows = [
         {"premise": f"A dog is wet and {'old ' * (i % 5)}asleep.", "hypothesis": "A pet is dry."} for i in range(10)
@@ -201,6 +202,7 @@ def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
             assert part[f"probability_{label}"] == pytest.approx(whole[f"probability_{label}"], abs=2e-6)
 
 
+@pytest.mark.skipif(not cpu_has_bf16(), reason="--precision bf16 is refused on a CPU without bf16 instructions")
 def test_in_bf16_answers_are_nearly_those_of_fp32(trained, miniature):
     pairs = load_split("test", data_dir=miniature / "snli_1.0").pairs[:60]
     exact, fast = (

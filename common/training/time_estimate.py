@@ -1,0 +1,73 @@
+"""How long a training would take here, from a few of its steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import IntervalStrategy
+
+from common.cli.console import duration, stage
+from common.cli.options import TrainingOptions
+from common.training.callbacks import TimeLeft
+from common.training.checkpoints import Checkpoints
+
+MEASURED_STEPS = 4  # after a first one, which is slower
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run would take on this machine, in seconds, and from what that was reckoned."""
+
+    seconds: float
+    steps: int
+    seconds_a_step: float
+    validations: int
+
+    def __str__(self) -> str:
+        return (
+            f"about {duration(self.seconds)} on this machine for {self.steps:,} steps of {self.seconds_a_step:.2f} s and "
+            f"{self.validations} validations; early stopping may end it before"
+        )
+
+
+def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> Estimate:
+    """Runs a few steps, saves nothing, and reckons how long the whole run would take here.
+
+    A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
+    """
+    clock = _Clock()
+    trackers = INTEGRATION_TO_CALLBACK.values()
+    for callback in (EarlyStoppingCallback, Checkpoints, TimeLeft, PrinterCallback, ProgressCallback, *trackers):
+        trainer.remove_callback(callback)
+    trainer.add_callback(clock)
+    items = options.per_device_train_batch_size * options.gradient_accumulation_steps * trainer.args.world_size
+    steps = options.max_steps if options.max_steps > 0 else math.ceil(train_items / items * options.num_train_epochs)
+    trainer.args.max_steps = min(1 + MEASURED_STEPS, steps)
+    trainer.args.eval_strategy = trainer.args.save_strategy = IntervalStrategy.NO
+    trainer.args.load_best_model_at_end = False
+    with stage(f"measuring {trainer.args.max_steps} steps"):
+        trainer.train()
+    # A run of one step has only that one to go by.
+    times = [end - start for start, end in itertools.pairwise(clock.times)] or [0.0]
+    step = sum(times[1:] or times) / len(times[1:] or times)
+    validations = options.evaluations * validation_items / items * step / 3
+    return Estimate(steps * step + validations, steps, step, options.evaluations)
+
+
+class _Clock(TrainerCallback):
+    """When training began, and when each step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.times.append(time.monotonic())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.times.append(time.monotonic())

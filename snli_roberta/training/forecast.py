@@ -1,0 +1,95 @@
+"""What the recipes here would take: see :mod:`common.models.forecast`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
+
+from common.cli.arguments import parse
+from common.models.forecast import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, config_of
+from common.models.step_memory import fake_mode, make_fake, model_bytes, peak_bytes
+from common.results.record import count_parameters
+from common.runtime import hardware
+from snli_roberta.model.encoder import HEAD_FACTS, add_lora
+from snli_roberta.study.runs import StudyArguments
+from snli_roberta.training.arguments import Method, SetUp, TrainArguments
+
+_ROBERTA: dict[str, Any] = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
+# Of the models' own config.json on the Hub.
+SHAPES = {
+    "FacebookAI/roberta-base": RobertaConfig(**_ROBERTA),
+    "FacebookAI/roberta-large": RobertaConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, **_ROBERTA
+    ),
+    "sentence-transformers/all-MiniLM-L6-v2": BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    ),
+}
+# Of 5,016 real pairs in tokens of RoBERTa: on average, and the longest of 95 % of shuffled batches of 32.
+MEAN_TOKENS, LONG_TOKENS = 29, 68
+PAIRS, MINIATURE_PAIRS = 549_367, 6_000  # labelled pairs of the train splits
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def forecasts() -> list[Forecast]:
+    """Of every recipe in this folder."""
+    return [forecast(path) for path in sorted(RECIPES.glob("*.yaml"))]
+
+
+def forecast(path: Path) -> Forecast:
+    """Of one recipe: a training's memory, and the time of all that it has."""
+    study = "study" in path.stem
+    options: Any = parse(StudyArguments if study else TrainArguments, ["--config", str(path)])
+    trainings: dict[Method, int] = {options.method: 1} if not study else {}
+    if study:  # a trial for each rate, then the best rate's other seeds
+        for method in ("full", "lora"):
+            trainings[method] = len(options.rates(method)) + len(options.seeds) - 1
+    pairs = (MINIATURE_PAIRS if options.on_miniature else PAIRS) * options.train_fraction
+    passes = options.per_device_train_batch_size * options.gradient_accumulation_steps
+    steps = options.max_steps if options.max_steps > 0 else math.ceil(pairs / passes * options.num_train_epochs)
+    recipe, base = path.relative_to(RECIPES.parents[1]), options.model_name_or_path
+    corpus = MINIATURE if options.on_miniature else "SNLI"
+    config = config_of(base, options.model_revision, SHAPES)
+    if config is None:
+        return Forecast(recipe, base, None, None, steps * sum(trainings.values()), corpus)
+    precision = hardware.choose_precision(options.precision, width=config.hidden_size).value
+    needed, operations = 0, 0.0
+    for method, count in trainings.items():
+        model = _pretended(config, options, method)
+        known = count_parameters(model)
+        needed = max(needed, _memory(model, options.per_device_train_batch_size, precision))
+        embeddings = model.get_input_embeddings().weight.numel()
+        a_token = (FULL if method == "full" else LORA) * (known["total"] - embeddings)
+        operations += count * a_token * steps * passes * MEAN_TOKENS
+    return Forecast(recipe, base, needed, operations, steps * sum(trainings.values()), corpus)
+
+
+def _pretended(config: Any, options: SetUp, method: Method) -> Any:
+    """The model that a training would have, of fake tensors."""
+    for name, value in HEAD_FACTS.items():
+        setattr(config, name, value)
+    with torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation=hardware.attention_implementation().value, trust_remote_code=False
+        )
+        if method == "lora":
+            model = add_lora(model, ["classifier"], options)
+    make_fake(model)
+    return model
+
+
+def _memory(model: Any, pairs: int, precision: hardware.Precision) -> int:
+    """Weights, gradients and moments in fp32, and what a pass over a batch holds."""
+
+    def loss() -> torch.Tensor:
+        ids = torch.ones(pairs, LONG_TOKENS, dtype=torch.long)
+        with torch.autocast("cpu", dtype=hardware.dtype(precision), enabled=precision != "fp32"):
+            return model(input_ids=ids, attention_mask=ids, labels=torch.zeros(pairs, dtype=torch.long)).loss
+
+    with fake_mode(model):
+        trained = count_parameters(model)["trainable"]
+    return model_bytes(model) + trained * (4 + ADAM_BYTES) + peak_bytes(model, loss)

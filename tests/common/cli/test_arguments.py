@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from common.cli.arguments import option, parse
+from common.cli.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Arguments:
+    """Trains something."""
+
+    name: str = option(help="what to train")
+    learning_rate: float = option(1e-3, "peak rate", above=0, maximum=1)
+    epochs: int = option(3, "passes over the data", minimum=1)
+    precision: Literal["auto", "fp32"] = option("auto", "compute precision")
+    resume: bool = option(False, "continue the last run")
+    seeds: tuple[int, ...] = option((0,), "seeds")
+    data_dir: Path | None = option(None, "100 % local files")
+
+    def __post_init__(self) -> None:
+        if self.name == "bad":
+            raise UserError("no such thing", key="name")
+
+
+def recipe(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_command_line_overrides_recipe_overrides_default(tmp_path):
+    config = recipe(tmp_path, "name: a\nlearning_rate: 2e-4\nepochs: 5\nseeds: [1, 2]\nresume: true\n")
+    arguments = parse(Arguments, ["--config", config, "--epochs", "7"])
+    assert arguments == Arguments("a", 2e-4, 7, "auto", True, (1, 2), None)
+
+
+def test_yaml_scientific_notation_is_a_number(tmp_path):
+    # YAML 1.1 reads 1e-4 as text.
+    assert parse(Arguments, ["--config", recipe(tmp_path, "name: a\nlearning_rate: 1e-4\n")]).learning_rate == 1e-4
+
+
+def test_text_is_what_stands_there(tmp_path):
+    """YAML would make 8 of 010, and 1.1 of 1.10; pathlib takes no number at all."""
+    config = recipe(tmp_path, "name: 010\nepochs: 010\ndata_dir: 2020-01-02\n")
+    arguments = parse(Arguments, ["--config", config])
+    assert (arguments.name, arguments.epochs, arguments.data_dir) == ("010", 10, Path("2020-01-02"))
+    assert parse(Arguments, ["--config", recipe(tmp_path, "name: 1.10\ndata_dir: 3\n")]).name == "1.10"
+
+
+@pytest.mark.parametrize(("words", "value"), [((), True), (("true",), True), (("false",), False)])
+def test_booleans(words, value):
+    assert parse(Arguments, ["--name", "a", "--resume", *words]).resume is value
+
+
+def test_several_values_and_paths():
+    arguments = parse(Arguments, ["--name", "a", "--seeds", "3", "4", "--data_dir", "x"])
+    assert (arguments.seeds, arguments.data_dir) == ((3, 4), Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nlearnin_rate: 1\n", "line 2: unknown key 'learnin_rate'. Did you mean 'learning_rate'?"),
+        ("name: a\nname: b\n", "line 2: key 'name' stands twice. Keep one of them"),
+        ("name: a\n\nepochs: 0\n", "line 3, key 'epochs': '0' does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: 2.5\n", "line 2, key 'epochs': '2.5' does not fit; expected a whole number at least 1"),
+        ("name: a\nepochs: true\n", "line 2, key 'epochs': True does not fit"),
+        ("name: a\nlearning_rate: .inf\n", "line 2, key 'learning_rate': '.inf' does not fit"),
+        ("name: a\nprecision: no\n", "line 2, key 'precision': False does not fit; expected one of auto, fp32"),
+        ("name: a\nresume: 1\n", "line 2, key 'resume': '1' does not fit; expected true or false"),
+        ("name: [a]\n", "line 1, key 'name': ['a'] does not fit; expected text"),
+        ("name:\n", "line 1, key 'name': no value"),
+        ("name: a: b\n", "line 1: mapping values are not allowed here; expected YAML"),
+        ("- a\n", "not a recipe"),
+        ("name: !thing a\n", "line 1, key 'name': could not determine a constructor for the tag '!thing'"),
+        ("name: !!timestamp 2020-13-45\n", "line 1, key 'name': month must be in 1..12"),
+        ("name: !!binary aGk=\n", "line 1, key 'name': b'hi' does not fit; expected text"),
+        ("name: ''\n", "line 1, key 'name': it is empty; expected text"),
+        ("name: a\ndata_dir: ' '\n", "line 2, key 'data_dir': it is empty; expected a path"),
+        ('name: a\ndata_dir: "a\\0b"\n', "line 2, key 'data_dir': 'a\\x00b' does not fit; expected a path"),
+        ('name: "\\uD800"\n', "line 1, key 'name': '\\ud800' does not fit"),
+        ("name: a\nseeds: []\n", "line 2, key 'seeds': an empty list"),
+        (
+            "name: a\nepochs: 1000000000000\n",
+            "line 2, key 'epochs': '1000000000000' does not fit; expected a whole number at least 1, and at most 1000000000",
+        ),
+        ("name: a\nepochs: 1_0\n", "line 2, key 'epochs': '1_0' does not fit"),
+        ("name: a\nepochs: 1:30\n", "line 2, key 'epochs': '1:30' does not fit"),
+        ("? [a]\n: b\n", "line 1: a key that is no word"),
+        ("name: " + "[" * 5000, "nested too deeply"),
+        ("name: bad\n", "line 1, key 'name': no such thing"),
+    ],
+)
+def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
+    with pytest.raises(UserError) as error:
+        parse(Arguments, ["--config", recipe(tmp_path, text)])
+    assert message in str(error.value)
+    assert "recipe.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--name", "a", "--epoch", "2"], "unknown argument --epoch. Did you mean 'epochs'?"),
+        (["--name", "a", "stray"], "unexpected argument 'stray'"),
+        ([], "--name is missing"),
+        (["--name", "a", "--epochs", "two"], "--epochs: 'two' does not fit"),
+        (["--name", "a", "--epochs"], "expected one argument"),
+        (["--name", "a", "--epochs", "2", "--epochs=3"], "--epochs: it is given twice. Keep one of them"),
+        (
+            ["--name", "a", "--learning_rate", "-1e-4"],
+            "--learning_rate: '-1e-4' does not fit; expected a number above 0 and at most 1",
+        ),
+        (["--name", ""], "--name: it is empty; expected text"),
+        (["--name", "a", "--data_dir", ""], "--data_dir: it is empty; expected a path"),
+        (["--name", "bad"], "--name: no such thing"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
+    ],
+)
+def test_bad_command_lines_are_refused(argv, message):
+    with pytest.raises(UserError) as error:
+        parse(Arguments, argv)
+    assert message in str(error.value)
+
+
+def test_help_shows_defaults_and_survives_percent_signs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Arguments, ["--help"], examples="  train --name a")
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "100 % local files" in shown
+    assert "(default: 0.001)" in shown
+    assert "train --name a" in shown
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("snli_roberta.baselines", "snli_roberta.compare", "snli_roberta.disagreement", "snli_roberta.adversarial"),
+        *("sbic_llama.baselines", "common.report", "common.miniature"),
+    ],
+)
+def test_help_and_refusals_come_before_heavy_imports(module):
+    code = (
+        f"import sys, runpy; sys.argv = ['x', '--no_such']\n"
+        f"try: runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: status = stop.code\n"
+        "print(status, sorted({'torch', 'transformers', 'trl', 'datasets', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "2 []"
+    assert result.stderr == "error: unknown argument --no_such. See --help for the arguments\n"
+
+
+def test_a_corpus_on_the_command_line_puts_the_recipes_aside(tmp_path):
+    from common.cli.options import CorpusOptions
+
+    (tmp_path / "r.yaml").write_text("dataset_name: a/b\n")
+    recipe = ["--config", str(tmp_path / "r.yaml")]
+    assert parse(CorpusOptions, recipe) == CorpusOptions(dataset_name="a/b")
+    there = str(tmp_path)
+    assert parse(CorpusOptions, [*recipe, "--data_dir", there]) == CorpusOptions(data_dir=tmp_path)
+    with pytest.raises(UserError, match="--data_dir: two corpora were given"):
+        parse(CorpusOptions, ["--data_dir", there, "--dataset_name", "a/b"])
+
+
+QUIET = """
+import dataclasses
+from common.cli.arguments import parse
+from common.cli.errors import UserError, run
+from common.cli.console import bar
+from common.cli.console import say, stage
+
+@dataclasses.dataclass
+class Arguments:
+    'It.'
+
+def main():
+    parse(Arguments)
+    with stage('working'), bar(3, 'post', show=True) as done:
+        done.update(3)
+    say('said')
+    print('a result')
+    raise UserError('wrong')
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], ["working", "3/3", "said", "error: wrong"]), (["--quiet"], ["error: wrong"])]
+)
+def test_quiet_silences_progress_and_nothing_else(words, said):
+    result = subprocess.run([sys.executable, "-c", QUIET, *words], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "a result\n")
+    assert [word for word in ("working", "3/3", "said", "error: wrong") if word in result.stderr] == said
+    assert "\r" not in result.stderr, "in a log nothing can be written over"
+    assert "\x1b" not in result.stderr, "no colours in a log, with NO_COLOR or without"

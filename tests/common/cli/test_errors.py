@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.cli.errors import UserError
+
+
+def test_an_error_is_one_line_with_place_expectation_and_remedy():
+    error = UserError("'x' does not fit", file="a.csv", line=3, column="label", expected="0 or 1", fix="mend the file")
+    assert str(error) == "a.csv, line 3, column 'label': 'x' does not fit; expected 0 or 1. Mend the file"
+
+
+def test_text_from_a_file_cannot_break_the_line_or_the_terminal():
+    assert str(UserError("bad\n\x1b[31mvalue\x00", file="a\tb.csv")) == "a b.csv: bad [31mvalue"
+
+
+def run(body: str, timeout: int = 60, **environment: str) -> subprocess.CompletedProcess:
+    code = f"from common.cli.errors import UserError, run\ndef main():\n    {body}\nrun(main)"
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("pass", 0, ""),
+        ("raise UserError('no such file', file='a.csv')", 2, "error: a.csv: no such file\n"),
+        ("raise KeyboardInterrupt", 128 + signal.SIGINT, "interrupted\n"),
+        ("raise BrokenPipeError", 128 + signal.SIGPIPE, ""),
+        (
+            "raise OSError(28, 'No space left on device', 'a.csv')",
+            2,
+            "error: a.csv: No space left on device. Mend that and repeat the command\n",
+        ),
+    ],
+)
+def test_exit_status_and_message(body, status, message):
+    result = run(body)
+    assert (result.returncode, result.stderr) == (status, message)
+
+
+def test_a_command_that_was_started_twice_is_refused_unless_its_processes_share_the_work():
+    result = run("pass", RANK="0", WORLD_SIZE="2")
+    message = "error: this command was started as several processes; expected one. Start it with python -m\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError(30, "Read-only file system"), "Read-only file system"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:1] unexpected pos 64 vs 0"),
+            "[enforce fail at inline_container.cc:1]",
+        ),
+        (
+            RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+            "Error while serializing: I/O error",
+        ),
+        (OSError(13, "Permission denied"), None),
+        (RuntimeError("No such file or directory (os error 2)"), None),
+        (RuntimeError("PytorchStreamReader failed reading zip archive"), None),
+        (RuntimeError("shapes differ"), None),
+    ],
+)
+def test_what_a_disk_refuses_is_told_from_other_faults(error, problem):
+    from common.cli.errors import storage_problem
+
+    outer = ValueError("a library's own")
+    outer.__cause__ = error
+    found = storage_problem(outer)
+    assert found is None if problem is None else found.startswith(problem)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    result = run("raise RuntimeError('bug')")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_of_several_processes_one_prints():
+    assert run("raise UserError('no')", RANK="0").stderr == "error: no\n"
+    body = "import common.cli.errors; common.cli.errors.HEAD_START = {}; raise UserError('no')"
+    result = run(body.format(0), RANK="1")
+    assert (result.returncode, result.stderr) == (2, "error in process 2: no\n")
+    with pytest.raises(subprocess.TimeoutExpired) as waiting:
+        run(body.format(60), 3, RANK="1")
+    assert not waiting.value.stderr, "it gives the first one time"
+
+
+def test_a_script_run_by_its_path_does_not_hide_packages_behind_its_neighbours(tmp_path):
+    """`python snli_roberta/x.py` puts snli_roberta/ on the path, and snli_roberta/evaluate.py before a package `evaluate`."""
+    (tmp_path / "project").mkdir()
+    for name in ("__init__.py", "evaluate.py"):
+        (tmp_path / "project" / name).touch()
+    (tmp_path / "installed" / "evaluate").mkdir(parents=True)
+    (tmp_path / "installed" / "evaluate" / "__init__.py").touch()
+    script = tmp_path / "project" / "train.py"
+    script.write_text(
+        "from common.cli.errors import run\ndef main():\n    import evaluate; print(evaluate.__file__)\nrun(main)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/installed{os.pathsep}{Path(__file__).parents[3]}"}
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=environment)
+    assert result.stdout.strip() == str(tmp_path / "installed" / "evaluate" / "__init__.py")

@@ -1,0 +1,315 @@
+"""Publishing to a Hub over HTTP with the real client: what goes up, what never does, and what is refused before anything does."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from common.cli.errors import UserError
+from common.hub import __main__ as command
+from common.hub import upload
+from common.miniature.loopback_hub import READ_TOKEN, TOKEN
+
+ROOT = Path(__file__).parents[3]
+KINDS = ("sbic_labels", "sbic_groups", "snli_full", "snli_adapter")
+ID = "miniature/model"
+RECORDS = {"evaluation/record.json", "evaluation/scores.csv", "training.json"}
+CARD = {"README.md", "pictures/confusion.png", "pictures/learning_curve.png", "pictures/scores.png"}
+TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
+OWN = {
+    "sbic_labels": {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "annotator.json",
+        ".eval_results/offensiveYN.yaml",
+    },
+    "sbic_groups": {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "annotator.json",
+        ".eval_results/targetMinority.yaml",
+    },
+    "snli_full": {"model.safetensors", "config.json", ".eval_results/snli.yaml"},
+    "snli_adapter": {"adapter_model.safetensors", "adapter_config.json", "config.json", ".eval_results/snli.yaml"},
+}
+
+
+def call(monkeypatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["hub", *map(str, words)])
+    command.main()
+
+
+@pytest.fixture
+def publish(monkeypatch, few):
+    """``publish(folder, …)`` as the command, without the verification, which has tests of its own."""
+
+    def run(folder: Path, *more: object, repo_id: str = ID) -> None:
+        call(monkeypatch, "publish", folder, "--repo_id", repo_id, "--verify", "false", *more)
+
+    return run
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    def of(kind: str) -> Path:
+        return shutil.copytree(runs[kind], tmp_path / kind)
+
+    return of
+
+
+def posted(hub, what: str) -> list[str]:
+    return [line for line in hub.log if re.search(what, line)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_commit_holds_what_is_allowed_and_nothing_else(kind, copy, bases, publish, tmp_path, few, miniature):
+    folder = copy(kind)
+    # What trainings, editors and people leave in such a folder.
+    (folder / "training_args.bin").write_bytes(f"pickled {TOKEN}".encode())
+    (folder / "logs").mkdir()
+    for name in (".env", "logs/events.out", "notes.txt", "predictions.csv", "posts.jsonl", "evaluation/posts.csv"):
+        (folder / name).write_text(f"{TOKEN} {Path.home()}")
+    assert list(folder.glob("checkpoint-*/optimizer.pt"))
+    publish(folder, "--tag", "v1")
+    repository = bases.repositories["models", ID]
+    files = repository.files("v1")
+    baselines = {name for name in files if name.startswith("evaluation/baselines/")}
+    assert len(baselines) == {"sbic_labels": 2, "sbic_groups": 2, "snli_full": 4, "snli_adapter": 4}[kind]
+    found = {name for name in files if fnmatch.fnmatch(name, "evaluation/findings/*.json")}
+    expected = {
+        "sbic_labels": {"calibration", "label-policy", "risk-coverage", "agreement"},
+        "sbic_groups": {"risk-coverage"},
+    }
+    assert {Path(name).stem for name in found} == expected.get(kind, set())
+    pictures = {name for name in files if re.fullmatch(r"pictures/[a-z-]+-\d\.png", name)}
+    assert {re.sub(r"-\d$", "", Path(name).stem) for name in pictures} >= expected.get(kind, set())
+    assert set(files) == {".gitattributes"} | RECORDS | CARD | TOKENIZER | OWN[kind] | baselines | found | pictures
+    first, second = (commit.title for commit in repository.commits.values())
+    assert first == "initial commit"
+    assert second.startswith("Publish ")
+    # Everything that was ever sent, in whatever form: no token, no path of this machine, no text of the corpus.
+    sent = [blob.data for commit in repository.commits.values() for blob in commit.files.values()] + [
+        *bases.lfs.values()
+    ]
+    secrets = [TOKEN, str(tmp_path), str(few), str(ROOT), str(Path.home()) + "/", os.environ["HF_HOME"], "/tmp/"]
+    rows = [line for name in ("SBIC.v2.tst.csv", "snli_1.0_test.jsonl") for line in open(few / name, encoding="utf-8")]
+    texts = [json.loads(line)["sentence1"] for line in rows if line.startswith("{")]
+    with open(few / "SBIC.v2.tst.csv", encoding="utf-8", newline="") as file:
+        texts += [row["post"] for row in csv.DictReader(file) if len(row["post"]) > 20]
+    assert len(texts) > 200
+    own = (folder / "README.md").read_text() + (folder / "tokenizer.json").read_text()
+    for secret in [*secrets, *(text for text in texts if text not in own)]:
+        assert not any(secret.encode() in data for data in sent), secret
+    assert (folder / "README.md").read_bytes() == files["README.md"].data
+
+
+def test_publishing_again_uploads_nothing(copy, bases, publish, capsys):
+    folder = copy("snli_adapter")
+    publish(folder, "--tag", "v1")
+    first = dict(bases.repositories["models", ID].refs)
+    bases.log.clear()
+    publish(folder, "--tag", "v1")
+    assert bases.repositories["models", ID].refs == first
+    assert posted(bases, r"^PUT|/commit/|/tag/") == []
+    assert "published already, nothing was uploaded" in capsys.readouterr().err
+
+
+def test_another_version_replaces_files_in_one_commit_and_needs_another_tag(copy, bases, publish):
+    folder = copy("snli_adapter")
+    publish(folder, "--tag", "v1")
+    (folder / "evaluation" / "baselines" / "4.json").unlink()
+    bases.log.clear()
+    with pytest.raises(
+        UserError, match=r"the tag 'v1' stands for another version already; expected a new tag. Nothing was changed"
+    ):
+        publish(folder, "--tag", "v1")
+    assert posted(bases, r"^PUT|/commit/") == []
+    publish(folder, "--tag", "v2")
+    repository = bases.repositories["models", ID]
+    assert "evaluation/baselines/4.json" in repository.files("v1")
+    assert "evaluation/baselines/4.json" not in repository.files("v2")
+    assert len(posted(bases, "/commit/")) == 1
+    assert len(posted(bases, "^PUT")) == 1, "one picture changed; the weights are there already"
+    assert repository.files("main") == repository.files("v2")
+
+
+def test_a_dry_run_shows_all_and_asks_nobody(copy, bases, publish, capsys):
+    folder = copy("sbic_labels")
+    before = sorted(folder.rglob("*"))
+    bases.log.clear()
+    publish(folder, "--dry-run")
+    shown = capsys.readouterr().out
+    assert all(f"  {name}\n" in shown for name in OWN["sbic_labels"] | RECORDS | CARD)
+    assert "# tiny_llama for offensiveYN (SBIC)" in shown
+    assert bases.log == []
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_nobody_elses_repository_is_written_over(copy, bases, publish):
+    """Nearly every model has files of these names."""
+    HfApi().create_repo(ID)
+    for name in ("README.md", "model.safetensors", "vocab.txt", "pictures/holiday.png"):
+        HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=b"a thesis")
+    before = bases.repositories["models", ID].files()
+    with pytest.raises(UserError, match="it holds something that this project did not publish"):
+        publish(copy("snli_full"))
+    assert bases.repositories["models", ID].files() == before
+    assert posted(bases, "^PUT.*/_lfs") == posted(bases, "^PUT.*/_lfs")[:1], "nothing of the model was sent"
+
+
+def test_what_somebody_commits_in_between_stays(copy, bases, publish, monkeypatch):
+    folder = copy("snli_adapter")
+    publish(folder)
+    (folder / "config.json").write_text("{}")  # something new to publish
+    check = upload.check_repository
+
+    def slowly(api, repo_id, commit, files):
+        check(api, repo_id, commit, files)
+        HfApi(token=TOKEN).upload_file(path_or_fileobj=b"theirs", path_in_repo="README.md", repo_id=repo_id)
+
+    monkeypatch.setattr(upload, "check_repository", slowly)
+    with pytest.raises(UserError, match="a commit has happened since, which is not ours"):
+        publish(folder)
+    assert bases.repositories["models", ID].files("main")["README.md"].data == b"theirs"
+
+
+def test_nothing_private_goes_into_a_public_repository(copy, bases, publish):
+    HfApi().create_repo(ID)
+    with pytest.raises(UserError, match=f"{ID}: it is public already. Make it private on the Hub"):
+        publish(copy("snli_adapter"), "--private")
+    assert list(bases.repositories["models", ID].files()) == [".gitattributes"]
+
+
+@pytest.mark.parametrize("tag", ["v 1", "../x", "main", "refs/heads/main", "", "v1..2", "-v1"])
+def test_what_git_takes_for_no_tag_is_refused_first(copy, bases, publish, tag):
+    with pytest.raises(
+        UserError, match=r"is no name of a tag; expected|expected one argument|expected at least one|--tag: it is empty"
+    ):
+        publish(copy("snli_adapter"), f"--tag={tag}")
+    assert ("models", ID) not in bases.repositories
+
+
+def test_a_tag_that_fails_says_what_was_done(copy, bases, publish):
+    folder = copy("snli_adapter")
+    bases.fail(r"^POST .*/tag/", status=403)
+    with pytest.raises(UserError, match=r"commit [0-9a-f]{12} is published, but not its tag 'v1'.*Repeat the command"):
+        publish(folder, "--tag", "v1")
+    publish(folder, "--tag", "v1")
+    repository = bases.repositories["models", ID]
+    assert repository.refs["refs/tags/v1"] == repository.refs["refs/heads/main"]
+    assert len(repository.commits) == 2
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_tag_stands_for_the_same_bytes(copy, bases, publish, name):
+    folder = copy("snli_adapter")
+    publish(folder, "--tag", "v1")
+    content = bytearray((folder / name).read_bytes())
+    content[-2:] = bytes([content[-2] ^ 1, content[-1]]) if name.endswith("safetensors") else b" }"
+    (folder / name).write_bytes(bytes(content))
+    with pytest.raises(UserError, match="the tag 'v1' stands for another version already"):
+        publish(folder, "--tag", "v1")
+
+
+def test_a_private_repository_is_made_and_stays(copy, bases, publish, capsys):
+    folder = copy("snli_adapter")
+    publish(folder, "--private")
+    assert bases.repositories["models", ID].private
+    publish(folder)
+    assert bases.repositories["models", ID].private
+    assert f"{ID} existed already and stays private" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("token", "repo_id", "message"),
+    [
+        (None, ID, "no Hub token. Run `hf auth login` or set HF_TOKEN; it is never an argument"),
+        ("hf_wrong", ID, "the Hub does not accept the login's token"),
+        (READ_TOKEN, ID, "the Hub token may only read"),
+        (TOKEN, "somebody/model", "this login may not write to 'somebody'; expected miniature"),
+        (TOKEN, "model", "'model' is no name of a repository; expected user/name"),
+        (TOKEN, "miniature/a/b", "is no name of a repository"),
+        (TOKEN, "miniature/-model--", "is no name of a repository"),
+    ],
+)
+def test_who_may_not_publish_there_is_told_first(copy, bases, publish, monkeypatch, token, repo_id, message):
+    from huggingface_hub import constants
+
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN")
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
+    else:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        publish(copy("snli_adapter"), repo_id=repo_id)
+    assert TOKEN not in str(error.value)
+    assert set(bases.repositories) == {("models", "miniature/tiny_llama"), ("models", "miniature/tiny_roberta")}
+    assert posted(bases, "^PUT|^POST") == []
+
+
+def edit(name: str, change):
+    def apply(folder: Path) -> None:
+        values = json.loads((folder / name).read_text())
+        change(values)
+        (folder / name).write_text(json.dumps(values))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda folder: shutil.rmtree(folder / "evaluation"),
+            r"no evaluation/record.json. First run python -m snli_roberta",
+        ),
+        (lambda folder: (folder / "training.json").unlink(), r"it has no training.json; expected the output folder"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"it has no \*.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
+        (lambda folder: (folder / "evaluation" / "scores.csv").write_text("x\n1\n"), "no answers of a model"),
+        (edit("training.json", lambda v: v["base"].update(name="/home/me/roberta")), "is a folder of this machine"),
+        (
+            edit("training.json", lambda v: v["base"].update(name="miniature/gone", commit="0" * 40)),
+            "miniature/gone: no such",
+        ),
+        (edit("training.json", lambda v: v["base"].update(license=None)), "the card lacks the base model's licence"),
+        (
+            edit("adapter_config.json", lambda v: v.update(note=f"{ROOT}/x")),
+            r"adapter_config.json: it holds a path of a machine",
+        ),
+        (edit("adapter_config.json", lambda v: v.update(note=f"{Path.home()}/x")), "it holds a path of a machine"),
+        (edit("config.json", lambda v: v.update(note=TOKEN)), r"config.json: it holds a Hub token"),
+        (edit("training.json", lambda v: v.update(note="hf_" + "aB3" * 12)), r"training.json: it holds a Hub token"),
+    ],
+)
+def test_what_is_not_fit_to_be_published_is_not(copy, bases, publish, spoil, message):
+    folder = copy("snli_adapter")
+    spoil(folder)
+    with pytest.raises(UserError, match=message) as error:
+        publish(folder)
+    assert TOKEN not in str(error.value)
+    assert ("models", ID) not in bases.repositories
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path):
+    for words, message in {
+        ("publish", "x"): "error: --repo_id is missing",
+        ("publish", "--repo_id", "a/b"): "error: 0 names were given; expected the folder of a trained model",
+        ("publish", "x", "--repo_id", "a/b", "--token", "hf_x"): "error: unknown argument --token",
+        ("publish", str(tmp_path), "--repo_id", "a/b"): "it has no training.json",
+        ("unpublish",): "error: unknown command 'unpublish'; expected card, publish or verify",
+    }.items():
+        result = subprocess.run([sys.executable, "-m", "common.hub", *words], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,98 @@
+"""``--push_to_hub`` on the training scripts: one publication at the end, of a scored model; and how long a run would take."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.cli.errors import UserError
+from sbic_llama.training.arguments import TrainArguments as SbicArguments
+from sbic_llama.training.run import train as train_sbic
+from snli_roberta.training.arguments import TrainArguments as SnliArguments
+from snli_roberta.training.run import train as train_snli
+
+ROOT = Path(__file__).parents[3]
+ID = "miniature/pushed"
+
+
+def command(script: str, few: Path, folder: Path, *more: str) -> list[str]:
+    words = ["--data_dir", str(few), "--output_dir", str(folder), "--max_steps", "4", "--evaluations", "1"]
+    words += ["--learning_rate", "1e-3", "--logging_steps", "2", "--push_to_hub", "--hub_model_id", ID]
+    return ["-m", script, *words, *more]
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_a_training_scores_publishes_and_verifies_once(bases, few, tmp_path):
+    words = command("snli_roberta.train_lora", few, tmp_path / "run", "--method", "lora", "--hub_private")
+    result = run(words)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert re.search(rf"^verified: {ID}: \d+ of \d+ answers", result.stdout, re.MULTILINE)
+    repository = bases.repositories["models", ID]
+    assert repository.private
+    assert len(repository.commits) == 2
+    record = json.loads(repository.files()["evaluation/record.json"].data)
+    assert record["title"] == "LoRA"
+    assert record["command"].startswith("python -m snli_roberta.evaluate --model ")
+    assert "hub_model_id" not in json.loads(repository.files()["training.json"].data)["settings"]
+    assert "Failed to load" not in result.stderr
+    assert "push" not in (tmp_path / "run" / "run.json").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_commit_and_the_same_command_again_makes_none(bases, few, tmp_path):
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2"]
+    words = [*launch, *command("sbic_llama.train_offensive_yn", few, tmp_path / "run")]
+    for _ in range(2):
+        result = run(words)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert result.stdout.count("verified:") == 1
+    assert [line for line in bases.log if line.startswith("POST") and "/commit/" in line] == [
+        f"POST /api/models/{ID}/commit/main"
+    ]
+    assert "finished already" in result.stderr
+    assert "nothing was uploaded" in result.stderr
+
+
+def test_what_cannot_be_published_is_refused_before_the_training(bases, few, tmp_path, monkeypatch):
+    shared = {"data_dir": few, "learning_rate": 1e-3, "max_steps": 2, "push_to_hub": True}
+    with pytest.raises(UserError, match=r"push_to_hub.*: no repository to publish to. Give --hub_model_id"):
+        SnliArguments(output_dir=tmp_path, method="full", **shared)
+    with pytest.raises(UserError, match=r"nothing is published\. Give --push_to_hub too"):
+        SnliArguments(output_dir=tmp_path, method="full", **{**shared, "push_to_hub": False}, hub_model_id=ID)
+    with pytest.raises(UserError, match="this login may not write to 'somebody'"):
+        train_snli(SnliArguments(output_dir=tmp_path / "a", method="full", hub_model_id="somebody/x", **shared))
+    local = {"model_name_or_path": str(ROOT / "common" / "miniature" / "models" / "tiny_llama"), "hub_model_id": ID}
+    with pytest.raises(UserError, match="is a folder of this machine, where nobody else finds it"):
+        train_sbic(SbicArguments(output_dir=tmp_path / "b", **local, **shared), "offensiveYN")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("project", ["sbic", "snli"])
+def test_an_estimate_trains_and_leaves_nothing(project, few, tmp_path, capsys):
+    shared = {"output_dir": tmp_path / "run", "data_dir": few, "learning_rate": 1e-3, "estimate_only": True}
+    if project == "sbic":
+        train_sbic(SbicArguments(**shared), "offensiveYN")
+    else:
+        train_snli(SnliArguments(method="full", **shared))
+    said = capsys.readouterr().err
+    steps = {"sbic": 3 * 10, "snli": 3 * 19}[project]  # 150-odd posts in batches of 16, some 600 pairs in batches of 32
+    found = re.search(
+        r"about (?:\d+ min )?\d+ s on this machine for (\d+) steps of (\d+\.\d\d) s and 6 validations", said
+    )
+    assert found, said
+    assert abs(int(found[1]) - steps) <= 6
+    assert float(found[2]) > 0
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.miniature.pretrain import FACTS_FILE, MODELS, text_fingerprint
+
+
+@pytest.mark.parametrize("name", ["llama", "roberta"])
+def test_the_shipped_model_was_trained_on_todays_text(name):
+    facts = json.loads((MODELS / f"tiny_{name}" / FACTS_FILE).read_text())
+    assert facts["text_fingerprint"] == text_fingerprint(name), (
+        f"the text changed: rebuild with python -m common.miniature.pretrain --model {name}"
+    )
+
+
+def test_the_tokenizers_behave_as_the_real_ones():
+    from transformers import AutoTokenizer
+
+    llama = AutoTokenizer.from_pretrained(MODELS / "tiny_llama")
+    assert (llama.unk_token_id, llama.bos_token_id, llama.eos_token_id, llama.pad_token) == (0, 1, 2, "<unk>")
+    assert llama("hi").input_ids[0] != llama.bos_token_id  # this class adds no BOS: encode must
+    assert llama.eos_token_id in llama("hi </s> there").input_ids
+    assert llama.eos_token_id not in llama("hi </s> there", split_special_tokens=True).input_ids
+    labels = [llama(text).input_ids for text in ("Not biased", "Not offensive", "Maybe offensive", "Offensive")]
+    assert all(len(ids) > 1 for ids in labels)
+    assert labels[0][:1] == labels[1][:1], "labels that share a first token are what scoring must handle"
+    roberta = AutoTokenizer.from_pretrained(MODELS / "tiny_roberta")
+    assert (roberta.bos_token_id, roberta.pad_token_id, roberta.eos_token_id) == (0, 1, 2)
+    ids = roberta("A dog is wet.", "A pet is dry.").input_ids
+    assert (ids[0], ids.count(2), ids[-1]) == (0, 3, 2)  # <s> premise </s></s> hypothesis </s>
+    for tokenizer in (llama, roberta):
+        text = "Żółć 🙂 \u200b עברית\nand so on"
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids).strip() == text
+
+
+@pytest.mark.parametrize("name", ["tiny_llama", "tiny_roberta"])
+def test_weights_are_fp32(name):
+    from safetensors import safe_open
+
+    # transformers loads in the saved precision: half-precision weights would train in half precision.
+    with safe_open(MODELS / name / "model.safetensors", "pt") as file:
+        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F32"}  # noqa: SIM118
+
+
+def load_learnability():
+    path = Path(__file__).with_name("learnability.py")
+    spec = importlib.util.spec_from_file_location("learnability", path)
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["learnability"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+# Least balanced accuracy measured over seeds 0, 1, 2, less a margin of about .03.
+THRESHOLDS = {
+    "SNLI full fine-tuning": 0.93,
+    "SNLI LoRA": 0.92,
+    "SBIC hasBiasedImplication QLoRA": 0.97,
+    "SBIC offensiveYN QLoRA": 0.95,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", THRESHOLDS)
+def test_the_miniature_can_be_learnt_and_not_by_counting_words(arm, tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    outcome = load_learnability().ARMS[arm](0)
+    assert outcome.trained >= THRESHOLDS[arm]
+    assert outcome.untouched <= 0.55
+    assert outcome.trained - control(arm, tmp_path, monkeypatch) >= 0.05
+
+
+def control(arm: str, folder: Path, monkeypatch) -> float:
+    """The best control's balanced accuracy on the same task."""
+    from common.results.record import read_record
+    from sbic_llama import baselines as sbic_controls
+    from snli_roberta import baselines as snli_controls
+
+    monkeypatch.setattr("sys.argv", ["x", "--output_dir", str(folder)])
+    module = snli_controls if arm.startswith("SNLI") else sbic_controls
+    module.main()
+    word = "snli" if arm.startswith("SNLI") else arm.split()[1]
+    found = [read_record(path) for path in folder.glob("*.json") if word in path.name]
+    assert found
+    return max(record.metrics["balanced_accuracy"]["value"] for record in found)

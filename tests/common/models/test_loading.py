@@ -1,0 +1,299 @@
+"""Models by their Hub ids, over HTTP: as good as a folder, and one clear line where they can't be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, constants
+
+from common.cli.errors import UserError
+from common.miniature.loopback_hub import READ_TOKEN
+from common.miniature.pretrain import MODELS
+from common.models import retry
+from common.models.loading import base_path, hub_commit, licence_of, local_folder
+from sbic_llama.model.adapter import load_adapter
+from snli_roberta.model.encoder import load_trained
+
+ROOT = Path(__file__).parents[3]
+ID = "miniature/model"
+
+
+@pytest.fixture
+def upload(bases, runs):
+    """Uploads a copy of a run as it is, spoilt or not."""
+
+    def run(kind: str, *, private: bool = False, **contents: bytes | None) -> None:
+        HfApi().create_repo(ID, private=private)
+        ignored = ["checkpoint-*", "run.json", *(name for name, content in contents.items() if content is None)]
+        HfApi().upload_folder(repo_id=ID, folder_path=runs[kind], ignore_patterns=ignored)
+        for name, content in contents.items():
+            if content is not None:
+                HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=content)
+
+    return run
+
+
+def test_a_name_becomes_a_folder(upload, runs, tmp_path, bases):
+    upload("snli_adapter")
+    HfApi().create_tag(ID, tag="v1")
+    commit = HfApi().model_info(ID).sha
+    HfApi().upload_file(repo_id=ID, path_in_repo="pytorch_model.bin", path_or_fileobj=b"pickle")
+    for revision in ("v1", commit):
+        assert hub_commit(local_folder(ID, revision)) == commit
+    folder = local_folder(ID)
+    assert hub_commit(folder) == HfApi().model_info(ID).sha != commit
+    assert not (folder / "pytorch_model.bin").exists()
+    assert local_folder(runs["snli_adapter"]) == runs["snli_adapter"]
+    assert hub_commit(runs["snli_adapter"]) is None
+    with pytest.raises(UserError, match="a folder has no revisions; expected a Hub id beside a revision"):
+        local_folder(runs["snli_adapter"], "v1")
+    with pytest.raises(UserError, match="has no revision 'v9'; expected a branch, tag or commit"):
+        local_folder(ID, "v9")
+
+
+def test_the_shipped_models_have_names_and_licences():
+    assert base_path("miniature/tiny_llama") == str(MODELS / "tiny_llama")
+    assert base_path("miniature/other") == "miniature/other"
+    assert {licence_of(str(folder), None) for folder in MODELS.iterdir()} == {"apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("private", "token", "message"),
+    [
+        (True, "", r"no such repository on \S+, or a private one that this login may not read"),
+        (False, "hf_wrong", "the Hub does not accept the login's token"),
+    ],
+)
+def test_what_a_login_may_not_read(upload, monkeypatch, tmp_path, private, token, message):
+    from huggingface_hub import constants
+
+    upload("snli_adapter", private=private)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(UserError, match=rf"{ID}: {message}\. .*hf auth login"):
+        local_folder(ID, cache_dir=tmp_path)
+
+
+def test_a_private_model_is_loaded_with_a_token(upload, bases, runs):
+    upload("snli_adapter", private=True)
+    assert bases.repositories["models", ID].private
+    here, there = (load_trained(name)[0].state_dict() for name in (runs["snli_adapter"], ID))
+    assert here.keys() == there.keys()
+    # The base's own head is new with every load, and is not used: the adapter brings the trained one.
+    assert all(torch.equal(here[name], there[name]) for name in here if "original_module" not in name)
+
+
+def test_a_gated_base_says_where_to_accept_its_licence(bases, monkeypatch, tmp_path, few):
+    from sbic_llama.training.arguments import TrainArguments
+    from sbic_llama.training.run import train
+
+    bases.add_model("meta/gated", MODELS / "tiny_llama", gated=True)
+    run = TrainArguments(output_dir=tmp_path, learning_rate=1e-3, model_name_or_path="meta/gated", data_dir=few)
+    with pytest.raises(
+        UserError,
+        match=rf"meta/gated: it is gated, and this login may not read it\. Accept its licence at {bases.url}/meta/gated, then "
+        "run `hf auth login` or set HF_TOKEN",
+    ):
+        train(run, "offensiveYN")
+    monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
+    with pytest.raises(UserError, match="Accept its licence at"):
+        train(run, "offensiveYN")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "how", "message"),
+    [
+        (r"/api/models/", {"status": 500, "times": -1}, "the Hub answered 500 .*, 6 times. Try again later"),
+        (r"/api/models/", {"status": 403, "times": -1}, "the Hub answered 403 .*Use a token with the rights for it"),
+        (
+            r"/api/models/",
+            {"status": 0, "drop": True, "times": -1},
+            "the Hub closed the connection .*, 6 times. Try again",
+        ),
+    ],
+)
+def test_a_hub_that_does_not_answer(upload, bases, tmp_path, pattern, how, message):
+    upload("snli_adapter")
+    bases.fail(pattern, **how)
+    with pytest.raises(UserError, match=rf"{ID}: {message}"):
+        local_folder(ID, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503},
+        pytest.param({"status": 0, "drop": True}, marks=pytest.mark.slow),
+        pytest.param({"status": 0, "drop": True, "delay": 1.0}, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("asked", [f"/api/models/{ID}", "/tree/", "^HEAD ", "^GET .*/resolve/", "^GET /_lfs/"])
+def test_a_hub_that_fails_for_a_moment_is_asked_again(upload, bases, tmp_path, monkeypatch, asked, fault):
+    monkeypatch.setattr(retry, "READ", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    upload("snli_adapter")
+    bases.fail(asked, **fault)
+    folder = local_folder(ID, cache_dir=tmp_path)
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert bases.faults[0].times == 0, "it did fail"
+
+
+def config(runs, kind: str, name: str, **changes) -> bytes:
+    return json.dumps({**json.loads((runs[kind] / name).read_text()), **changes}).encode()
+
+
+def test_damaged_and_foreign_classifiers(upload, runs, bases):
+    weights = (runs["snli_full"] / "model.safetensors").read_bytes()
+    for contents, message in (
+        ({"model.safetensors": weights[: len(weights) // 2]}, "its weights are damaged or cut short"),
+        (
+            {"model.safetensors": None, "pytorch_model.bin": b"x"},
+            "no weights in the safetensors format.*Pickles are not loaded",
+        ),
+        ({"config.json": None}, "it has no config.json"),
+        (
+            {"config.json": config(runs, "snli_full", "config.json", id2label={0: "yes", 1: "no", 2: "so"})},
+            "of the labels yes, no",
+        ),
+    ):
+        bases.repositories.pop(("models", ID), None)
+        upload("snli_full", **contents)
+        with pytest.raises(UserError, match=message) as error:
+            load_trained(ID)
+        assert ID in str(error.value)
+
+
+def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
+    weights = (runs["sbic_labels"] / "adapter_model.safetensors").read_bytes()
+    other = {"base_model_name_or_path": "miniature/tiny_roberta"}
+    for load, kind, contents, message in (
+        (load_trained, "sbic_labels", {}, "an adapter for 'CAUSAL_LM'; expected one for SEQ_CLS"),
+        (load_sbic, "snli_adapter", {}, r"it has no annotator\.json"),
+        (load_sbic, "sbic_labels", {"adapter_model.safetensors": weights[:-100]}, "its weights are damaged or cut short"),
+        (load_sbic, "sbic_labels", {"adapter_model.safetensors": None, "adapter_model.bin": b"x"}, "Pickles are not loaded"),
+        (load_sbic, "sbic_labels", {"adapter_config.json": config(runs, "sbic_labels", "adapter_config.json", **other)},
+         r"an adapter of \('miniature/tiny_roberta', None\); expected .*tiny_llama.*as annotator.json says"),
+        (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", labels=["A", "B"])},
+         "the adapter was trained with another prompt or other labels"),
+        (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="sexYN")},
+         "not an annotator's description"),
+        (load_trained, "snli_adapter", {"adapter_config.json": config(runs, "snli_adapter", "adapter_config.json", r=4)},
+         "size mismatch.*Use it with the base model that it was made for"),
+    ):  # fmt: skip
+        bases.repositories.pop(("models", ID), None)
+        upload(kind, **contents)
+        with pytest.raises(UserError, match=message):
+            load(ID)
+
+
+def load_sbic(name: str) -> None:
+    load_adapter(name, precision="fp32")
+
+
+def test_an_adapter_answers_the_same_from_the_hub(upload, runs):
+    upload("sbic_labels")
+    here, there = (load_adapter(name, precision="fp32")[0] for name in (runs["sbic_labels"], ID))
+    first, second = (dict(model.named_parameters()) for model in (here, there))
+    assert all(torch.equal(first[name], second[name]) for name in first if "lora" in name)
+
+
+def test_what_was_downloaded_once_is_enough_where_the_hub_is_down(upload, bases):
+    upload("snli_adapter")
+    folder = local_folder(ID)
+    bases.fail(r".", status=503, times=-1)
+    assert local_folder(ID) == folder
+    load_trained(ID)
+
+
+@pytest.mark.slow
+def test_what_was_downloaded_once_works_offline(upload, bases, tmp_path):
+    upload("snli_adapter")
+    command = [sys.executable, "-m", "snli_roberta.predict", "--model", ID, "A dog is wet.", "A pet is dry."]
+    shown = []
+    for offline in (False, True):
+        environment = {**os.environ, "HF_HOME": str(tmp_path)} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+        before = len(bases.log)
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr[-2000:]
+        shown.append(result.stdout)
+        assert (len(bases.log) == before) == offline
+    assert shown[0] == shown[1]
+    shutil.rmtree(tmp_path)
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert re.fullmatch(rf"error: {ID}: not in the cache, and \S+ can't be reached\. .*\n", result.stderr)
+
+
+def test_evaluating_what_was_published(bases, runs, few, tmp_path, monkeypatch, capsys):
+    """Hub ids and revisions where folders were: the same table."""
+    from snli_roberta import evaluate
+
+    for name, kind in {"full": "snli_full", "lora": "snli_adapter"}.items():
+        HfApi().create_repo(f"miniature/{name}")
+        HfApi().upload_folder(repo_id=f"miniature/{name}", folder_path=runs[kind], ignore_patterns=["checkpoint-*"])
+        HfApi().create_tag(f"miniature/{name}", tag="v1")
+    tables = []
+    for models in (
+        ["--model", runs["snli_full"], runs["snli_adapter"]],
+        ["--model", "miniature/full", "miniature/lora", "--revision", "v1", "v1"],
+    ):
+        words = [*models, "--title", "full", "LoRA", "--data_dir", few, "--output_dir", tmp_path]
+        monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
+        evaluate.main()
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
+    """Not even where somebody, or a pipe, answers yes to every question."""
+    mark = tmp_path / "ran"
+    HfApi().create_repo("miniature/code")
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import PretrainedConfig\n"
+    code += "class Evil(PretrainedConfig):\n    model_type = 'evil'\n"
+    HfApi().upload_file(repo_id="miniature/code", path_in_repo="x.py", path_or_fileobj=code.encode())
+    own = {"AutoConfig": "miniature/code--x.Evil"}
+    for kind, name, changes in (
+        ("snli_adapter", "config.json", {"model_type": "evil", "auto_map": own}),
+        ("snli_full", "config.json", {"model_type": "evil", "auto_map": own}),
+        ("snli_full", "tokenizer_config.json",
+         {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["miniature/code--x.Evil", None]}}),
+    ):  # fmt: skip
+        bases.repositories.pop(("models", ID), None)
+        upload(kind, **{name: config(runs, kind, name, **changes)})
+        result = subprocess.run(
+            [sys.executable, "-c", f"from snli_roberta.model.encoder import load_trained; load_trained({ID!r})"],
+            cwd=ROOT, input="y\n" * 20, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert not mark.exists(), f"{kind}/{name}\n{result.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("adapter_config.json", {"peft_type": "PROMPT_TUNING"}),
+        ("adapter_config.json", {"auto_mapping": {"parent_library": "os", "base_model_class": "x"}}),
+        ("adapter_config.json", {"r": "x"}),
+        ("adapter_config.json", {"target_modules": 5}),
+        ("adapter_config.json", {"target_modules": "("}),
+        ("adapter_config.json", {"rank_pattern": []}),
+        ("adapter_config.json", {"base_model_name_or_path": None}),
+        ("config.json", {"id2label": "abc"}),
+        ("config.json", {"num_hidden_layers": "x"}),
+        ("tokenizer_config.json", {"tokenizer_class": 5}),
+    ],
+)
+def test_hostile_settings_are_one_line(upload, runs, name, changes):
+    kind = "snli_adapter" if name == "adapter_config.json" else "snli_full"
+    upload(kind, **{name: config(runs, kind, name, **changes)})
+    with pytest.raises(UserError) as error:
+        load_trained(ID)
+    assert str(error.value).isprintable()

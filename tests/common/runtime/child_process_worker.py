@@ -1,0 +1,41 @@
+"""Functions that the tests call in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from common.cli.errors import UserError
+
+
+def double(number: int) -> tuple[int, int]:
+    return 2 * number, os.getpid()
+
+
+def refuse(file: str) -> None:
+    raise UserError("bad", file=file, line=3, fix="mend it")
+
+
+def end_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def leave(status: int) -> None:
+    sys.exit(status)
+
+
+def wait(mark: str) -> None:
+    """Writes its process id, then what signals it gets; the first ends it after a while, as a training's step does."""
+    found: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: found.append(number))
+    Path(mark).write_text(str(os.getpid()))
+    while not found:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    Path(f"{mark}.signals").write_text("".join(f"{int(number)} " for number in found))
+    sys.exit(128 + found[0])

@@ -1,0 +1,470 @@
+"""Agreement of a model with people: the coefficients against published and other implementations, the command against bad files."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import krippendorff
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from common.agreement import agreement_finding, main
+from common.cli.errors import UserError
+from common.results.finding import Finding, read_finding
+from common.results.rendering import lines, markdown
+from common.stats import agreement
+from common.stats.agreement import Scale, alpha, code, kappa
+from common.tables.writing import write_rows
+
+# Krippendorff's example (2011, "Computing Krippendorff's Alpha-Reliability", section C): four observers, twelve units.
+OBSERVERS = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+TABLE = {
+    unit: {who: int(row[unit]) for who, row in enumerate(OBSERVERS) if row[unit] != "."}
+    for unit in range(len(OBSERVERS[0]))
+}
+PUBLISHED = {"nominal": 0.743, "ordinal": 0.815, "real": 0.849}
+DATA = {"name": "table", "split": "all", "fingerprint": "0"}
+
+
+def close(one: object, other: object) -> float:
+    """A similarity of numbers from 1 to 5."""
+    return 1 - abs(float(one) - float(other)) / 4  # type: ignore[arg-type]
+
+
+SCALES = [Scale("nominal"), Scale("ordinal"), Scale("real"), Scale(similarity=close)]
+
+
+def answers(seed: int = 0) -> dict[int, int]:
+    draw = random.Random(seed)
+    return {unit: draw.choice(list(said.values())) for unit, said in TABLE.items()}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_alpha_is_the_published_one(name):
+    pairs = code(TABLE, answers(), Scale(name)).of_several().among_people()
+    assert alpha(pairs) == pytest.approx(PUBLISHED[name], abs=5e-4)
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=["nominal", "ordinal", "real", "similarity"])
+def test_alpha_of_drawn_items_is_that_of_a_table_with_them(scale, monkeypatch):
+    """The sums that make the intervals against the krippendorff package, given every drawn item as a unit."""
+    coded = code(TABLE, answers(), scale).of_several()
+    level = {"nominal": "nominal", "ordinal": "ordinal", "real": "interval"}[scale.name]
+    if scale.similarity:
+
+        def level(v1, v2, i1, i2, n_v, dtype):
+            return np.abs(v1 - v2).astype(dtype) / 4
+
+    def of_units(units: list[list[int]]) -> float:
+        counts = [[said.count(place) for place in range(len(coded.values))] for said in units]
+        return krippendorff.alpha(value_counts=counts, value_domain=coded.values, level_of_measurement=level)
+
+    rng = np.random.default_rng(0)
+    for chosen in [np.arange(len(coded.items)), *rng.integers(len(coded.items), size=(5, len(coded.items)))]:
+        drawn = np.bincount(chosen, minlength=len(coded.items))
+        people = of_units([coded.people[place] for place in chosen])
+        model = of_units([[coded.model[place], said] for place in chosen for said in coded.people[place]])
+        assert alpha(coded.among_people(), drawn) == pytest.approx(people)
+        assert alpha(coded.model_and_people(), drawn) == pytest.approx(model)
+    # The whole table goes to the package, unless it is too large for that.
+    whole = of_units(coded.people)
+    assert alpha(coded.among_people()) == pytest.approx(whole)
+    monkeypatch.setattr(krippendorff, "alpha", None)
+    monkeypatch.setattr(agreement, "_PACKAGE_NUMBERS", 0)
+    assert alpha(coded.among_people()) == pytest.approx(whole)
+
+
+def test_kappa_is_that_of_all_pairs():
+    draw = random.Random(1)
+    table = {n: {who: draw.choice("aab") for who in range(draw.choice((1, 2, 4)))} for n in range(60)}
+    model = {n: draw.choice("abc") for n in table}
+    coded = code(table, model, Scale())
+    pairs = [(model[n], label) for n in table for label in table[n].values()]
+    assert kappa(coded.model_and_people()) == pytest.approx(cohen_kappa_score(*zip(*pairs, strict=True)))
+    both_orders = [
+        (one, other) for said in table.values() for i, one in said.items() for j, other in said.items() if i != j
+    ]
+    among = coded.of_several().among_people()
+    assert kappa(among) == pytest.approx(cohen_kappa_score(*zip(*both_orders, strict=True)))
+
+
+def test_kappa_of_ranks_has_squared_weights():
+    coded = code({n: {"a": said["a"]} for n, said in two_people().items()}, answers_of_two(), Scale("ordinal"))
+    people = [said["a"] for said in two_people().values()]
+    expected = cohen_kappa_score(list(answers_of_two().values()), people, weights="quadratic")
+    assert kappa(coded.model_and_people()) == pytest.approx(expected)
+
+
+def two_people() -> dict[int, dict[str, int]]:
+    draw = random.Random(2)
+    return {n: {"a": draw.randrange(1, 4), "b": draw.randrange(1, 4)} for n in range(50)}
+
+
+def answers_of_two() -> dict[int, int]:
+    draw = random.Random(3)
+    return {n: said["a"] if draw.random() < 0.5 else draw.randrange(1, 4) for n, said in two_people().items()}
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=["nominal", "ordinal", "real", "similarity"])
+def test_where_all_labels_are_the_same_there_is_no_value(scale):
+    coded = code({n: {"a": 3, "b": 3} for n in range(9)}, dict.fromkeys(range(9), 3), scale)
+    for pairs in (coded.among_people(), coded.model_and_people()):
+        assert np.isnan([alpha(pairs), kappa(pairs)]).all()
+
+
+def test_numbers_far_from_zero_or_drawn_alone_lose_no_digits():
+    draw = random.Random(4)
+    table = {n: {"a": draw.random(), "b": draw.random()} for n in range(30)}
+    model = {n: said["a"] for n, said in table.items()}
+    far = code({n: {who: label + 1e8 for who, label in said.items()} for n, said in table.items()},
+               {n: label + 1e8 for n, label in model.items()}, Scale("real"))  # fmt: skip
+    near = code(table, model, Scale("real"))
+    drawn = np.arange(30) % 3  # not the whole table: the sums, not the package
+    assert alpha(far.among_people(), drawn) == pytest.approx(alpha(near.among_people(), drawn), abs=1e-6)
+    # Draws in which one number occurs alone.
+    once = code({n: dict.fromkeys("ab", label) for n, label in model.items()}, model, Scale("real"))
+    for n in range(30):
+        assert np.isnan(kappa(once.among_people(), np.eye(30)[n] * 7))
+
+
+def crowd(items: int, seed: int, right: float = 0.85, model: float = 0.85) -> tuple[list[dict], list[dict]]:
+    """Rows of four annotators and of a model who give the true one of three labels with a probability."""
+    draw = random.Random(seed)
+
+    def says(truth: str, probability: float) -> str:
+        return truth if draw.random() < probability else draw.choice("abc")
+
+    truths = [draw.choice("abc") for _ in range(items)]
+    people = [
+        {"item": f"i{n}", "annotator": f"p{who}", "label": says(truth, right)}
+        for n, truth in enumerate(truths)
+        for who in range(4)
+    ]
+    return people, [{"item": f"i{n}", "label": says(truth, model)} for n, truth in enumerate(truths)]
+
+
+def found_of(people: list[dict], model: list[dict], **settings: object) -> Finding:
+    triples = [(row["item"], row["annotator"], row["label"]) for row in people]
+    predictions = {row["item"]: row["label"] for row in model}
+    return agreement_finding(triples, predictions, task="t", model="m", data=DATA, **settings)
+
+
+@pytest.mark.parametrize(("quality", "word"), [(0.2, "less"), (0.85, "no difference"), (1.0, "more")])
+def test_the_difference_says_whether_the_model_agrees_less(quality, word):
+    finding = found_of(*crowd(200, 0, model=quality))
+    alpha, kappa = finding.summary[:2]
+    assert alpha.startswith("Krippendorff's alpha (nominal scale) on 200 items")
+    assert kappa.startswith("Cohen's kappa (nominal scale) on 200 items")
+    assert word in alpha
+    assert "difference" not in kappa, "the model's pairs and people's have other marginals"
+    rows = finding.facts["coefficients"]["Krippendorff's alpha"]
+    assert rows["difference"]["value"] == pytest.approx(
+        rows["model and people"]["value"] - rows["people among themselves"]["value"]
+    )
+    low, high = rows["difference"]["ci95"]
+    assert low < rows["difference"]["value"] < high
+    # The same items are drawn for both: the difference is surer than of two samples.
+    widths = [np.diff(row["ci95"])[0] for row in rows.values()]
+    assert widths[2] < (widths[0] ** 2 + widths[1] ** 2) ** 0.5
+    assert {row["n"] for row in rows.values()} == {200}
+
+
+def test_a_few_items_give_no_verdict():
+    people, model = crowd(12, 0, model=1.0)
+    assert "too few items to tell" in found_of(people, model).summary[0]
+
+
+def test_model_and_people_are_compared_with_people_on_the_same_items():
+    people, model = crowd(80, 1)
+    alone = [{"item": f"alone{n}", "annotator": "p0", "label": "a"} for n in range(40)]
+    finding = found_of(people + alone, model + [{"item": f"alone{n}", "label": "b"} for n in range(40)])
+    plain = found_of(people, model)
+    for name, rows in finding.facts["coefficients"].items():
+        assert {what: row["n"] for what, row in rows.items()} == {
+            "model and people, all items": 120,
+            "model and people": 80,
+            "people among themselves": 80,
+            **({"difference": 80} if "alpha" in name else {}),
+        }
+        assert rows["model and people, all items"]["value"] < rows["model and people"]["value"]
+        assert {what: rows[what] for what in plain.facts["coefficients"][name]} == plain.facts["coefficients"][name]
+    assert [sentence.count("all items") for sentence in finding.summary[:2]] == [0, 0]
+    assert "120 of the items have a prediction, 80 of these labels of two people or more" in finding.summary[-1]
+
+
+def test_the_finding_says_the_verdict_with_its_numbers(tmp_path):
+    finding = found_of(*crowd(60, 2, model=1.0), epsilon=0.15)
+    result = finding.facts["alternative_annotator_test"]
+    assert (result["omega"], result["passed"], result["epsilon"], result["min_items"]) == (1, True, 0.15, 30)
+    assert "at ε = 0.15: passed. The model wins over 4 of 4 annotators: ω = 1.000" in finding.summary[2]
+    assert f"ρ = {result['rho']:.4f} [" in finding.summary[3]
+    shown = "\n".join(lines(finding))
+    assert shown.count("p0") == 2, "in the picture's table and in the test's"
+    assert finding.name == "agreement"
+    assert finding.parts[2].reference == 0.15
+    finding.write(tmp_path / "f.json")
+    assert read_finding(tmp_path / "f.json") == finding
+    assert "What this does not show" in markdown(finding, [])
+
+
+def test_an_annotators_advantage_is_the_share_that_it_wins_by():
+    finding = found_of(*crowd(60, 2, model=0.5))
+    for one in finding.facts["alternative_annotator_test"]["annotators"]:
+        row = finding.parts[2].rows[one["name"]]
+        assert row["value"] == pytest.approx(one["rho_person"] - one["rho_model"])
+        assert row["n"] == 60
+
+
+def test_without_an_annotator_of_many_items_alpha_and_kappa_remain():
+    finding = found_of(*crowd(20, 3))
+    assert (
+        "no annotator has 30 items that another person and the model labelled too (the most is 20)"
+        in finding.summary[2]
+    )
+    assert [part.title for part in finding.parts] == ["Krippendorff's alpha", "Cohen's kappa"]
+    assert finding.facts["alternative_annotator_test"]["omega"] is None
+    assert finding.facts["alternative_annotator_test"]["left_out"] == dict.fromkeys(["p0", "p1", "p2", "p3"], 20)
+
+
+def test_those_left_out_are_named():
+    people, model = crowd(40, 4)
+    few = [{"item": f"i{n}", "annotator": "few", "label": "a"} for n in range(9)]
+    finding = found_of(people + few, model)
+    assert "Annotators with fewer than 30 items to compare are left out, 1 of 5: few (9)." in finding.summary
+    many = [{"item": f"i{n}", "annotator": f"few{n}", "label": "a"} for n in range(12)]
+    sentence = found_of(people + many, model).summary[4]
+    assert sentence.endswith("12 of 16: few0 (1), few1 (1), few10 (1), few11 (1), few2 (1), few3 (1), few4 (1), few5 (1) "
+                             "and 4 more, whom the result's file names.")  # fmt: skip
+
+
+def test_where_nobody_shares_an_item_the_model_is_compared_all_the_same():
+    people, model = crowd(50, 5)
+    finding = found_of([row for row in people if row["annotator"] == "p0"], model)
+    assert "of people among themselves it has no value" in finding.summary[0]
+    assert list(finding.facts["coefficients"]["Cohen's kappa"]) == ["model and people, all items"]
+    assert "(the most is 0)" in finding.summary[2]
+    same = [{**row, "label": "a"} for row in people]
+    constant = found_of(same, [{**row, "label": "a"} for row in model])
+    assert constant.summary[0] == (
+        "Krippendorff's alpha (nominal scale) has no value; of people among themselves it has no value."
+    )
+
+
+def test_the_order_of_rows_is_nothing():
+    people, model = crowd(50, 6)
+    expected = found_of(people, model)
+    random.Random(0).shuffle(people)
+    random.Random(1).shuffle(model)
+    assert found_of(people, model) == expected
+
+
+def test_real_labels_of_any_number_are_taken():
+    draw = random.Random(7)
+    truths = [draw.random() for _ in range(300)]
+    people = [
+        {"item": n, "annotator": who, "label": truth + draw.gauss(0, 0.1)}
+        for n, truth in enumerate(truths)
+        for who in "abc"
+    ]
+    finding = found_of(people, [{"item": n, "label": truth} for n, truth in enumerate(truths)], scale="real")
+    assert [part.title for part in finding.parts[:2]] == ["Krippendorff's alpha", finding.parts[1].title]
+    assert finding.summary[0].startswith("Krippendorff's alpha (real scale) on 300 items")
+    assert "Cohen's kappa" not in finding.facts["coefficients"]
+    assert 0.8 < finding.facts["coefficients"]["Krippendorff's alpha"]["people among themselves"]["value"] < 0.95
+    assert finding.facts["alternative_annotator_test"]["passed"]
+
+
+def test_a_similarity_is_asked_for_as_many_pairs_as_can_be(monkeypatch):
+    people, model = crowd(40, 8)
+    expected = found_of(people, model).facts["coefficients"]
+    found = found_of(people, model, similarity=lambda one, other: one == other)
+    values = [row["value"] for row in found.facts["coefficients"]["Cohen's kappa, weighted"].values()]
+    assert values == pytest.approx([row["value"] for row in expected["Cohen's kappa"].values()])
+    with pytest.raises(UserError, match=r"--similarity: 0.5 for 'a' and itself; expected 1 for equal labels"):
+        found_of(people, model, similarity=lambda one, other: 0.5)
+    monkeypatch.setattr(agreement, "MOST_LABELS", 2)
+    without = found_of(people, model, similarity=lambda one, other: one == other)
+    assert without.summary[0].startswith("Alpha and kappa are left out: the model and people give 3 different labels")
+    assert without.facts["alternative_annotator_test"] == found.facts["alternative_annotator_test"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Runs the command on rows, and returns the finding that it wrote and what it printed."""
+
+    def run(people: list[dict], model: list[dict], *more: object, form: str = "csv") -> tuple[Finding, str]:
+        write_rows(tmp_path / f"people.{form}", people)
+        write_rows(tmp_path / f"model.{form}", model)
+        files = {"--annotations": tmp_path / f"people.{form}", "--predictions": tmp_path / f"model.{form}"}
+        words = [word for key, path in files.items() if key not in more for word in (key, path)]
+        monkeypatch.setattr("sys.argv", ["agreement", *map(str, [*words, "--output", tmp_path / "out.json", *more])])
+        main()
+        return read_finding(tmp_path / "out.json"), capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_the_command_takes_every_kind_of_table(call, form):
+    people, model = crowd(40, 9)
+    finding, printed = call(people, model, form=form)
+    expected = found_of(people, model)
+    assert (finding.summary, finding.parts, finding.facts) == (expected.summary, expected.parts, expected.facts)
+    assert printed.splitlines()[0] == "label, model: Agreement with people"
+    assert finding.command.startswith(f"python -m common.agreement --annotations people.{form}")
+    assert not finding.miniature
+
+
+def test_repeated_blank_and_unmatched_rows_are_counted(call):
+    people, model = crowd(40, 10)
+    expected = found_of(people, model)
+    more = [people[0], people[5], {"item": "i1", "annotator": "p9", "label": " "}]
+    finding, _ = call(
+        [*people, *more, {"item": "gone", "annotator": "p0", "label": "a"}],
+        [*model, model[3], {"item": "i0", "label": ""}, *({"item": f"new{n}", "label": "a"} for n in range(3))],
+    )
+    assert finding.facts == expected.facts
+    *_, counts, of_people, of_model = finding.summary
+    assert "Items with labels and no prediction: 1. Predictions of other items: 3." in counts
+    assert of_people.endswith(
+        "Of 164 rows in people.csv, skipped as they have no label: 1; counted once as they repeat one: 2."
+    )
+    assert of_model.endswith(
+        "Of 45 rows in model.csv, skipped as they have no label: 1; counted once as they repeat one: 1."
+    )
+
+
+def test_whole_numbers_are_the_same_in_every_table(call, tmp_path):
+    people = [{"item": n, "annotator": who, "label": n % 2} for n in range(40) for who in (7, 8)]
+    write_rows(tmp_path / "floats.parquet", [{"item": float(n), "label": float(n % 2)} for n in range(40)])
+    finding, _ = call(people, [{"item": 0, "label": 0}], "--predictions", tmp_path / "floats.parquet")
+    assert finding.facts["coefficients"]["Cohen's kappa"]["model and people"]["value"] == 1
+
+
+def test_answers_that_nobody_gives_are_counted(call):
+    people, model = crowd(40, 11)
+    finding, _ = call(people, [{**row, "label": row["label"].replace("c", "C")} for row in model])
+    count = sum(row["label"] == "c" for row in model)
+    assert f"Answers of the model with a label that none of these people gives: {count}." in finding.summary[-1]
+
+
+def test_scales_and_a_similarity_from_the_command_line(call, tmp_path):
+    people, model = crowd(40, 12)
+    ordered, _ = call(people, model, "--scale", "ordinal", "--order", "c", "a", "b", "--epsilon", "0.2")
+    places = {"c": 0, "a": 1, "b": 2}
+    numbers = [[{**row, "label": places[row["label"]]} for row in rows] for rows in (people, model)]
+    assert ordered.parts == call(*numbers, "--scale", "ordinal", "--epsilon", "0.2")[0].parts
+    (tmp_path / "mine.py").write_text("def near(one, other):\n    return 1.0 if one == other else 0.25\n")
+    similar, _ = call(people, model, "--similarity", f"{tmp_path / 'mine.py'}:near")
+    assert similar.facts["similarity"] == "near"
+    assert [finding.summary[0].partition(" on ")[0] for finding in (ordered, similar)] == [
+        "Krippendorff's alpha (ordinal scale)",
+        "Krippendorff's alpha (by the similarity near)",
+    ]
+    assert ordered.summary[1].startswith("Cohen's kappa, weighted (ordinal scale) on ")
+    nominal = found_of(people, model).facts
+    for name in ("omega", "rho"):
+        assert similar.facts["alternative_annotator_test"][name] == nominal["alternative_annotator_test"][name]
+    # Every distance is three quarters of what it was, observed and expected alike.
+    alphas = [facts["coefficients"]["Krippendorff's alpha"]["model and people"] for facts in (similar.facts, nominal)]
+    assert alphas[0]["value"] == pytest.approx(alphas[1]["value"])
+
+
+def test_the_miniatures_own_file_and_a_models_answers(miniature, tmp_path, monkeypatch, capsys):
+    """The columns that `sbic_llama.annotate` and the people who label its file leave."""
+    from common.tables.reading import read_rows
+
+    labels = miniature / "own_file" / "human_labels.csv"
+    rows = [row.values for row in read_rows(labels)]
+    first = {row["id"]: row["offensiveYN"] for row in reversed(rows)}
+    write_rows(tmp_path / "a.csv", [{"id": name, "model_offensiveYN": label} for name, label in first.items()])
+    words = [
+        "--annotations",
+        labels,
+        "--predictions",
+        tmp_path / "a.csv",
+        "--item_column",
+        "id",
+        "--label_column",
+        "offensiveYN",
+    ]
+    words += ["--prediction_column", "model_offensiveYN", "--model", "first annotator", "--task", "SBIC offensiveYN"]
+    monkeypatch.setattr("sys.argv", ["agreement", *map(str, words)])
+    main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("SBIC offensiveYN, first annotator (miniature): Agreement with people\n")
+    assert "of 12 annotators: ω = " in printed
+    assert "skipped as they have no label: 8." in printed
+
+
+PEOPLE, MODEL = crowd(5, 0)
+LABELLED = dict(PEOPLE[0])
+
+
+@pytest.mark.parametrize(
+    ("people", "model", "more", "message"),
+    [
+        (
+            [*PEOPLE, {**LABELLED, "label": "z"}],
+            MODEL,
+            (),
+            r"people.csv, line 22, column 'label': annotator 'p0' says 'z' of item 'i0' and said '\w' before",
+        ),
+        (PEOPLE, [*MODEL, {"item": "i0", "label": "z"}], (), r"model.csv, line 7, column 'label': item 'i0' is predicted as 'z'"),
+        ([*PEOPLE, {**LABELLED, "item": ""}], MODEL, (), r"people.csv, line 22, column 'item': empty"),
+        ([*PEOPLE, {**LABELLED, "annotator": " "}], MODEL, (), r"people.csv, line 22, column 'annotator': empty"),
+        ([{"item": "1", "annotator": "p"}], MODEL, (), r"people.csv: missing column 'label'"),
+        (PEOPLE, [{"id": "1", "label": "a"}], (), r"model.csv: missing column 'item'"),
+        (PEOPLE, MODEL, ("--prediction_column", "answer"), r"model.csv: missing column 'answer'"),
+        (PEOPLE, [{"item": "x", "label": "a"}], (), r"no item has both .* \(items are called 'i0' and 'x'\)\. Check the item"),
+        (PEOPLE, [{"item": "i0", "label": "A"}], (), r"the model never gives a label that people give .*it says 'A'\)"),
+        (PEOPLE, MODEL, ("--scale", "real"), r"line 2, column 'label': '\w' is no label of this scale; expected a number"),
+        (PEOPLE, MODEL, ("--scale", "ordinal"), r"expected a number, or --order with the labels from low to high"),
+        (PEOPLE, MODEL, ("--scale", "ordinal", "--order", "x", "y"), r"line 2, column 'label': .* expected one of x, y"),
+        (PEOPLE, MODEL, ("--order", "a", "b"), r"--order: only an ordinal scale has one"),
+        (PEOPLE, MODEL, ("--epsilon", "2"), r"--epsilon: '2' does not fit; expected a number at least 0 and at most 1"),
+        (PEOPLE, MODEL, ("--similarity", "nowhere.py:f"), r"nowhere.py, --similarity: no such file"),
+        (PEOPLE, MODEL, ("--similarity", "nowhere"), r"--similarity: 'nowhere' does not fit; expected path/to/file.py:function"),
+        (PEOPLE, MODEL, ("--similarity", "{broken}:f"), r"broken.py, --similarity: fails: SyntaxError"),
+        (PEOPLE, MODEL, ("--similarity", "{whole}:g"), r"whole.py, --similarity: no function 'g'"),
+        (PEOPLE, MODEL, ("--annotations", "nowhere.csv"), r"nowhere.csv: no such file"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_its_place(call, tmp_path, people, model, more, message):
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    (tmp_path / "whole.py").write_text("def f(one, other):\n    return 1\n")
+    files = {name: str(tmp_path / f"{name}.py") for name in ("broken", "whole")}
+    with pytest.raises(UserError, match=message) as refused:
+        call(people, model, *(word.format(**files) for word in more))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_nested_label_is_no_label(call):
+    with pytest.raises(UserError, match=r"people.jsonl, line 1, column 'label': \['a'\] is no single value"):
+        call([{**LABELLED, "label": ["a"]}], MODEL, form="jsonl")
+
+
+def test_exit_status(tmp_path):
+    def run(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "common.agreement", *words]
+        return subprocess.run(
+            command, cwd=Path(__file__).parents[3], env={**os.environ}, capture_output=True, text=True, timeout=60
+        )
+
+    write_rows(tmp_path / "people.csv", PEOPLE)
+    write_rows(tmp_path / "model.csv", MODEL)
+    files = ["--annotations", str(tmp_path / "people.csv"), "--predictions", str(tmp_path / "model.csv")]
+    good = run(*files, "--output", str(tmp_path / "out.json"))
+    assert good.returncode == 0, good.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["name"] == "agreement"
+    bad = run(*files, "--label_column", "none")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("error: ")
+    assert len(bad.stderr.splitlines()) == 1

@@ -1,0 +1,305 @@
+"""Trainings whose process is killed, whose checkpoints are damaged, and whose disk is full: nothing is lost, and all is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.cli.errors import UserError
+from common.training import checkpoints
+from common.training.run import require_space
+from tests.common.training.killed_at import PLACES
+
+ROOT = Path(__file__).parents[3]
+SNLI = [
+    "snli_roberta.train_full", "--method", "full", "--learning_rate", "1e-3", "--max_steps", "24", "--evaluations", "4",
+    "--train_fraction", "0.2", "--logging_steps", "1",
+]  # fmt: skip
+SBIC = [
+    "sbic_llama.train_offensive_yn", "--learning_rate", "2e-3", "--max_steps", "16", "--evaluations", "4",
+    "--logging_steps", "1", "--lora_dropout", "0.1",
+]  # fmt: skip
+RUNS = {"full": (SNLI, ""), "QLoRA": (SBIC, "offensiveYN")}
+# When each place comes, in a run of four checkpoints: in the course of a run, and after it was continued.
+KILLS = [
+    ("before a step", 3),
+    ("before a checkpoint's weights", 1),
+    ("before a checkpoint's optimizer", 1),
+    ("before a checkpoint's random state", 2),
+    ("before a checkpoint's manifest", 2),
+    ("before an old checkpoint is removed", 1),
+    ("before a step", 2),
+    ("before the best checkpoint is loaded", 1),
+    ("before the model is saved", 1),
+    ("while the model is moved in place", 2),
+    ("before the run's record", 1),
+]
+
+
+def start(command: list[str], folder: Path, *before: str) -> subprocess.Popen:
+    words = [sys.executable, *(before or ("-m",)), *command, "--output_dir", str(folder)]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def end(process: subprocess.Popen) -> str:
+    """What a process says until it ends."""
+    return process.communicate(timeout=300)[0]
+
+
+def until(process: subprocess.Popen, words: str) -> None:
+    """Reads on until a line with these words."""
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return
+    pytest.fail("it ended before: " + "".join(seen)[-2000:])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = folder.glob("*model.safetensors")
+    return load_file(path)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two finished runs have the same weights, bit for bit."""
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module", params=list(RUNS))
+def uninterrupted(request, tmp_path_factory) -> tuple[list[str], str, Path]:
+    """Of each project a command, the folder's name in its --output_dir, and what it leaves where nothing happens."""
+    command, name = RUNS[request.param]
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    process = start(command, folder)
+    output = end(process)
+    assert process.returncode == 0, output[-3000:]
+    return command, name, folder / name
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_anywhere_ends_with_the_same_weights(uninterrupted, tmp_path):
+    """Eleven kills in a row, one at each place: each continues what the one before has left."""
+    command, name, whole = uninterrupted
+    assert {place for place, _ in KILLS} == set(PLACES)
+    for place, count in KILLS:
+        process = start(
+            command, tmp_path / "run", str(ROOT / "tests" / "common" / "training" / "killed_at.py"), place, str(count)
+        )
+        output = end(process)
+        assert process.returncode == -signal.SIGKILL, f"{place}: {output[-3000:]}"
+        assert not (tmp_path / "run" / name / "training.json").exists()
+    process = start(command, tmp_path / "run")
+    output = end(process)
+    assert process.returncode == 0, output[-3000:]
+    assert same(whole, tmp_path / "run" / name)
+    facts = json.loads((tmp_path / "run" / name / "training.json").read_text())
+    best = json.loads((whole / "training.json").read_text())["best"]
+    assert facts["best"] == best
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_at_any_time_ends_with_the_same_weights(uninterrupted, tmp_path):
+    command, name, whole = uninterrupted
+    chance = random.Random(name)
+    for _ in range(2):
+        process = start(command, tmp_path / "run")
+        until(process, ", loss ")
+        time.sleep(chance.uniform(0, 1.5))
+        process.kill()
+        end(process)
+    process = start(command, tmp_path / "run")
+    output = end(process)
+    assert process.returncode == 0, output[-3000:]
+    assert same(whole, tmp_path / "run" / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uninterrupted", ["full"], indirect=True)
+def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterrupted, tmp_path):
+    command, name, whole = uninterrupted
+    shutil.copytree(whole, tmp_path / "run" / name)
+    folder = tmp_path / "run" / name
+    (folder / "training.json").unlink()
+    newest, before, *_ = sorted(
+        folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
+    )
+    path = newest / "optimizer.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit
+    path.write_bytes(content)
+    process = start(command, tmp_path / "run")
+    output = end(process)
+    assert process.returncode == 0, output[-3000:]
+    assert (
+        f"{newest.name} is not whole (optimizer.pt is not as it was written): it is passed over and removed" in output
+    )
+    assert f"continuing from {before.name}" in output
+    assert same(whole, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("uninterrupted", "smallest"), [("full", False), ("QLoRA", True)], indirect=["uninterrupted"])
+def test_a_full_disk_is_one_line_and_costs_nothing(uninterrupted, tmp_path, smallest):
+    """The disk is full for a file larger than so many bytes: for the optimizer's, or for that of the weights too."""
+    command, name, whole = uninterrupted
+    size = (whole / next(whole.glob("*model.safetensors")).name).stat().st_size
+    process = start(command, tmp_path / "run")
+    until(process, ", validation:")
+    until(process, ", loss ")
+    limit = size // 2 if smallest else size * 3 // 2
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    output = end(process)
+    assert process.returncode == 2, output[-3000:]
+    assert "Traceback" not in output
+    assert f"error: {tmp_path / 'run' / name}: can't be written: " in output.splitlines()[-1]
+    assert output.rstrip().endswith("Mend that, then the same command continues from the last whole checkpoint")
+    process = start(command, tmp_path / "run")
+    output = end(process)
+    assert process.returncode == 0, output[-3000:]
+    assert "continuing from checkpoint-" in output
+    assert same(whole, tmp_path / "run" / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("uninterrupted", "processes"), [("full", "1"), ("QLoRA", "2")], indirect=["uninterrupted"])
+def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, processes):
+    command, name, _ = uninterrupted
+    launch = [
+        "accelerate.commands.launch",
+        "--config_file",
+        "accelerate_config.yaml",
+        "--num_processes",
+        processes,
+        "-m",
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    words = [sys.executable, "-m", *launch, *command, "--output_dir", str(tmp_path / "run")]
+
+    def launched() -> subprocess.Popen:
+        return subprocess.Popen(
+            words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+
+    process = launched()
+    until(process, ", loss ")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.terminate()
+    output = end(process)
+    assert process.returncode != 0
+    assert "the same command continues from the last checkpoint" in output
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    (checkpoint,) = (tmp_path / "run" / name).glob("checkpoint-*")
+    assert (checkpoint / checkpoints.MANIFEST).is_file()
+    process = launched()
+    until(process, f"continuing from {checkpoint.name}")
+    output = end(process)
+    assert process.returncode == 0, output[-3000:]
+    assert (tmp_path / "run" / name / "training.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uninterrupted", ["full"], indirect=True)
+def test_two_trainings_of_one_folder_are_one_after_the_other(uninterrupted, tmp_path):
+    """As after a launcher was killed, whose process trains on."""
+    command, name, whole = uninterrupted
+    first = start(command, tmp_path / "run")
+    until(first, ", loss ")
+    first.send_signal(signal.SIGSTOP)
+    second = start(command, tmp_path / "run")
+    until(second, "waiting until it has ended")
+    first.kill()
+    end(first)
+    output = end(second)
+    assert second.returncode == 0, output[-3000:]
+    assert same(whole, tmp_path / "run" / name)
+
+
+def checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
+    """A whole checkpoint of two files."""
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "trainer_state.json").write_text(json.dumps({"best_global_step": best or step}))
+    (path / checkpoints.MANIFEST).write_text(json.dumps(checkpoints._digests(path)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: (path / "manifest.json").unlink(), r"checkpoint-4 is not whole \(it has no manifest\.json\)"),
+        (lambda path: (path / "manifest.json").write_text("[]"), r"its manifest\.json is damaged"),
+        (lambda path: (path / "manifest.json").write_text('{"mod'), r"its manifest\.json is damaged"),
+        (lambda path: (path / "model.safetensors").unlink(), r"model\.safetensors is missing"),
+        (
+            lambda path: (path / "model.safetensors").write_bytes(b"weightz"),
+            r"model\.safetensors is not as it was written",
+        ),
+        (lambda path: (path / "rng_state.pth").touch(), r"rng_state\.pth is not as it was written"),
+    ],
+)
+def test_what_makes_a_checkpoint_useless(tmp_path, capsys, spoil, message):
+    import re
+
+    first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
+    spoil(second)
+    assert checkpoints.last_whole(tmp_path) == first
+    assert re.search(message, capsys.readouterr().err)
+    assert not second.exists()
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(tmp_path, monkeypatch):
+    first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
+
+    def stale(*_):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.hashlib, "file_digest", stale)
+        with pytest.raises(UserError, match=r"checkpoint-[24]: can't be read: Stale file handle"):
+            checkpoints.last_whole(tmp_path)
+    assert first.is_dir()
+    assert checkpoints.last_whole(tmp_path) == second
+
+
+def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
+    """Their manifests hold sizes."""
+    path = checkpoint(tmp_path, 2)
+    sizes = {file.name: file.stat().st_size for file in path.iterdir() if file.name != checkpoints.MANIFEST}
+    (path / checkpoints.MANIFEST).write_text(json.dumps(sizes))
+    assert checkpoints.last_whole(tmp_path) == path
+    (path / "model.safetensors").write_bytes(b"weight")
+    assert checkpoints.last_whole(tmp_path) is None
+
+
+def test_without_the_best_checkpoint_the_later_ones_are_useless(tmp_path, capsys):
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4, best=2)
+    (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"other")
+    assert checkpoints.last_whole(tmp_path) is None
+    said = capsys.readouterr().err
+    assert "checkpoint-4 is not whole (the best until then, checkpoint-2, is not)" in said
+    assert "no checkpoint is whole: training starts anew" in said
+
+
+def test_a_disk_that_is_too_small_is_refused_before_hours(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    require_space(tmp_path, free // 2, "a model")
+    with pytest.raises(UserError, match=r"MB are free on this disk; expected about .* MB, for 3 checkpoints"):
+        require_space(tmp_path, 2 * free, "3 checkpoints")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from common.cli.console import duration
+from common.training import callbacks
+from common.training.callbacks import TimeLeft
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (95, "1 min 35 s"), (3600, "1 h 0 min"), (9000, "2 h 30 min")],
+)
+def test_a_duration_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_time_left_follows_from_the_pace_after_the_first_steps(monkeypatch, capsys):
+    """A continued run starts at step 10; its first three steps, of 100 s each, say nothing of the rest, of 2 s each."""
+    clock = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    callback, state = TimeLeft(), SimpleNamespace(global_step=10, max_steps=50)
+    callback.on_train_begin(None, state, None)
+    for _ in range(10):
+        state.global_step += 1
+        clock[0] += 100 if state.global_step <= 13 else 2
+        callback.on_step_end(None, state, None)
+        callback.on_log(None, state, None, {"loss": 0.5})
+    lines = capsys.readouterr().err.splitlines()
+    assert "left" not in lines[2]
+    assert lines[-1].endswith("step 20 of 50, loss 0.5000, about 1 min 0 s left")
+
+
+def test_a_validation_is_said_by_its_loss_and_what_chooses(capsys):
+    state, arguments = SimpleNamespace(global_step=4, max_steps=8), SimpleNamespace(metric_for_best_model="accuracy")
+    logs = {"eval_loss": 0.25, "eval_accuracy": 0.75, "eval_runtime": 3.0}
+    TimeLeft().on_log(arguments, state, None, logs)
+    assert capsys.readouterr().err.rstrip().endswith("step 4 of 8, validation: accuracy 0.7500, loss 0.2500")

@@ -1,0 +1,457 @@
+"""Annotating files: every format, rows in = rows out, and runs that are killed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from common.cli.errors import UserError
+from common.tables.reading import read_rows
+from common.tables.writing import write_rows
+from sbic_llama import annotate
+from sbic_llama.annotate import parts_of
+from sbic_llama.data.corpus import load_splits
+from tests.rubbish import NASTY, SURROGATES, dumped
+
+ROOT = Path(__file__).parents[3]
+NEW = [
+    "model_offensiveYN",
+    "model_offensiveYN_probability_Offensive",
+    "model_offensiveYN_probability_Maybe offensive",
+    "model_offensiveYN_probability_Not offensive",
+    "model_problem",
+]
+
+
+@pytest.fixture(scope="module")
+def adapter(trained_adapters) -> Path:
+    return trained_adapters / "offensiveYN"
+
+
+@pytest.fixture(scope="module")
+def posts(miniature) -> list[str]:
+    return [post.text for post in load_splits(data_dir=miniature / "SBIC.v2")["test"].posts]
+
+
+@pytest.fixture
+def call(adapter, monkeypatch):
+    def run(source: Path | str, output: Path | str, *more: object) -> None:
+        adapters = [] if "--adapter" in more else ["--adapter", adapter]
+        words = [source, *adapters, "--output", output, *more]
+        monkeypatch.setattr("sys.argv", ["annotate", *map(str, words)])
+        annotate.main()
+
+    return run
+
+
+ROWS = [
+    {"id": 7, "post": 'the florbs sing, "loudly"\nby the river', "score": 0.5, "tags": ["a", "b"], "seen": True},
+    {"id": 8, "post": "a quiet day", "score": 2.0, "tags": None, "seen": False},
+    {"id": 9, "post": "a quiet day", "score": None, "tags": [], "seen": None},
+]
+
+
+@pytest.mark.parametrize("source", ["csv", "tsv.gz", "jsonl", "parquet"])
+@pytest.mark.parametrize("target", ["csv.gz", "tsv", "jsonl.gz", "parquet"])
+def test_all_columns_rows_and_their_order_are_kept(call, tmp_path, source, target):
+    before, after = tmp_path / f"in.{source}", tmp_path / f"out.{target}"
+    write_rows(before, ROWS)
+    call(before, after)
+    given = [row.values for row in read_rows(before)]
+    found = [row.values for row in read_rows(after)]
+    assert [list(row) for row in found] == [[*ROWS[0], *NEW]] * 3
+    assert found[1][NEW[0]] in ("Offensive", "Maybe offensive", "Not offensive")
+    assert found[1][NEW[0]] == found[2][NEW[0]]
+    assert [row[NEW[4]] for row in found] == ([None] * 3 if target in ("jsonl.gz", "parquet") else [""] * 3)
+    if source == target.removesuffix(".gz") or source.removesuffix(".gz") == target:
+        assert [{name: row[name] for name in ROWS[0]} for row in found] == given
+    if target == "parquet":
+        schema = pyarrow.parquet.read_schema(after)
+        assert schema.field(NEW[1]).type == pyarrow.float64()
+        if source == "parquet":
+            original = pyarrow.parquet.read_schema(before)
+            assert [schema.field(name).type for name in ROWS[0]] == [original.field(name).type for name in ROWS[0]]
+        if source == "jsonl":
+            assert (schema.field("id").type, schema.field("seen").type) == (pyarrow.int64(), pyarrow.bool_())
+    assert not (tmp_path / f"out.{target}.parts").exists()
+
+
+def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, capsys):
+    lines = [
+        b"id,post",
+        b"1,a quiet day",
+        b"2,",
+        b"3,bad \xff byte",
+        b"4",
+        b'5,"two\nlines"',
+        b"6,nul \x00 inside",
+        b"7,a,b",
+    ]
+    (tmp_path / "in.csv").write_bytes(b"\n".join(lines) + b"\n")
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    found = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [row["id"] for row in found] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert [row["model_problem"] for row in found] == [
+        "", "no text", "byte 0xff is not UTF-8", "1 fields, where the header has 2", "", "a NUL character",
+        "3 fields, where the header has 2",
+    ]  # fmt: skip
+    assert [bool(row["model_offensiveYN"]) for row in found] == [True, False, False, False, True, False, False]
+    said = capsys.readouterr().err
+    assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: it is kept without an annotation" in said
+    assert "5 rows in all" not in said
+    assert "offensiveYN: trained on the miniature's invented posts; what it says of real ones means nothing" in said
+    assert "2 of 7 posts annotated; 5 not, and model_problem says why" in said
+
+
+def test_posts_of_any_text_get_an_answer_or_a_reason(call, tmp_path):
+    """Of the real model: what no tokenizer or parser takes, and what looks like a part of the prompt."""
+    rows = [{"post": text, "n": number} for number, text in enumerate((*NASTY, *SURROGATES))]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(dumped, rows)))
+    call(tmp_path / "in.jsonl", tmp_path / "out.csv")
+    found = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [row["n"] for row in found] == [str(row["n"]) for row in rows]
+    assert all(bool(row["model_offensiveYN"]) != bool(row["model_problem"]) for row in found)
+    reasons = {row["model_problem"] for row in found if row["model_problem"]}
+    assert reasons == {"no text", "half of a surrogate pair"}
+
+
+def test_json_lines_that_are_wrong(call, tmp_path):
+    lines = [
+        '{"post": "a quiet day"}',
+        "{",
+        "[1]",
+        '{"other": 1}',
+        '{"post": 5}',
+        '{"post": null}',
+        '{"post": "\\ud800 half"}',
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    call(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    reasons = [row.values["model_problem"] for row in read_rows(tmp_path / "out.jsonl")]
+    assert reasons[0] is None
+    assert reasons[1].startswith("not JSON")
+    assert reasons[2:] == ["a JSON list", "no text", "int instead of text", "no text", "half of a surrogate pair"]
+
+
+def test_strict_stops_at_the_first_of_them_before_the_model(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("sbic_llama.model.annotator.Annotator", None)
+    (tmp_path / "in.csv").write_text("id,post\n1,fine\n2,\n")
+    with pytest.raises(UserError, match=r"in\.csv, line 3, column 'post': row 2: no text"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", "--strict")
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "more", "message"),
+    [
+        ("in.csv", "text\nhello\n", [], r"in\.csv: missing column 'post'; expected it among \['text'\]"),
+        ("in.jsonl", '{"text": "hello"}\n', [], "missing column 'post'"),
+        ("in.csv", "post\n", [], "no rows; expected at least one post"),
+        ("in.csv", "", [], "empty file"),
+        ("in.csv", 'post\n"never closed\n', [], r"line 2: not CSV"),
+        ("in.csv", "post,post\na,b\n", [], "column 'post' stands twice"),
+        ("in.parquet", "no parquet", [], "not Parquet"),
+        ("in.csv.gz", "no gzip", [], "can't be read"),
+        ("in.csv", "post,model_problem\na,b\n", [], "has a column 'model_problem' already. Choose another --prefix"),
+        ("in.txt", "post\n", [], "unknown file format"),
+        ("in.csv", "post\na\n", ["--text_column", "text"], "missing column 'text'"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_stops_before_the_model(call, tmp_path, monkeypatch, name, content, more, message):
+    monkeypatch.setattr("sbic_llama.model.annotator.Annotator", None)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / name, tmp_path / "out.csv", *more)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_folder_of_files_becomes_a_folder_of_files(call, tmp_path, monkeypatch, capsys):
+    """Each is annotated as it would be by itself, in its own format, with one load of the model."""
+    from sbic_llama.model.annotator import Annotator
+
+    folder = tmp_path / "posts"
+    for name in ("a.csv", "b.jsonl.gz", "c.parquet"):
+        write_rows(folder / name, ROWS)
+        call(folder / name, tmp_path / f"alone_{name}")
+    (folder / ".hidden").write_text("of the system's")
+    load, loads = Annotator.__init__, []
+    monkeypatch.setattr(Annotator, "__init__", lambda *given, **how: loads.append(1) or load(*given, **how))
+    window, windows = Annotator.annotate_window, []
+
+    def stopping(self, posts):
+        if len(windows) == 2:
+            raise KeyboardInterrupt
+        windows.append(posts)
+        return window(self, posts)
+
+    monkeypatch.setattr(Annotator, "annotate_window", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        call(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "9 rows in 3 files" in capsys.readouterr().err
+    monkeypatch.setattr(Annotator, "annotate_window", window)
+    call(folder, tmp_path / "out")
+    assert loads == [1, 1]
+    assert "continuing: 2 of 3 parts" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "b.jsonl.gz", "c.parquet"]
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / f"alone_{path.name}").read_bytes()
+    assert not parts_of(tmp_path / "out").exists()
+    with pytest.raises(UserError, match="out: it exists already"):
+        call(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("entry", "output", "message"),
+    [
+        ("in.txt", "out", r"in\.txt: unknown file format"),
+        ("more/in.csv", "out", "more: a folder in a folder of posts"),
+        (".hidden", "out", "posts: no files; expected files ending in"),
+        ("in.csv", "out.csv", r"out\.csv: the posts are a folder; expected a new folder"),
+        ("in.csv", "posts/out", "posts/out: it lies in the folder of posts"),
+    ],
+)
+def test_a_folder_that_cannot_be_annotated_is_refused(call, tmp_path, entry, output, message):
+    path = tmp_path / "posts" / entry
+    path.parent.mkdir(parents=True)
+    path.write_text("post\na\n")
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "posts", tmp_path / output)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["posts"]
+
+
+def test_two_commands_do_not_write_at_once(call, tmp_path, monkeypatch):
+    from sbic_llama.model.annotator import Annotator
+
+    (tmp_path / "in.csv").write_text("post\na\n")
+    window, refused = Annotator.annotate_window, []
+
+    def at_work(self, posts):
+        if not refused:
+            refused.append(1)
+            with pytest.raises(UserError, match=r"out\.csv\.parts: another command is annotating into it"):
+                call(tmp_path / "in.csv", tmp_path / "out.csv")
+        return window(self, posts)
+
+    monkeypatch.setattr(Annotator, "annotate_window", at_work)
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert refused
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--actors", 2], "--actors: it is for Ray; expected --engine ray beside it"),
+        (["--engine", "ray", "--ray_address", "ray://there:1"], "--ray_address: 'ray://there:1' is no address|Ray can't be"),
+        (["--engine", "ray", "--ray_address", "127.0.0.1:1"], "--ray_address: nothing answers at 127.0.0.1:1|Ray can't be"),
+    ],
+)  # fmt: skip
+def test_what_ray_needs_is_said_in_one_line(call, tmp_path, more, message):
+    (tmp_path / "in.csv").write_text("post\na\n")
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", *more)
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_ray_that_is_not_installed_is_named_with_its_requirements(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "in.csv").write_text("post\na\n")
+    with pytest.raises(UserError, match=r"--engine: Ray can't be imported: .*pip install -r requirements-scale\.txt"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", "--engine", "ray")
+
+
+def test_an_output_that_is_there_is_not_written_over(call, tmp_path):
+    (tmp_path / "in.csv").write_text("post\na\n")
+    (tmp_path / "out.csv").write_text("precious")
+    with pytest.raises(UserError, match=r"out\.csv: it exists already"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "precious"
+
+
+def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path, posts, capsys):
+    """The thresholds come from validation posts, so on posts like them they mark about what was asked for."""
+    from sbic_llama.model.description import read
+
+    write_rows(tmp_path / "in.csv", [{"post": post} for post in [*posts, ""]])
+    marked = {}
+    for name, more in {"tenth": ["--review_share", 0.1], "half": ["--review_share", 0.5]}.items():
+        call(tmp_path / "in.csv", tmp_path / f"{name}.jsonl", *more)
+        rows = [row.values for row in read_rows(tmp_path / f"{name}.jsonl")]
+        assert rows.pop()["model_needs_review"] is True, "what has no annotation needs a person"
+        sure = [max(value for column, value in row.items() if "probability" in column) for row in rows]
+        marked[name] = [row["model_needs_review"] for row in rows]
+        assert f"{sum(marked[name]) + 1} of {len(posts) + 1} go to a person" in capsys.readouterr().err
+        apart = max(s for s, m in zip(sure, marked[name], strict=True) if m)
+        assert all(s > apart for s, m in zip(sure, marked[name], strict=True) if not m)
+    assert 0.03 < sum(marked["tenth"]) / len(posts) < 0.2
+    assert 0.35 < sum(marked["half"]) / len(posts) < 0.65
+    labels = [row.values["model_offensiveYN"] for row in read_rows(tmp_path / "half.jsonl")]
+    review = read(adapter / "annotator.json").review
+    assert review.accuracy[0] < review.accuracy[60]
+    call(tmp_path / "in.csv", tmp_path / "target.jsonl", "--target_accuracy", review.accuracy[60])
+    found = [row.values["model_needs_review"] for row in read_rows(tmp_path / "target.jsonl")]
+    assert 0 < sum(found) < len(labels)
+    spoilt = json.loads((adapter / "annotator.json").read_text())
+    spoilt["review"]["accuracy"] = [0.5] * 101
+    other = tmp_path / "spoilt"
+    other.mkdir()
+    for path in adapter.glob("adapter_*"):
+        (other / path.name).write_bytes(path.read_bytes())
+    (other / "annotator.json").write_text(json.dumps(spoilt))
+    with pytest.raises(
+        UserError, match=r"--target_accuracy: offensiveYN reaches 0\.500 on validation at best; expected at most"
+    ):
+        call(tmp_path / "in.csv", tmp_path / "x.csv", "--target_accuracy", 0.9, "--adapter", other)
+
+
+def test_a_review_curve_against_a_case_worked_by_hand():
+    from sbic_llama.model.description import curve
+
+    found = curve([0.5, 0.6, 0.7, 0.8, 0.9], [False, True, False, True, True])
+    assert (found.confidence[0], found.confidence[50], found.confidence[100]) == (0.5, 0.7, 0.9)
+    assert (found.accuracy[0], found.accuracy[50], found.accuracy[100]) == (0.6, pytest.approx(2 / 3, abs=1e-6), 1.0)
+    assert found.for_share(0.5) == 0.7
+    assert found.for_accuracy(1.0, "x") == 0.8
+    assert found.for_accuracy(0.6, "x") == 0.5
+    assert found.posts == 5
+
+
+def command(adapter: Path, source: object, output: object, *more: str) -> list[str]:
+    words = ["-m", "sbic_llama.annotate", str(source), "--adapter", str(adapter), "--output", str(output), *more]
+    return [sys.executable, *words]
+
+
+def test_standard_input_and_output(adapter, call, tmp_path, posts):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([["post"], *([post] for post in posts[:30])])
+    (tmp_path / "in.csv").write_text(text.getvalue())
+    call(tmp_path / "in.csv", tmp_path / "out.jsonl")
+    result = subprocess.run(
+        command(adapter, "-", "-", "--output_format", "jsonl"), cwd=ROOT, input=text.getvalue(), capture_output=True, text=True
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout == (tmp_path / "out.jsonl").read_text()
+
+
+def table(path: Path, posts: list[str], count: int) -> None:
+    """Rows of many posts, most of them different."""
+    words = random.Random(0)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "post"])
+        for number in range(count):
+            writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
+
+
+def test_a_stopped_run_goes_on_and_does_nothing_twice(call, tmp_path, posts, monkeypatch, capsys):
+    from sbic_llama.model.annotator import Annotator
+
+    table(tmp_path / "in.csv", posts, 1000)
+    call(tmp_path / "in.csv", tmp_path / "whole.csv")
+    window, windows = Annotator.annotate_window, []
+
+    def stopping(self, texts):
+        if len(windows) == 2:
+            raise KeyboardInterrupt
+        windows.append(len(texts))
+        return window(self, texts)
+
+    monkeypatch.setattr(Annotator, "annotate_window", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert "stopped: the same command continues" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+    assert len(list((tmp_path / "out.csv.parts").glob("*.jsonl"))) == 2
+    with pytest.raises(
+        UserError, match=r"out\.csv\.parts: it holds parts of another run: prefix was 'model_' and is 'm_'"
+    ):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", "--prefix", "m_")
+    windows.clear()
+    windows += [0, 0, 0]
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert len(windows) == 5, "the two parts that were there are not made again"
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2])
+def test_a_run_killed_while_it_cleared_up_has_ended(call, tmp_path, posts, monkeypatch, capsys, removed):
+    table(tmp_path / "in.csv", posts, 300)
+    folder, unlink, left = tmp_path / "out.csv.parts", Path.unlink, [removed]
+
+    def killed(path: Path, *args: object, **how: object) -> None:
+        if path.parent == folder and path.suffix in (".jsonl", ".json"):
+            if not left[0]:
+                raise SystemError("killed")
+            left[0] -= 1
+        unlink(path, *args, **how)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(SystemError):
+        call(tmp_path / "in.csv", tmp_path / "out.csv")
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert len([*folder.glob("*.jsonl"), *folder.glob("run.json")]) == 3 - removed
+    before = (tmp_path / "out.csv").read_bytes()
+    monkeypatch.setattr("sbic_llama.model.annotator.Annotator", None)
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert "finished already" in capsys.readouterr().err
+    assert (tmp_path / "out.csv").read_bytes() == before
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_kills_at_random_points_change_nothing(adapter, call, tmp_path, posts, ending):
+    table(tmp_path / "in.csv", posts, 5000)
+    call(tmp_path / "in.csv", tmp_path / f"whole.{ending}")
+    output, moments, kills = tmp_path / f"out.{ending}", random.Random(1), 0
+    while kills < 12:
+        process = subprocess.Popen(
+            command(adapter, tmp_path / "in.csv", output), cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ
+        )
+        try:
+            process.wait(timeout=moments.uniform(3, 8))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            if not output.exists() or parts_of(output).exists():
+                continue  # else it was killed when all was done, on its way out
+        else:
+            assert process.returncode == 0
+        check(output, tmp_path / f"whole.{ending}")
+        output.unlink()
+    result = subprocess.run(command(adapter, tmp_path / "in.csv", output), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    check(output, tmp_path / f"whole.{ending}")
+
+
+def check(output: Path, whole: Path) -> None:
+    if output.suffix == ".parquet":
+        assert pyarrow.parquet.read_table(output).equals(pyarrow.parquet.read_table(whole))
+    else:
+        assert output.read_bytes() == whole.read_bytes()
+    assert not list(output.parent.glob(".*.part"))
+
+
+def test_equal_inputs_give_equal_gzip_files(call, tmp_path):
+    write_rows(tmp_path / "in.csv", ROWS)
+    for name in ("a.csv.gz", "b.csv.gz"):
+        call(tmp_path / "in.csv", tmp_path / name)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.csv.gz", "b.csv.gz"))
+    assert first == second
+    assert gzip.decompress(first).decode().splitlines()[0] == ",".join([*ROWS[0], *NEW])

@@ -1,0 +1,162 @@
+"""Annotating any file: it is refused in one line before a model is loaded, or every row comes out with an answer or a reason.
+
+The model is a stand-in that is as strict about posts as the real one, which test_annotate.py has.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from common.cli.errors import UserError
+from common.tables.reading import read_rows
+from sbic_llama.annotation import input
+from sbic_llama.annotation import parts as annotation
+from sbic_llama.annotation.input import Rule, survey
+from sbic_llama.annotation.parts import claimed
+from sbic_llama.data.corpus import clean
+from sbic_llama.data.features import FEATURES
+from sbic_llama.model.annotator import Adapter
+from tests.rubbish import check_refusal, dumped, json_values, mutated, names, parquet_tables, texts
+
+pytestmark = pytest.mark.properties
+OFFENSIVE = FEATURES["offensiveYN"]
+ENDINGS = ("csv", "tsv.gz", "jsonl", "parquet")
+
+
+class StandIn:
+    """Answers like an annotator with one adapter; what a tokenizer could not take fails here too."""
+
+    adapters = (Adapter("offensiveYN", Path(), None, OFFENSIVE),)  # type: ignore[arg-type]
+    cut = 0
+
+    def annotate_window(self, posts: list[str]) -> list[dict[str, Any]]:
+        details = {f"probability_{label}": 1 / 3 for label in OFFENSIVE.labels}
+        assert all(clean(post).encode() for post in posts)
+        return [self.adapters[0].row(len(post) % 3, details) for post in posts]
+
+
+ADAPTERS = StandIn.adapters
+NEW = list(annotation.columns_of(ADAPTERS, "model_", review=False))
+
+
+def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
+    """The rows of a file with their annotations, read from what was written.
+
+    Raises:
+        UserError: The file is refused.
+    """
+    parts = output.with_name("parts")
+    shutil.rmtree(parts, ignore_errors=True)
+    found = survey(source, "post", strict=False)
+    run, rule, model = annotation.Run([found], parts, output, False), Rule("post", "model_", {}), StandIn()
+    with claimed(parts, {"posts": found.digest}):
+        made = (input.annotated(window, model, rule) for window in input.windows([found], run.missing(), "post"))
+        run.keep(made, total=found.rows, done=0, show=False)
+        run.assemble(annotation.columns_of(ADAPTERS, "model_", review=False))
+    return [row.values for row in read_rows(output)]
+
+
+def check(source: Path, ending: str) -> list[dict[str, Any]] | None:
+    output = source.with_name(f"out.{ending}")
+    output.unlink(missing_ok=True)
+    try:
+        rows = annotated(source, output)
+    except UserError as error:
+        check_refusal(error, source)
+        return None
+    given = list(read_rows(source, lenient=True))
+    columns = list(dict.fromkeys(name for row in given for name in row.values))
+    if ending != "jsonl" and "\0" in "".join(columns):
+        return None  # a name that CSV can't hold
+    assert len(rows) == len(given), "rows in = rows out"
+    for row, before in zip(rows, given, strict=True):
+        assert list(row) == [*columns, *NEW] or ending == "jsonl"
+        answer, reason = row[NEW[0]], row["model_problem"]
+        assert bool(answer) != bool(reason), "an answer or a reason"
+        text = before.values.get("post")
+        if answer:
+            assert answer == OFFENSIVE.labels[len(text) % 3], "of its own row"
+    return rows
+
+
+TABLE = 'id,post\n1,a quiet day\n2,\n3,"two\nlines"\n4\n5,a,b\n6,\xa0\n7,=1+1\n'.encode()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@given(data=mutated(TABLE))
+@example(data=TABLE)
+def test_tables_of_text(tmp_path, ending, data):
+    (tmp_path / "in.csv").write_bytes(data)
+    check(tmp_path / "in.csv", ending)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@given(rows=st.lists(st.tuples(texts, texts, texts), min_size=1, max_size=4))
+@example(rows=[("a\rb", "\ufeff", "x")])
+def test_cells_of_any_text_come_back(tmp_path, ending, rows):
+    rows = [[cell.replace("\0", "") for cell in row] for row in rows]
+    buffer = io.StringIO()
+    csv.writer(buffer, quoting=csv.QUOTE_ALL).writerows([["id", "post", "note"], *rows])
+    (tmp_path / "in.csv").write_bytes(buffer.getvalue().encode())
+    found = check(tmp_path / "in.csv", ending)
+    assert found is not None
+    assert [[row["id"], row["post"], row["note"]] for row in found] == rows
+
+
+lines = st.dictionaries(st.one_of(names, st.sampled_from(("post", "id"))), st.one_of(texts, json_values), max_size=4)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@given(rows=st.lists(lines, min_size=1, max_size=4))
+@example(rows=[{"post": "a", "n": 2**63}, {"post": "b", "n": 1}])
+@example(rows=[{"post": "a", "n": 2**53 + 1}, {"post": "b", "n": 0.5}])
+@example(rows=[{"post": "a", "n": 10**400}, {"post": "b", "n": 0.5}])
+@example(rows=[{"post": "a", "n": {"b": "\ud83d"}}])
+@example(rows=[{"post": "\x01&nbsp;\u2028"}])
+@example(rows=[{"post": "a", "": 1, "\n": {}}])
+def test_json_lines_of_anything(tmp_path, ending, rows):
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(dumped, rows)))
+    found = check(tmp_path / "in.jsonl", ending)
+    if found is not None and ending == "jsonl":
+        for row, before in zip(found, rows, strict=True):
+            assert row["model_problem"] or repr({name: row[name] for name in before}) == repr(before)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@given(table=parquet_tables(), data=st.data())
+def test_parquet_of_every_type(tmp_path, ending, table, data):
+    posts = [data.draw(st.one_of(st.none(), texts)) for _ in range(table.num_rows)]
+    if "post" not in table.column_names:
+        table = table.append_column("post", pyarrow.array(posts, pyarrow.string()))
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    found = check(tmp_path / "in.parquet", ending)
+    if found is not None and ending == "parquet":
+        before, after = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("in", "out"))
+        kept = [
+            name
+            for name, kind in zip(before.column_names, before.schema.types, strict=True)
+            if kind != pyarrow.time64("ns")
+        ]
+        assert after.select(kept).schema.types == before.select(kept).schema.types
+        assert after.select(kept).to_pylist().__repr__() == before.select(kept).to_pylist().__repr__()
+
+
+def test_a_field_of_megabytes(tmp_path):
+    long = "florbs " * 500_000
+    (tmp_path / "in.csv").write_text(f'id,post,"{long}"\n1,"{long}",x\n')
+    (row,) = check(tmp_path / "in.csv", "csv") or ()
+    assert row["post"] == long
+    (tmp_path / "in.jsonl").write_text(json.dumps({"post": long, "note": [long]}) + "\n")
+    (row,) = check(tmp_path / "in.jsonl", "parquet") or ()
+    assert row["post"] == long

@@ -1,0 +1,250 @@
+"""Annotating with several processes and on Ray: the bytes of one process, whoever is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from sbic_llama.annotate import parts_of
+from sbic_llama.data.corpus import load_splits
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
+LAUNCH = ["accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m"]
+
+
+@pytest.fixture(scope="module")
+def adapters(trained_adapters) -> list[str]:
+    return [word for name in ("offensiveYN", "targetMinority") for word in ("--adapter", str(trained_adapters / name))]
+
+
+@pytest.fixture(scope="module")
+def source(miniature, tmp_path_factory) -> Path:
+    posts, words = [post.text for post in load_splits(data_dir=miniature / "SBIC.v2")["test"].posts], random.Random(0)
+    path = tmp_path_factory.mktemp("scale") / "in.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "post"])
+        for number in range(2600):
+            writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(source, adapters):
+    return lambda output: ["sbic_llama.annotate", str(source), *adapters, "--output", str(output)]
+
+
+@pytest.fixture(scope="module")
+def whole(source, alone) -> bytes:
+    """What one process writes."""
+    output = source.with_name("whole.csv")
+    assert finish(start(alone(output))) == 0
+    return output.read_bytes()
+
+
+@pytest.fixture
+def launched(alone):
+    return lambda output: [*LAUNCH, *alone(output)]
+
+
+@pytest.fixture
+def on_ray(alone):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-scale.txt")
+    return lambda output: [*alone(output), "--engine", "ray", "--actors", "2"]
+
+
+def start(words: list[str], **how) -> subprocess.Popen:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, **how)
+
+
+def finish(process: subprocess.Popen) -> int:
+    return process.wait(timeout=300)
+
+
+def parts(output: Path) -> int:
+    return len(list(parts_of(output).glob("*.jsonl")))
+
+
+def until(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def children(process: subprocess.Popen, *, title: str = "") -> list[psutil.Process]:
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if title in " ".join(one.cmdline()):
+                found.append(one)
+    return found
+
+
+def workers(process: subprocess.Popen) -> list[psutil.Process]:
+    return children(process, title="sbic_llama.annotate")
+
+
+def gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert alive == [], "they outlive what started them"
+
+
+def check(output: Path, whole: bytes) -> None:
+    assert output.read_bytes() == whole
+    assert sorted(path.name for path in output.parent.iterdir()) == [output.name]
+
+
+def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_path):
+    output = tmp_path / "out.csv"
+    process = start(launched(output), stderr=subprocess.PIPE, text=True)
+    until(lambda: len(workers(process)) == 2)
+    spent, both = {}, workers(process)
+    while process.poll() is None and any(one.is_running() for one in both):
+        for one in both:
+            with contextlib.suppress(psutil.Error):
+                spent[one.pid] = one.cpu_times().user
+        time.sleep(0.2)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said[-2000:]
+    check(output, whole)
+    assert min(spent.values()) > 0.4 * max(spent.values())
+    assert said.count("27 rows in all are kept") == said.count("2,600 rows") == said.count("2 processes share") == 1
+    assert said.count("100%") == said.count("1320/1320 [") == 1, "six of eleven parts are the first one's"
+
+
+def test_two_processes_take_standard_input_once(adapters, source, whole):
+    # accelerate launch does not take a - as the first word of the module.
+    words = [*LAUNCH, "sbic_llama.annotate", *adapters, "--output", "-", "-"]
+    with open(source, "rb") as file:
+        process = start(words, stdin=file, stdout=subprocess.PIPE)
+        assert process.communicate(timeout=300)[0] == whole
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the fault is a CPU's")
+def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_path):
+    command = [sys.executable, "-m", *launched(tmp_path / "out.csv")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert result.stderr.count("error: 2 processes were started but each would work alone") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("victim", ["launcher", "first", "second"])
+def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launched, whole, tmp_path, victim):
+    output, moments = tmp_path / "out.csv", random.Random(victim)
+    process = start(launched(output), stderr=subprocess.DEVNULL)
+    enough = moments.randint(2, 5)
+    until(lambda: parts(output) >= enough)
+    both = {one.environ()["RANK"]: one for one in workers(process) if "RANK" in one.environ()}
+    assert sorted(both) == ["0", "1"]
+    time.sleep(moments.uniform(0, 0.3))
+    {"launcher": process, "first": both["0"], "second": both["1"]}[victim].kill()
+    assert finish(process) != 0
+    gone(list(both.values()))
+    assert not output.exists()
+    before = parts(output)
+    assert before >= enough
+    process = start(launched(output), stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 11 parts" in said
+    check(output, whole)
+
+
+def test_actors_go_on_where_a_process_was_killed_and_their_deaths_lose_no_row(on_ray, alone, whole, tmp_path):
+    output = tmp_path / "out.csv"
+    process = start(alone(output), stderr=subprocess.DEVNULL)
+    until(lambda: parts(output) >= 2)
+    process.kill()
+    finish(process)
+    before = parts(output)
+    process = start(on_ray(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for number in range(2):
+        until(lambda number=number: parts(output) >= before + 1 + 2 * number)
+        actors = children(process, title="ray::MapWorker")
+        assert len(actors) == 2
+        actors[number].kill()
+    printed, said = process.communicate(timeout=300)
+    assert printed == "", "what Ray tells of a death would be among annotated posts"
+    assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 11 parts" in said
+    assert "2 actors with a core each" in said
+    check(output, whole)
+
+
+def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, tmp_path):
+    output = tmp_path / "out.csv"
+    process = start(on_ray(output), stderr=subprocess.DEVNULL)
+    until(lambda: parts(output) >= 3)
+    actors = children(process, title="ray::MapWorker")
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    gone(actors)
+    assert not output.exists()
+    before = parts(output)
+    process = start(alone(output), stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 11 parts" in said
+    check(output, whole)
+
+
+def test_a_running_cluster_is_reached_by_its_address(on_ray, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # both are this test's, and on the loopback
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = [
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus",
+        "2",
+        "--port",
+        address.partition(":")[2],
+        "--disable-usage-stats",
+    ]
+    code = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
+    head = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--include-dashboard", "false"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(tuple(address.split(":")), timeout=1):
+                break
+            time.sleep(0.1)
+        assert finish(start([*on_ray(tmp_path / "out.csv"), "--ray_address", address])) == 0
+        assert head.poll() is None, "a cluster that was there before stays"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGTERM)
+        head.wait(timeout=60)
+    assert (tmp_path / "out.csv").read_bytes() == whole
+
+
+def test_the_pins_of_ray_are_what_is_tested(on_ray):
+    lines = (ROOT / "requirements-scale.txt").read_text(encoding="utf-8").splitlines()
+    for name, version in [line.split("==") for line in lines if "==" in line]:
+        assert metadata.version(name) == version

@@ -1,0 +1,194 @@
+"""The page on a researcher's own file: what it says is what was measured, and what can't be said is refused."""
+
+from __future__ import annotations
+
+import csv
+import html
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.cli.errors import UserError
+from common.results.finding import Finding
+from common.tables.reading import read_rows
+from common.tables.writing import write_rows
+from sbic_llama import trust
+from sbic_llama.data.corpus import load_splits
+from sbic_llama.data.features import FEATURES
+
+NAMES = ("offensiveYN", "targetMinority")
+
+
+@pytest.fixture(scope="module")
+def adapters(trained_adapters) -> list[Path]:
+    return [trained_adapters / name for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
+    """A file of posts, and the corpus's own labels of a hundred of them."""
+    folder = tmp_path_factory.mktemp("files")
+    posts = load_splits(data_dir=miniature / "SBIC.v2")["test"].posts[:300]
+    write_rows(
+        folder / "posts.csv",
+        [{"id": n, "row": n, "model_row": n, "post": post.text} for n, post in enumerate(posts)]
+        + [{"id": 300, "row": 300, "model_row": 300, "post": ""}],
+    )
+    chosen = random.Random(0).sample(range(300), 100)
+    rows = [{"id": n, **{name: FEATURES[name].target(posts[n]) or "" for name in NAMES}} for n in chosen]
+    write_rows(folder / "labels.csv", rows)
+    return folder / "posts.csv", folder / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory) -> Path:
+    """The annotation of the posts, once the first test has made it."""
+    return tmp_path_factory.mktemp("annotated")
+
+
+@pytest.fixture
+def call(adapters, files, annotated, monkeypatch):
+    def run(output: Path, *more: object, posts: Path = files[0], labels: Path = files[1]) -> None:
+        if posts == files[0] and not output.exists():
+            shutil.copytree(annotated, output)
+        words = [posts, "--human_labels", labels, "--key", "id", "--output_dir", output, *more]
+        for adapter in adapters:
+            words += ["--adapter", adapter]
+        monkeypatch.setattr("sys.argv", ["trust", *map(str, words)])
+        trust.main()
+        for name in ("annotated.json", "annotated.parquet"):
+            if posts == files[0]:
+                shutil.copy(output / name, annotated)
+
+    return run
+
+
+def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypatch):
+    call(tmp_path)
+    page = html.unescape((tmp_path / "trust.html").read_text(encoding="utf-8"))
+    annotated = {row.values["id"]: row.values for row in read_rows(tmp_path / "annotated.parquet")}
+    labels = [row.values for row in read_rows(files[1])]
+    right = [annotated[row["id"]]["model_offensiveYN"] == row["offensiveYN"] for row in labels if row["offensiveYN"]]
+    accuracy = sum(right) / len(right)
+    assert f"<strong>accuracy {accuracy:.3f} [" in page
+    assert f"on {len(right)} posts with human labels" in page
+    commonest = max([row["offensiveYN"] for row in labels].count(label) for label in FEATURES["offensiveYN"].labels)
+    assert f"would reach {commonest / len(right):.3f}" in page
+    assert "Numbers of the miniature" in page
+    assert "301 rows in posts.csv, 1 of which could not be annotated" in page
+    assert re.search(r"<strong>set F1 0\.\d{3} \[", page)
+    # Half of the labelled posts to people: the accuracy of the surer half.
+    scored = sorted(
+        (max(v for k, v in annotated[row["id"]].items() if k.startswith("model_offensiveYN_")), ok)
+        for row, ok in zip((row for row in labels if row["offensiveYN"]), right, strict=True)
+    )
+    rest = [ok for _, ok in scored[round(len(scored) / 2) :]]
+    half = page.split("<td>the least certain 50% go to people</td>")[1].split("</tr>")[0]
+    assert f"{sum(rest) / len(rest):.4f}" in half
+    assert "Can its probabilities be believed? (model)" in page
+    assert page.count("People would") >= 3 + 2, "shares of each label, and of the groups"
+    assert "Agreement with people" not in page, "the file does not say who labelled"
+    assert "python -m sbic_llama.trust posts.csv --human_labels labels.csv" in page
+    assert "http" not in page.replace("http://www.w3.org", ""), "the page needs nothing but itself"
+    with open(tmp_path / "review.csv", encoding="utf-8", newline="") as file:
+        review = list(csv.DictReader(file))
+    assert len(review) == round(0.1 * 301)
+    assert all(row["row"] == row["model_row"] == row["id"] for row in review), "a file's own columns stay its own"
+    assert all(int(row["model_row_"]) == int(row["id"]) + 1 for row in review)
+    assert "300" not in {row["id"] for row in review}, "without a text there is nothing to label"
+    assert [float(row["model_confidence"]) for row in review] == sorted(
+        float(row["model_confidence"]) for row in review
+    )
+    assert not {row["id"] for row in review} & {row["id"] for row in labels if all(row.values())}
+    # Again, with more labels: nothing is annotated twice.
+    monkeypatch.setattr(trust, "annotate", None)
+    call(tmp_path, "--review_share", 0.2)
+    assert "annotated already" in capsys.readouterr().err
+
+
+def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_the_adapter(
+    call, tmp_path, files, adapters
+):
+    rows = [row.values for row in read_rows(files[1])]
+    other = {"Offensive": "Maybe offensive"}
+    people = [{**row, "annotator": who} for row in rows for who in ("ann", "bob")]
+    people += [{**row, "annotator": "ann", "offensiveYN": "Offensive"} for row in rows]  # a person's first row counts
+    people += [
+        {**row, "annotator": "cyd", "offensiveYN": other.get(row["offensiveYN"], row["offensiveYN"])} for row in rows
+    ]
+    write_rows(tmp_path / "labels.csv", people)
+    kept = adapters[0] / "evaluation" / "findings" / "robustness.json"
+    record = {"task": "t", "model": "QLoRA", "data": {"name": "SBIC", "split": "test", "fingerprint": "f"}}
+    Finding(name="robustness", title="Changed?", summary=["In 0.123."], parts=[], limits="", **record).write(kept)
+    own = Finding(name="calibration", title="Of SBIC", summary=["x"], parts=[], limits="", **record)
+    own.write(kept.with_name("calibration.json"))
+    try:
+        call(tmp_path / "out", labels=tmp_path / "labels.csv")
+    finally:
+        shutil.rmtree(kept.parents[1])
+    page = html.unescape((tmp_path / "out" / "trust.html").read_text(encoding="utf-8"))
+    assert page.count("Agreement with people (model)") == 2
+    assert "of 3 annotators: ω" in page
+    assert "Changed? (QLoRA)" in page
+    assert "On SBIC, test." in page
+    assert "Of SBIC (QLoRA)" not in page, "these labels give their own"
+    assert f"{2 * len(rows) + len(rows):,} labels of 3 people" in page or "labels of 3 people" in page
+
+
+def test_groups_that_several_people_named_are_put_together(tmp_path):
+    rows = [{"id": 1, "targetMinority": groups} for groups in ("florbs", "florbs", "drevins, ombrians", "none")]
+    write_rows(tmp_path / "labels.csv", [*rows, {"id": 2, "targetMinority": "none"}])
+    found = trust.human_labels(tmp_path / "labels.csv", "id", FEATURES["targetMinority"])
+    assert found == {"1": ("drevins", "florbs", "ombrians"), "2": ()}
+
+
+def test_no_shares_are_estimated_where_rows_repeat_a_key(call, tmp_path, files, capsys):
+    rows = [row.values for row in read_rows(files[0])]
+    write_rows(tmp_path / "posts.csv", [*rows, rows[0]])
+    call(tmp_path / "out", posts=tmp_path / "posts.csv")
+    assert "1 rows repeat an earlier one's 'id': no estimate" in capsys.readouterr().err
+    assert "People would" not in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
+
+
+def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, files):
+    rows = [row.values for row in read_rows(files[1])]
+    more = [dict(rows[0], offensiveYN=label) for label in ("not offensive", " Not offensive ", "Offensive")]
+    write_rows(
+        tmp_path / "labels.csv", [*rows[1:], *more, {"id": "gone", "offensiveYN": "Offensive", "targetMinority": ""}]
+    )
+    found = trust.human_labels(tmp_path / "labels.csv", "id", FEATURES["offensiveYN"])
+    assert found[rows[0]["id"]] == 2
+    call(tmp_path / "out", labels=tmp_path / "labels.csv")
+    assert "1 human labels belong to no annotated post" in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:20], r"\d+ posts with a label of offensiveYN; expected at least 30"),
+        (
+            lambda rows: [dict(row, offensiveYN="Very") for row in rows],
+            r"line 2, column 'offensiveYN': 'Very' is no label",
+        ),
+        (lambda rows: [{"id": row["id"]} for row in rows], "missing column 'offensiveYN'"),
+        (
+            lambda rows: [dict(row, id=f"x{row['id']}") for row in rows],
+            r"0 of the posts .* are in the posts' file",
+        ),
+    ],
+)
+def test_what_the_page_cannot_be_made_of_is_refused(call, tmp_path, files, change, message):
+    write_rows(tmp_path / "labels.csv", change([row.values for row in read_rows(files[1])]))
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "out", labels=tmp_path / "labels.csv")
+
+
+def test_a_folder_of_another_annotation_is_refused(call, tmp_path, files):
+    call(tmp_path)
+    other = tmp_path / "posts.csv"
+    other.write_text(files[0].read_text(encoding="utf-8") + "301,one more\n", encoding="utf-8")
+    with pytest.raises(UserError, match="it holds the annotation of something else"):
+        call(tmp_path, posts=other)

@@ -1,0 +1,653 @@
+"""The training function on the miniature: what is learnt, how batches are cut, stop and resume, refusals, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from common.cli.arguments import parse
+from common.cli.errors import UserError
+from common.miniature import cache as corpora
+from common.miniature.pretrain import MODELS
+from common.models import step_memory
+from common.models.quantization import load_base
+from common.results.record import count_parameters
+from common.training.callbacks import Interrupted
+from common.training.run import RunContext
+from sbic_llama.data.corpus import load_splits
+from sbic_llama.data.encoding import encode
+from sbic_llama.data.features import FEATURES
+from sbic_llama.model import adapter as adapters
+from sbic_llama.model import description as annotator_file
+from sbic_llama.model.scoring import score_labels
+from sbic_llama.train import FeatureArguments
+from sbic_llama.training import memory
+from sbic_llama.training import run as training
+from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.run import train
+from sbic_llama.training.trainer import IGNORED
+
+ROOT = Path(__file__).parents[3]
+RECIPES = ROOT / "sbic_llama" / "recipes"
+SCRIPTS = {
+    "hasBiasedImplication": "train_has_biased_implication",
+    "offensiveYN": "train_offensive_yn",
+    "targetMinority": "train_target_minority",
+}
+
+
+def arguments(folder: Path, **changes) -> TrainArguments:
+    base = {"learning_rate": 2e-3, "max_steps": 4, "logging_steps": 1, "evaluations": 2}
+    return TrainArguments(output_dir=folder, **{**base, **changes})
+
+
+def facts(folder: Path, name: str = "offensiveYN") -> dict:
+    return json.loads((folder / name / "training.json").read_text())
+
+
+def losses(folder: Path) -> list[tuple[float, float]]:
+    return [(entry["loss"], entry["grad_norm"]) for entry in facts(folder)["log"] if "grad_norm" in entry]
+
+
+def validations(folder: Path) -> list[tuple[float, float]]:
+    return [
+        (entry["eval_loss"], entry["eval_balanced_accuracy"]) for entry in facts(folder)["log"] if "eval_loss" in entry
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- recipes and scripts
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses_and_shows_a_launch_line_that_does(path):
+    (shown,) = re.findall(r"# Launch: .*-m sbic_llama\.(\w+) --config (\S+)", path.read_text())
+    parse(FeatureArguments if shown[0] == "train" else TrainArguments, ["--config", str(path)])
+    assert shown[0] in {*SCRIPTS.values(), "train"}
+    assert ROOT / shown[1] == path
+
+
+def test_the_scripts_differ_in_their_feature_only():
+    texts = []
+    for name, script in SCRIPTS.items():
+        text = (ROOT / "sbic_llama" / f"{script}.py").read_text()
+        code = text[text.index("from __future__") :]
+        assert f'FEATURE = "{name}"' in code
+        texts.append(code.replace(name, "").replace(script, ""))
+    assert len(set(texts)) == 1
+
+
+def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
+    from peft import get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from common.results.record import count_parameters
+
+    recipe = parse(TrainArguments, ["--config", str(RECIPES / "study.yaml")])
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig())  # transformers' default is Llama 2's 7B shape
+        config = adapters.lora_config(
+            rank=recipe.r, alpha=recipe.lora_alpha, dropout=recipe.lora_dropout, revision=None
+        )
+        found = count_parameters(get_peft_model(model, config))
+    assert (found["trainable"], found["total"] - found["trainable"]) == (39_976_960, 6_738_415_616)
+    assert (recipe.lora_alpha, recipe.seed, recipe.learning_rate, recipe.wording) == (64, 33, 2e-4, "study")
+
+
+# ---- the loss
+
+
+def test_accumulation_changes_neither_loss_nor_gradient(tmp_path):
+    shapes = {"per_device_train_batch_size": 16}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    for number, sizes in enumerate(shapes):
+        train(arguments(tmp_path / str(number), **sizes), "offensiveYN")
+    assert len(losses(tmp_path / "0")) == 4
+    np.testing.assert_allclose(losses(tmp_path / "1"), losses(tmp_path / "0"), rtol=2e-3)
+    np.testing.assert_allclose(validations(tmp_path / "1"), validations(tmp_path / "0"), rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
+    train(arguments(tmp_path / "one", per_device_train_batch_size=16), "offensiveYN")
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2",
+        "-m", "sbic_llama.train_offensive_yn", "--output_dir", str(tmp_path / "two"), "--learning_rate", "2e-3",
+        "--max_steps", "4", "--logging_steps", "1", "--evaluations", "2", "--per_device_train_batch_size", "8",
+    ]  # fmt: skip
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert facts(tmp_path / "two")["processes"] == 2
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-3)
+    np.testing.assert_allclose(validations(tmp_path / "two"), validations(tmp_path / "one"), rtol=2e-3)
+
+
+def test_dropout_gives_every_post_its_own_instruction(tmp_path, monkeypatch):
+    shared = []
+    collator = training.SharedInstruction
+    monkeypatch.setattr(
+        training, "SharedInstruction", lambda *given, share: shared.append(share) or collator(*given, share=share)
+    )
+    train(arguments(tmp_path / "without", max_steps=1, evaluations=1), "offensiveYN")
+    train(arguments(tmp_path / "with", max_steps=1, evaluations=1, lora_dropout=0.1), "offensiveYN")
+    assert shared == [True, False]
+    log = [facts(tmp_path / name)["log"][0] for name in ("without", "with")]
+    assert "num_tokens" not in log[0], "TRL counts the entries of the mask, and Trainer's own count is there"
+    assert log[1]["num_input_tokens_seen"] > 2 * log[0]["num_input_tokens_seen"] > 600
+
+
+def test_activation_checkpointing_changes_nothing(tmp_path):
+    train(arguments(tmp_path / "plain"), "offensiveYN")
+    train(arguments(tmp_path / "twice", activation_checkpointing=True), "offensiveYN")
+    np.testing.assert_allclose(losses(tmp_path / "twice"), losses(tmp_path / "plain"), rtol=1e-4)
+
+
+def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
+    """A trainer over the first posts of the miniature, its validation set another few, and its first batch."""
+    run = arguments(folder, **changes)
+    posts = load_splits(data_dir=corpora.build() / "SBIC.v2")["train"].posts
+    setup = RunContext(1, changes.get("precision", "fp32"))
+    _, trainer, rows = training.build_trainer(run, setup, FEATURES[name], None, posts[:count], posts[count : count + 9])
+    pairs = zip(rows.input_ids, rows.labels, strict=True)
+    return trainer, trainer.data_collator([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["one instruction", "an instruction each"])
+@pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
+def test_the_loss_is_that_of_all_logits(tmp_path, name, dropout):
+    """Only the answers' logits are computed; here the model computes all, and its own loss."""
+    trainer, batch = built(tmp_path, 12, name, lora_dropout=dropout)
+    model = trainer.model.eval()  # without dropout, which would differ
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.05)
+    rest = {key: tensor for key, tensor in batch.items() if key != "labels"}
+    logits, labels = model(**rest, use_cache=False).logits[:, :-1].float(), batch["labels"][:, 1:]
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    found = trainer.compute_loss(model, batch)
+    assert found.item() == pytest.approx(plain.item(), abs=1e-6)
+    parts = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(1000))
+    assert parts.item() == pytest.approx(plain.item() * int((labels != -100).sum()) / 1000, abs=1e-6)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for one, other in zip(torch.autograd.grad(found, trained), torch.autograd.grad(plain, trained), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+
+
+def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]:
+    """The model of fake tensors that stands for a trainer's, and the shape of its batch."""
+    run = arguments(folder, **changes)
+    config = memory.base_config(str(MODELS / "tiny_llama"), None)
+    precision = changes.get("precision", "fp32")
+    model = memory.pretended(config, training.lora_of(run, None), precision=precision)
+    rows, tokens = batch["input_ids"].shape
+    answers = int((batch["labels"] != IGNORED).sum())
+    return model, memory.Step(rows, tokens, answers, packed=batch["attention_mask"].ndim == 4)
+
+
+def allocated(step) -> int:
+    """The most memory above that of its start which PyTorch's allocator gave out in ``step``, as its profiler saw it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = profile.profiler.kineto_results.events()
+    now = peak = 0
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, precision, dropout):
+    changes = {"precision": precision, "lora_dropout": dropout}
+    trainer, batch = built(tmp_path, 16, **changes)
+    model, step = expected(tmp_path, trainer, batch, **changes)
+    trainer.model.train()
+
+    def forward():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return trainer.compute_loss(trainer.model, batch)
+
+    with step_memory.fake_mode(model):
+        found = step_memory.kept_bytes(model.train(), lambda: memory.loss(model, step, precision=precision))
+    assert found == pytest.approx(step_memory.kept_bytes(trainer.model, forward), rel=0.02)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_memory_estimate_is_what_a_step_takes_from_the_allocator(tmp_path, precision, checkpointing):
+    changes = {"precision": precision, "activation_checkpointing": checkpointing}
+    trainer, batch = built(tmp_path, 48, **changes)
+    model, step = expected(tmp_path, trainer, batch, **changes)
+    found = memory.estimate(model, step, precision=precision, checkpointing=checkpointing)
+    trainer.model.train()
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+
+    def passes():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+
+    passes()  # gradients lie there from now on
+    assert found.activations == pytest.approx(allocated(passes), rel=0.1)
+
+
+def test_the_estimate_before_loading_has_the_loaded_models_bytes(tmp_path):
+    trainer, batch = built(tmp_path, 4)
+    state = torch.get_rng_state()
+    model, step = expected(tmp_path, trainer, batch)
+    found = memory.estimate(model, step, precision="fp32", checkpointing=True)
+    assert found.model == step_memory.model_bytes(trainer.model)
+    assert count_parameters(model) == count_parameters(trainer.model)
+    trained = count_parameters(trainer.model)["trainable"]
+    assert found.optimizer == 12 * trained
+    few = memory.estimate(model, step, precision="fp32", checkpointing=True, optim="paged_adamw_8bit")
+    assert few.optimizer == 6 * trained
+    assert torch.equal(torch.get_rng_state(), state), "an estimate must not change what the seed gives"
+
+
+def test_the_memory_of_weights_is_counted_by_hand(fresh_model):
+    packed = 4 * 4 * (4 * 128 * 128 + 3 * 128 * 320) / 8  # 4-bit weights of four layers
+    plain = 4 * (2 * 900 * 128 + 9 * 128)  # embeddings, output layer, norms, in fp32
+    trained = 4 * sum(p.numel() for p in fresh_model.parameters() if p.requires_grad)
+    assert packed + plain + trained < step_memory.model_bytes(fresh_model) < 1.1 * (packed + plain + trained)
+
+
+def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
+    """As a T4 would train it; nothing of the 13 GB is loaded, or exists here."""
+    from transformers import LlamaConfig
+
+    lora = adapters.lora_config(rank=16, alpha=32, dropout=0.0, revision=None)
+    config = LlamaConfig(num_hidden_layers=2)  # otherwise transformers' default is Llama 2's 7B shape
+    model = memory.pretended(config, lora, precision="fp16")
+    layer = 4 * 4096**2 + 3 * 4096 * 11008
+    known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
+    known += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert step_memory.model_bytes(model) == pytest.approx(known, rel=1e-4)
+    found = memory.estimate(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
+    assert found.line().startswith(f"estimated memory {found.total / 1e6:,.0f} MB (model ")
+
+
+def test_the_largest_step_has_the_most_tokens_of_one_pass():
+    lengths, answers = [5, 9, 7, 30, 2, 2, 4], [2, 2, 3, 2, 2, 2, 2]
+    shape = {"prefix": 10, "size": 3, "seed": 1}
+    order = np.random.default_rng(1).permutation(7)
+    steps = [[lengths[i] for i in order[start : start + 3]] for start in (0, 3, 6)]
+    packed = memory.largest_step(lengths, answers, packed=True, **shape)
+    assert (packed.rows, packed.tokens) == (1, 10 + max(map(sum, steps)))
+    apart = memory.largest_step(lengths, answers, packed=False, **shape)
+    assert apart.size == max(len(step) * (10 + max(step)) for step in steps)
+    assert 6 <= packed.answers == apart.answers <= 7
+
+
+def test_a_base_whose_memory_cannot_be_estimated_is_trained_all_the_same(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RuntimeError("a tensor's value is asked for")
+
+    monkeypatch.setattr(training, "pretended", refuse)
+    train(arguments(tmp_path, max_steps=1, evaluations=1), "offensiveYN")
+    assert "the memory that it takes can't be estimated (RuntimeError)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
+def test_the_validation_loss_is_the_mean_over_the_answers_tokens(tmp_path, name):
+    trainer, _ = built(tmp_path, 8, name)
+    known = trainer.validation
+    with torch.no_grad():
+        for parameter_name, parameter in trainer.model.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.05)
+    total = 0.0
+    for post_ids, answer in zip(known.encoded.post_ids, known.answers, strict=True):
+        prompt = known.encoded.prefix_ids + post_ids + known.encoded.tail_ids
+        with torch.inference_mode():
+            logits = trainer.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        total -= float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
+    assert len({len(answer) for answer in known.answers}) > 1
+    found = trainer.evaluate()
+    assert found["eval_loss"] == pytest.approx(total / sum(map(len, known.answers)), abs=1e-4)
+
+
+def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
+    train(arguments(tmp_path, max_steps=8, evaluations=1), "offensiveYN")
+    said = capsys.readouterr().err
+    assert re.search(r"151,552 of 1,136,768 parameters trained \(13\.33%\)", said)
+    assert re.search(r"1,500 training posts \(0 cut to 384 tokens\), 294 for validation", said)
+    assert re.search(r"[\d,]+ tokens a pass, 16 posts behind one copy of the instruction \([\d,]+ with a copy", said)
+    assert re.search(r"estimated memory \d+ MB", said)
+    assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", said)
+    assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", said)
+
+
+def test_the_memory_is_told_before_the_base_is_loaded(tmp_path, monkeypatch, capsys):
+    def load(*_, **__):
+        raise UserError("it would be loaded now")
+
+    monkeypatch.setattr(training.quantization, "load_base", load)
+    with pytest.raises(UserError, match="it would be loaded now"):
+        train(arguments(tmp_path), "offensiveYN")
+    assert re.search(r"estimated memory \d+ MB \(model \d+, optimizer 2, activations \d+\)", capsys.readouterr().err)
+
+
+# ---- what is saved
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(arguments(folder, max_steps=12, evaluations=3), "offensiveYN")
+    return folder / "offensiveYN"
+
+
+def test_the_saved_adapter_is_the_best_one_and_scores_the_same_anywhere(trained, miniature):
+    model, tokenizer, description = adapters.load_adapter(trained, precision="fp32")
+    declared = description.declared()
+    assert declared is FEATURES["offensiveYN"]
+    posts = [p for p in load_splits(data_dir=miniature / "SBIC.v2")["dev"].posts if declared.label_of(p) is not None]
+    encoded = encode(tokenizer, declared, [p.text for p in posts], max_post_tokens=description.max_post_tokens)
+    found = score_labels(model, tokenizer, declared, encoded, batch_size=50).argmax(1)
+    labels = np.array([declared.label_of(p) for p in posts])
+    balanced = np.mean([(found[labels == label] == label).mean() for label in range(3)])
+    written = json.loads((trained / "training.json").read_text())
+    assert balanced == pytest.approx(written["best"]["validation_balanced_accuracy"], abs=1e-9)
+    assert balanced == max(entry.get("eval_balanced_accuracy", 0) for entry in written["log"])
+
+
+def test_the_folder_holds_what_publishing_needs_and_nothing_of_the_libraries(trained):
+    names = {path.name for path in trained.iterdir() if path.is_file()}
+    assert names == {
+        "adapter_model.safetensors", "adapter_config.json", "annotator.json", "run.json", "tokenizer.json", "tokenizer_config.json",
+        "training.json",
+    }  # fmt: skip
+    config = json.loads((trained / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "miniature/tiny_llama", "no path of this machine"
+    written = json.loads((trained / "training.json").read_text())
+    assert written["storage_bytes"] == sum(
+        (trained / name).stat().st_size for name in ("adapter_model.safetensors", "adapter_config.json")
+    )
+    assert {tensor.dtype for tensor in weights(trained).values()} == {torch.float32}
+    assert not any("embed" in name or "lm_head" in name for name in weights(trained))
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in trained.iterdir() if path.is_file()} == {0o666 & ~umask}
+
+
+def test_the_adapter_sits_on_every_linear_layer(trained):
+    layers = {name.split(".lora_")[0].removeprefix("base_model.model.model.") for name in weights(trained)}
+    parts = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    assert layers == {f"layers.{layer}.{part}" for layer in range(4) for part in parts}
+
+
+def test_a_save_that_changes_the_answers_is_caught(tmp_path, fresh_model, tokenizer, monkeypatch):
+    declared = FEATURES["hasBiasedImplication"]
+    description = annotator_file.describe(arguments(tmp_path), declared, None)
+    keywords = {"feature": declared, "probe": ["the florbs are lazy", "the tram was full"]}
+    (tmp_path / "whole").mkdir()
+    assert adapters.save(fresh_model, tokenizer, description, tmp_path / "whole", **keywords) > 0
+    whole = fresh_model.save_pretrained
+
+    def changed(folder: Path, **more) -> None:
+        whole(folder, **more)
+        tensors = load_file(folder / "adapter_model.safetensors")
+        first = next(iter(sorted(name for name in tensors if "lora_B" in name)))
+        tensors[first] = tensors[first] * 1.01
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(fresh_model, "save_pretrained", changed)
+    (tmp_path / "changed").mkdir()
+    with pytest.raises(RuntimeError, match="answers differently from the trained one"):
+        adapters.save(fresh_model, tokenizer, description, tmp_path / "changed", **keywords)
+
+
+def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path, monkeypatch):
+    scripted = iter([0.5, 0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(
+        training.FeatureTrainer, "_validate", lambda _: {"loss": 1.0, "balanced_accuracy": next(scripted)}
+    )
+    train(arguments(tmp_path, max_steps=10, evaluations=5, early_stopping_patience=2), "offensiveYN")
+    written = facts(tmp_path)
+    assert written["best"] == {"validation_balanced_accuracy": 0.9, "step": 4}
+    assert max(entry["step"] for entry in written["log"]) == 8
+    folder = tmp_path / "offensiveYN"
+    assert same(folder, folder / "checkpoint-4")
+    assert not same(folder, folder / "checkpoint-8")
+
+
+def test_a_text_features_best_checkpoint_has_the_least_loss(tmp_path):
+    train(arguments(tmp_path, max_steps=6, evaluations=3), "targetMinority")
+    written = facts(tmp_path, "targetMinority")
+    assert written["best"]["validation_loss"] == min(e["eval_loss"] for e in written["log"] if "eval_loss" in e)
+
+
+def test_the_bases_commit_is_kept_with_the_adapter(tmp_path, hub):
+    """The base's main branch moves on; the adapter stays on the commit that it was trained on."""
+    from huggingface_hub import HfApi
+    from transformers import AutoModelForCausalLM
+
+    HfApi().create_repo("miniature/base")
+    HfApi().upload_folder(repo_id="miniature/base", folder_path=MODELS / "tiny_llama")
+    commit = HfApi().model_info("miniature/base").sha
+    run = {"max_steps": 2, "evaluations": 1, "model_name_or_path": "miniature/base"}
+    train(arguments(tmp_path / "run", **run), "offensiveYN")
+    folder = tmp_path / "run" / "offensiveYN"
+    moved = AutoModelForCausalLM.from_pretrained(MODELS / "tiny_llama")
+    with torch.no_grad():
+        moved.lm_head.weight.mul_(2)
+    moved.save_pretrained(tmp_path / "moved")
+    HfApi().upload_folder(repo_id="miniature/base", folder_path=tmp_path / "moved")
+    assert HfApi().model_info("miniature/base").sha != commit
+    model, _, description = adapters.load_adapter(folder, precision="fp32")
+    assert (description.base_model, description.base_revision) == ("miniature/base", commit)
+    assert json.loads((folder / "adapter_config.json").read_text())["revision"] == commit
+    there = model.get_output_embeddings().weight
+    assert torch.equal(there, load_base(str(MODELS / "tiny_llama"), None, precision="fp32").lm_head.weight)
+
+
+def test_an_adapter_is_loaded_from_the_hub(trained, hub):
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo("miniature/adapter")
+    patterns = ["adapter_*", "annotator.json"]
+    HfApi().upload_folder(repo_id="miniature/adapter", folder_path=trained, allow_patterns=patterns)
+    here, there = (adapters.load_adapter(name, precision="fp32")[0] for name in (trained, "miniature/adapter"))
+    first, second = (dict(model.named_parameters()) for model in (here, there))
+    assert all(torch.equal(first[name], second[name]) for name in first if "lora" in name)
+
+
+# ---- stop, resume, refuse
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen:
+    command = [
+        sys.executable, "-m", "sbic_llama.train_offensive_yn", "--output_dir", str(folder), "--learning_rate", "2e-3",
+        "--max_steps", "16", "--evaluations", "4", "--logging_steps", "1", *more,
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dropout", "number"), [("0", signal.SIGTERM), ("0.1", signal.SIGINT)])
+def test_a_stopped_run_continues_to_the_same_weights(tmp_path, dropout, number):
+    """In between lies a validation, which repacks 4-bit weights where nothing forbids it."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    process = start(whole, "--lora_dropout", dropout)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output[-3000:]
+    process = start(stopped, "--lora_dropout", dropout)
+    for line in process.stdout:
+        if "step 6 of 16, loss" in line:
+            break
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 128 + number
+    assert "the same command continues from the last checkpoint" in output
+    folder = stopped / "offensiveYN"
+    assert not (folder / "training.json").exists()
+    assert not (folder / "adapter_model.safetensors").exists()
+    process = start(stopped, "--lora_dropout", dropout)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output[-3000:]
+    assert "continuing from checkpoint-" in output
+    assert same(whole / "offensiveYN", folder)
+
+
+def test_a_continued_run_remembers_the_patience_that_was_spent(tmp_path, monkeypatch):
+    scripted = iter([0.9, 0.8, 0.7, 0.6, 0.5])
+
+    def validate(_) -> dict[str, float]:
+        value = next(scripted)
+        if value == 0.8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": 1.0, "balanced_accuracy": value}
+
+    monkeypatch.setattr(training.FeatureTrainer, "_validate", validate)
+    run = arguments(tmp_path, max_steps=10, evaluations=5, early_stopping_patience=2)
+    with pytest.raises(Interrupted):
+        train(run, "offensiveYN")
+    train(run, "offensiveYN")
+    assert facts(tmp_path)["continued"]
+    assert max(entry["step"] for entry in facts(tmp_path)["log"]) == 6
+
+
+def test_a_finished_run_is_left_alone_and_another_is_refused(trained, monkeypatch):
+    before = (trained / "training.json").stat().st_mtime_ns
+    monkeypatch.setattr(training, "FeatureTrainer", None)  # nothing may be trained any more
+    time.sleep(0.01)
+    train(arguments(trained.parent, max_steps=12, evaluations=3), "offensiveYN")
+    assert (trained / "training.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match=r"holds another run: label_policy was 'levels' and is 'above_half'"):
+        train(arguments(trained.parent, max_steps=12, evaluations=3, label_policy="above_half"), "offensiveYN")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "message"),
+    [
+        ({"model_name_or_path": "./nothing"}, "offensiveYN", "nothing: neither a folder nor a Hub id"),
+        ({"optim": "paged_adamw_32bit"}, "offensiveYN", "paged_adamw_32bit needs an NVIDIA GPU; expected adamw_torch"),
+        ({"label_policy": "above_half"}, "targetMinority", "targetMinority has no other label policy"),
+        ({"wording": "study"}, "offensiveYN", "the study has no wording for offensiveYN"),
+        ({"precision": "fp16"}, "offensiveYN", "fp16 is not supported here"),
+        ({"data_dir": Path("nothing")}, "offensiveYN", "nothing: no such folder"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path, changes, name, message):
+    with pytest.raises(UserError, match=message):
+        train(arguments(tmp_path / "run", **changes), name)
+    train(arguments(tmp_path / "run", max_steps=1, evaluations=1), "offensiveYN")  # and nothing stands in the way
+
+
+def test_the_same_arguments_on_other_posts_are_another_run(trained, tmp_path, monkeypatch):
+    """The validation posts belong to a run too: they choose its checkpoint."""
+    whole = training.labelled
+
+    def fewer(split, label_of):
+        return whole(split, label_of)[: -1 if split.name == "dev" else None]
+
+    monkeypatch.setattr(training, "labelled", fewer)
+    with pytest.raises(UserError, match=r"holds another run: data was"):
+        train(arguments(trained.parent, max_steps=12, evaluations=3), "offensiveYN")
+
+
+def test_posts_beyond_the_models_context_are_refused(tmp_path, miniature):
+    import csv
+
+    shutil.copytree(miniature / "SBIC.v2", tmp_path / "corpus")
+    path = tmp_path / "corpus" / "SBIC.v2.trn.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["post"] = "florbs " * 3000
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    run = {"data_dir": tmp_path / "corpus", "max_post_tokens": 2000}
+    with pytest.raises(UserError, match=r"more than the model's 1024; expected at most 9\d\d"):
+        train(arguments(tmp_path / "run", **run), "offensiveYN")
+
+
+def test_something_else_than_an_adapter_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no annotator\.json; expected a model that this project trained"):
+        adapters.load_adapter(tmp_path, precision="fp32")
+    with pytest.raises(UserError, match="no such folder"):
+        adapters.load_adapter(tmp_path / "nothing", precision="fp32")
+
+
+def without_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors.pop(min(tensors))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def configured(**changes):
+    def change(folder: Path) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_a_tensor, "its tensors are not those of its configuration, as .*lora_A"),
+        (configured(r=8), r"can't be loaded: .*size mismatch.*Use it with the base model that it was made for"),
+        (configured(peft_type="FOO"), r"an adapter of kind 'FOO'; expected a LoRA adapter"),
+        (configured(base_model_name_or_path="other/base"), r"expected \('miniature/tiny_llama', None\)"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("[]"),
+            r"adapter_config\.json: it is damaged; expected a JSON object",
+        ),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").unlink(),
+            r"no weights in the safetensors format; expected adapter_model\.safetensors",
+        ),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 100),
+            "weights are damaged or cut short",
+        ),
+    ],
+)
+def test_a_spoilt_adapter_is_refused_and_not_scored_as_its_base(trained, tmp_path, spoil, message):
+    folder = shutil.copytree(trained, tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        adapters.load_adapter(folder, precision="fp32")
+
+
+def test_an_encoder_is_refused_as_base(tmp_path):
+    with pytest.raises(UserError, match="it reads whole texts; expected a model that continues text"):
+        train(arguments(tmp_path, model_name_or_path=str(MODELS / "tiny_roberta")), "offensiveYN")
+
+
+def test_bf16_on_a_cpu_that_has_it(tmp_path):
+    from common.runtime.hardware import cpu_has_bf16
+
+    if not cpu_has_bf16():
+        pytest.skip("this CPU has no bf16")
+    train(arguments(tmp_path, precision="bf16"), "offensiveYN")  # its gate compares with the adapter loaded again
+    assert facts(tmp_path)["precision"] == "bf16"
+    assert {t.dtype for t in weights(tmp_path / "offensiveYN").values()} == {torch.float32}

@@ -1,0 +1,315 @@
+"""HANS and Breaking NLI are read or refused by line and scored as a hand counts; the command, and the conversation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.cli.errors import UserError
+from common.results import rendering
+from common.results.finding import Finding, Measures, read_finding
+from snli_roberta.adversarial import __main__ as adversarial
+from snli_roberta.adversarial import breaking_nli, hans, interactive
+from snli_roberta.adversarial.__main__ import AdversarialArguments
+from snli_roberta.adversarial.breaking_nli import Item, breaking_nli_finding
+from snli_roberta.adversarial.hans import Case, hans_finding
+from snli_roberta.data.corpus import LABELS, Pair
+from snli_roberta.training.arguments import TrainArguments
+from snli_roberta.training.run import train
+
+ABOUT = {"task": "t", "model": "m", "miniature": False, "command": "c"}
+E, N, C = np.eye(3) * 0.7 + 0.1  # answers: .8 for one label, .1 for the others
+CASES = [
+    Case("ex1", "p", "h", 0, "lexical_overlap", "le_x"),
+    Case("ex2", "p", "h", 0, "subsequence", ""),
+    Case("ex3", "p", "h", 1, "lexical_overlap", "ln_x"),
+    Case("ex4", "p", "h", 1, "lexical_overlap", "ln_x"),
+    Case("ex5", "p", "h", 1, "subsequence", ""),
+    Case("ex6", "p", "h", 1, "constituent", ""),
+]
+
+
+def measured(found: Finding, title: str) -> dict[str, tuple[float, int]]:
+    (part,) = [part for part in found.parts if isinstance(part, Measures) and part.title == title]
+    assert all(row["ci95"][0] <= row["value"] <= row["ci95"][1] for row in part.rows.values())
+    return {name: (pytest.approx(row["value"]), row["n"]) for name, row in part.rows.items()}
+
+
+def hans_path(folder: Path) -> Path:
+    return folder / "hans" / hans.FILE_NAME
+
+
+def breaking_path(folder: Path) -> Path:
+    return folder / "breaking_nli" / breaking_nli.FILE_NAME
+
+
+def test_the_real_sets_are_read(real_data, miniature):
+    cases = hans.read_cases(hans_path(real_data))
+    assert Counter((case.heuristic, case.label) for case in cases) == {
+        (name, label): 150 for name in hans.HEURISTICS for label in (0, 1)
+    }
+    items = breaking_nli.read_items(breaking_path(real_data))
+    assert Counter(LABELS[item.pair.label] for item in items) == {
+        "contradiction": 1315,
+        "entailment": 174,
+        "neutral": 11,
+    }
+    assert len({item.category for item in items}) == 14
+    assert not hans.is_miniature(cases) and not breaking_nli.is_miniature(items)
+    assert hans.is_miniature(hans.read_cases(hans_path(miniature)))
+    assert breaking_nli.is_miniature(breaking_nli.read_items(breaking_path(miniature)))
+
+
+HANS_ROW = dict.fromkeys(("sentence1_binary_parse", "sentence2_binary_parse", "subcase", "template"), "") | {
+    "gold_label": "entailment", "sentence1": "A b .", "sentence2": "B .", "pairID": "ex0", "heuristic": "subsequence",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"gold_label": "neutral"},
+            "line 3, column 'gold_label': 'neutral' is no gold label; expected entailment, non-entailment",
+        ),
+        ({"heuristic": "overlap"}, "line 3, column 'heuristic': 'overlap' is no heuristic; expected lexical_overlap"),
+        ({"sentence2": " "}, "line 3, column 'sentence2': empty; expected a value"),
+        ({"pairID": "ex0"}, "line 3, column 'pairID': pair 'ex0' stands twice"),
+        ({"template": "temp1\tx"}, "line 3: 10 fields; expected 9, as in the header"),
+    ],
+)
+def test_what_is_no_hans_is_refused_with_its_line(tmp_path, change, message):
+    path = tmp_path / hans.FILE_NAME
+    table = [HANS_ROW, HANS_ROW | {"pairID": "ex1"} | change]
+    path.write_text("\n".join(["\t".join(HANS_ROW), *("\t".join(row.values()) for row in table)]))
+    with pytest.raises(UserError) as error:
+        hans.read_cases(path)
+    assert message in str(error.value)
+    path.write_text("\t".join(HANS_ROW))
+    with pytest.raises(UserError, match="no pairs"):
+        hans.read_cases(path)
+    path.write_text("gold_label\tsentence1\n")
+    with pytest.raises(UserError, match="missing column 'sentence2', 'pairID', 'heuristic', 'subcase', 'template'"):
+        hans.read_cases(path)
+
+
+BREAKING_ROW = {"sentence1": "A b.", "category": "colors", "gold_label": "neutral", "pairID": 1, "sentence2": "C b."}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gold_label": "-"}, "line 2, column 'gold_label': '-' is no label; expected entailment, neutral"),
+        ({"gold_label": ["neutral"]}, "line 2, column 'gold_label': ['neutral'] is no label"),
+        ({"sentence1": None}, "line 2, column 'sentence1': None is no text"),
+        ({"category": ""}, "line 2, column 'category': '' is no text"),
+        ({"pairID": {}}, "line 2, column 'pairID': {} is no id"),
+        ({"pairID": 1}, "line 2: stands in line 1 already"),
+    ],
+)
+def test_what_is_no_breaking_nli_is_refused_with_its_line(tmp_path, change, message):
+    path = tmp_path / breaking_nli.FILE_NAME
+    path.write_text("\n".join(map(json.dumps, [BREAKING_ROW, BREAKING_ROW | {"pairID": 2} | change])))
+    with pytest.raises(UserError) as error:
+        breaking_nli.read_items(path)
+    assert message in str(error.value)
+    path.write_text("\n")
+    with pytest.raises(UserError, match="no pairs"):
+        breaking_nli.read_items(path)
+
+
+def test_hans_is_scored_as_a_hand_counts():
+    found = hans_finding(CASES, np.array([E, N, C, E, N, E]), seed=0, **ABOUT)
+    assert 'entailment" is right in 0.3333: in all 2 of entailment, in none of the 4 others' in found.summary[0]
+    assert measured(found, "HANS: all pairs") == {
+        "accuracy": (3 / 6, 6),
+        "balanced accuracy": ((1 / 2 + 2 / 4) / 2, 6),
+        "accuracy, entailment": (1 / 2, 2),
+        "accuracy, non-entailment": (2 / 4, 4),
+    }
+    assert measured(found, "HANS: accuracy by heuristic and label") == {
+        "lexical_overlap, entailment": (1, 1),
+        "lexical_overlap, non-entailment": (1 / 2, 2),
+        "subsequence, entailment": (0, 1),
+        "subsequence, non-entailment": (1, 1),
+        "constituent, non-entailment": (0, 1),
+    }
+    assert measured(found, "HANS: accuracy by subcase, non-entailment") == {"ln_x": (1 / 2, 2)}
+    listing = found.parts[-1]
+    assert [row[0] for row in listing.rows] == ["ex2", "ex4", "ex6"]
+    # Not entailed is both other labels together: neutral .8 and contradiction .1.
+    assert [row[-1] for row in listing.rows] == [0.9, 0.8, 0.8]
+    one_label = hans_finding(CASES[2:], np.array([C, E, N, E]), seed=0, **ABOUT)
+    assert list(measured(one_label, "HANS: all pairs")) == ["accuracy", "accuracy, non-entailment"]
+
+
+def test_breaking_nli_is_scored_as_a_hand_counts():
+    kinds = [(2, "colors"), (2, "colors"), (2, "rooms"), (0, "synonyms"), (2, "rooms")]
+    items = [Item(str(n), Pair("p", "h", label), category) for n, (label, category) in enumerate(kinds)]
+    found = breaking_nli_finding(items, np.array([C, E, E, E, E]), seed=0, **ABOUT)
+    assert 'always answers "contradiction" is right in 0.8000' in found.summary[0]
+    assert "balanced accuracy 0.6250" in found.summary[1]
+    assert 'likes "entailment" best, its answer to 0.8000' in found.summary[2]
+    assert found.summary[2].endswith("0.2000 have that label.")
+    assert measured(found, "Breaking NLI: accuracy by category") == {
+        "colors": (1 / 2, 2),
+        "rooms": (0, 2),
+        "synonyms": (1, 1),
+    }
+    assert measured(found, "Breaking NLI: accuracy by label") == {"entailment": (1, 1), "contradiction": (1 / 4, 4)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A model of the miniature, trained for a moment."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("adversarial") / "model"
+    settings = {"learning_rate": 3e-4, "train_fraction": 0.1, "max_steps": 12, "evaluations": 1}
+    train(TrainArguments(output_dir=folder, method="full", **settings))
+    return folder
+
+
+@pytest.fixture
+def of_real_corpus(trained, tmp_path) -> Path:
+    """The same, as if it had been trained on a real corpus."""
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("checkpoint-*", "evaluation"))
+    facts = json.loads((folder / "training.json").read_text())
+    facts["settings"]["dataset_name"] = "stanfordnlp/snli"
+    (folder / "training.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_the_command_leaves_three_findings_and_a_table(trained, tmp_path, monkeypatch, capsys, miniature):
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--model", str(trained), "--output_dir", str(tmp_path), "--title", "Full one"]
+    )
+    adversarial.main()
+    printed = capsys.readouterr().out
+    found = {name: read_finding(tmp_path / "findings" / f"snli-full-one-{name}.json")
+             for name in ("hans", "breaking-nli", "adversarial")}  # fmt: skip
+    for name, one in found.items():
+        assert one == read_finding(trained / "evaluation" / "findings" / f"{name}.json")
+        assert (one.model, one.miniature, one.task.split(":")[0]) == ("Full one", True, "SNLI")
+        assert one.command.startswith("python -m snli_roberta.adversarial --model")
+        assert "\n".join(rendering.lines(one)) in printed
+        assert len(rendering.drawn(one, lambda figure, text: text)) >= 2
+    assert [one.data["name"] for one in found.values()] == [
+        "the HANS miniature", "the Breaking NLI miniature", "scenes of the SNLI miniature",
+    ]  # fmt: skip
+    files = hans.read_cases(hans_path(miniature)), breaking_nli.read_items(breaking_path(miniature))
+    text = json.dumps([vars(found[name]) for name in ("hans", "breaking-nli")], default=str)
+    for pair in (one.pair for file in files for one in file):
+        assert pair.premise not in text and pair.hypothesis not in text, "of corpora no sentence is shown"
+    with open(tmp_path / "snli-full-one-adversarial.csv", encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    counts = {
+        row[0]: row[2] for part in found["adversarial"].parts if part.title == "Answers by rule" for row in part.rows
+    }
+    assert Counter(row["rule"] for row in table) == counts
+    for row in table:
+        likeliest = max(LABELS, key=lambda name: float(row[f"probability_{name}"]))
+        assert row["answer"] == likeliest
+        assert row["passed"] == (
+            "" if not row["expected"] else "yes" if likeliest in row["expected"].split(" or ") else "no"
+        )
+
+
+def test_a_model_of_a_real_corpus_gets_everyday_scenes_and_only_the_files_that_are_given(
+    of_real_corpus, tmp_path, miniature, capsys
+):
+    run = {"model": str(of_real_corpus), "output_dir": tmp_path / "out"}
+    first, own = adversarial.check(AdversarialArguments(**run, hans=hans_path(miniature)))
+    assert "no --breaking_nli: it is left out" in capsys.readouterr().err
+    assert (own.name, own.miniature, own.data["name"]) == ("adversarial", False, "everyday scenes of our own")
+    assert not any("Left out" in sentence for sentence in own.summary)
+    assert (first.name, first.miniature) == ("hans", True), "a file of the miniature is known as such"
+
+
+def test_bad_files_are_refused_before_a_model_is_loaded(trained, tmp_path, monkeypatch, miniature):
+    monkeypatch.setattr("snli_roberta.model.classifier.load", None)
+    for name, path in (("hans", hans_path(miniature)), ("breaking_nli", breaking_path(miniature))):
+        bad = tmp_path / path.name
+        bad.write_text(path.read_text().replace("contradiction", "maybe").replace("non-entailment", "maybe"))
+        with pytest.raises(UserError, match="'maybe' is no"):
+            adversarial.check(AdversarialArguments(model=str(trained), output_dir=tmp_path / "out", **{name: bad}))
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such file"):
+        adversarial.check(AdversarialArguments(model=str(trained), hans=tmp_path / "nowhere.txt"))
+    with pytest.raises(UserError, match="a file and --interactive"):
+        AdversarialArguments(model="x", hans=tmp_path, interactive=True)
+    assert not (tmp_path / "out").exists()
+
+
+class MadeUp:
+    """A classifier that takes a premise with "wet" in it for a contradiction, any other for an entailment."""
+
+    def __init__(self) -> None:
+        self.asked: list[Pair] = []
+
+    def probabilities(self, pairs: list[Pair]) -> np.ndarray:
+        self.asked += pairs
+        return np.array([[0.1, 0.1, 0.8] if "wet" in pair.premise else [0.75, 0.25, 0.0] for pair in pairs])
+
+
+def typed(monkeypatch, data: bytes, encoding: str = "utf-8", columns: int = 80) -> tuple[MadeUp, str]:
+    """What a conversation shows in a terminal of that encoding."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+    monkeypatch.setattr(sys, "stdout", out)
+    model = MadeUp()
+    interactive.converse(model)
+    out.flush()
+    return model, out.buffer.getvalue().decode(encoding)
+
+
+def test_a_conversation_shows_bars_and_what_changes_the_answer(monkeypatch):
+    model, shown = typed(monkeypatch, b"A dog is wet.\nA dog is happy.\n\nnever read\n")
+    lines = shown.splitlines()
+    contradiction = next(line for line in lines if line.startswith("contradiction"))
+    assert contradiction.split()[1] == "80.0%"
+    assert contradiction.count("█") == pytest.approx(0.8 * 57, abs=1)
+    assert all(len(line.rpartition(": entailment")[2]) <= 80 for line in lines), "prompts of a pipe stand in one line"
+    assert "answer: contradiction" in lines
+    said = {line[2:25].strip(): line[25:] for line in lines if line.startswith("  ")}
+    assert said["premise = hypothesis"].split() == ["entailment", "75.0%", "right,", "expected:", "entailment"]
+    assert said["irrelevant clause"].split() == [
+        "contradiction",
+        "80.0%",
+        "right,",
+        "expected:",
+        "the",
+        "answer",
+        "stays",
+    ]
+    assert said["shuffled premise"].split()[:3] == ["contradiction", "80.0%", "same,"]
+    assert said["empty premise"].split()[2:] == ["wrong,", "expected:", "neutral"]
+    assert "typo in the premise" not in said, "no word is long enough"
+    assert (model.asked[0].premise, model.asked[0].hypothesis) == ("A dog is wet.", "A dog is happy.")
+    assert not any("never" in pair.premise for pair in model.asked)
+
+
+def test_a_conversation_ends_where_the_input_does(monkeypatch):
+    for data in (b"", b"A dog is wet.", b"A dog is wet.\n\nA cat.\n"):
+        model, shown = typed(monkeypatch, data)
+        assert model.asked == []
+        assert shown.endswith("\n")
+    assert "no hypothesis" in shown
+
+
+def test_what_is_pasted_reaches_no_terminal_raw(monkeypatch):
+    pasted = "A \x1b[2Jdog\x07 is wet \u202e\ud7ff.\r\nÉtoile \x9b31m naïve\n".encode() + b"A \xff dog.\nA cat.\n"
+    model, shown = typed(monkeypatch, pasted, encoding="ascii", columns=30)
+    assert not set(shown) & {chr(n) for n in (*range(10), *range(11, 32), 127)}
+    assert "█" not in shown and "-----" in shown
+    assert all(text.isprintable() for pair in model.asked for text in (pair.premise, pair.hypothesis))
+    assert model.asked[0].hypothesis.startswith("Étoile"), "an honest letter stays"

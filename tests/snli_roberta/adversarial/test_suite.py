@@ -1,0 +1,258 @@
+"""The suite's pairs are the English and have the labels that they claim; what made-up models answer is counted right."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from common.results.finding import Finding, Listing, Measures
+from common.results.rendering import lines
+from snli_roberta.adversarial.suite import everyday, invented, rules
+from snli_roberta.adversarial.suite.everyday import ENCOUNTERS, EVENTS, OTHER_COLOUR, Scene, Sentences
+from snli_roberta.adversarial.suite.outcomes import by_scene, outcomes, rows, suite_finding
+from snli_roberta.adversarial.suite.rules import RULES, Trial, edited, left_out, shuffled, trials, typo, with_clause
+from snli_roberta.data.corpus import LABELS
+from snli_roberta.miniature import snli
+
+LISTS = {"everyday": everyday.scenes, "miniature": invented.scenes}
+NUMBERS = ("Two", "Three", "Four", "Five", "Six", "Nine")
+
+
+def made(kind: str, rule: rules.Rule) -> list[Trial]:
+    return [trial for trial in trials(LISTS[kind](), 0) if trial.rule is rule]
+
+
+def said(scenes: list[Scene], tried: list[Trial], answer: Callable[[Sentences], str]) -> dict[Sentences, np.ndarray]:
+    """What a made-up model says: its label has probability .8."""
+    pairs = [*(pair for scene in scenes for pair in scene.plain.values()), *(trial.pair for trial in tried)]
+    return {pair: np.array([0.8 if name == answer(pair) else 0.1 for name in LABELS]) for pair in pairs}
+
+
+def finding(kind: str, answer: Callable[[Sentences], str]) -> Finding:
+    scenes = LISTS[kind]()
+    tried = trials(scenes, 0)
+    about = {"task": "t", "model": "m", "miniature": kind == "miniature", "command": "c"}
+    return suite_finding(scenes, tried, said(scenes, tried, answer), seed=0, data="scenes", **about)
+
+
+def passing(found: Finding) -> dict[str, float]:
+    (part,) = [part for part in found.parts if isinstance(part, Measures) and part.of == "rule"]
+    return {name: row["value"] for name, row in part.rows.items()}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_every_rule_makes_forty_pairs_or_is_said_to_be_left_out(kind):
+    scenes = LISTS[kind]()
+    assert len({scene.name for scene in scenes}) == len(scenes) >= 40
+    counts = Counter(trial.rule for trial in trials(scenes, 0))
+    missing = left_out(scenes)
+    expected = ["number change", "colour change", "role swap", "roles in disorder"] if kind == "miniature" else []
+    assert [rule.name for rule in missing] == expected
+    assert set(counts) == set(RULES) - set(missing)
+    assert min(counts.values()) >= 40
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_sentences_are_english(kind):
+    scenes = LISTS[kind]()
+    odd = {rules.DISORDER, rules.SHUFFLED, rules.TYPO_IN_PREMISE, rules.TYPO_IN_HYPOTHESIS}
+    pairs = [pair for scene in scenes for pair in scene.plain.values()]
+    pairs += [trial.pair for trial in trials(scenes, 0) if trial.rule not in odd]
+    for sentence in {sentence for pair in pairs for sentence in pair} - {""}:
+        assert re.fullmatch(r"[A-Z][a-z]*( [A-Za-z]+[,.]?)+", sentence), sentence
+        assert sentence.endswith(".") and not sentence.endswith("..")
+        assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]", sentence), sentence
+        words = sentence.split()
+        assert len(set(words[:2])) == 2 and not re.search(r"\b(\w+) \1\b", sentence), sentence
+        if words[0] in NUMBERS:
+            assert " are " in sentence and " is " not in sentence
+        else:
+            assert " are " not in sentence
+
+
+def test_what_a_change_of_the_everyday_scenes_means():
+    """Each rule's pairs are of the form from which its label follows."""
+    for trial in made("everyday", rules.NUMBER):
+        (before, *rest), (after, *same) = (sentence.split() for sentence in trial.pair)
+        assert rest == same
+        assert NUMBERS.index(after) > NUMBERS.index(before), "fewer would be entailed, in a way"
+    for trial in made("everyday", rules.COLOUR):
+        changed = [(a, b) for a, b in zip(*(s.split()[1:] for s in trial.pair), strict=True) if a != b]
+        assert len(changed) == 1 and OTHER_COLOUR[changed[0][0]] == changed[0][1] != changed[0][0]
+    above = {event.one: event.general for event in EVENTS}
+    for rule in (rules.HYPERNYM, rules.HYPONYM):
+        for trial in made("everyday", rule):
+            premise, hypothesis = (re.sub("^(An?|The) ", "", sentence) for sentence in trial.pair)
+            special, general = (premise, hypothesis) if rule is rules.HYPERNYM else (hypothesis, premise)
+            (event,) = [name for name in above if special.startswith(f"{name} is ")]
+            assert general == above[event] + special.removeprefix(event)
+    assert not {event.general for event in EVENTS} & {event.one for event in EVENTS} - {"girl"}
+    for trial in made("everyday", rules.ROLES):
+        (one, other), swapped = (re.findall(r"\b(?:[Aa]n?|[Tt]he) (\w+)", sentence) for sentence in trial.pair)
+        assert swapped == [other, one]
+
+
+def test_words_in_disorder_never_say_what_they_said():
+    for encounter, (there, back) in zip(
+        ENCOUNTERS, (scene.changed["roles in disorder"] for scene in everyday.scenes() if not scene.plain), strict=True
+    ):
+        for (premise, hypothesis), roles in (
+            (there, (encounter.one, encounter.other)),
+            (back, (encounter.other, encounter.one)),
+        ):
+            assert hypothesis == f"The {roles[0]} is {encounter.action} the {roles[1]}."
+            text = f" {premise[:-1]} "
+            places = [text.index(f" {word} ") for word in (roles[1], encounter.action, roles[0])]
+            assert places == sorted(places), "whoever reads something there reads the opposite"
+            assert Counter(text.split()) - Counter(["a", "an", "a"]) == Counter([*hypothesis[:-1].split()]) - Counter(
+                ["The", "the"]
+            )
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_what_needs_no_words_of_a_scene(kind):
+    scenes = LISTS[kind]()
+    labels = {pair: label for scene in scenes for label, pair in scene.plain.items()}
+    for trial in trials(scenes, 0):
+        premise, hypothesis = trial.pair
+        nots = premise.split().count("not"), hypothesis.split().count("not")
+        if trial.rule is rules.NEGATION:
+            assert sum(nots) == 1 and "not true" not in premise + hypothesis
+        elif trial.rule is rules.DOUBLE_NEGATION:
+            assert sorted(nots) == [0, 2] and any(s.startswith("It is not true that the ") for s in trial.pair)
+        elif trial.rule is rules.IDENTICAL:
+            assert premise == hypothesis
+        elif trial.rule is rules.EMPTY:
+            assert premise == "" != hypothesis
+    for rule in (rules.CLAUSE, rules.TYPO_IN_PREMISE, rules.TYPO_IN_HYPOTHESIS, rules.SHUFFLED):
+        found = made(kind, rule)
+        assert {labels[trial.before] for trial in found} == set(LABELS), "pairs of all labels"
+        place = int(rule is rules.TYPO_IN_HYPOTHESIS)
+        for trial in found:
+            assert trial.pair[1 - place] == trial.before[1 - place]
+            assert trial.pair[place] != trial.before[place]
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_typo_makes_no_other_word(kind):
+    known = {
+        word for scene in LISTS[kind]() for pair in scene.plain.values() for s in pair for word in s.lower().split()
+    }
+    for seed in range(3):
+        for trial in trials(LISTS[kind](), seed):
+            if trial.rule not in (rules.TYPO_IN_PREMISE, rules.TYPO_IN_HYPOTHESIS):
+                continue
+            place = int(trial.rule is rules.TYPO_IN_HYPOTHESIS)
+            before, after = trial.before[place].split(), trial.pair[place].split()
+            ((old, new),) = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+            assert sorted(old) == sorted(new) and old[0] == new[0] and old[-1] == new[-1] and len(old) >= 6
+            assert new.lower() not in known
+
+
+def test_the_miniatures_scenes_are_in_its_grammar():
+    facts = {word: (pair, side) for pair, both in enumerate(snli.FACTS) for side in (0, 1) for word in both[side]}
+    for scene in invented.scenes():
+        premise = scene.plain["neutral"][0]
+        stated = dict(facts[word] for word in snli.words(premise) if word in facts)
+        assert len(stated) == 3
+        assert not premise.startswith("The "), "the asleep boy"
+        for label, (_, hypothesis) in scene.plain.items():
+            pair, side = facts[hypothesis.rstrip(".").split()[-1]]
+            found = "neutral" if pair not in stated else "entailment" if stated[pair] == side else "contradiction"
+            assert label == found
+        for premise, hypothesis in scene.changed["hyponym"]:
+            general, special = premise.split()[1], hypothesis.split()[1]
+            assert general in snli.SUBJECTS[special][1:]
+
+
+def test_edits_of_any_sentence():
+    rng = random.Random(0)
+    assert typo("A dog ran.", rng) == "A dog ran.", "nothing long enough"
+    assert typo("Aaaaaaaa b.", rng) == "Aaaaaaaa b.", "nothing to exchange"
+    assert shuffled("Dogs.", rng) == "Dogs."
+    assert sorted(shuffled("A dog {0} ran", rng)[:-1].split()) == ["a", "dog", "ran", "{0}"]
+    assert with_clause("A {dog} ran. ", 0) == "A {dog} ran, and it is a Tuesday."
+    pair = ("A young pianist walks.", "Somebody walks.")
+    assert edited(rules.TYPO_IN_PREMISE, pair, seed=3) == edited(rules.TYPO_IN_PREMISE, pair, seed=3)
+    assert len({edited(rules.TYPO_IN_PREMISE, pair, seed=seed) for seed in range(20)}) > 3
+
+
+def test_a_rule_that_there_is_not_is_an_error():
+    with pytest.raises(ValueError, match="no such rules: typo in the title"):
+        trials([Scene("s", changed={"typo in the title": [("A.", "B.")]})], 0)
+
+
+def test_a_model_of_one_answer_passes_what_asks_for_it():
+    found = finding("everyday", lambda pair: "contradiction")
+    stays = ["irrelevant clause", "typo in the premise", "typo in the hypothesis"]
+    assert [name for name, share in passing(found).items() if share == 1] == [
+        "negation", "number change", "colour change", "role swap", "roles in disorder", *stays,
+    ]  # fmt: skip
+    assert set(passing(found).values()) == {0, 1}
+    assert "its accuracy is 0.3333" in found.summary[1]
+    assert "a model that fails plain pairs fails rules for that reason" in found.summary[2]
+    (failed,) = [part for part in found.parts if isinstance(part, Listing) and part.title.startswith("Failed")]
+    wrong = ("double negation", "hypernym", "hyponym", "premise = hypothesis", "empty premise")
+    assert Counter(row[0] for row in failed.rows) == dict.fromkeys(wrong, 3)
+    assert [row[1] for row in failed.rows if row[0] == "empty premise"] == [None] * 3
+    assert "(the first" not in "\n".join(lines(found)), "all of them can be seen"
+
+
+def test_a_bag_of_words_does_not_mind_disorder():
+    def bag(pair: Sentences) -> str:
+        words = {word.lower() for word in pair[1][:-1].split()} - {word.lower() for word in pair[0][:-1].split()}
+        return "contradiction" if "not" in words else "neutral" if words - {"the"} else "entailment"
+
+    found = finding("everyday", bag)
+    stays = next(part for part in found.parts if isinstance(part, Measures) and part.metric == "share that stays")
+    assert {name: row["value"] for name, row in stays.rows.items()} == dict.fromkeys(LABELS, 1.0)
+    rate = passing(found)
+    assert rate["role swap"] == rate["roles in disorder"] == 0
+    assert rate["hyponym"] == rate["premise = hypothesis"] == rate["irrelevant clause"] == rate["empty premise"] == 1
+    assert 0 < rate["negation"] == 0.5, 'it sees a "not" in the hypothesis alone'
+
+
+def test_a_model_that_knows_the_answers_is_not_excused():
+    scenes = everyday.scenes()
+    known = {pair: label for scene in scenes for label, pair in scene.plain.items()}
+    for trial in trials(scenes, 0):
+        known[trial.pair] = trial.rule.allowed[0] if trial.rule.allowed else known[trial.before]
+    found = finding("everyday", known.__getitem__)
+    assert set(passing(found).values()) == {1.0}
+    assert not any("fails rules for that reason" in sentence for sentence in found.summary)
+    assert not any(part.title.startswith("Failed") for part in found.parts)
+
+
+def test_the_miniatures_finding_says_what_it_leaves_out():
+    found = finding("miniature", lambda pair: "neutral")
+    assert any(
+        "Left out" in one and "number change, colour change, role swap, roles in disorder" in one
+        for one in found.summary
+    )
+    assert "number change" not in passing(found)
+
+
+def test_pairs_of_one_scene_count_as_one():
+    measure = by_scene([("a", True), ("a", False), ("b", True), ("c", True), ("c", True), ("c", False)], 0)
+    assert (measure["value"], measure["n"]) == (pytest.approx((1 / 2 + 1 + 2 / 3) / 3), 3)
+    assert by_scene([], 0) is None
+
+
+def test_the_file_has_the_surest_failures_first():
+    scenes = everyday.scenes()
+    tried = trials(scenes, 0)
+    answers = said(scenes, tried, lambda pair: "entailment")
+    surest = next(trial for trial in tried if trial.rule is rules.HYPONYM)
+    answers[surest.pair] = np.array([0.9, 0.05, 0.05])
+    table = rows(outcomes(tried, answers), answers)
+    assert (table[0]["premise"], table[0]["hypothesis"]) == surest.pair
+    assert table[0] | {"passed": "no", "expected": "neutral", "answer": "entailment"} == table[0]
+    passed = [row["passed"] for row in table]
+    assert passed.index("yes") == passed.count("no") and "no" not in passed[passed.index("yes") :]
+    assert {row["rule"] for row in table if row["passed"] == ""} == {"shuffled premise"}
+    assert len(table) == len(tried)

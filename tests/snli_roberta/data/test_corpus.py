@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from common.cli.errors import UserError
+from common.results.record import read_record
+from snli_roberta import baselines
+from snli_roberta.data.corpus import LABELS, load_split
+
+ROW = {
+    "annotator_labels": ["neutral"],
+    "gold_label": "neutral",
+    "pairID": "1",
+    "sentence1": "A dog.",
+    "sentence2": "A pet.",
+}
+
+
+def write(folder, rows):
+    (folder / "snli_1.0_dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_miniature_is_read_and_what_is_dropped_is_counted(miniature):
+    raw = [json.loads(line) for line in (miniature / "snli_1.0" / "snli_1.0_dev.jsonl").read_text().splitlines()]
+    gold = Counter(row["gold_label"] for row in raw)
+    split = load_split("dev", data_dir=miniature / "snli_1.0")
+    assert Counter(LABELS[pair.label] for pair in split.pairs) == {name: gold[name] for name in LABELS}
+    assert (split.report.read, split.report.kept) == (len(raw), len(raw) - gold["-"])
+    assert split.report.dropped == {"no gold label": gold["-"]}
+    first = next(n for n, row in enumerate(raw, 1) if row["gold_label"] == "-")
+    assert split.report.first_dropped == {"no gold label": f"snli_1.0_dev.jsonl, line {first}"}
+    assert all(len(pair.annotator_labels) == 5 for pair in split.pairs)
+
+
+def test_the_real_corpus_is_read(real_data):
+    counts = {name: load_split(name, data_dir=real_data / "snli_1.0") for name in ("train", "dev", "test")}
+    assert {name: split.report.kept for name, split in counts.items()} == {"train": 58721, "dev": 5016, "test": 4826}
+    assert Counter(counts["train"].labels) == {0: 23423, 1: 10968, 2: 24330}
+
+
+def test_the_hubs_rows_give_the_same_split(hub, miniature, tmp_path):
+    from huggingface_hub import HfApi
+
+    files = load_split("dev", data_dir=miniature / "snli_1.0")
+    rows = [{"premise": pair.premise, "hypothesis": pair.hypothesis, "label": pair.label} for pair in files.pairs]
+    rows.insert(3, {"premise": "A dog.", "hypothesis": "A pet.", "label": -1})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "validation-00000-of-00001.parquet")
+    HfApi().create_repo("miniature/snli", repo_type="dataset")
+    HfApi().upload_folder(repo_id="miniature/snli", repo_type="dataset", folder_path=tmp_path, path_in_repo="data")
+    split = load_split("dev", dataset_name="miniature/snli")
+    assert split.fingerprint() == files.fingerprint()
+    assert split.report.dropped == {"no gold label": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gold_label": "Entailment"}, "line 2, column 'gold_label': 'Entailment' is no label; expected entailment"),
+        ({"gold_label": ""}, "line 2, column 'gold_label': '' is no label"),
+        ({"gold_label": 0}, "line 2, column 'gold_label': 0 is no label"),
+        ({"gold_label": None}, "line 2, column 'gold_label': None is no label"),
+        ({"sentence1": None}, "line 2, column 'sentence1': None is no sentence; expected text"),
+        ({"sentence2": 7}, "line 2, column 'sentence2': 7 is no sentence"),
+        ({"annotator_labels": "neutral"}, "line 2, column 'annotator_labels': 'neutral' are no labels"),
+        ({"annotator_labels": ["yes"]}, "line 2, column 'annotator_labels': ['yes'] are no labels"),
+    ],
+)
+def test_nasty_rows_are_refused_by_file_and_line(tmp_path, change, message):
+    write(tmp_path, [ROW, {**ROW, **change}])
+    with pytest.raises(UserError) as error:
+        load_split("dev", data_dir=tmp_path)
+    assert str(error.value).startswith(f"{tmp_path}/snli_1.0_dev.jsonl, ")
+    assert message in str(error.value)
+
+
+def test_empty_sentences_are_dropped_and_odd_ones_kept(tmp_path):
+    odd = [{**ROW, "sentence2": text} for text in (" ", "n/a", "\u200f שלום", '"', "a" * 100_000)]
+    write(tmp_path, odd)
+    split = load_split("dev", data_dir=tmp_path)
+    assert split.report.dropped == {"empty sentence": 1}
+    assert [pair.hypothesis for pair in split.pairs] == [row["sentence2"].strip() for row in odd[1:]]
+
+
+def test_a_missing_file_or_column_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"snli_1.0_test.jsonl: no such file"):
+        load_split("test", data_dir=tmp_path)
+    write(tmp_path, [{"gold_label": "neutral", "sentence1": "A dog."}])
+    with pytest.raises(UserError, match="line 1, column 'sentence2': missing"):
+        load_split("dev", data_dir=tmp_path)
+
+
+def test_the_miniature_is_not_solvable_by_counting_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["x", "--output_dir", str(tmp_path)])
+    baselines.main()
+    records = {record.title: record for record in map(read_record, sorted(tmp_path.glob("*.json")))}
+    assert list(records) == ["majority label", "TF-IDF, hypothesis only", "TF-IDF, both sentences"]
+    for record in records.values():
+        assert record.miniature
+        assert record.metrics["accuracy"]["value"] <= 0.45
+    assert "SNLI test: 1,200 rows read" in capsys.readouterr().out
