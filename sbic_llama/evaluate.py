@@ -21,10 +21,9 @@ from common.results.rendering import lines, table_lines
 from common.results.training_record import training_costs, training_facts
 from common.runtime import hardware
 from common.runtime.processes import Processes, is_first, join
-from common.tables.report import fingerprint
 from common.tables.writing import write_rows
 from sbic_llama.baselines import score_controls, test_set
-from sbic_llama.data.corpus import Post, Split, labelled
+from sbic_llama.data.corpus import Post, Split, labelled, post_id
 from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence
 from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
@@ -71,11 +70,6 @@ def score_rows(declared: Feature, posts: Sequence[Post], annotated: Answers) -> 
         }
         for post, answer, numbers in zip(posts, annotated.labels, annotated.details, strict=True)
     ]
-
-
-def post_id(post: Post) -> str:
-    """What stands for a post where its text must not."""
-    return fingerprint([post.text])
 
 
 def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[Finding]]:

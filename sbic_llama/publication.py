@@ -9,9 +9,8 @@ from common.cli.options import CorpusOptions
 from common.hub import card
 from common.hub.card import Dataset, Trained
 from common.models.prompt import TAIL
-from sbic_llama.data.corpus import HUB_DATASET, labelled
+from sbic_llama.data.corpus import HUB_DATASET, labelled, post_id
 from sbic_llama.data.features import TARGET_MINORITY
-from sbic_llama.evaluate import post_id
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.description import ANNOTATOR_FILE
 from sbic_llama.model.generation import MAX_NEW_TOKENS

@@ -27,8 +27,8 @@ from common.results.training_record import training_costs
 from common.stats.paired import over_seeds
 from common.tables.report import fingerprint
 from snli_roberta.baselines import load_sets
-from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pairs_fingerprint
-from snli_roberta.evaluate import pair_id, record_name, score_baselines, score_model
+from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pair_id, pairs_fingerprint
+from snli_roberta.evaluate import record_name, score_baselines, score_model
 from snli_roberta.study.findings import Arm, disagreements, findings_of
 from snli_roberta.study.runs import (
     TITLES,

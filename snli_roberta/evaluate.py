@@ -21,9 +21,8 @@ from common.results.scoring import ScoredSet
 from common.results.training_record import training_costs
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes, is_first, join
-from common.tables.report import fingerprint
 from snli_roberta.baselines import load_sets, predictors
-from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pairs_fingerprint
+from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pair_id, pairs_fingerprint
 from snli_roberta.training.arguments import CorpusArguments
 
 if TYPE_CHECKING:
@@ -64,11 +63,6 @@ def score_rows(pairs: Sequence[Pair], probabilities: np.ndarray) -> list[dict[st
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
         for pair, row in zip(pairs, probabilities.tolist(), strict=True)
     ]
-
-
-def pair_id(pair: Pair) -> str:
-    """What stands for a pair where its sentences need not be shown."""
-    return fingerprint([pair.premise, pair.hypothesis])
 
 
 def sampling_of(facts: dict[str, Any]) -> dict[str, Any]:

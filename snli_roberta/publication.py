@@ -9,8 +9,7 @@ from common.cli.options import CorpusOptions
 from common.hub import card
 from common.hub.card import Dataset, Trained
 from common.results.training_record import TRAINING_FILE
-from snli_roberta.data.corpus import LABELS
-from snli_roberta.evaluate import pair_id
+from snli_roberta.data.corpus import LABELS, pair_id
 from snli_roberta.training.arguments import CorpusArguments
 
 FILES = ("config.json",)  # without which it names no labels

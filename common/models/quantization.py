@@ -19,11 +19,11 @@ from common.cli.errors import UserError
 from common.models.loading import check_config, loading
 from common.runtime import hardware
 
-Quantisation = Literal["nf4", "int8", "none"]
+Quantization = Literal["nf4", "int8", "none"]
 
 
 def load_base(
-    name: str, revision: str | None, *, precision: hardware.Precision, quantisation: Quantisation = "nf4"
+    name: str, revision: str | None, *, precision: hardware.Precision, quantization: Quantization = "nf4"
 ) -> PreTrainedModel:
     """A causal language model on this process's device, usually in NF4 with double quantisation (Dettmers et al. 2023).
 
@@ -48,7 +48,7 @@ def load_base(
     if hardware.shards():
         # FSDP cuts tensors of numbers that can have gradients: the same 4-bit numbers, eight in what looks like one fp32.
         four_bits["bnb_4bit_quant_storage"] = torch.float32
-    settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantisation]
+    settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantization]
     check_config(name, revision)
     try:
         with loading(name):

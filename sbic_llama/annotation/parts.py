@@ -26,7 +26,7 @@ from sbic_llama.model.description import ANNOTATOR_FILE
 if TYPE_CHECKING:
     import pyarrow
 
-    from common.models.quantization import Quantisation
+    from common.models.quantization import Quantization
     from sbic_llama.model.annotator import Adapter
 
 import contextlib
@@ -124,7 +124,7 @@ class Run:
 
 
 def identity_of(
-    run: Run, rule: Rule, adapters: Sequence[Adapter], quantisation: Quantisation, precision: str
+    run: Run, rule: Rule, adapters: Sequence[Adapter], quantisation: Quantization, precision: str
 ) -> dict[str, Any]:
     """What parts depend on: a run with another identity may not use them."""
     digests = {found.path.name: found.digest for found in run.files}

@@ -281,3 +281,8 @@ def _text_list(row: Row, column: str, text: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise wrong
     return values
+
+
+def post_id(post: Post) -> str:
+    """What stands for a post where its text must not."""
+    return fingerprint([post.text])

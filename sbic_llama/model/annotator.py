@@ -12,7 +12,7 @@ import torch
 from common.cli.errors import UserError
 from common.models import quantization
 from common.models.loading import base_path, local_folder, with_revision
-from common.models.quantization import Quantisation
+from common.models.quantization import Quantization
 from common.runtime import hardware
 from common.tables.reading import in_windows
 from sbic_llama.data.corpus import clean
@@ -81,7 +81,7 @@ class Annotator:
         UserError: An adapter or base that can't be loaded, two of one feature, or adapters of different bases.
     """
 
-    def __init__(self, *adapters: str | Path, quantisation: Quantisation = "nf4", batch_size: int = 32):
+    def __init__(self, *adapters: str | Path, quantisation: Quantization = "nf4", batch_size: int = 32):
         self.adapters = describe(adapters)
         self.batch_size = batch_size
         first = self.adapters[0].description
@@ -89,7 +89,7 @@ class Annotator:
         self.precision = precision_for(first)
         base = base_path(first.base_model)
         model: Any = quantization.load_base(
-            base, first.base_revision, precision=self.precision.value, quantisation=quantisation
+            base, first.base_revision, precision=self.precision.value, quantization=quantisation
         )
         self._tokenizer = quantization.load_tokenizer(base, first.base_revision)
         for name, adapter in zip(adapters, self.adapters, strict=True):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.cli.errors import UserError
+from common.tables.report import fingerprint
+
+if TYPE_CHECKING:
+    pass
+
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import field
 from typing import Literal
 
-from common.cli.errors import UserError, shown
+from common.cli.errors import shown
 from common.tables.reading import Row, read_hub_rows, read_rows
-from common.tables.report import DataReport, fingerprint
+from common.tables.report import DataReport
 
 LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD = "-"
@@ -172,3 +181,8 @@ def _draw(pairs: list[Pair], counts: list[int], seed: int) -> list[Pair]:
     for label, count in enumerate(counts):
         chosen.update(rng.sample([i for i, pair in enumerate(pairs) if pair.label == label], count))
     return [pair for i, pair in enumerate(pairs) if i in chosen]
+
+
+def pair_id(pair: Pair) -> str:
+    """What stands for a pair where its sentences need not be shown."""
+    return fingerprint([pair.premise, pair.hypothesis])

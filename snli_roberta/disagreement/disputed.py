@@ -9,9 +9,8 @@ import numpy as np
 from common.results.finding import Listing, Measures, Part, interval
 from common.stats import metrics
 from common.stats.metrics import entropy, jensen_shannon
-from snli_roberta.data.corpus import LABELS, NO_GOLD, NO_LABEL, Pair
+from snli_roberta.data.corpus import LABELS, NO_GOLD, NO_LABEL, Pair, pair_id
 from snli_roberta.disagreement.gold_labels import AS_GIVEN, DISPUTED, SURE, TEMPERED, Judged
-from snli_roberta.evaluate import pair_id
 
 LISTED = 20  # pairs of a finding; the table has all
 # What people said of a pair is the corpus's, which may not be published with a card: a finding has ids and what was computed, the

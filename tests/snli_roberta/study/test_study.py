@@ -25,8 +25,7 @@ from common.results.finding import read_finding, read_findings
 from common.results.record import read_record
 from common.tables.reading import read_rows
 from snli_roberta import compare
-from snli_roberta.data.corpus import LABELS, load_split
-from snli_roberta.evaluate import pair_id
+from snli_roberta.data.corpus import LABELS, load_split, pair_id
 from snli_roberta.study.runs import StudyArguments
 
 ROOT = Path(__file__).parents[3]
