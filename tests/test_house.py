@@ -19,25 +19,158 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("common", "sbic_llama", "snli_roberta")
-MAY_IMPORT = {"common": {"common"}, "sbic_llama": {"sbic_llama", "common"}, "snli_roberta": {"snli_roberta", "common"}}
+# Layers of common, lowest first: an import goes down or stays within its layer. Commands and the miniature lie above them all.
+LAYERS = ("cli", "runtime", "tables", "stats", "models", "results", "training", "hub")
+LIBRARIES_AT_THE_TOP = {
+    "common.web",
+    "common.colab",
+}  # for pages and notebooks; what else lies at the top level is a command
+MOST_AT_THE_TOP = 8  # modules at the top level of common
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
+
+House = dict[str, ast.Module]
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Top-level names that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def read_house(root: Path = ROOT) -> House:
+    """Parse the modules of the packages by dotted name."""
+    paths = [path for package in (*PACKAGES, "benchmarks") for path in sorted((root / package).rglob("*.py"))]
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in paths
+    }
+
+
+def imports_of(house: House, module: str) -> Iterator[str]:
+    """Yield what a module imports of the house, anywhere in it; relative imports would escape this and are refused."""
+    for node in ast.walk(house[module]):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield path.relative_to(ROOT).parts[0] if node.level else str(node.module).split(".")[0]
+            assert not node.level, f"{module} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            while name and name not in house:
+                if f"{name}.__init__" in house:
+                    name = f"{name}.__init__"
+                    break
+                name = name.rpartition(".")[0]
+            if name and name != module:
+                yield name
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_run_one_way(package):
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    wrong = [f"{path.relative_to(ROOT)} imports {name}" for path in files for name in imported(path)
-             if name in {*PACKAGES, "tests", "benchmarks"} - MAY_IMPORT[package]]  # fmt: skip
-    assert wrong == []
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def layer(module: str) -> int:
+    parts = module.split(".")
+    return LAYERS.index(parts[1]) if parts[1] in LAYERS and parts[-1] != "__main__" else len(LAYERS)
+
+
+def is_command(module: str) -> bool:
+    """Whether a module is run: a file at the top level of a package, or the ``__main__`` of a folder."""
+    parts = module.split(".")
+    top = len(parts) == 2 and parts[0] != "benchmarks" and parts[1] not in ("__init__", "publication")
+    return (top and module not in LIBRARIES_AT_THE_TOP) or parts[-1] == "__main__"
+
+
+def in_miniature(module: str) -> bool:
+    return module.split(".")[1] == "miniature"
+
+
+def faults(house: House) -> list[str]:
+    """List the imports that break a rule of the house."""
+    wrong = []
+    for module in house:
+        for other in imports_of(house, module):
+            line = f"{module} imports {other}"
+            if room(other) not in {room(module), "common"} and room(module) != "benchmarks":
+                wrong.append(f"{line}: a project imports common and itself, common only itself")
+            if room(module) == room(other) == "common" and not in_miniature(module) and layer(other) > layer(module):
+                wrong.append(f"{line}: upward")
+            if is_command(other):
+                wrong.append(f"{line}: a command is run, not imported")
+            if in_miniature(other) and not in_miniature(module):
+                wrong.append(f"{line}: product code runs on the miniature but does not import it")
+    return wrong
+
+
+def circles(house: House) -> list[list[str]]:
+    """List groups of modules that import each other, by removing what imports nothing that is left."""
+    left = {module: set(imports_of(house, module)) for module in house}
+    while free := [module for module, others in left.items() if not others & left.keys()]:
+        for module in free:
+            del left[module]
+    while free := [module for module in left if not any(module in others for others in left.values())]:
+        for module in free:
+            del left[module]
+    return [sorted(left)] if left else []
+
+
+def test_imports_keep_the_rules_of_the_house():
+    house = read_house()
+    assert len(house) > 50
+    assert faults(house) == []
+    assert circles(house) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "fault"),
+    [
+        ("common.stats.metrics", "from sbic_llama.data import corpus", "common only itself"),
+        ("sbic_llama.data.corpus", "from snli_roberta.data.corpus import Pair", "a project imports common and itself"),
+        ("common.runtime.files", "import common.models.loading", "upward"),
+        ("common.hub.upload", "from common import doctor", "upward"),
+        ("sbic_llama.model.scoring", "    from sbic_llama.evaluate import main", "a command is run"),
+        ("sbic_llama.trust", "from sbic_llama import annotate", "a command is run"),
+        ("snli_roberta.model.encoder", "from snli_roberta.disagreement.__main__ import main", "a command is run"),
+        ("common.models.loading", "from common.miniature.cache import build", "does not import it"),
+        ("sbic_llama.data.corpus", "from sbic_llama.miniature import sbic", "does not import it"),
+    ],
+)
+def test_a_broken_rule_is_noticed(module, line, fault):
+    house = read_house()
+    house[module] = ast.parse("def function():\n    pass\n" + line.strip())
+    assert [found for found in faults(house) if found.startswith(f"{module} imports ") and fault in found]
+
+
+def test_a_circle_is_noticed():
+    house = read_house()
+    house["common.runtime.files"] = ast.parse("from common.runtime import processes")
+    house["common.runtime.processes"] = ast.parse("from common.runtime.files import loads")
+    (found,) = circles(house)
+    assert {"common.runtime.files", "common.runtime.processes"} <= set(found)
+
+
+def test_every_file_at_the_top_level_of_a_project_can_be_run():
+    top = [
+        (package, path)
+        for package in ("sbic_llama", "snli_roberta")
+        for path in sorted((ROOT / package).glob("*.py"))
+        if path.stem not in ("__init__", "publication")
+    ]
+    assert len(top) > 10
+    runs = 'if __name__ == "__main__":'
+    assert [f"{package}/{path.name}" for package, path in top if runs not in path.read_text(encoding="utf-8")] == []
+
+
+def test_the_house_stays_easy_to_see():
+    house = read_house()
+    assert (
+        len([module for module in house if module.startswith("common.") and module.count(".") == 1]) <= MOST_AT_THE_TOP
+    )
+    long = []
+    for module, tree in house.items():
+        path = ROOT / (module.replace(".", "/") + ".py")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES:
+            long.append(f"{module}: {lines} lines")
+        long += [
+            f"{module}.{node.name}: {node.end_lineno - node.lineno + 1} lines"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > MOST_LINES_OF_A_FUNCTION
+        ]
+    assert long == []
 
 
 def shadowing(root: Path) -> list[str]:
