@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from common.cli.errors import UserError
-from common.tables.report import fingerprint
-
-if TYPE_CHECKING:
-    pass
-
 import random
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from common.cli.errors import shown
+from common.cli.errors import UserError, shown
 from common.tables.reading import Row, read_hub_rows, read_rows
-from common.tables.report import DataReport
+from common.tables.report import DataReport, fingerprint
 
 LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD = "-"
