@@ -22,7 +22,7 @@ from benchmarks.jobs import JOBS, Job, Name
 from benchmarks.setting import Measured, Setting, environment
 from benchmarks.table import COLUMNS, Ran, agreement, all_ratios, compared, summary, timings
 from common.cli.arguments import option, parse
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 from common.cli.errors import UserError, run
 from common.results.finding import Finding, Listing
 from common.results.rendering import lines
@@ -90,7 +90,7 @@ def main() -> None:
         found = bench(arguments, Path(scratch), cores)
     print("\n".join(lines(found)))
     found.write(output)
-    say(f"written: {output}")
+    log(f"written: {output}")
 
 
 def place(arguments: BenchArguments, cores: int) -> Path:
@@ -108,7 +108,7 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
     """
     machine = json.loads(finished("matrix products", python("benchmarks.matmul"), environment(cores)).splitlines()[-1])
     rates = machine["rates"]
-    say("matrix products: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items()))
+    log("matrix products: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items()))
     chosen = [job for job in JOBS if job.name in arguments.jobs]
     setting = prepare(arguments, {job.needs for job in chosen}, scratch, cores)
     ran = []
@@ -205,7 +205,7 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments, cores: int) -
         for each in alternate(ask, arguments.rounds or (job.quick if arguments.quick else job.rounds)):
             rounds.append(each)
             agreed = agreed if len(rounds) > 1 else agreement(job.name, each)
-            say(f"{job.name}, {job.unit}/s: " + ", ".join(f"{name} {each[name].rate:,.1f}" for name in sides))
+            log(f"{job.name}, {job.unit}/s: " + ", ".join(f"{name} {each[name].rate:,.1f}" for name in sides))
     return Ran(job, rounds, agreed)
 
 

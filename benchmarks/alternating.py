@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.setting import ROOT, Measured
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError
 
 TAIL = 15  # lines of a failed side's standard error that are shown
@@ -93,7 +93,7 @@ def failure(name: str, said: Any, status: int) -> UserError:
     said.seek(0)
     lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
     for line in lines[-TAIL:]:
-        say(f"{name}: {line}")
+        log(f"{name}: {line}")
     return UserError(f"{name}: it ended with status {status}: {lines[-1].strip() if lines else 'it said nothing'}")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from common.cli.arguments import option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, run
 from common.results import rendering
 from common.results.finding import Finding, Listing
@@ -136,7 +136,7 @@ def scale_finding(arguments: ScaleArguments) -> Finding:
                 output = Path(folder) / f"{turn}-{len(timings[name])}-{name.replace(' ', '_')}.csv"
                 timing = timed(way, source, arguments.adapter, output)
                 timings[name].append(timing)
-                say(f"{name}: {timing.seconds:.0f} s, {timing.steady:.0f} rows/s when under way")
+                log(f"{name}: {timing.seconds:.0f} s, {timing.steady:.0f} rows/s when under way")
                 if timing.digest != timings["one process"][0].digest:
                     raise UserError(f"{name}: it wrote other bytes than one process did")
     rows = [
@@ -178,7 +178,7 @@ def main() -> None:
     print("\n".join(rendering.lines(found)))
     if arguments.output is not None:
         found.write(arguments.output)
-        say(f"finding: {arguments.output}")
+        log(f"finding: {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.setting import ROOT
 from common.cli.console import stage
 from common.cli.errors import UserError
-from common.runtime.files import folder_written_aside
+from common.runtime.files import atomic_folder
 from common.runtime.project import cache_folder
 from common.tables.report import fingerprint
 
@@ -32,7 +32,7 @@ def cached(name: str, made_of: list[Any], make: Callable[[Path], None]) -> Path:
         ) from error
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            with stage(f"making {name} (once)"), folder_written_aside(folder) as part:
+            with stage(f"making {name} (once)"), atomic_folder(folder) as part:
                 make(part)
     return folder
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from common.cli.arguments import option, parse
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 from common.cli.errors import UserError, run
 from common.results import rendering
 from common.results.finding import Finding, Listing, read_finding
@@ -270,7 +270,7 @@ def main() -> None:
         found = gpu_finding(name, results, arguments)
         found.write(output)  # after each: what was measured is kept when a later one fails
     print("\n".join(rendering.lines(found)))
-    say(f"finding: {output}")
+    log(f"finding: {output}")
 
 
 if __name__ == "__main__":

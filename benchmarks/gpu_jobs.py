@@ -28,13 +28,13 @@ import snli_roberta.training.run as snli_training
 from benchmarks.gpu import T4_BYTES, WARM_UP, Job, Measured, sbic_of, snli_of
 from benchmarks.random_models import Shapes, llama_base, random_adapter, roberta_base
 from common.cli.arguments import option, parse
-from common.cli.console import quiet_libraries, say, stage
+from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models import quantization
 from common.results.record import count_parameters
 from common.runtime import hardware
 from common.training import run as training
-from common.training.callbacks import TimeLeft
+from common.training.callbacks import ProgressLog
 from common.training.checkpoints import Checkpoints
 from sbic_llama.data.corpus import labelled, load_splits
 from sbic_llama.data.encoding import answer_ids, encode
@@ -167,7 +167,7 @@ def timed_training(
         shapes: For the device's own speed.
     """
     clock, counted = Clock(), Counted(trainer.data_collator)
-    for callback in (EarlyStoppingCallback, Checkpoints, TimeLeft, PrinterCallback, ProgressCallback):
+    for callback in (EarlyStoppingCallback, Checkpoints, ProgressLog, PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
     trainer.data_collator = counted
@@ -307,7 +307,7 @@ def forget_peak() -> None:
 def main() -> None:
     arguments = parse(JobArguments, prog="python -m benchmarks.gpu_jobs")
     quiet_libraries()
-    say(f"{arguments.job} …")
+    log(f"{arguments.job} …")
     found = measure(arguments.job, arguments)
     arguments.result.write_text(json.dumps(found), encoding="utf-8")
 

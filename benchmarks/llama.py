@@ -16,7 +16,7 @@ from benchmarks.alternating import finished, python
 from benchmarks.cached import cached, digest, product, tokenizer_files
 from benchmarks.corpora import cut_sbic, parts
 from benchmarks.setting import environment
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 512,
@@ -59,7 +59,7 @@ def adapters(model: Path, sbic_dir: Path, cores: int) -> dict[str, str]:
             for feature, command in COMMANDS.items():
                 words = ("--model_name_or_path", model, "--data_dir", scratch, "--output_dir", folder, *FEW)
                 finished(f"training for {feature}", python(command, *words), environment(cores))
-                say(f"an adapter for {feature}")
+                log(f"an adapter for {feature}")
 
     folder = cached("adapters", [str(model), list(map(str, FEW)), product()], make)
     return {feature: str(folder / feature) for feature in COMMANDS}
@@ -92,7 +92,7 @@ def _train(folder: Path, sbic_dir: Path, name: str) -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
         if (step + 1) % 40 == 0:
-            say(f"step {step + 1} of {STEPS}, loss {sum(losses[-40:]) / 40:.2f}")
+            log(f"step {step + 1} of {STEPS}, loss {sum(losses[-40:]) / 40:.2f}")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, run
 from common.results import rendering
 from common.results.evaluation import RECORD
@@ -208,7 +208,7 @@ def main() -> None:
     print("\n".join(rendering.lines(found)))
     if arguments.output is not None:
         found.write(arguments.output)
-        say(f"finding: {arguments.output}")
+        log(f"finding: {arguments.output}")
 
 
 if __name__ == "__main__":

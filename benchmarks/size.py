@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.alternating import finished, python
 from benchmarks.setting import environment
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import run
 from common.runtime.project import miniature_corpora
 
@@ -51,7 +51,7 @@ def measure(scratch: Path, cores: int, large: int) -> dict[str, dict[int, dict[s
         for count in (SMALL, large):
             said = finished(what, python("benchmarks.size", what, model, count), environment(cores))
             found[what][count] = json.loads(said.strip().splitlines()[-1])
-            say(f"{WAYS[what]}, {count:,} rows: {median(found[what][count]['rates']):,.0f} rows/s")
+            log(f"{WAYS[what]}, {count:,} rows: {median(found[what][count]['rates']):,.0f} rows/s")
     return found
 
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.alternating import python
 from benchmarks.setting import ROOT, environment
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError
 
 TARGET = 1.5  # seconds
@@ -87,7 +87,7 @@ def measure(scratch: str, cores: int, rounds: int) -> dict[str, dict[str, list[f
         for what, lines in asked.items():
             for name, (words, status) in lines.items():
                 found[what][name].append(seconds_of(python(name, *words), status, cores))
-            say(f"{what}: {len(lines)} commands")
+            log(f"{what}: {len(lines)} commands")
     return found
 
 

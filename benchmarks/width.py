@@ -11,7 +11,7 @@ from benchmarks.alternating import finished, middle, python
 from benchmarks.corpora import cut_snli
 from benchmarks.setting import environment
 from benchmarks.training_sides import ENCODER_RATE, PAIRS_A_STEP, training_json
-from common.cli.console import say
+from common.cli.console import log
 from common.runtime import hardware
 from common.runtime.child_process import call
 
@@ -50,7 +50,7 @@ def measure(snli_dir: str, tokenizer: str, cores: int, rounds: int, *, quick: bo
                             "snli_roberta.train_full", python("snli_roberta.train_full", *words), environment(cores)
                         )
                         found[width][precision].append(pairs / training_json(Path(output)).seconds)
-                say(
+                log(
                     f"width {width}: "
                     + ", ".join(f"{rates[-1]:,.0f} pairs/s in {name}" for name, rates in found[width].items())
                 )

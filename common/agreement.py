@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, run, shown
 from common.results.finding import Finding, Listing, Measures, Part, interval
 from common.results.rendering import lines
@@ -355,7 +355,7 @@ def main() -> None:
     print("\n".join(lines(finding)))
     if arguments.output:
         finding.write(arguments.output)
-        say(f"full result: {arguments.output}")
+        log(f"full result: {arguments.output}")
 
 
 if __name__ == "__main__":

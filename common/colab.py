@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common.cli.console import say
+from common.cli.console import log
 from common.runtime.project import NAME
 
 SECRET = "HF_TOKEN"  # the secret's name in Colab, and the environment variable that the Hub's library reads
@@ -22,7 +22,7 @@ def login() -> None:
     try:
         from google.colab import userdata
     except ImportError:
-        say(f"not in Colab: the Hub's token is that of `hf auth login` or of the variable {SECRET}, if there is one")
+        log(f"not in Colab: the Hub's token is that of `hf auth login` or of the variable {SECRET}, if there is one")
         return
     give = (
         f"open Secrets (the key at the left), add {SECRET} with a token of the Hub, allow this notebook, run this again"
@@ -30,15 +30,15 @@ def login() -> None:
     try:
         token = (userdata.get(SECRET) or "").strip()  # pasted tokens bring line ends along
     except userdata.NotebookAccessError:
-        say(f"this notebook may not read the secret {SECRET}; for gated models and publishing {give}")
+        log(f"this notebook may not read the secret {SECRET}; for gated models and publishing {give}")
         return
     except userdata.SecretNotFoundError:
         token = ""
     if not token:
-        say(f"there is no secret {SECRET}; for gated models and publishing {give}")
+        log(f"there is no secret {SECRET}; for gated models and publishing {give}")
         return
     os.environ[SECRET] = token
-    say(f"the Hub's token was taken from the secret {SECRET}")
+    log(f"the Hub's token was taken from the secret {SECRET}")
 
 
 def drive_folder(name: str) -> Path:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from common.cli.arguments import option
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError
 
 KEPT_SECONDS = 600  # that an upload or a result lies in the temporary folder, at most
@@ -148,7 +148,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
                 key="--port",
                 fix="choose another --port, or end what listens there",
             ) from error
-        say(f"the page is at {address} (Ctrl-C ends it)", asked=True)
+        log(f"the page is at {address} (Ctrl-C ends it)", always=True)
         threading.Thread(target=_sweep_always, args=(Path(name),), daemon=True).start()
         try:
             page.block_thread()

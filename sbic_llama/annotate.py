@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, with_revision
 from common.runtime import hardware
@@ -119,10 +119,10 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     from sbic_llama.model.annotator import describe
 
     run = annotation.Run(found, parts_of(output), output, source.is_dir())
-    say(f"{run.rows:,} rows" + (f" in {len(found):,} files" if run.into_folder else ""))
+    log(f"{run.rows:,} rows" + (f" in {len(found):,} files" if run.into_folder else ""))
     adapters = describe(arguments.adapter)
     if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
-        say(
+        log(
             f"{', '.join(invented)}: trained on the miniature's invented posts; what it says of real ones means nothing"
         )
     thresholds = annotation.thresholds(adapters, arguments.review_share, arguments.target_accuracy)
@@ -148,7 +148,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
         if missing is None:  # the last run was killed while it cleared up
             if processes.first:
                 clear(run.folder)
-            say(f"finished already: {output}")
+            log(f"finished already: {output}")
             return
         check(run.folder, identity)
         _work(run, missing, rule, engine, processes)
@@ -156,7 +156,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
             said = _what_was_done(found, run, rule)
             run.assemble(columns)
             for line in said:
-                say(line)
+                log(line)
 
 
 def _what_was_done(found: Sequence[Survey], run: Run, rule: Rule) -> list[str]:
@@ -175,19 +175,19 @@ def _work(run: Run, missing: list[tuple[int, int]], rule: Rule, engine: Engine, 
     """Makes this process's share of the missing parts, and waits for the others'."""
     count, share = len(run.parts()), missing[processes.rank :: processes.count]
     if len(missing) < count:
-        say(f"continuing: {count - len(missing):,} of {count:,} parts are there already")
+        log(f"continuing: {count - len(missing):,} of {count:,} parts are there already")
     total, done = run.rows, run.rows - run.rows_of(missing)
     if processes.count > 1 and missing:
         total, done = run.rows_of(share), 0
-        say(f"{processes.count} processes share the work; the bar shows that of the first")
+        log(f"{processes.count} processes share the work; the bar shows that of the first")
     try:
         parts = engine(run.files, share, rule) if share else ()
         cut = run.keep(parts, total=total, done=done, show=processes.first and bool(share))
     except KeyboardInterrupt:
-        say("stopped: the same command continues")
+        log("stopped: the same command continues")
         raise
     if cut := sum(processes.gathered(cut)):
-        say(f"{cut:,} times a post was longer than an adapter reads, and was cut")
+        log(f"{cut:,} times a post was longer than an adapter reads, and was cut")
 
 
 def alone(arguments: AnnotateArguments) -> Engine:
@@ -197,7 +197,7 @@ def alone(arguments: AnnotateArguments) -> Engine:
         from sbic_llama.model.annotator import Annotator
 
         model = Annotator(*arguments.adapter, quantisation=arguments.quantisation, batch_size=arguments.batch_size)
-        say(f"{', '.join(one.name for one in model.adapters)} in {model.precision.value} ({model.precision.reason})")
+        log(f"{', '.join(one.name for one in model.adapters)} in {model.precision.value} ({model.precision.reason})")
         return (annotated(window, model, rule) for window in windows(files, wanted, rule.text_column))
 
     return parts

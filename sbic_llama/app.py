@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import web
 from common.cli.arguments import option, parse
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, with_revision
 from common.tables.reading import FORMATS
@@ -160,7 +160,7 @@ def main() -> None:
     from sbic_llama.model.annotator import Annotator
 
     annotator = Annotator(*arguments.adapter)
-    say(
+    log(
         f"{', '.join(one.name for one in annotator.adapters)} in {annotator.precision.value} ({annotator.precision.reason})"
     )
     web.serve("What would annotators say of a post?", lambda: layout(annotator), arguments)

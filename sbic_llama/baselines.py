@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import run
 from common.results.record import RunRecord
 from common.results.rendering import table_lines
@@ -133,14 +133,14 @@ def main() -> None:
     for name in FEATURES:
         declared = feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
         if not all(any(declared.label_of(post) is not None for post in split.posts) for split in splits.values()):
-            say(f"{name}: left out, for a split has no post with a label")
+            log(f"{name}: left out, for a split has no post with a label")
             continue
         scored = test_set(declared, splits, arguments)
         records = score_controls(
             declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
         )
         print("\n".join(table_lines(records)))
-    say(f"records: {arguments.output_dir}")
+    log(f"records: {arguments.output_dir}")
 
 
 if __name__ == "__main__":

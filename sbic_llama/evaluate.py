@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import quiet_libraries, say, stage
+from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
@@ -94,7 +94,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     hardware.choose_device()
     processes = join()
     precision = precision_for(description)
-    say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
+    log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
     declared = description.declared()
     scored = test_set(declared, splits, arguments)
@@ -248,7 +248,7 @@ def main() -> None:
     print("\n".join(table_lines(records)))
     for finding in found:
         print("\n" + "\n".join(lines(finding, numbers=False)))
-    say(f"records: {arguments.output_dir}")
+    log(f"records: {arguments.output_dir}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, run
 from common.results import finding as findings
 from common.results import rendering
@@ -73,9 +73,9 @@ def estimate(arguments: EstimateArguments) -> findings.Finding:
             fix=f"label more posts, or check the key column {arguments.key!r}, which both files must share",
         )
     if annotated.unanswered:
-        say(f"{annotated.unanswered:,} rows without an annotation are left out")
+        log(f"{annotated.unanswered:,} rows without an annotation are left out")
     if found < len(said):
-        say(f"{len(said) - found:,} human labels belong to no annotated post")
+        log(f"{len(said) - found:,} human labels belong to no annotated post")
     return prevalence_finding(
         annotated,
         said,
@@ -99,7 +99,7 @@ def main() -> None:
     print(f"  What this does not show: {found.limits}")
     if arguments.output is not None:
         found.write(arguments.output)
-        say(f"finding: {arguments.output}")
+        log(f"finding: {arguments.output}")
 
 
 if __name__ == "__main__":

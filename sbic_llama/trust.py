@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run, shown
 from common.models.loading import check_place, with_revision
 from common.results import pictures
@@ -24,7 +24,7 @@ from common.results.finding import KEPT, Finding, about, read_findings
 from common.results.record import RunRecord, git_commit, versions
 from common.results.rendering import heading, on_page, page, scores, with_interval
 from common.results.scoring import ScoredSet, class_counts, command_line
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.tables.reading import read_rows, text_of
 from common.tables.report import fingerprint
 from common.tables.writing import row_writer
@@ -190,7 +190,7 @@ def findings_of(
     if agreement:
         found.append(agreement)
     if one.repeated:
-        say(f"{one.repeated:,} rows repeat an earlier one's {key!r}: no estimate of shares is made")
+        log(f"{one.repeated:,} rows repeat an earlier one's {key!r}: no estimate of shares is made")
     else:
         answers = read_annotated(annotated, one.declared, key=key)
         where = {name: value for name, value in about(record).items() if name != "data"}
@@ -232,9 +232,9 @@ def main() -> None:
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
             raise UserError("it holds the annotation of something else", file=folder, fix="choose another --output_dir")
-        say(f"annotated already: {annotated}")
+        log(f"annotated already: {annotated}")
     else:
-        with written_aside(identity) as part:
+        with atomic_write(identity) as part:
             part.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
         words = {"posts": arguments.posts, "adapter": arguments.adapter, "output": str(annotated)}
         shared = {name: getattr(arguments, name) for name in ("text_column", "quantisation", "batch_size")}
@@ -266,7 +266,7 @@ def main() -> None:
         rows=found.rows,
     )
     path = folder / "trust.html"
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text(
             render(
                 list(zip(judged, records, found_besides, strict=True)),
@@ -285,7 +285,7 @@ def main() -> None:
         print(
             f"{one.declared.title}: {heading(metric)} {with_interval(record, metric)} on {len(one.labels):,} labelled posts"
         )
-    say(f"page: {path}; {proposed:,} rows for a person: {review}")
+    log(f"page: {path}; {proposed:,} rows for a person: {review}")
 
 
 def write_review(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import run
 from common.results.rendering import table_lines
 from common.results.scoring import ScoredSet, class_counts
@@ -107,7 +107,7 @@ def main() -> None:
         path = arguments.output_dir / f"snli-{number}-control.json"
         records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
     print("\n".join(table_lines(records)))
-    say(f"records: {arguments.output_dir}")
+    log(f"records: {arguments.output_dir}")
 
 
 if __name__ == "__main__":

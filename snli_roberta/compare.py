@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.cli.arguments import parse
-from common.cli.console import quiet_libraries, say, stage
+from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models.loading import base_path, commit_of
 from common.results import finding as findings
@@ -74,12 +74,12 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     if arguments.trials_only:
         for one in (one for runs in trials.values() for one in runs):
             accuracy = one.validation_accuracy()
-            say(f"{one.title}: {'diverged' if accuracy is None else f'validation accuracy {accuracy:.4f}'}", asked=True)
+            log(f"{one.title}: {'diverged' if accuracy is None else f'validation accuracy {accuracy:.4f}'}", always=True)
         return [], []
     finals = {method: study.finals(method) for method in TITLES}
     while not all(one.finished for runs in finals.values() for one in runs):
         for method, runs in finals.items():
-            say(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
+            log(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
         train([one for both in zip(*finals.values(), strict=True) for one in both])
         finals = {method: study.finals(method) for method in TITLES}  # others, if the seeds' mean fell behind
 
@@ -105,7 +105,7 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     for arm in arms:
         hand_over(arm.runs[0], arguments.output_dir / arm.method, [f"{finding.name}.json" for finding in found])
     apart = arguments.output_dir / "disagreements.csv"
-    say(f"{disagreements((arms[0], arms[1]), test, apart):,} pairs on which the methods' seeds differ: {apart}")
+    log(f"{disagreements((arms[0], arms[1]), test, apart):,} pairs on which the methods' seeds differ: {apart}")
     return records, found
 
 
@@ -178,8 +178,8 @@ def main() -> None:
     print("\n".join(table_lines(records)))
     print()
     rendering.show(found)
-    say(f"records and findings: {arguments.output_dir / 'records'}")
-    say(f"models: {arguments.output_dir / 'full'} and {arguments.output_dir / 'lora'}")
+    log(f"records and findings: {arguments.output_dir / 'records'}")
+    log(f"models: {arguments.output_dir / 'full'} and {arguments.output_dir / 'lora'}")
     if arguments.report:
         write_report(records, arguments.report, "Full fine-tuning or LoRA?", found)
 

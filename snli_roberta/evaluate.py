@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
 from common.models.loading import base_path, check_place
 from common.results.evaluation import keep
@@ -218,7 +218,7 @@ def main() -> None:
     if not is_first():
         return
     print("\n".join(table_lines(records)))
-    say(f"records: {arguments.output_dir}")
+    log(f"records: {arguments.output_dir}")
     if arguments.report:
         write_report(records, arguments.report, "SNLI", read_findings(arguments.output_dir / FOLDER))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from common.cli.arguments import option, parse
-from common.cli.console import bar, quiet_libraries, say
+from common.cli.console import bar, log, quiet_libraries
 from common.cli.errors import UserError, run, shown
 from common.models.loading import check_place
 from common.runtime import hardware
@@ -142,7 +142,7 @@ def label_file(model: Classifier, found: Input) -> None:
                 expected="a file that nobody writes to",
                 fix="repeat the command",
             )
-    say(f"{found.rows:,} pairs labelled: {output}")
+    log(f"{found.rows:,} pairs labelled: {output}")
 
 
 def main() -> None:
@@ -157,7 +157,7 @@ def main() -> None:
     from snli_roberta.model import classifier
 
     model = classifier.load(arguments.model, arguments.revision, precision=arguments.precision)
-    say(f"{hardware.device_type()}, {model.precision.value} ({model.precision.reason})")
+    log(f"{hardware.device_type()}, {model.precision.value} ({model.precision.reason})")
     if found is not None:
         label_file(model, found)
         return

@@ -32,7 +32,7 @@ def quiet() -> bool:
     return QUIET in os.environ
 
 
-def say(message: str, *, asked: bool = False) -> None:
+def log(message: str, *, asked: bool = False) -> None:
     """Prints one line with the seconds since the command started; what was ``asked`` for is said in a quiet command too."""
     if os.environ.get("RANK", "0") == "0" and (asked or not quiet()):
         print(f"[{time.monotonic() - _start:6.1f} s] {_printable(message)}", file=sys.stderr, flush=True)
@@ -46,10 +46,10 @@ def _printable(message: str) -> str:
 @contextlib.contextmanager
 def stage(title: str) -> Iterator[None]:
     """Announces a stage, and when it ends says how long it took."""
-    say(f"{title} …")
+    log(f"{title} …")
     start = time.monotonic()
     yield
-    say(f"{title}: done in {time.monotonic() - start:.1f} s")
+    log(f"{title}: done in {time.monotonic() - start:.1f} s")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli.arguments import option, parse
-from common.cli.console import quiet_libraries, say
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, plain, run
 from common.cli.options import CorpusOptions
 from common.runtime.project import NAMESPACE
@@ -90,7 +90,7 @@ def card(arguments: CardArguments) -> None:
     name = arguments.repo_id or f"{NAMESPACE}/{folder.resolve().name}"
     check_name(name)
     write(publication_of(trained).render(trained, name), folder)
-    say(f"card: {folder / CARD}")
+    log(f"card: {folder / CARD}")
 
 
 def publish(arguments: PublishArguments) -> None:
@@ -108,7 +108,7 @@ def publish(arguments: PublishArguments) -> None:
             print(f"{package.size(path):>14,}  {path}")
         text = package.files[CARD]
         print(f"\n{text.decode() if isinstance(text, bytes) else ''}", end="")
-        say("nothing was asked of the Hub and nothing was changed")
+        log("nothing was asked of the Hub and nothing was changed")
         return
     if arguments.verify:
         scored_corpus(package.trained, arguments)  # what is missing to verify it is said before it is published
@@ -116,10 +116,10 @@ def publish(arguments: PublishArguments) -> None:
     commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
     if os.access(folder, os.W_OK):
         if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.files[CARD]:
-            say(f"{folder / CARD} is written anew: cards are made from records, not by hand")
+            log(f"{folder / CARD} is written anew: cards are made from records, not by hand")
         write({name: content for name, content in package.files.items() if isinstance(content, bytes)}, folder)
     done = "published" if new else "published already, nothing was uploaded"
-    say(f"{done}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")
+    log(f"{done}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")
     if arguments.verify:
         prove(arguments.repo_id, commit, arguments, arguments.items)
 

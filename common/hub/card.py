@@ -20,7 +20,7 @@ from common.results.evaluation import Evaluation, read_evaluation
 from common.results.finding import group_scores
 from common.results.rendering import drawn, markdown
 from common.results.training_record import TRAINING_FILE, training_facts
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.runtime.project import PROJECT, SOURCE
 
 CARD = "README.md"
@@ -222,7 +222,7 @@ def code(template: Path, **values: Any) -> str:
 def write(files: Mapping[str, bytes], folder: Path) -> None:
     """Writes a card's files into a folder."""
     for name, content in files.items():
-        with written_aside(folder / name) as part:
+        with atomic_write(folder / name) as part:
             part.write_bytes(content)
 
 

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar, cast
 
 import torch
 
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.cli.options import CorpusOptions, TrainingOptions
 from common.hub.card import CARD, Trained, read_trained
@@ -315,7 +315,7 @@ def publish_if_asked(options: TrainingOptions, folder: Path, evaluate: Sequence[
     if hardware.device_type() == "cuda":  # one process is for one GPU
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     for command in ([] if (folder / RECORD).is_file() else [[*evaluate, *corpus]]) + [publish]:
-        say(f"python -m {shlex.join(command)}")
+        log(f"python -m {shlex.join(command)}")
         if status := subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
             kind = HubFailed if status == HubFailed.exit_status else UserError
             raise kind(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 from common.cli.errors import UserError
 from common.hub.package import ALLOWED, BINARY, RENDERED, Package, ask
 from common.results.training_record import TRAINING_FILE
@@ -70,7 +70,7 @@ class Upload:
         if self.found is None:
             self.found = head
             if info.private and not self.private:
-                say(f"{self.repo_id} existed already and stays private")
+                log(f"{self.repo_id} existed already and stays private")
         tags = {one.name: one.target_commit for one in self.api.list_repo_refs(self.repo_id).tags}
         if self.tag in tags:
             if not holds(self.files(tags[self.tag]), self.package):

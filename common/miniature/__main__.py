@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli.arguments import option, parse
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 from common.cli.errors import run
 from common.miniature import cache as corpora
 from common.miniature.loopback_hub import LocalHub
@@ -50,7 +50,7 @@ def beside_a_hub(command: list[str]) -> int:
     with LocalHub() as hub, tempfile.TemporaryDirectory(prefix="hub-home-") as home:
         for folder in MODELS.iterdir():
             hub.add_model(f"{MINIATURE}{folder.name}", folder)
-        say(f"a Hub on the loopback: {hub.url}, with write access to {MINIATURE}")
+        log(f"a Hub on the loopback: {hub.url}, with write access to {MINIATURE}")
         return subprocess.run(command, env={**os.environ, **hub.environment(home)}).returncode
 
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from common.cli.errors import UserError
-from common.runtime.files import folder_written_aside
+from common.runtime.files import atomic_folder
 from common.runtime.project import miniature_cache
 
 SEED = 0
@@ -49,7 +49,7 @@ def build() -> Path:
         with FileLock(f"{folder}.lock"):
             if not _is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                with folder_written_aside(folder) as part:
+                with atomic_folder(folder) as part:
                     for name, generator in generators.items():
                         (part / name).mkdir()
                         generator.write(part / name, SEED)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import run
-from common.runtime.files import folder_written_aside
+from common.runtime.files import atomic_folder
 from common.runtime.project import MINIATURE_MODELS as MODELS
 from common.tables.report import fingerprint
 
@@ -59,7 +59,7 @@ def fit(model: torch.nn.Module, batches: Iterator[dict], *, steps: int, learning
         losses.append(loss.item())
         if step % 100 == 0:
             left = (time.monotonic() - start) / step * (steps - step)
-            say(f"step {step:,} of {steps:,}, loss {sum(losses[-100:]) / 100:.3f}, {left:.0f} s left")
+            log(f"step {step:,} of {steps:,}, loss {sum(losses[-100:]) / 100:.3f}, {left:.0f} s left")
     return {"steps": steps, "seconds": round(time.monotonic() - start, 1), "loss": round(sum(losses[-100:]) / 100, 4)}
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     model, tokenizer, facts = importlib.import_module(BUILDERS[arguments.model]).pretrain(SEED)
     target = arguments.output_dir / f"tiny_{arguments.model}"
-    with folder_written_aside(target.with_name(target.name + ".new")) as folder:
+    with atomic_folder(target.with_name(target.name + ".new")) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         facts |= {
@@ -93,7 +93,7 @@ def main() -> None:
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     target.with_name(target.name + ".new").rename(target)
-    say(f"wrote {target}")
+    log(f"wrote {target}")
 
 
 if __name__ == "__main__":

@@ -113,11 +113,3 @@ def adapters_to_fp32(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-class TrainsInFp32(TrainerCallback):
-    """Stops a training whose trained weights are not fp32, also after a checkpoint was loaded."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **_: Any) -> None:
-        wrong = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32}
-        if wrong:
-            name, dtype = next(iter(wrong.items()))
-            raise RuntimeError(f"{len(wrong)} trained tensors are not fp32, the first {name}: {dtype}")

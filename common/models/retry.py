@@ -14,7 +14,7 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import hf_request_event_hook
 
-from common.cli.console import duration, say
+from common.cli.console import duration, log
 from common.cli.errors import UserError, causes, plain
 
 TRIES = 6
@@ -81,7 +81,7 @@ def patiently(work: Callable[[], Result], name: object) -> Result:
             pause = max(FIRST_PAUSE * 2 ** (tries - 1), fault.retry_after or 0.0)
             if tries == TRIES or not fault.passing or waited + pause > PATIENCE:
                 raise fault.error(name, tries) from error
-            say(f"{fault}; trying again in {duration(pause)} (try {tries + 1} of {TRIES}; Ctrl-C stops)")
+            log(f"{fault}; trying again in {duration(pause)} (try {tries + 1} of {TRIES}; Ctrl-C stops)")
         time.sleep(pause)
         waited += pause
     raise AssertionError

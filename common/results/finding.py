@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli.errors import UserError
 from common.results.record import RunRecord
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.stats.metrics import Measure
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Finding:
         ]
         text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False, default=str)
         text = re.sub(r"\[[^][{}\"]*\]", lambda match: " ".join(match[0].split()), text)  # an interval on one line
-        with written_aside(path) as part:
+        with atomic_write(path) as part:
             part.write_text(text + "\n", encoding="utf-8")
 
 

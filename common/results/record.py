@@ -20,7 +20,7 @@ from typing import Any
 from common.cli.errors import UserError
 from common.results.shape import NUMBER, wrong
 from common.runtime import files, hardware
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.runtime.project import ROOT
 
 SCHEMA = 1
@@ -126,7 +126,7 @@ class RunRecord:
             low, high = metric["ci95"]
             if not (metric["n"] >= 0 and all(map(math.isfinite, (metric["value"], low, high)))):
                 raise ValueError(f"metric {name} is not a number: {metric}")
-        with written_aside(path) as part:
+        with atomic_write(path) as part:
             text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False, default=str)
             # A matrix row or an interval reads best on one line.
             text = re.sub(

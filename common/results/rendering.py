@@ -11,11 +11,11 @@ from common.cli.errors import UserError
 from common.results import pictures
 from common.results.finding import interval
 from common.results.record import RunRecord
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from common.cli.console import say
+from common.cli.console import log
 from common.results.finding import Curve, Finding, Form, Listing, Measures, Points, group_scores
 
 # The first column of each is the headline, shown with its interval wherever there is room for one only.
@@ -104,9 +104,9 @@ def page(template: Path, **values: object) -> str:
 def write_report(records: Sequence[RunRecord], path: Path, title: str, found: Sequence[Finding] = ()) -> None:
     """Renders the page, writes it to ``path`` and says where it is."""
     page = render(records, title, found)
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text(page, encoding="utf-8")
-    say(f"report: {path}")
+    log(f"report: {path}")
 
 
 def by_task(records: Sequence[RunRecord]) -> list[list[RunRecord]]:

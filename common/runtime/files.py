@@ -19,7 +19,7 @@ from common.cli.errors import UserError, shown, storage_problem
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a path beside ``path`` to write a file to, and renames it to ``path`` when the block ends well.
 
     Readers see the old file or the new one, whole. When the block fails, the old file is left as it was.
@@ -46,7 +46,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_written_aside(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a folder that does not exist yet: filled beside ``path``, then renamed to it."""
     path = Path(path)
     with _writable(path):
@@ -65,7 +65,7 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def storing(folder: Path, *, fix: str) -> Iterator[None]:
+def disk_errors(folder: Path, *, fix: str) -> Iterator[None]:
     """Whatever libraries raise in the block where ``folder``'s disk is full or read-only becomes one line for the user.
 
     Args:

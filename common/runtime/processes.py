@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Told = TypeVar("Told")
 # One may survey or annotate for hours while the others wait; the launcher ends them all as soon as one has died.
-PATIENCE = datetime.timedelta(days=365)
+TIMEOUT = datetime.timedelta(days=365)
 
 
 def is_first() -> bool:
@@ -114,7 +114,7 @@ def join() -> Processes:
     import torch.distributed
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
     return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), group)
 
 

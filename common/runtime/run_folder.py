@@ -13,10 +13,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.runtime import files
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.runtime.processes import is_first
 
 IDENTITY = "run.json"
@@ -60,7 +60,7 @@ def claim(output_dir: Path, identity: dict[str, Any], while_it_runs: dict[str, A
     left = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
     if any(name != IDENTITY and not name.endswith(".part") for name in left):
         raise UserError("the folder is not empty and holds no run", file=output_dir, fix="choose another --output_dir")
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
@@ -85,7 +85,7 @@ def locked(output_dir: Path) -> Iterator[None]:
     except Timeout:
         if os.environ.get("WORLD_SIZE", "1") != "1":  # the others would wait for this one, and lose their patience
             raise UserError("another process trains in it", file=output_dir, fix="wait for its end") from None
-        say(f"another process trains in {output_dir}: waiting until it has ended")
+        log(f"another process trains in {output_dir}: waiting until it has ended")
         lock.acquire()
     with lock:
         yield

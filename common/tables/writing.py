@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from common.cli.errors import UserError
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.tables.reading import table_format
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def row_writer(
     """
     path = Path(path)
     suffix = table_format(path)
-    with written_aside(path) as part, open(part, "wb") as raw:
+    with atomic_write(path) as part, open(part, "wb") as raw:
         if suffix == ".parquet":
             with _parquet_writer(path, raw, {column: (types or {})[column] for column in columns}) as write:
                 yield write

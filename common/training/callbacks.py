@@ -6,11 +6,17 @@ import math
 import signal
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
     EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -18,15 +24,17 @@ from transformers import (
     TrainingArguments,
 )
 
-from common.cli.console import duration, say
+from common.cli.console import duration, log
 from common.cli.errors import UserError
+from common.models.loading import check_config, loading
+from common.runtime import hardware
 
 
-class NothingLeft(Exception):
+class NothingToTrain(Exception):
     """The checkpoint that is continued is that of the last step."""
 
 
-class LastStep(TrainerCallback):
+class StopIfDone(TrainerCallback):
     """Raises :class:`NothingLeft` where a continued run had its last step, or had lost its patience, before it was saved.
 
     Trainer looks at either only after a further step, which it would also validate, and could take for the best.
@@ -42,10 +50,10 @@ class LastStep(TrainerCallback):
             if isinstance(one, EarlyStoppingCallback)
         )
         if spent or state.global_step >= state.max_steps:
-            raise NothingLeft
+            raise NothingToTrain
 
 
-def take_best(trainer: Trainer) -> None:
+def load_best(trainer: Trainer) -> None:
     """Loads the best checkpoint, as Trainer does after the last step."""
     trainer.is_in_train = False
     if trainer.state.best_model_checkpoint is not None:
@@ -55,7 +63,7 @@ def take_best(trainer: Trainer) -> None:
 WARM_UP = 3  # steps that are slower than the rest: caches fill, kernels are chosen
 
 
-class TimeLeft(TrainerCallback):
+class ProgressLog(TrainerCallback):
     """Says step, loss and the time left, validations and checkpoints so far counted in."""
 
     def __init__(self) -> None:
@@ -77,9 +85,9 @@ class TimeLeft(TrainerCallback):
             scores = ", ".join(
                 f"{name.removeprefix('eval_').replace('_', ' ')} {logs[name]:.4f}" for name in sorted(shown)
             )
-            say(f"{at}, validation: {scores}")
+            log(f"{at}, validation: {scores}")
         elif "loss" in logs:
-            say(f"{at}, loss {logs['loss']:.4f}{self._left(state)}")
+            log(f"{at}, loss {logs['loss']:.4f}{self._left(state)}")
 
     def _left(self, state: TrainerState) -> str:
         if self._first is None or state.global_step <= self._first[0]:
@@ -120,7 +128,7 @@ class SafeStop(TrainerCallback):
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.signal = number
-        say(f"{signal.Signals(number).name}: stopping after this step, with a checkpoint (again: at once, without)")
+        log(f"{signal.Signals(number).name}: stopping after this step, with a checkpoint (again: at once, without)")
         for other, handler in self._previous.items():
             signal.signal(other, handler)
 
@@ -140,7 +148,7 @@ class SafeStop(TrainerCallback):
     def raise_if_stopped(self) -> None:
         """Raises :class:`Interrupted` if a signal ended the training."""
         if self.signal:
-            say("stopped; the same command continues from the last checkpoint")
+            log("stopped; the same command continues from the last checkpoint")
             raise Interrupted(self.signal)
 
 
@@ -148,7 +156,7 @@ class Diverged(UserError):
     """The loss or the weights are no numbers any more."""
 
 
-class Divergence(TrainerCallback):
+class DivergenceCheck(TrainerCallback):
     """Raises :class:`Diverged` where a loss is NaN or infinite, and before a checkpoint would hold such weights.
 
     In fp16 a single loss may be: the gradient scaler leaves such steps out. There the weights decide, and the validation.
@@ -178,3 +186,13 @@ def _diverged(problem: str, args: TrainingArguments, state: TrainerState) -> Div
         expected=f"a learning rate below {args.learning_rate:g}, or a longer warm-up",
         fix="train so into another --output_dir; the checkpoints before are whole",
     )
+
+
+class TrainsInFp32(TrainerCallback):
+    """Stops a training whose trained weights are not fp32, also after a checkpoint was loaded."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **_: Any) -> None:
+        wrong = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32}
+        if wrong:
+            name, dtype = next(iter(wrong.items()))
+            raise RuntimeError(f"{len(wrong)} trained tensors are not fp32, the first {name}: {dtype}")

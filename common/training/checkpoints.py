@@ -16,10 +16,10 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError
 from common.runtime import files
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 
 MANIFEST = "manifest.json"
 KEPT = 3  # at most: the newest and, should it turn out to be damaged, the one before, each with the best until then
@@ -43,7 +43,7 @@ class Checkpoints(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = _folder(args, state.global_step)
-        with written_aside(folder / MANIFEST) as part:
+        with atomic_write(folder / MANIFEST) as part:
             part.write_text(json.dumps(_digests(folder)), encoding="utf-8")
         folders = _newest_first(Path(args.output_dir))
         needed = {*folders[:2], *map(_best, folders[:2])}
@@ -52,7 +52,7 @@ class Checkpoints(TrainerCallback):
                 shutil.rmtree(old)
 
 
-def last_whole(output_dir: Path) -> Path | None:
+def last_intact(output_dir: Path) -> Path | None:
     """The newest checkpoint whose files are those that were written, and whose best checkpoint so far is whole as well.
 
     Those that are not are named and removed: none can be continued, and what is written over one would be mixed with its
@@ -69,10 +69,10 @@ def last_whole(output_dir: Path) -> Path | None:
     found = next((folder for folder in folders if problems[folder] is None), None)
     for folder, problem in problems.items():
         if problem is not None:
-            say(f"{folder.name} is not whole ({problem}): it is passed over and removed")
+            log(f"{folder.name} is not whole ({problem}): it is passed over and removed")
             shutil.rmtree(folder)
     if problems and found is None:
-        say("no checkpoint is whole: training starts anew")
+        log("no checkpoint is whole: training starts anew")
     return found
 
 
@@ -127,7 +127,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def whole(model: torch.nn.Module) -> Iterator[None]:
+def unsharded(model: torch.nn.Module) -> Iterator[None]:
     """While entered, each process has the whole model, and runs it without waiting for the others; all enter and leave together.
 
     Without it every forward pass gathers what the others have, so all must make as many passes, and only through the outermost
@@ -147,7 +147,7 @@ def whole(model: torch.nn.Module) -> Iterator[None]:
             part.reshard()
 
 
-def keep_packed(trainer: Trainer) -> None:
+def keep_packed_weights(trainer: Trainer) -> None:
     """Keeps FSDP from casting what it gathers: eight 4-bit numbers in what looks like an fp32 would become one rounded bf16.
 
     accelerate asks for the cast wherever a training computes in half precision, which autocast does anyway.
@@ -155,7 +155,7 @@ def keep_packed(trainer: Trainer) -> None:
     trainer.accelerator.state.fsdp_plugin.set_mixed_precision(torch.float32, override=True)
 
 
-def trained_copy(model: torch.nn.Module, build: Callable[[], Any], *, here: bool) -> Any:
+def unsharded_copy(model: torch.nn.Module, build: Callable[[], Any], *, here: bool) -> Any:
     """A model that is not sharded, with what ``model`` has learnt; all processes call this together.
 
     Args:
@@ -175,5 +175,5 @@ def trained_copy(model: torch.nn.Module, build: Callable[[], Any], *, here: bool
 
 
 def _gathered(parameter: torch.Tensor) -> torch.Tensor:
-    whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-    return whole.detach().cpu()
+    unsharded = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+    return unsharded.detach().cpu()

@@ -18,19 +18,19 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, set_seed
 
-from common.cli.console import quiet, quiet_libraries, say, stage
+from common.cli.console import log, quiet, quiet_libraries, stage
 from common.cli.errors import UserError
 from common.cli.options import TrainingOptions
 from common.models.loading import base_path, licence_of, width_of
 from common.results.record import count_parameters, git_commit, peak_memory, versions
 from common.results.training_record import TRAINING_FILE
 from common.runtime import hardware
-from common.runtime.files import readable_mode, require_space, storing, written_aside
+from common.runtime.files import atomic_write, disk_errors, readable_mode, require_space
 from common.runtime.processes import is_first
 from common.runtime.project import NAME
 from common.runtime.run_folder import claim
-from common.training.callbacks import Divergence, LastStep, NothingLeft, SafeStop, TimeLeft, take_best
-from common.training.checkpoints import KEPT, Checkpoints, keep_packed, last_whole, trained_copy
+from common.training.callbacks import DivergenceCheck, NothingToTrain, ProgressLog, SafeStop, StopIfDone, load_best
+from common.training.checkpoints import KEPT, Checkpoints, keep_packed_weights, last_intact, unsharded_copy
 
 NOT_THE_RUN = ("output_dir", "estimate_only", "push_to_hub", "hub_model_id", "hub_private", "report_to")
 
@@ -63,7 +63,7 @@ def prepare(options: TrainingOptions, base: str) -> RunContext:
     precision = hardware.choose_precision(options.precision, width=width)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(hardware.cpu_threads())
-    say(f"{processes.count} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
+    log(f"{processes.count} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
     set_seed(options.seed)
     return RunContext(processes.count, precision.value)
 
@@ -90,7 +90,7 @@ def already_finished(output_dir: Path, run: dict[str, Any], precision: hardware.
         found = (output_dir / TRAINING_FILE).is_file()
     if not broadcast_object_list([found])[0]:
         return False
-    say(f"finished already: {output_dir} (remove the folder to train again)")
+    log(f"finished already: {output_dir} (remove the folder to train again)")
     return True
 
 
@@ -138,7 +138,7 @@ def trainer_settings(
 
 def callbacks(options: TrainingOptions) -> list[Any]:
     """Early stopping, the mark of a whole checkpoint, and the time left."""
-    return [EarlyStoppingCallback(options.early_stopping_patience), Checkpoints(), TimeLeft()]
+    return [EarlyStoppingCallback(options.early_stopping_patience), Checkpoints(), ProgressLog()]
 
 
 class _BarOnly(ProgressCallback):
@@ -158,34 +158,34 @@ def run(trainer: Trainer, output_dir: Path) -> TrainResult:
     """
     checkpoint = _checkpoint(output_dir)
     if checkpoint:
-        say(f"continuing from {checkpoint.name}")
+        log(f"continuing from {checkpoint.name}")
     elif trainer.is_world_process_zero():
         trained = count_parameters(trainer.model)["trainable"]
         # One more checkpoint while the newest is written, in fp32 with Adam's two moments; and the model in the end.
         several = min(KEPT + 1, round(1 / trainer.args.save_steps))
         require_space(output_dir, 4 * trained * (3 * several + 1), f"{several} checkpoint(s) and the model")
     if hardware.shards():
-        keep_packed(trainer)
+        keep_packed_weights(trainer)
     start = time.monotonic()
     again = "mend that, then the same command continues from the last whole checkpoint"
-    with SafeStop() as stop, storing(output_dir, fix=again):
+    with SafeStop() as stop, disk_errors(output_dir, fix=again):
         trainer.add_callback(stop)
-        trainer.add_callback(Divergence())  # after what asks for checkpoints, so that it sees that one is asked for
+        trainer.add_callback(DivergenceCheck())  # after what asks for checkpoints, so that it sees that one is asked for
         trainer.remove_callback(PrinterCallback)  # TimeLeft says the same in words
         if trainer.pop_callback(ProgressCallback):
             trainer.add_callback(_BarOnly())
-        trainer.add_callback(LastStep(trainer))
+        trainer.add_callback(StopIfDone(trainer))
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except NothingLeft:
-            take_best(trainer)
+        except NothingToTrain:
+            load_best(trainer)
     stop.raise_if_stopped()
     return TrainResult(round(time.monotonic() - start, 2), checkpoint is not None)
 
 
 def _checkpoint(output_dir: Path) -> Path | None:
     """The checkpoint to continue from. Of several processes the first one looks, and all take the same."""
-    found = broadcast_object_list([last_whole(output_dir) if is_first() else None])[0]
+    found = broadcast_object_list([last_intact(output_dir) if is_first() else None])[0]
     if found and not found.is_dir():
         raise UserError(
             f"{found.name} is not on every machine",
@@ -205,7 +205,7 @@ def trained_model(trainer: Trainer, build: Callable[[], Any] | None = None) -> A
     """
     first = trainer.is_world_process_zero()
     if build is not None and hardware.shards():
-        return trained_copy(trainer.model, build, here=first)
+        return unsharded_copy(trainer.model, build, here=first)
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False) if first else None
 
 
@@ -245,7 +245,7 @@ def save_run(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Pat
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     again = "mend that, then the same command saves it: nothing is trained again"
-    with storing(output_dir, fix=again), stage("saving, loading again and comparing"):
+    with disk_errors(output_dir, fix=again), stage("saving, loading again and comparing"):
         facts["storage_bytes"] = save(part)
     for path in part.iterdir():
         if path.is_file():
@@ -255,7 +255,7 @@ def save_run(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Pat
     if facts["settings"].get("data_dir"):
         # The facts may be shown to others; whole paths stay in the run's own description.
         facts["settings"] = facts["settings"] | {"data_dir": Path(facts["settings"]["data_dir"]).name}
-    with written_aside(output_dir / TRAINING_FILE) as file:
+    with atomic_write(output_dir / TRAINING_FILE) as file:
         file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     (name, value), (_, step) = facts["best"].items()
-    say(f"best {name.replace('_', ' ')} {value:.4f} at step {step}; saved in {output_dir}")
+    log(f"best {name.replace('_', ' ')} {value:.4f} at step {step}; saved in {output_dir}")

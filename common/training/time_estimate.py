@@ -14,14 +14,14 @@ from transformers.trainer_utils import IntervalStrategy
 
 from common.cli.console import duration, stage
 from common.cli.options import TrainingOptions
-from common.training.callbacks import TimeLeft
+from common.training.callbacks import ProgressLog
 from common.training.checkpoints import Checkpoints
 
 MEASURED_STEPS = 4  # after a first one, which is slower
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """How long a run would take on this machine, in seconds, and from what that was reckoned."""
 
     seconds: float
@@ -36,14 +36,14 @@ class Estimate:
         )
 
 
-def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> Estimate:
+def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> TimeEstimate:
     """Runs a few steps, saves nothing, and reckons how long the whole run would take here.
 
     A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
     """
     clock = _Clock()
     trackers = INTEGRATION_TO_CALLBACK.values()
-    for callback in (EarlyStoppingCallback, Checkpoints, TimeLeft, PrinterCallback, ProgressCallback, *trackers):
+    for callback in (EarlyStoppingCallback, Checkpoints, ProgressLog, PrinterCallback, ProgressCallback, *trackers):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
     items = options.per_device_train_batch_size * options.gradient_accumulation_steps * trainer.args.world_size
@@ -57,7 +57,7 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     times = [end - start for start, end in itertools.pairwise(clock.times)] or [0.0]
     step = sum(times[1:] or times) / len(times[1:] or times)
     validations = options.evaluations * validation_items / items * step / 3
-    return Estimate(steps * step + validations, steps, step, options.evaluations)
+    return TimeEstimate(steps * step + validations, steps, step, options.evaluations)
 
 
 class _Clock(TrainerCallback):

@@ -17,7 +17,7 @@ import hashlib
 from dataclasses import field
 from pathlib import Path
 
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.tables.reading import FORMATS, Row, table_format
 from sbic_llama.data.corpus import clean
@@ -170,9 +170,9 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
             if strict:
                 raise error
             if found.problems <= SHOWN:
-                say(f"{error}: it is kept without an annotation")
+                log(f"{error}: it is kept without an annotation")
     if found.problems > SHOWN:
-        say(f"{found.problems:,} rows in all are kept without an annotation")
+        log(f"{found.problems:,} rows in all are kept without an annotation")
     if not found.rows:
         raise UserError("no rows", file=path, expected="at least one post")
     if text_column not in columns:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli.console import bar, stage
 from common.cli.errors import UserError
 from common.models.loading import hub_commit
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.tables.reading import read_rows, table_format
 from common.tables.writing import row_writer
 from sbic_llama.annotation.input import WINDOW, Part, Rule, Survey
@@ -80,7 +80,7 @@ class Run:
         cut = 0
         with bar(total, "post", show=show, done=done) as progress:
             for part in parts:
-                with written_aside(self.part(part.file, part.number)) as aside:
+                with atomic_write(self.part(part.file, part.number)) as aside:
                     aside.write_text(part.text, encoding="utf-8")
                 cut += part.cut
                 progress.update(part.rows)
@@ -237,7 +237,7 @@ def claimed(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
         if (folder / IDENTITY).is_file():
             check(folder, identity)
         else:
-            with written_aside(folder / IDENTITY) as part:
+            with atomic_write(folder / IDENTITY) as part:
                 part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
         yield
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.models.loading import hub_commit
 from common.runtime import hardware
@@ -230,7 +230,7 @@ def _pool(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Pool:
         names.append(str(Path(name).resolve()) if Path(name).exists() else on_hub)
     names_of = ", ".join(adapter.name for adapter in adapters)
     actors = "1 actor" if size == 1 else f"{size} actors"
-    say(f"{names_of} in {precision}, {actors} with a {'GPU' if on_gpu else 'core'} each")
+    log(f"{names_of} in {precision}, {actors} with a {'GPU' if on_gpu else 'core'} each")
     digests = tuple(digest_of(adapter) for adapter in adapters)
     shape = (arguments.quantisation, arguments.batch_size, on_gpu, precision, size)
     return Pool(Model(tuple(names), digests, *shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from common.cli.console import say
+from common.cli.console import log
 from common.models.merged_lora import folded
 from sbic_llama.data.encoding import answer_ids, encode
 from sbic_llama.data.features import Answers, Feature
@@ -55,7 +55,7 @@ def answer(
     with folded(model):
         answers = generate(model, tokenizer, encoded, **shape)
     if endless := sum(not one.ended for one in answers):
-        say(f"{endless:,} answers had no end and were cut")
+        log(f"{endless:,} answers had no end and were cut")
     return Answers(
         [declared.parse(one.text) for one in answers],
         [{"mean_log_probability": one.mean_log_probability, "margin": one.margin} for one in answers],

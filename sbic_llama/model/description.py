@@ -17,7 +17,7 @@ import numpy as np
 from common.cli.errors import UserError, shown
 from common.results.shape import NUMBER, wrong
 from common.runtime import files
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from sbic_llama.data.features import Feature, Policy, Wording, feature
 from sbic_llama.training.arguments import TrainArguments
 
@@ -69,7 +69,7 @@ class AnnotatorFile:
         return "miniature" in self.corpus
 
     def write(self, folder: Path) -> None:
-        with written_aside(folder / ANNOTATOR_FILE) as part:
+        with atomic_write(folder / ANNOTATOR_FILE) as part:
             text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
             text = re.sub(r"\[[^][\"]*\]", lambda match: " ".join(match[0].split()), text)  # a curve on one line
             part.write_text(text + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import quiet_libraries, say, stage
+from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import run
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
@@ -60,7 +60,7 @@ class RobustnessArguments(CorpusArguments):
             UserError: See :func:`sbic_llama.data.hatecheck.read_cases`.
         """
         if self.hatecheck is None and not self.on_miniature:
-            say("no --hatecheck: its functional tests are left out")
+            log("no --hatecheck: its functional tests are left out")
             return []
         return hatecheck.read_cases(self.hatecheck or corpus_folder(self, "hatecheck") / hatecheck.FILE_NAME)
 
@@ -92,7 +92,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
 
     hardware.choose_device()
     precision = precision_for(description)
-    say(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
+    log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
     cut = 0
 
@@ -114,7 +114,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     with stage(f"{len(set(trials.texts())):,} texts made of {len(trials.posts):,} posts and {len(cases):,} test cases"):
         said = ask(answering, declared, trials.texts())
     if cut:
-        say(f"{cut:,} texts were longer than the adapter reads, and cut")
+        log(f"{cut:,} texts were longer than the adapter reads, and cut")
     shared: dict[str, Any] = {
         "task": scored.task,
         "model": arguments.title,
@@ -154,7 +154,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
     )
     rendering.show(check(arguments))
-    say(f"findings: {arguments.output_dir / findings.FOLDER}")
+    log(f"findings: {arguments.output_dir / findings.FOLDER}")
 
 
 if __name__ == "__main__":

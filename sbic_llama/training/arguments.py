@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 from common.cli.errors import UserError
 from common.cli.options import CorpusOptions, TrainingOptions
 from common.runtime.project import MINIATURE, corpus_folder
@@ -69,7 +69,7 @@ class CorpusArguments(CorpusOptions):
             )
         for split in splits.values():
             for line in split.report.lines():
-                say(line)
+                log(line)
         return splits
 
 

@@ -16,18 +16,18 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig
 
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 from common.cli.errors import UserError
 from common.hub import package
 from common.models import quantization
 from common.models.loading import base_path, commit_of
-from common.models.quantization import TrainsInFp32
 from common.results.record import count_parameters
 from common.runtime import hardware
 from common.runtime.run_folder import locked
 from common.stats.calibration import fit_temperature, tempered
 from common.tables.report import fingerprint
 from common.training import run as training
+from common.training.callbacks import TrainsInFp32
 from common.training.time_estimate import estimate as estimate_run
 from sbic_llama.data.corpus import Post, Split, labelled
 from sbic_llama.data.features import Feature, confidence, feature
@@ -100,7 +100,7 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
     parameters = count_parameters(trainer.model)
     if arguments.estimate_only:
         found = estimate_run(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))
-        say(str(found), asked=True)
+        log(str(found), always=True)
         return
     course = training.run(trainer, output_dir)
     plain = training.trained_model(trainer, lambda: model_to_train(arguments, setup, revision))
@@ -209,23 +209,23 @@ def announce(
     """Says before the base is loaded what will be trained, on how much, and the memory that it will take."""
     lengths, prefix = [len(ids) for ids in rows.input_ids], len(rows.encoded.prefix_ids)
     size = arguments.per_device_train_batch_size
-    say(
+    log(
         f"{len(lengths):,} training posts ({rows.encoded.cut:,} cut to {arguments.max_post_tokens} tokens), "
         f"{validation:,} for validation"
     )
     apart = sum(lengths) + prefix * len(lengths)
     if shares(arguments):
         read = sum(lengths) + prefix * math.ceil(len(lengths) / size)
-        say(f"{read:,} tokens a pass, {size} posts behind one copy of the instruction ({apart:,} with a copy for each)")
+        log(f"{read:,} tokens a pass, {size} posts behind one copy of the instruction ({apart:,} with a copy for each)")
     else:
-        say(f"{apart:,} tokens a pass: with LoRA dropout every post has its own copy of the instruction")
+        log(f"{apart:,} tokens a pass: with LoRA dropout every post has its own copy of the instruction")
     found = estimated_memory(arguments, precision, rows, revision)
     if found is None:
         return
     parameters, needed = found
     part = parameters["trainable"] / parameters["total"]
-    say(f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained ({part:.2%})")
-    say(needed.line())
+    log(f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained ({part:.2%})")
+    log(needed.line())
 
 
 def estimated_memory(
@@ -260,7 +260,7 @@ def estimated_memory(
     except (
         Exception
     ) as error:  # whatever a base does that fake tensors can't: loading says what is wrong with it, if anything is
-        say(f"the memory that it takes can't be estimated ({type(error).__name__})")
+        log(f"the memory that it takes can't be estimated ({type(error).__name__})")
         return None
     return count_parameters(adapted), needed
 
@@ -286,7 +286,7 @@ def learn_confidence(
         return 1.0, curve([confidence(declared, details) for details in found.details], right)
     probabilities = np.array([list(details.values()) for details in found.details])
     temperature = round(fit_temperature(probabilities, labels), 4)
-    say(f"temperature {temperature:.3f}")
+    log(f"temperature {temperature:.3f}")
     return temperature, curve(tempered(probabilities, temperature).max(1), right)
 
 

@@ -14,12 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from common.cli.console import say
+from common.cli.console import log
 from common.models.merged_lora import folded
-from common.runtime.files import written_aside
+from common.runtime.files import atomic_write
 from common.runtime.processes import Processes
 from common.stats import metrics
-from common.training.checkpoints import whole
+from common.training.checkpoints import unsharded
 from sbic_llama.data.corpus import Post, Split, labelled
 from sbic_llama.data.encoding import Encoded, answer_ids, encode
 from sbic_llama.data.features import Feature
@@ -72,7 +72,7 @@ class FeatureTrainer(SFTTrainer):
     def _validate(self) -> dict[str, float]:
         # Without autocast, like the scores of a saved adapter: the layers under the output layer do not pass accelerate's wrapper.
         together = Processes(self.accelerator.process_index, self.accelerator.num_processes)
-        with whole(self.model), folded(self.model):
+        with unsharded(self.model), folded(self.model):
             scores = np.array(together.divided(range(len(self.validation.answers)), self._answer_and_label_scores))
         found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
         if self.validation.feature.classifies:
@@ -201,7 +201,7 @@ def training_rows(
 def dump_dataset(declared: Feature, split: Split, path: Path) -> None:
     """Writes a feature's training posts as prompt, completion and label, one JSON object a line."""
     posts = labelled(split, declared.label_of)
-    with written_aside(path) as part, part.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         for post in posts:
             label = declared.label_of(post)
             row = {
@@ -210,4 +210,4 @@ def dump_dataset(declared: Feature, split: Split, path: Path) -> None:
                 "label": declared.labels[label] if isinstance(label, int) else list(label),
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    say(f"{len(posts):,} training posts of {declared.name}: {path}")
+    log(f"{len(posts):,} training posts of {declared.name}: {path}")

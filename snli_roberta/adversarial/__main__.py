@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import quiet_libraries, say, stage
+from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, local_folder
 from common.results import finding as findings
@@ -105,7 +105,7 @@ def check(arguments: AdversarialArguments) -> list[Finding]:
     write_rows(table, rows(outcomes(made, said), said))
     for finding in found:
         findings.leave(finding, arguments.output_dir, stem, model.own_folder)
-    say(f"all pairs of the suite with their answers, failures first: {table}")
+    log(f"all pairs of the suite with their answers, failures first: {table}")
     return found
 
 
@@ -119,7 +119,7 @@ def _file(given: Path | None, name: str, file_name: str, of_miniature: bool) -> 
     if given is not None:
         return given
     if not of_miniature:
-        say(f"no --{name}: it is left out")
+        log(f"no --{name}: it is left out")
         return None
     from common.runtime.project import miniature_corpora
 
@@ -149,7 +149,7 @@ def main() -> None:
         converse(classifier.load(arguments.model, arguments.revision), arguments.seed)
         return
     rendering.show(check(arguments))
-    say(f"findings: {arguments.output_dir / findings.FOLDER}")
+    log(f"findings: {arguments.output_dir / findings.FOLDER}")
 
 
 if __name__ == "__main__":

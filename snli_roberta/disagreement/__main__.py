@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import quiet_libraries, say, stage
+from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, local_folder
 from common.results import finding as findings
@@ -60,7 +60,7 @@ class DisagreementArguments(CorpusArguments):
             UserError: See :func:`snli_roberta.disagreement.chaosnli.read_items`.
         """
         if self.chaosnli is None and not self.on_miniature:
-            say("no --chaosnli: what a hundred people said is left out")
+            log("no --chaosnli: what a hundred people said is left out")
             return []
         return chaosnli.read_items(self.chaosnli or corpus_folder(self, "chaosnli") / chaosnli.FILE_NAME)
 
@@ -162,7 +162,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --model output/miniature_lora --title LoRA",
     )
     rendering.show(check(arguments))
-    say(f"findings: {arguments.output_dir / findings.FOLDER}; all pairs: {table_path(arguments)}")
+    log(f"findings: {arguments.output_dir / findings.FOLDER}; all pairs: {table_path(arguments)}")
 
 
 if __name__ == "__main__":

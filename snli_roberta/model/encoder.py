@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from common.cli.console import bar, say
+from common.cli.console import bar, log
 from common.cli.errors import UserError, shown
 from common.models.loading import (
     base_path,
@@ -175,7 +175,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
             raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
         if is_adapter:
             if labels is None:
-                say(f"{name} names no labels; they are taken to be {', '.join(LABELS)}")
+                log(f"{name} names no labels; they are taken to be {', '.join(LABELS)}")
             model = _load_adapter(folder, config, name)
         else:
             require(folder, "config.json", name)

@@ -7,7 +7,7 @@ from snli_roberta.training.arguments import TrainArguments
 
 quiet_libraries()  # before the first of them is imported
 
-from common.training.time_estimate import Estimate  # noqa: E402
+from common.training.time_estimate import TimeEstimate  # noqa: E402
 from snli_roberta.training import run as training  # noqa: E402
 
 
@@ -16,6 +16,6 @@ def train(arguments: TrainArguments) -> None:
     training.train(arguments)
 
 
-def estimate(arguments: TrainArguments) -> Estimate:
+def estimate(arguments: TrainArguments) -> TimeEstimate:
     """See :func:`snli_roberta.training.run.estimate`."""
     return training.estimate(arguments)

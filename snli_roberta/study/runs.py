@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import MAX_SEED, option
-from common.cli.console import duration, say
+from common.cli.console import duration, log
 from common.cli.errors import UserError
 from common.cli.options import LoraOptions
 from common.models.loading import base_path, commit_of
 from common.results.evaluation import RECORD
 from common.results.finding import KEPT
 from common.results.training_record import TRAINING_FILE, training_facts
-from common.runtime.files import folder_written_aside, written_aside
+from common.runtime.files import atomic_folder, atomic_write
 from common.tables.report import fingerprint
 from snli_roberta.training.arguments import CorpusArguments, Method, Schedule, SetUp, TrainArguments
 
@@ -228,20 +228,20 @@ def announce(study: Study) -> None:
     rates = _counted(len(arguments.full_learning_rates), "learning rate")
     further = _counted(len(arguments.seeds) - 1, "further seed")
     then = f", then its best with {further}" if len(arguments.seeds) > 1 else ""
-    say(f"{2 * study.runs_each()} trainings: for each method {rates} with seed {arguments.seeds[0]}{then}", asked=asked)
+    log(f"{2 * study.runs_each()} trainings: for each method {rates} with seed {arguments.seeds[0]}{then}", always=asked)
     total = 0.0
     for method, title in TITLES.items():
         left = study.runs_each() - study.made(method)
         if not left:
-            say(f"{title}: nothing to train, {_counted(study.runs_each(), 'run')} there already", asked=asked)
+            log(f"{title}: nothing to train, {_counted(study.runs_each(), 'run')} there already", always=asked)
             continue
         run = study.trials(method)[0].arguments
         one = call(one_run.estimate, run, preload=one_run.__name__)
         total += left * one.seconds
-        say(f"{title}: {left} to train, each {one}: {duration(left * one.seconds)}", asked=asked)
+        log(f"{title}: {left} to train, each {one}: {duration(left * one.seconds)}", always=asked)
     if total:
-        say(
-            f"about {duration(total)} of training in all; a stopped study is continued by the same command", asked=asked
+        log(
+            f"about {duration(total)} of training in all; a stopped study is continued by the same command", always=asked
         )
 
 
@@ -262,14 +262,14 @@ def train(runs: Sequence[Run]) -> None:
 
     for number, run in enumerate(runs, 1):
         if run.finished:
-            say(f"{run.title}: there already ({run.folder})")
+            log(f"{run.title}: there already ({run.folder})")
         else:
-            say(f"run {number} of {len(runs)}: {run.title}")
+            log(f"run {number} of {len(runs)}: {run.title}")
             try:
                 call(one_run.train, run.arguments, preload=one_run.__name__)
             except Diverged as error:  # that this rate is too high, is something that the study finds out
-                say(f"{error}. The study goes on without this rate")
-                with written_aside(run.folder / DIVERGED) as part:
+                log(f"{error}. The study goes on without this rate")
+                with atomic_write(run.folder / DIVERGED) as part:
                     part.write_text(f"{error.problem}\n", encoding="utf-8")
         for checkpoint in run.folder.glob("checkpoint-*"):  # ten runs' would fill a disk, and none is continued
             shutil.rmtree(checkpoint)
@@ -297,11 +297,11 @@ def hand_over(run: Run, folder: Path, findings: Sequence[str]) -> None:
         shutil.rmtree(left)
     if all(_same(run.folder / name, folder / name) for name in (TRAINING_FILE, RECORD)):
         for name in findings:
-            with written_aside(folder / KEPT / name) as part:
+            with atomic_write(folder / KEPT / name) as part:
                 shutil.copyfile(run.folder / KEPT / name, part)
         return
     shutil.rmtree(folder, ignore_errors=True)
-    with folder_written_aside(folder) as part:
+    with atomic_folder(folder) as part:
         shutil.copytree(run.folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*", "records"))
 
 

@@ -18,7 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import UserError
 from common.hub import package
 from common.models.loading import base_path, commit_of
@@ -27,7 +27,7 @@ from common.results.scoring import class_counts
 from common.runtime import hardware
 from common.runtime.run_folder import locked
 from common.training import run as training
-from common.training.time_estimate import Estimate
+from common.training.time_estimate import TimeEstimate
 from common.training.time_estimate import estimate as estimate_run
 from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pairs_fingerprint, training_sample
 from snli_roberta.model import encoder as classifier
@@ -56,7 +56,7 @@ def train(arguments: TrainArguments) -> None:
         Interrupted: A signal stopped the run; the same command continues it.
     """
     if arguments.estimate_only:
-        say(str(estimate(arguments)), asked=True)
+        log(str(estimate(arguments)), always=True)
         return
     output_dir = arguments.output_dir
     with locked(output_dir):
@@ -69,7 +69,7 @@ def train(arguments: TrainArguments) -> None:
     package.publish_if_asked(arguments, output_dir, evaluate, arguments.words())
 
 
-def estimate(arguments: TrainArguments) -> Estimate:
+def estimate(arguments: TrainArguments) -> TimeEstimate:
     """How long the run would take here, from a few of its steps; nothing is kept.
 
     Raises:
@@ -89,7 +89,7 @@ def _prepare(arguments: TrainArguments) -> Prepared | None:
         raise UserError("FSDP shards what one GPU can't hold, and an encoder fits", fix="use accelerate_config.yaml")
     train_split, dev = arguments.load("train", "dev")
     for line in (*train_split.report.lines(), *dev.report.lines()):
-        say(line)
+        log(line)
     pairs = training_sample(train_split.pairs, **{key: getattr(arguments, key) for key in SAMPLING})
     # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
@@ -101,10 +101,10 @@ def _prepare(arguments: TrainArguments) -> Prepared | None:
     model, tokenizer = build_model(arguments, revision)
     parameters = count_parameters(model)
     share = parameters["trainable"] / parameters["total"]
-    say(f"{arguments.method}: {parameters['trainable']:,} of {parameters['total']:,} parameters trained ({share:.2%})")
+    log(f"{arguments.method}: {parameters['trainable']:,} of {parameters['total']:,} parameters trained ({share:.2%})")
     (train_rows, cut), (dev_rows, _) = (_rows(tokenizer, each, arguments.max_length) for each in (pairs, dev.pairs))
     long = f"{cut:,} cut to {arguments.max_length} tokens"
-    say(f"{len(pairs):,} training pairs ({long}), {len(dev.pairs):,} for validation")
+    log(f"{len(pairs):,} training pairs ({long}), {len(dev.pairs):,} for validation")
     trainer = Trainer(
         model=model,
         args=trainer_arguments(arguments, setup.precision),

@@ -178,7 +178,7 @@ import dataclasses
 from common.cli.arguments import parse
 from common.cli.errors import UserError, run
 from common.cli.console import bar
-from common.cli.console import say, stage
+from common.cli.console import log, stage
 
 @dataclasses.dataclass
 class Arguments:
@@ -188,7 +188,7 @@ def main():
     parse(Arguments)
     with stage('working'), bar(3, 'post', show=True) as done:
         done.update(3)
-    say('said')
+    log('said')
     print('a result')
     raise UserError('wrong')
 

@@ -155,6 +155,6 @@ def test_where_it_does_not_belong_it_is_refused_and_not_repeated(words, recipe, 
 
 def test_what_is_said_is_without_it(monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "an-older-token")
-    console.say(f"python -m x --y {CANARY} an-older-token")
+    console.log(f"python -m x --y {CANARY} an-older-token")
     assert capsys.readouterr().err.endswith("python -m x --y hf_… hf_…\n")
     assert str(errors.UserError(f"{CANARY} is wrong", file=f"/x/{CANARY}.csv")) == "/x/hf_….csv: hf_… is wrong"

@@ -171,10 +171,10 @@ def test_whatever_a_repository_holds_it_is_one_plain_line(published, few, monkey
 
 
 def test_what_a_record_says_is_printed_without_escapes(capsys):
-    from common.cli.console import say
+    from common.cli.console import log
     from common.cli.errors import plain
 
-    say("scored in \x1b[31mred\x1b]0;title\x07")
+    log("scored in \x1b[31mred\x1b]0;title\x07")
     assert "\x1b" not in capsys.readouterr().err
     assert plain("a\x1b[31m\nb") == "a [31m b"
 

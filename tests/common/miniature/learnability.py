@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from common.cli.arguments import option, parse
-from common.cli.console import say
+from common.cli.console import log
 from common.cli.errors import run
 from common.miniature import cache as corpora
 from common.miniature.pretrain import MODELS
@@ -201,7 +201,7 @@ def main() -> None:
     arguments = parse(LearnabilityArguments, prog="python tests/miniature/learnability.py")
     for seed in arguments.seeds:
         for name, arm in ARMS.items():
-            say(f"seed {seed}: {name}")
+            log(f"seed {seed}: {name}")
             outcome = arm(seed)
             print(
                 f"seed {seed}  {name:32}  untouched {outcome.untouched:.4f}  trained {outcome.trained:.4f}  "

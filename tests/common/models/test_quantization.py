@@ -10,8 +10,9 @@ from peft import LoraConfig, get_peft_model
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
 from common.models import quantization
-from common.models.quantization import TrainsInFp32, adapters_to_fp32, load_base, load_tokenizer
+from common.models.quantization import adapters_to_fp32, load_base, load_tokenizer
 from common.results.record import count_parameters
+from common.training.callbacks import TrainsInFp32
 
 TINY = str(MODELS / "tiny_llama")
 

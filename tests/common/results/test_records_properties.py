@@ -144,7 +144,7 @@ def test_a_manifest_of_anything_makes_no_checkpoint(tmp_path, data):
         read = {
             name: whole.get(name) if type(one) is int and one == sizes.get(name) else one for name, one in read.items()
         }
-    found = checkpoints.last_whole(tmp_path)
+    found = checkpoints.last_intact(tmp_path)
     assert (found == folder) == (read == whole)
 
 

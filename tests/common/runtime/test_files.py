@@ -9,13 +9,13 @@ import time
 import pytest
 
 from common.cli.errors import UserError
-from common.runtime.files import folder_written_aside, written_aside
+from common.runtime.files import atomic_folder, atomic_write
 
 
 def test_the_old_file_stays_when_writing_fails(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_aside(path) as part:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_write(path) as part:  # noqa: PT012
         part.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -25,7 +25,7 @@ def test_the_old_file_stays_when_writing_fails(tmp_path):
 def test_the_new_file_replaces_the_old_and_others_can_read_it(tmp_path):
     path = tmp_path / "sub" / "a.json"
     for text in ("one", "two"):
-        with written_aside(path) as part:
+        with atomic_write(path) as part:
             part.write_text(text)
     assert path.read_text() == "two"
     umask = os.umask(0)
@@ -36,11 +36,11 @@ def test_the_new_file_replaces_the_old_and_others_can_read_it(tmp_path):
 
 def test_a_folder_is_whole_or_absent(tmp_path):
     path = tmp_path / "folder"
-    with pytest.raises(RuntimeError), folder_written_aside(path) as part:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_folder(path) as part:  # noqa: PT012
         (part / "a").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with folder_written_aside(path) as part:
+    with atomic_folder(path) as part:
         (part / "a").write_text("whole")
     assert (path / "a").read_text() == "whole"
 
@@ -49,8 +49,8 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
     code = (
-        "import sys, time; from pathlib import Path; from common.runtime.files import written_aside\n"
-        f"with written_aside(Path({str(path)!r})) as part:\n"
+        "import sys, time; from pathlib import Path; from common.runtime.files import atomic_write\n"
+        f"with atomic_write(Path({str(path)!r})) as part:\n"
         "    part.write_text('half'); print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -63,5 +63,5 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
 
 def test_an_unwritable_place_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"), written_aside(tmp_path / "file" / "a.json"):
+    with pytest.raises(UserError, match="can't be written"), atomic_write(tmp_path / "file" / "a.json"):
         pytest.fail("the block must not run")

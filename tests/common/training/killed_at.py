@@ -18,9 +18,9 @@ PLACES = {
     "before a checkpoint's manifest": ("common.training.checkpoints", "_digests"),
     "before an old checkpoint is removed": ("common.training.checkpoints", "shutil.rmtree"),
     "before the best checkpoint is loaded": ("transformers.trainer", "Trainer._load_best_model"),
-    "before the model is saved": ("common.training.run", "finish"),
+    "before the model is saved": ("common.training.run", "save_run"),
     "while the model is moved in place": ("common.training.run", "readable_mode"),
-    "before the run's record": ("common.training.run", "written_aside"),
+    "before the run's record": ("common.training.run", "atomic_write"),
 }
 
 

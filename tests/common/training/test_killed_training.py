@@ -259,7 +259,7 @@ def test_what_makes_a_checkpoint_useless(tmp_path, capsys, spoil, message):
 
     first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
     spoil(second)
-    assert checkpoints.last_whole(tmp_path) == first
+    assert checkpoints.last_intact(tmp_path) == first
     assert re.search(message, capsys.readouterr().err)
     assert not second.exists()
 
@@ -273,9 +273,9 @@ def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(tmp_path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints.hashlib, "file_digest", stale)
         with pytest.raises(UserError, match=r"checkpoint-[24]: can't be read: Stale file handle"):
-            checkpoints.last_whole(tmp_path)
+            checkpoints.last_intact(tmp_path)
     assert first.is_dir()
-    assert checkpoints.last_whole(tmp_path) == second
+    assert checkpoints.last_intact(tmp_path) == second
 
 
 def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
@@ -283,16 +283,16 @@ def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
     path = checkpoint(tmp_path, 2)
     sizes = {file.name: file.stat().st_size for file in path.iterdir() if file.name != checkpoints.MANIFEST}
     (path / checkpoints.MANIFEST).write_text(json.dumps(sizes))
-    assert checkpoints.last_whole(tmp_path) == path
+    assert checkpoints.last_intact(tmp_path) == path
     (path / "model.safetensors").write_bytes(b"weight")
-    assert checkpoints.last_whole(tmp_path) is None
+    assert checkpoints.last_intact(tmp_path) is None
 
 
 def test_without_the_best_checkpoint_the_later_ones_are_useless(tmp_path, capsys):
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4, best=2)
     (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"other")
-    assert checkpoints.last_whole(tmp_path) is None
+    assert checkpoints.last_intact(tmp_path) is None
     said = capsys.readouterr().err
     assert "checkpoint-4 is not whole (the best until then, checkpoint-2, is not)" in said
     assert "no checkpoint is whole: training starts anew" in said

@@ -6,7 +6,7 @@ import pytest
 
 from common.cli.console import duration
 from common.training import callbacks
-from common.training.callbacks import TimeLeft
+from common.training.callbacks import ProgressLog
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_the_time_left_follows_from_the_pace_after_the_first_steps(monkeypatch, 
     """A continued run starts at step 10; its first three steps, of 100 s each, say nothing of the rest, of 2 s each."""
     clock = [0.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
-    callback, state = TimeLeft(), SimpleNamespace(global_step=10, max_steps=50)
+    callback, state = ProgressLog(), SimpleNamespace(global_step=10, max_steps=50)
     callback.on_train_begin(None, state, None)
     for _ in range(10):
         state.global_step += 1
@@ -36,5 +36,5 @@ def test_the_time_left_follows_from_the_pace_after_the_first_steps(monkeypatch, 
 def test_a_validation_is_said_by_its_loss_and_what_chooses(capsys):
     state, arguments = SimpleNamespace(global_step=4, max_steps=8), SimpleNamespace(metric_for_best_model="accuracy")
     logs = {"eval_loss": 0.25, "eval_accuracy": 0.75, "eval_runtime": 3.0}
-    TimeLeft().on_log(arguments, state, None, logs)
+    ProgressLog().on_log(arguments, state, None, logs)
     assert capsys.readouterr().err.rstrip().endswith("step 4 of 8, validation: accuracy 0.7500, loss 0.2500")
