@@ -25,8 +25,8 @@ from common.results.finding import Finding, Listing
 from common.results.scoring import command_line
 from common.runtime import hardware
 from common.runtime.project import miniature_corpora
-from sbic_llama.annotate import parts_of
 from sbic_llama.annotation.input import WINDOW
+from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
 
 MODULE = "benchmarks.annotation_scale"

@@ -36,11 +36,11 @@ from common.runtime import hardware
 from common.training import run as training
 from common.training.callbacks import ProgressLog
 from common.training.checkpoints import Checkpoints
-from sbic_llama.data.corpus import labelled, load_splits
+from sbic_llama.data.corpus import labeled, load_splits
 from sbic_llama.data.encoding import answer_ids, encode
 from sbic_llama.data.features import FEATURES
 from sbic_llama.model.annotator import Annotator
-from sbic_llama.model.generation import MAX_NEW_TOKENS
+from sbic_llama.model.answering import MAX_NEW_TOKENS
 from sbic_llama.training.arguments import TrainArguments
 from snli_roberta.training.arguments import TrainArguments as ClassifierArguments
 
@@ -96,7 +96,7 @@ def qlora_training(arguments: Measured, shapes: Shapes, precision: str = "auto")
         options = parse(TrainArguments, words)
         setup = training.prepare(options, options.model_name_or_path)
         splits = load_splits(data_dir=sbic_of(arguments))
-        posts, dev = (labelled(splits[name], declared.label_of) for name in ("train", "dev"))
+        posts, dev = (labeled(splits[name], declared.label_of) for name in ("train", "dev"))
         _, trainer, rows = sbic_training.build_trainer(options, setup, declared, None, posts, dev[:1])
         expected = sbic_training.estimated_memory(options, setup.precision, rows, None)
         loading = peak()

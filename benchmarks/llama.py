@@ -99,7 +99,7 @@ def _train(folder: Path, sbic_dir: Path, name: str) -> None:
 
 def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
     """Batches of all three features, in an order of chance, as the product packs them."""
-    from sbic_llama.data.corpus import labelled, load_splits
+    from sbic_llama.data.corpus import labeled, load_splits
     from sbic_llama.data.encoding import answer_ids, encode
     from sbic_llama.data.features import FEATURES
     from sbic_llama.training.trainer import SharedInstruction, TrainingRows
@@ -107,7 +107,7 @@ def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
     train, draw = load_splits(data_dir=sbic_dir)["train"], random.Random(0)
     batches = []
     for feature in map(FEATURES.__getitem__, COMMANDS):
-        posts = labelled(train, feature.label_of)
+        posts = labeled(train, feature.label_of)
         kinds = [text for text, _ in Counter(map(feature.target, posts)).most_common(KINDS)]
         encoded = encode(tokenizer, feature, [post.text for post in posts], max_post_tokens=LONGEST)
         cued = [kinds[part] for part in parts(encoded.post_ids, len(kinds))]

@@ -22,7 +22,7 @@ from benchmarks.setting import Measure, Measured, Setting, environment
 from benchmarks.snli_sides import needs
 from common.cli.errors import UserError
 from common.runtime.hardware import cpu_threads
-from sbic_llama.data.corpus import labelled, load_splits
+from sbic_llama.data.corpus import labeled, load_splits
 from sbic_llama.data.features import OFFENSIVE_YN
 from snli_roberta.data.corpus import Pair, load_split
 
@@ -66,7 +66,7 @@ def _trl_sft(setting: Setting, *more: str) -> Measure:
         with tempfile.TemporaryDirectory(dir=setting.scratch) as name:
             rows = Path(name) / "rows"
             posts = cut_sbic(Path(setting.sbic_dir), Path(name) / "data", train=items, dev=VALIDATION_POSTS)
-            dev = labelled(load_splits(data_dir=Path(name) / "data")["dev"], OFFENSIVE_YN.label_of)
+            dev = labeled(load_splits(data_dir=Path(name) / "data")["dev"], OFFENSIVE_YN.label_of)
             texts, dev_texts = (
                 [{"prompt": OFFENSIVE_YN.prompt(post), "completion": OFFENSIVE_YN.target(post)} for post in each]
                 for each in (posts, dev)

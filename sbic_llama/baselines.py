@@ -19,9 +19,9 @@ from common.results.scoring import ScoredSet, class_counts
 from common.stats import baselines
 from common.stats.metrics import confusion_matrix
 from common.tables.report import fingerprint
-from sbic_llama.data.corpus import Split, SplitName, labelled
-from sbic_llama.data.features import FEATURES, Feature, Policy, feature
-from sbic_llama.data.groups import NONE, PRESENCE, Groups, evaluate_groups, normalised_groups, presence
+from sbic_llama.data.corpus import Split, SplitName, labeled
+from sbic_llama.data.features import FEATURES, Feature, Policy, get_feature
+from sbic_llama.data.groups import NONE, PRESENCE, Groups, evaluate_groups, normalized_groups, presence
 from sbic_llama.training.arguments import CorpusArguments
 
 MODULE = "sbic_llama.baselines"
@@ -54,13 +54,13 @@ class ScoredGroups(ScoredSet):
 
 def texts_and_labels(split: Split, declared: Feature) -> tuple[list[tuple[str]], list[Any]]:
     """The texts and labels of the posts that have a label."""
-    posts = labelled(split, declared.label_of)
+    posts = labeled(split, declared.label_of)
     return [(post.text,) for post in posts], [declared.label_of(post) for post in posts]
 
 
 def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusArguments) -> ScoredSet:
     """A feature's test split as the set that every model here is scored on."""
-    posts = labelled(splits["test"], declared.label_of)
+    posts = labeled(splits["test"], declared.label_of)
     texts, labels = texts_and_labels(splits["test"], declared)
     _, train_labels = texts_and_labels(splits["train"], declared)
     policy = {"aggregation": corpus.aggregation, "label": declared.policy}
@@ -79,7 +79,7 @@ def test_set(declared: Feature, splits: dict[SplitName, Split], corpus: CorpusAr
         fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
         groups={
             "source": [post.source for post in posts],
-            "target group": [normalised_groups(post.groups) or (NONE,) for post in posts],
+            "target group": [normalized_groups(post.groups) or (NONE,) for post in posts],
         },
         class_counts={
             f"train, {corpus.corpus_name}": label_counts(declared, train_labels),
@@ -131,7 +131,7 @@ def main() -> None:
     )
     splits = arguments.load()
     for name in FEATURES:
-        declared = feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
+        declared = get_feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
         if not all(any(declared.label_of(post) is not None for post in split.posts) for split in splits.values()):
             log(f"{name}: left out, for a split has no post with a label")
             continue

@@ -14,16 +14,16 @@ from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
-from common.results.evaluation import keep
+from common.results.scoring import keep
 from common.results.finding import Finding, about, read_finding
 from common.results.record import RunRecord
 from common.results.rendering import lines, table_lines
-from common.results.training_record import training_costs, training_facts
+from common.results.record import training_costs, training_facts
 from common.runtime import hardware
 from common.runtime.processes import Processes, is_first, join
 from common.tables.writing import write_rows
 from sbic_llama.baselines import score_controls, test_set
-from sbic_llama.data.corpus import Post, Split, labelled, post_id
+from sbic_llama.data.corpus import Post, Split, labeled, post_id
 from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence
 from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
@@ -96,12 +96,12 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     precision = precision_for(description)
     log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
-    declared = description.declared()
+    declared = description.resolve_feature()
     scored = test_set(declared, splits, arguments)
     scored.policy["scored in"] = precision.value
     if description.aggregation != arguments.aggregation:
         scored.policy["aggregation of the adapter's training labels"] = description.aggregation
-    posts = labelled(splits["test"], declared.label_of)
+    posts = labeled(splits["test"], declared.label_of)
     stem = f"sbic-{declared.slug}"
     texts = [post.text for post in posts]
     shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size, "progress": True}

@@ -17,9 +17,8 @@ from common.results import finding as findings
 from common.results import rendering
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
-from sbic_llama.data.annotated_file import PREFIX, feature_of, read_annotated
 from sbic_llama.data.features import Name
-from sbic_llama.data.human_labels import FEWEST, human_labels
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PREFIX, read_annotated, read_human_labels, shared_feature
 from sbic_llama.evaluation.prevalence import WIDTHS, prevalence_finding
 
 MODULE = "sbic_llama.prevalence"
@@ -34,7 +33,7 @@ class EstimateArguments:
     """
 
     annotated: tuple[str, ...] = option((), "file that sbic_llama.annotate wrote", positional=True)
-    human_labels: Path = option(help="file of the human labels of some of its posts, drawn at random")
+    read_human_labels: Path = option(help="file of the human labels of some of its posts, drawn at random")
     key: str = option("post", "column that both files share and that names a post")
     feature: Name | None = option(None, "feature (default: the one that both files have)")
     by: tuple[str, ...] = option((), "columns of the annotated file: a share for each value with enough human labels")
@@ -59,17 +58,17 @@ def estimate(arguments: EstimateArguments) -> findings.Finding:
         UserError: A file that can't be read, has not what it takes, or too few human labels.
     """
     path, labelled = Path(arguments.annotated[0]), arguments.human_labels
-    declared = feature_of(path, labelled, arguments.feature, arguments.prefix)
-    said = human_labels(labelled, arguments.key, declared)
+    declared = shared_feature(path, labelled, arguments.feature, arguments.prefix)
+    said = read_human_labels(labelled, arguments.key, declared)
     if not said:
-        raise UserError(f"no human labels of {declared.name}", file=labelled, expected=f"at least {FEWEST}")
+        raise UserError(f"no human labels of {declared.name}", file=labelled, expected=f"at least {MIN_HUMAN_LABELS}")
     annotated = read_annotated(path, declared, key=arguments.key, columns=arguments.by, prefix=arguments.prefix)
     found = len(said.keys() & annotated.keys.keys())
-    if found < FEWEST:
+    if found < MIN_HUMAN_LABELS:
         raise UserError(
             f"{found:,} of its {len(said):,} posts with a label of {declared.name} are annotated in {path}",
             file=labelled,
-            expected=f"at least {FEWEST}",
+            expected=f"at least {MIN_HUMAN_LABELS}",
             fix=f"label more posts, or check the key column {arguments.key!r}, which both files must share",
         )
     if annotated.unanswered:

@@ -9,11 +9,11 @@ from common.cli.options import CorpusOptions
 from common.hub import card
 from common.hub.card import Dataset, Trained
 from common.models.prompt import TAIL
-from sbic_llama.data.corpus import HUB_DATASET, labelled, post_id
+from sbic_llama.data.corpus import HUB_DATASET, labeled, post_id
 from sbic_llama.data.features import TARGET_MINORITY
 from sbic_llama.model import description as annotator_file
+from sbic_llama.model.answering import MAX_NEW_TOKENS
 from sbic_llama.model.description import ANNOTATOR_FILE
-from sbic_llama.model.generation import MAX_NEW_TOKENS
 from sbic_llama.training.arguments import CorpusArguments
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", ANNOTATOR_FILE)  # without which it is no annotator
@@ -24,7 +24,7 @@ _TEMPLATES = Path(__file__).parent / "card"
 def snippet(trained: Trained, repo_id: str) -> str:
     """Code that loads the adapter from the Hub and annotates a post, with nothing of this project."""
     annotator = annotator_file.read(trained.folder / ANNOTATOR_FILE)
-    declared = annotator.declared()
+    declared = annotator.resolve_feature()
     prompt = f"{declared.opening}{{post}}{TAIL}"
     return card.code(
         _TEMPLATES / ("labels.py.jinja" if declared.classifies else "groups.py.jinja"),
@@ -43,7 +43,7 @@ def render(trained: Trained, repo_id: str) -> dict[str, bytes]:
         UserError: A value is missing, or the adapter is of another version of this project.
     """
     annotator = annotator_file.read(trained.folder / ANNOTATOR_FILE)
-    declared = annotator.declared()
+    declared = annotator.resolve_feature()
     data = trained.facts["data"]
     report = data["report"]
     on_hub = annotator.corpus == "SBIC v2"
@@ -87,5 +87,5 @@ def inputs(trained: Trained, corpus: CorpusOptions) -> dict[str, tuple[str, ...]
         view=settings["view"],
         repeats=settings["repeats"],
     )
-    declared = annotator_file.read(trained.folder / ANNOTATOR_FILE).declared()
-    return {post_id(post): (post.text,) for post in labelled(arguments.load()["test"], declared.label_of)}
+    declared = annotator_file.read(trained.folder / ANNOTATOR_FILE).resolve_feature()
+    return {post_id(post): (post.text,) for post in labeled(arguments.load()["test"], declared.label_of)}

@@ -28,13 +28,12 @@ from common.runtime.files import atomic_write
 from common.tables.reading import read_rows, text_of
 from common.tables.report import fingerprint
 from common.tables.writing import row_writer
-from sbic_llama.annotate import AnnotateArguments, annotate, parts_of
 from sbic_llama.annotation.input import survey
+from sbic_llama.annotation.run import AnnotateArguments, annotate, parts_of
 from sbic_llama.baselines import ScoredGroups
-from sbic_llama.data.annotated_file import read_annotated
 from sbic_llama.data.features import Feature, Label
 from sbic_llama.data.groups import PRESENCE
-from sbic_llama.data.human_labels import FEWEST, human_labels, opinions
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, read_annotated, read_human_labels, read_opinions
 from sbic_llama.evaluation.prevalence import prevalence_finding
 from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings
 
@@ -58,14 +57,14 @@ class TrustArguments:
     """
 
     posts: tuple[str, ...] = option((), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz)", positional=True)
-    human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
+    read_human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
     adapter: tuple[str, ...] = option(
         help="adapters for different features: folders or Hub ids, user/name@v1 at a revision"
     )
     text_column: str = option("post", "column of the posts")
     key: str | None = option(None, "column that both files share and that names a post (default: the text column)")
     review_share: float = option(0.1, "share of the file to propose for a person's look", above=0, maximum=0.99)
-    quantisation: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are kept")
+    quantization: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are kept")
     batch_size: int = option(32, "posts a forward pass at most", minimum=1)
     output_dir: Path = option(Path("output/trust"), "folder for the page, the annotated file and the rows for review")
     seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
@@ -185,7 +184,7 @@ def findings_of(
         **shared,
     )
     agreement = agreement_with_people(
-        one.declared, opinions(arguments.human_labels, key, one.declared), one.by_key, **shared
+        one.declared, read_opinions(arguments.human_labels, key, one.declared), one.by_key, **shared
     )
     if agreement:
         found.append(agreement)
@@ -208,18 +207,18 @@ def main() -> None:
     key = arguments.key or arguments.text_column
     quiet_libraries()
     from sbic_llama.annotation.parts import digest_of
-    from sbic_llama.model.annotator import describe
+    from sbic_llama.model.annotator import read_adapters
 
     # All that can be refused is, before a model is loaded.
-    adapters = describe(arguments.adapter)
+    adapters = read_adapters(arguments.adapter)
     elsewhere = {one.name: read_findings(one.folder / KEPT) for one in adapters}
-    said = {one.name: human_labels(arguments.human_labels, key, one.feature) for one in adapters}
+    said = {one.name: read_human_labels(arguments.human_labels, key, one.feature) for one in adapters}
     for name, labels in said.items():
-        if len(labels) < FEWEST:
+        if len(labels) < MIN_HUMAN_LABELS:
             raise UserError(
                 f"{len(labels)} posts with a label of {name}",
                 file=arguments.human_labels,
-                expected=f"at least {FEWEST}",
+                expected=f"at least {MIN_HUMAN_LABELS}",
             )
     found = survey(source, arguments.text_column, strict=False)
     if key not in found.columns:
@@ -228,7 +227,7 @@ def main() -> None:
     annotated = folder / "annotated.parquet"
     identity = folder / "annotated.json"
     made_of = {"posts": found.digest, "adapters": {one.name: digest_of(one) for one in adapters}}
-    made_of |= {"quantisation": arguments.quantisation, "text_column": arguments.text_column}
+    made_of |= {"quantisation": arguments.quantization, "text_column": arguments.text_column}
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
             raise UserError("it holds the annotation of something else", file=folder, fix="choose another --output_dir")
@@ -237,16 +236,16 @@ def main() -> None:
         with atomic_write(identity) as part:
             part.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
         words = {"posts": arguments.posts, "adapter": arguments.adapter, "output": str(annotated)}
-        shared = {name: getattr(arguments, name) for name in ("text_column", "quantisation", "batch_size")}
+        shared = {name: getattr(arguments, name) for name in ("text_column", "quantization", "batch_size")}
         annotate(AnnotateArguments(**words, **shared), source, annotated)
 
     judged = [judge(one, annotated, said[one.name], key=key) for one in adapters]
     for one in judged:
-        if len(one.labels) < FEWEST:
+        if len(one.labels) < MIN_HUMAN_LABELS:
             raise UserError(
                 f"{len(one.labels)} of the posts with a label of {one.declared.name} are in the posts' file",
                 file=arguments.human_labels,
-                expected=f"at least {FEWEST}",
+                expected=f"at least {MIN_HUMAN_LABELS}",
                 fix=f"check the key column {key!r}, which both files must share",
             )
     records = [record_of(one, source, arguments.seed) for one in judged]

@@ -13,7 +13,7 @@ from typing import Any
 from common.cli.errors import UserError, shown
 from common.tables.reading import read_rows, table_format
 from sbic_llama.annotation import parts as annotation
-from sbic_llama.annotation.input import Part, Rule, annotated, survey, windows
+from sbic_llama.annotation.input import Part, RowFormat, annotated, survey, windows
 from sbic_llama.data.corpus import clean
 from sbic_llama.model.annotator import Annotator
 
@@ -68,7 +68,7 @@ def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
         raise UserError("no post", expected="some text")
     if len(post) > LONGEST:
         raise UserError(f"{len(post):,} characters", expected=f"at most {LONGEST:,}")
-    thresholds = annotation.thresholds(annotator.adapters, share, None)
+    thresholds = annotation.review_thresholds(annotator.adapters, share, None)
     (row,) = annotator.annotate_window([post])
     labels, lists, review = {}, {}, {}
     for adapter in annotator.adapters:
@@ -115,14 +115,14 @@ def annotate_file(
     if not source.is_file():
         raise UserError("it is not here any more", file=source.name, fix="upload it again")
     found = survey(source, column, strict=False)
-    thresholds = annotation.thresholds(annotator.adapters, share, None)
+    thresholds = annotation.review_thresholds(annotator.adapters, share, None)
     new = annotation.columns_of(annotator.adapters, PREFIX, review=True)
     if taken := [name for name in new if name in found.columns]:
         raise UserError(f"it has a column {shown(taken[0])} already", file=source.name, fix="remove or rename it")
-    rule = Rule(column, PREFIX, thresholds)
+    rule = RowFormat(column, PREFIX, thresholds)
     output = folder / f"annotated_{source.name}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        run = annotation.Run([found], Path(scratch) / "parts", Path(scratch) / output.name, into_folder=False)
+        run = annotation.AnnotationJob([found], Path(scratch) / "parts", Path(scratch) / output.name, into_folder=False)
         parts = (annotated(window, annotator, rule) for window in windows(run.files, run.parts(), column))
         run.keep(_told(parts, found.rows, tell), total=found.rows, done=0, show=False)
         run.assemble(new)

@@ -62,7 +62,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Rule:
+class RowFormat:
     """How rows are made of posts and answers.
 
     Attributes:
@@ -88,7 +88,7 @@ def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], text_col
             yield Window(file, number, reasons, posts)
 
 
-def annotated(window: Window, annotator: Annotator, rule: Rule) -> Part:
+def annotated(window: Window, annotator: Annotator, rule: RowFormat) -> Part:
     """A window's annotation: the same text wherever it is made.
 
     A row goes to a person where an answer is less sure than its feature's threshold, or where there is none.

@@ -20,7 +20,7 @@ from common.models.loading import hub_commit
 from common.runtime.files import atomic_write
 from common.tables.reading import read_rows, table_format
 from common.tables.writing import row_writer
-from sbic_llama.annotation.input import WINDOW, Part, Rule, Survey
+from sbic_llama.annotation.input import WINDOW, Part, RowFormat, Survey
 from sbic_llama.model.description import ANNOTATOR_FILE
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ WHOLE = "whole"  # where the output is put together
 
 
 @dataclass(frozen=True)
-class Run:
+class AnnotationJob:
     """What is annotated into what.
 
     Attributes:
@@ -124,7 +124,7 @@ class Run:
 
 
 def identity_of(
-    run: Run, rule: Rule, adapters: Sequence[Adapter], quantisation: Quantization, precision: str
+    run: AnnotationJob, rule: RowFormat, adapters: Sequence[Adapter], quantisation: Quantization, precision: str
 ) -> dict[str, Any]:
     """What parts depend on: a run with another identity may not use them."""
     digests = {found.path.name: found.digest for found in run.files}
@@ -149,7 +149,7 @@ def digest_of(adapter: Adapter) -> str:
     return hashlib.sha256(b"".join([*content, described.encode()])).hexdigest()
 
 
-def thresholds(adapters: Sequence[Adapter], share: float | None, accuracy: float | None) -> dict[str, float]:
+def review_thresholds(adapters: Sequence[Adapter], share: float | None, accuracy: float | None) -> dict[str, float]:
     """By feature, the confidence under which an answer goes to a person; nothing where neither rule is given.
 
     Args:

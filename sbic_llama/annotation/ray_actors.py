@@ -22,13 +22,13 @@ from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.models.loading import hub_commit
 from common.runtime import hardware
-from sbic_llama.annotation.input import Part, Rule, Survey, Window, annotated, windows
+from sbic_llama.annotation.input import Part, RowFormat, Survey, Window, annotated, windows
 from sbic_llama.annotation.parts import digest_of
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from sbic_llama.annotate import AnnotateArguments
+    from sbic_llama.annotation.run import AnnotateArguments
     from sbic_llama.model.annotator import Adapter
     from sbic_llama.model.description import AnnotatorFile
 
@@ -62,7 +62,7 @@ class Model:
 class Worker:
     """An actor: a model, and how rows are made with it. It loads when the first window comes, so that a fault can be told."""
 
-    def __init__(self, model: Model, rule: Rule):
+    def __init__(self, model: Model, rule: RowFormat):
         self._model, self._rule, self._annotator = model, rule, None
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
@@ -113,7 +113,7 @@ class Pool:
     def precision(self) -> str:
         return self.model.precision
 
-    def parts(self, files: Sequence[Survey], wanted: Sequence[tuple[int, int]], rule: Rule) -> Iterator[Part]:
+    def parts(self, files: Sequence[Survey], wanted: Sequence[tuple[int, int]], rule: RowFormat) -> Iterator[Part]:
         """The wanted parts, in the order in which they get done. An actor that dies is replaced, and its window is done again.
 
         Raises:

@@ -122,10 +122,10 @@ def load_splits(
         for row, post in located:
             if not post.text:
                 report.drop(row, "empty post")
-            elif normalised(post.text) in seen:
+            elif normalized(post.text) in seen:
                 report.drop(row, "the post is in this or another split already")
             else:
-                seen.add(normalised(post.text))
+                seen.add(normalized(post.text))
                 posts.append(post)
         report.kept = len(posts)
         report.notes["posts with a biased implication"] = sum(post.biased for post in posts)
@@ -134,7 +134,7 @@ def load_splits(
     return {split: splits[split] for split in ("train", "dev", "test")}
 
 
-def labelled(split: Split, label_of: Callable[[Post], Any]) -> list[Post]:
+def labeled(split: Split, label_of: Callable[[Post], Any]) -> list[Post]:
     """The posts of a split that have a label.
 
     Raises:
@@ -161,7 +161,7 @@ def clean(post: str) -> str:
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
 
 
-def normalised(post: str) -> str:
+def normalized(post: str) -> str:
     """Text by which two posts count as the same post."""
     return clean(post).casefold()
 
@@ -286,3 +286,16 @@ def _text_list(row: Row, column: str, text: str) -> list[str]:
 def post_id(post: Post) -> str:
     """What stands for a post where its text must not."""
     return fingerprint([post.text])
+
+
+# Invented groups → the names that annotators write for them.
+INVENTED_GROUPS = {
+    "florbs": ("florbs", "florb folk"),
+    "drevins": ("drevins", "drevin folk"),
+    "quillans": ("quillans", "quillan folk"),
+    "marrowites": ("marrowites", "marrowite folk"),
+    "tessels": ("tessels", "tessel folk"),
+    "ombrians": ("ombrians", "ombrian folk"),
+    "zanthi": ("zanthi", "zanthi folk"),
+    "veelish": ("veelish", "veelish folk"),
+}

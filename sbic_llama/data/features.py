@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from common.cli.errors import UserError
 from common.models.prompt import HEAD, TAIL
 from sbic_llama.data.corpus import Annotation, Post, nearest_level
-from sbic_llama.data.groups import NONE, normalised_groups, split_groups
+from sbic_llama.data.groups import NONE, normalized_groups, split_groups
 
 Label = int | tuple[str, ...]
 Policy = Literal["levels", "at_least_half", "above_half"]
@@ -110,7 +110,7 @@ def _intended(post: Post) -> int | None:
 
 
 def _groups(post: Post) -> tuple[str, ...]:
-    return normalised_groups(post.groups)
+    return normalized_groups(post.groups)
 
 
 HAS_BIASED_IMPLICATION = Feature(
@@ -148,7 +148,9 @@ INTENT_YN = Feature(
     _intended,
     lambda annotation: annotation.intended,
 )
-FEATURES = {feature.name: feature for feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)}
+FEATURES = {
+    get_feature.name: get_feature for get_feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)
+}
 Name: TypeAlias = Literal[tuple(FEATURES)]  # type: ignore[valid-type]
 
 # The binary view of offensiveYN; where annotators are split evenly, the two policies differ.
@@ -178,7 +180,7 @@ STUDY_WORDING = replace(
 )
 
 
-def feature(name: str, policy: Policy = "levels", wording: Wording = "ours") -> Feature:
+def get_feature(name: str, policy: Policy = "levels", wording: Wording = "ours") -> Feature:
     """A feature under a label policy and in a wording.
 
     Raises:

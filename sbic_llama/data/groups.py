@@ -27,7 +27,7 @@ def split_groups(text: str) -> Groups:
     return tuple(sorted({name for name in names if name and name != NONE}))
 
 
-def normalised_groups(groups: Iterable[str]) -> Groups:
+def normalized_groups(groups: Iterable[str]) -> Groups:
     """The same of several texts, as annotators wrote them."""
     return tuple(sorted({name for group in groups for name in split_groups(group)}))
 
@@ -91,8 +91,8 @@ def overlaps(label: tuple[str, ...], predicted: tuple[str, ...]) -> tuple[float,
 @cache
 def _overlaps(label: tuple[str, ...], predicted: tuple[str, ...]) -> tuple[float, float, float]:
     bleu, rouge = _scorers()
-    answer = text_of(predicted)
-    references = {text_of(label), *label}
+    answer = joined_groups(predicted)
+    references = {joined_groups(label), *label}
     return (
         max(token_f1(answer, reference) for reference in references),
         max(bleu.sentence_score(answer, [reference]).score / 100 for reference in references),
@@ -100,7 +100,7 @@ def _overlaps(label: tuple[str, ...], predicted: tuple[str, ...]) -> tuple[float
     )
 
 
-def text_of(groups: tuple[str, ...]) -> str:
+def joined_groups(groups: tuple[str, ...]) -> str:
     """A list of groups as an answer is written."""
     return ", ".join(groups) or "none"
 

@@ -18,9 +18,9 @@ from common.stats import metrics
 from common.stats.metrics import Measure
 from common.tables.reading import read_rows
 from common.tables.report import fingerprint
+from sbic_llama.data import corpus
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.features import Feature, Label
-from sbic_llama.miniature import sbic
 
 FILE_NAME = "test_suite_cases.csv"
 COLUMNS = ("functionality", "case_id", "test_case", "label_gold", "target_ident")
@@ -84,7 +84,7 @@ def read_cases(path: Path) -> list[Case]:
 
 def is_miniature(cases: Sequence[Case]) -> bool:
     """Whether the cases are about the miniature's invented groups."""
-    return {case.target for case in cases} - {""} <= set(sbic.GROUPS)
+    return {case.target for case in cases} - {""} <= set(corpus.INVENTED_GROUPS)
 
 
 def case_fingerprint(cases: Sequence[Case]) -> str:

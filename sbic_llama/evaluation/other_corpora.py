@@ -12,7 +12,7 @@ from common.results.scoring import SMALL
 from common.stats import baselines
 from common.stats.metrics import evaluate
 from common.tables.report import fingerprint
-from sbic_llama.data.corpus import Post, Split, labelled
+from sbic_llama.data.corpus import Post, Split, labeled
 from sbic_llama.data.features import OFFENSIVE_POLICIES, Feature
 from sbic_llama.data.md_agreement import NAMES, Item
 
@@ -40,7 +40,7 @@ def md_agreement_findings(
     **about: Any,
 ) -> list[Finding]:
     """The scores of :func:`md_agreement_finding`, and whether the adapter agrees with the annotators, who are known by name."""
-    from common.agreement import agreement_finding
+    from common.results.checks import agreement_finding
 
     own = {**about, "seed": seed} | {
         "data": {
@@ -142,7 +142,7 @@ def _by(
 
 def _tfidf(train: Split, texts: Sequence[str], seed: int) -> list[int]:
     label_of = OFFENSIVE_POLICIES["at_least_half"].label_of
-    posts: list[Post] = labelled(train, label_of)
+    posts: list[Post] = labeled(train, label_of)
     found = baselines.tfidf(
         [(post.text,) for post in posts], [label_of(post) for post in posts], [(t,) for t in texts], seed=seed
     )

@@ -14,9 +14,8 @@ from common.results.finding import Finding, Listing, Measures, Part
 from common.stats.metrics import Measure
 from common.stats.prediction_powered import Estimate, Target, labelled_only, labels_needed, share
 from common.tables.report import fingerprint
-from sbic_llama.data.annotated_file import Annotated
 from sbic_llama.data.features import Label
-from sbic_llama.data.human_labels import FEWEST
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, Annotated
 
 GROUPS = 5  # targeted groups that get a share of their own
 WIDTHS = (0.05, 0.1)
@@ -71,7 +70,7 @@ class _Class:
             labels_needed(labels, predictions, rest, width, target),
             labels_needed(labels, np.zeros(len(labels)), np.zeros(len(rest)), width, target),
         )
-        return tuple(None if count is None else min(max(count, FEWEST), len(known)) for count in counts)
+        return tuple(None if count is None else min(max(count, MIN_HUMAN_LABELS), len(known)) for count in counts)
 
     def drift(self) -> float:
         """By how many standard errors the predictions of the labelled posts differ from those of the others."""
@@ -112,7 +111,7 @@ def prevalence_finding(
     Raises:
         ValueError: None of the posts has a human label.
     """
-    declared = annotated.declared
+    declared = annotated.feature
     people = {annotated.keys[key]: label for key, label in said.items() if key in annotated.keys}
     classes = _classes(annotated, people)
     everything = np.ones(len(annotated.answers), dtype=bool)
@@ -171,7 +170,7 @@ def prevalence_finding(
 
 
 def _classes(annotated: Annotated, people: dict[int, Label]) -> list[_Class]:
-    declared, answers = annotated.declared, annotated.answers
+    declared, answers = annotated.feature, annotated.answers
     if declared.classifies:
         chosen: list[Any] = list(range(len(declared.labels) if len(declared.labels) > 2 else 1))
         return [
@@ -232,8 +231,8 @@ def _by_column(
     sizes = Counter(value for several in values for value in several)
     labelled = Counter(value for place in people for value in values[place])
     ordered = sorted(sizes, key=lambda value: (-sizes[value], value))
-    enough = [value for value in ordered if labelled[value] >= FEWEST]
-    few = [value for value in ordered if labelled[value] < FEWEST]
+    enough = [value for value in ordered if labelled[value] >= MIN_HUMAN_LABELS]
+    few = [value for value in ordered if labelled[value] < MIN_HUMAN_LABELS]
     places = {value: np.array([value in several for several in values]) for value in enough}
     parts: list[Part] = [
         Measures(
@@ -252,10 +251,14 @@ def _by_column(
     rows = [[value, sizes[value], labelled[value]] for value in few[:MOST_LEFT_OUT]]
     if others := few[MOST_LEFT_OUT:]:
         rows.append([f"{len(others):,} more", sum(sizes[v] for v in others), sum(labelled[v] for v in others)])
-    parts.append(Listing(f"Left out by {column}: under {FEWEST} human labels", [column, "posts", "human labels"], rows))
+    parts.append(
+        Listing(f"Left out by {column}: under {MIN_HUMAN_LABELS} human labels", [column, "posts", "human labels"], rows)
+    )
     first = f"{few[0]} (n = {labelled[few[0]]})"
     more = f" and {len(few) - 1:,} more" if len(few) > 1 else ""
-    return parts, [f"By {column}, {first}{more} {'are' if more else 'is'} left out: under {FEWEST} human labels."]
+    return parts, [
+        f"By {column}, {first}{more} {'are' if more else 'is'} left out: under {MIN_HUMAN_LABELS} human labels."
+    ]
 
 
 def _sentence(one: _Class, estimate: Estimate, posts: str, target: Target) -> str:

@@ -10,6 +10,7 @@ import csv
 import random
 from pathlib import Path
 
+from sbic_llama.data import corpus
 from sbic_llama.miniature import sbic
 
 COLUMNS = (
@@ -116,7 +117,7 @@ def draw_cases(seed: int) -> list[dict[str, str]]:
 def _from_template(rng: random.Random, template: str) -> list[dict[str, str]]:
     """The cases of one template, each once."""
     about_groups = "{g}" in template or "{s}" in template
-    groups = rng.sample(list(sbic.GROUPS), CASES) if about_groups else [""] * CASES
+    groups = rng.sample(list(corpus.INVENTED_GROUPS), CASES) if about_groups else [""] * CASES
     insults = rng.sample(sbic.PUT_DOWNS, len(groups))
     cases: dict[str, dict[str, str]] = {}
     for group, insult in zip(groups, insults, strict=True):

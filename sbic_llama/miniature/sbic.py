@@ -15,57 +15,24 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from sbic_llama.data.corpus import INVENTED_GROUPS
+
 SPLIT_FILES = {"train": "trn", "dev": "dev", "test": "tst"}
 SPLIT_SIZES = {"train": 1500, "dev": 300, "test": 450}  # posts
 DUPLICATES = 6  # posts of dev and of test that stand in another split too
 
-ANNOTATION_COLUMNS = [
-    "whoTarget",
-    "intentYN",
-    "sexYN",
-    "sexReason",
-    "offensiveYN",
-    "annotatorGender",
-    "annotatorMinority",
-    "sexPhrase",
-    "speakerMinorityYN",
-    "WorkerId",
-    "HITId",
-    "annotatorPolitics",
-    "annotatorRace",
-    "annotatorAge",
-    "post",
-    "targetMinority",
-    "targetCategory",
-    "targetStereotype",
-    "dataSource",
-]
-AGGREGATE_COLUMNS = [
-    "post",
-    "targetMinority",
-    "targetCategory",
-    "targetStereotype",
-    "whoTarget",
-    "intentYN",
-    "sexYN",
-    "offensiveYN",
-    "dataSource",
-    "hasBiasedImplication",
-]
+ANNOTATION_COLUMNS = """
+whoTarget intentYN sexYN sexReason offensiveYN annotatorGender annotatorMinority sexPhrase speakerMinorityYN
+WorkerId HITId annotatorPolitics annotatorRace annotatorAge post targetMinority targetCategory
+targetStereotype dataSource
+""".split()
+AGGREGATE_COLUMNS = """
+post targetMinority targetCategory targetStereotype whoTarget intentYN sexYN offensiveYN dataSource
+hasBiasedImplication
+""".split()
 
-# Invented groups → the names that annotators write for them.
-GROUPS = {
-    "florbs": ("florbs", "florb folk"),
-    "drevins": ("drevins", "drevin folk"),
-    "quillans": ("quillans", "quillan folk"),
-    "marrowites": ("marrowites", "marrowite folk"),
-    "tessels": ("tessels", "tessel folk"),
-    "ombrians": ("ombrians", "ombrian folk"),
-    "zanthi": ("zanthi", "zanthi folk"),
-    "veelish": ("veelish", "veelish folk"),
-}
 CATEGORIES = dict(
-    zip(GROUPS, ("culture", "culture", "race", "race", "social", "gender", "culture", "body"), strict=True)
+    zip(INVENTED_GROUPS, ("culture", "culture", "race", "race", "social", "gender", "culture", "body"), strict=True)
 )
 PUT_DOWNS = ("lazy", "dishonest", "greedy", "stupid", "filthy", "useless", "boring", "cowardly", "rude", "clumsy")
 PRAISE = ("kind", "honest", "patient", "clever", "tidy", "helpful", "funny", "brave", "polite", "careful")
@@ -157,7 +124,7 @@ def draw_post(rng: random.Random) -> Post:
     wording = rng.choice(wordings)
     if not isinstance(wording, str):
         return Post(phrase(rng, wording), offensive)
-    group, other = rng.sample(list(GROUPS), 2)
+    group, other = rng.sample(list(INVENTED_GROUPS), 2)
     bad = rng.choice(PUT_DOWNS)
     words = {
         "g": group,
@@ -214,7 +181,7 @@ def draw_workers(rng: random.Random, count: int = 12) -> list[Worker]:
             rng.choice((-0.12, 0.0, 0.0, 0.12)),
             {
                 "annotatorGender": rng.choice(("woman", "man", "nonBinary")),
-                "annotatorMinority": rng.choice(("", "", "none", rng.choice(list(GROUPS)))),
+                "annotatorMinority": rng.choice(("", "", "none", rng.choice(list(INVENTED_GROUPS)))),
                 "annotatorPolitics": rng.choice(
                     ("liberal", "mod-liberal", "mod-cons", "cons", "libert", "other", "na")
                 ),
@@ -243,7 +210,7 @@ def annotate(rng: random.Random, worker: Worker, post: Post, shown: dict[str, st
     return [
         row
         | {
-            "targetMinority": GROUPS[group][rng.random() < 0.2],
+            "targetMinority": INVENTED_GROUPS[group][rng.random() < 0.2],
             "targetCategory": CATEGORIES[group],
             "targetStereotype": f"{group} {post.implication}",
         }

@@ -98,7 +98,7 @@ def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
         UserError: It was not trained by this version of the project.
     """
     description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
-    description.declared()
+    description.resolve_feature()
     require(folder, WEIGHTS_FILE, name)
     config = read_config(folder, CONFIG_FILE, name)
     check_adapter_config(config, "CAUSAL_LM", name)

@@ -82,7 +82,7 @@ class Annotator:
     """
 
     def __init__(self, *adapters: str | Path, quantisation: Quantization = "nf4", batch_size: int = 32):
-        self.adapters = describe(adapters)
+        self.adapters = read_adapters(adapters)
         self.batch_size = batch_size
         first = self.adapters[0].description
         hardware.choose_device()
@@ -149,7 +149,7 @@ class Annotator:
         return [adapter.row(label, details) for label, details in zip(found.labels, found.details, strict=True)]
 
 
-def describe(names: Sequence[str | Path]) -> list[Adapter]:
+def read_adapters(names: Sequence[str | Path]) -> list[Adapter]:
     """What adapters say of themselves, without loading one; those on the Hub are fetched.
 
     Raises:
@@ -161,7 +161,7 @@ def describe(names: Sequence[str | Path]) -> list[Adapter]:
     for name in names:
         folder = local_folder(*with_revision(name))
         description = read_description(folder, name)
-        adapter = Adapter(description.feature, folder, description, description.declared())
+        adapter = Adapter(description.feature, folder, description, description.resolve_feature())
         for other in found:
             if other.name == adapter.name:
                 raise UserError(f"a second adapter for {adapter.name}", file=name, expected="one adapter a feature")

@@ -18,7 +18,7 @@ from common.cli.errors import UserError, shown
 from common.results.shape import NUMBER, wrong
 from common.runtime import files
 from common.runtime.files import atomic_write
-from sbic_llama.data.features import Feature, Policy, Wording, feature
+from sbic_llama.data.features import Feature, Policy, Wording, get_feature
 from sbic_llama.training.arguments import TrainArguments
 
 ANNOTATOR_FILE = "annotator.json"
@@ -47,7 +47,7 @@ class AnnotatorFile:
         schema: Version of this file's fields.
     """
 
-    feature: str
+    get_feature: str
     labels: tuple[str, ...]
     instruction: str
     prompt_hash: str
@@ -80,7 +80,7 @@ class AnnotatorFile:
         Raises:
             UserError: This version asks otherwise than the adapter was trained to answer.
         """
-        declared = feature(self.feature, self.label_policy, self.wording)
+        declared = get_feature(self.feature, self.label_policy, self.wording)
         same = (declared.prompt_hash(), declared.labels, declared.instruction)
         if same != (self.prompt_hash, self.labels, self.instruction):
             raise UserError(
@@ -132,7 +132,7 @@ def read(path: Path) -> AnnotatorFile:
                 f"a description of schema {shown(values['schema'])}", file=path, expected=f"schema {SCHEMA}"
             )
         found = AnnotatorFile(**{**values, "labels": tuple(values["labels"]), "review": _curve(values.get("review"))})
-        feature(found.feature, found.label_policy, found.wording)
+        get_feature(found.feature, found.label_policy, found.wording)
     except UserError as error:
         error.file = path
         raise

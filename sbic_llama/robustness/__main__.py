@@ -23,7 +23,7 @@ from common.runtime.project import corpus_folder
 from common.tables.report import fingerprint
 from sbic_llama.baselines import test_set
 from sbic_llama.data import hatecheck
-from sbic_llama.data.corpus import labelled
+from sbic_llama.data.corpus import labeled
 from sbic_llama.data.features import Answers
 from sbic_llama.data.hatecheck import Case
 from sbic_llama.evaluation.hatecheck_finding import hatecheck_finding
@@ -82,11 +82,11 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     folder = local_folder(arguments.adapter, arguments.revision)
     description = read_description(folder, arguments.adapter)
     arguments.require_training_corpus(description.corpus, arguments.adapter)
-    declared = description.declared()
+    declared = description.resolve_feature()
     cases = arguments.cases()
     splits = arguments.load()
     scored = test_set(declared, splits, arguments)
-    posts = [post.text for post in labelled(splits["test"], declared.label_of)]
+    posts = [post.text for post in labeled(splits["test"], declared.label_of)]
     lexicon = Lexicon(INVENTED if arguments.on_miniature else FAMILIES)
     trials = prepare(declared, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
 

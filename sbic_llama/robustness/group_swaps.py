@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sbic_llama.miniature import sbic
+from sbic_llama.data import corpus
 
 Form = Literal[
     "singular", "plural", "young singular", "young plural", "sex plural", "adjective", "before people", "folk"
@@ -149,7 +149,7 @@ FAMILIES = (
 INVENTED = (
     Family(
         "invented groups",
-        {name: {"plural": (name,), "folk": (folk,)} for name, (_, folk) in sbic.GROUPS.items()},
+        {name: {"plural": (name,), "folk": (folk,)} for name, (_, folk) in corpus.INVENTED_GROUPS.items()},
     ),
 )
 

@@ -29,8 +29,8 @@ from common.tables.report import fingerprint
 from common.training import run as training
 from common.training.callbacks import TrainsInFp32
 from common.training.time_estimate import estimate as estimate_run
-from sbic_llama.data.corpus import Post, Split, labelled
-from sbic_llama.data.features import Feature, confidence, feature
+from sbic_llama.data.corpus import Post, Split, labeled
+from sbic_llama.data.features import Feature, confidence, get_feature
 from sbic_llama.model import adapter
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.answering import answer
@@ -57,7 +57,7 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    declared = feature(feature_name, arguments.label_policy, arguments.wording)
+    declared = get_feature(feature_name, arguments.label_policy, arguments.wording)
     if arguments.dump_dataset:
         dump_dataset(declared, arguments.load()["train"], arguments.dump_dataset)
         return
@@ -85,7 +85,7 @@ def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> No
     if arguments.optim != "adamw_torch" and hardware.device_type() != "cuda":
         raise UserError(f"{arguments.optim} needs an NVIDIA GPU", key="optim", expected="adamw_torch")
     splits = arguments.load()
-    posts, dev_posts = (labelled(splits[name], declared.label_of) for name in ("train", "dev"))
+    posts, dev_posts = (labeled(splits[name], declared.label_of) for name in ("train", "dev"))
     # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
     package.check_publishing(arguments, arguments.model_name_or_path, revision)

@@ -20,7 +20,7 @@ from common.runtime.files import atomic_write
 from common.runtime.processes import Processes
 from common.stats import metrics
 from common.training.checkpoints import unsharded
-from sbic_llama.data.corpus import Post, Split, labelled
+from sbic_llama.data.corpus import Post, Split, labeled
 from sbic_llama.data.encoding import Encoded, answer_ids, encode
 from sbic_llama.data.features import Feature
 from sbic_llama.model.scoring import score_branches, score_labels
@@ -200,7 +200,7 @@ def training_rows(
 
 def dump_dataset(declared: Feature, split: Split, path: Path) -> None:
     """Writes a feature's training posts as prompt, completion and label, one JSON object a line."""
-    posts = labelled(split, declared.label_of)
+    posts = labeled(split, declared.label_of)
     with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         for post in posts:
             label = declared.label_of(post)

@@ -16,7 +16,7 @@ from common.models.loading import check_adapter_config, read_config
 from common.results import finding as findings
 from common.results import record as records
 from common.results import rendering
-from common.results.training_record import training_costs, training_facts
+from common.results.record import training_costs, training_facts
 from common.runtime import files, run_folder
 from common.training import checkpoints
 from sbic_llama.model import description as annotator_file
@@ -43,7 +43,7 @@ def used_training(path: Path) -> None:
 
 def used_annotator(path: Path) -> None:
     found = annotator_file.read(path)
-    found.declared()
+    found.resolve_feature()
     if found.review is not None:
         found.review.for_share(0.1)
         found.review.for_accuracy(0.0, found.feature)

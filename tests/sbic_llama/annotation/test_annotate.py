@@ -21,7 +21,7 @@ from common.cli.errors import UserError
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
 from sbic_llama import annotate
-from sbic_llama.annotate import parts_of
+from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
 from tests.rubbish import NASTY, SURROGATES, dumped
 

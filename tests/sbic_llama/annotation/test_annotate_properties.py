@@ -22,7 +22,7 @@ from common.cli.errors import UserError
 from common.tables.reading import read_rows
 from sbic_llama.annotation import input
 from sbic_llama.annotation import parts as annotation
-from sbic_llama.annotation.input import Rule, survey
+from sbic_llama.annotation.input import RowFormat, survey
 from sbic_llama.annotation.parts import claimed
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.features import FEATURES
@@ -59,7 +59,11 @@ def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
     parts = output.with_name("parts")
     shutil.rmtree(parts, ignore_errors=True)
     found = survey(source, "post", strict=False)
-    run, rule, model = annotation.Run([found], parts, output, False), Rule("post", "model_", {}), StandIn()
+    run, rule, model = (
+        annotation.AnnotationJob([found], parts, output, False),
+        RowFormat("post", "model_", {}),
+        StandIn(),
+    )
     with claimed(parts, {"posts": found.digest}):
         made = (input.annotated(window, model, rule) for window in input.windows([found], run.missing(), "post"))
         run.keep(made, total=found.rows, done=0, show=False)

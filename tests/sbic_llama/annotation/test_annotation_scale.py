@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 
-from sbic_llama.annotate import parts_of
+from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
 
 ROOT = Path(__file__).parents[3]

@@ -106,7 +106,7 @@ def test_the_labels_branches_of_llama_2(real_data):
 
 def test_real_posts_fit(real_data):
     """The default cuts no post of the corpus; the lengths that the documentation names are true."""
-    from sbic_llama.model.generation import MAX_NEW_TOKENS
+    from sbic_llama.model.answering import MAX_NEW_TOKENS
     from sbic_llama.training.arguments import MAX_POST_TOKENS
 
     tokenizer = load_tokenizer(str(real_data / "tokenizers" / "llama2"))

@@ -10,8 +10,8 @@ import pytest
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from sbic_llama.data.corpus import Post
-from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING, feature
-from sbic_llama.data.groups import evaluate_groups, normalised_groups, set_f1, split_groups
+from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING, get_feature
+from sbic_llama.data.groups import evaluate_groups, normalized_groups, set_f1, split_groups
 from sbic_llama.model import description as annotator_file
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.trainer import dump_dataset
@@ -63,9 +63,9 @@ def test_the_policies_move_posts_of_the_real_corpus(real_data):
 
 def test_a_policy_or_wording_that_a_feature_lacks_is_refused():
     with pytest.raises(UserError, match="targetMinority has no other label policy"):
-        feature("targetMinority", "above_half")
+        get_feature("targetMinority", "above_half")
     with pytest.raises(UserError, match="the study has no wording for offensiveYN"):
-        feature("offensiveYN", wording="study")
+        get_feature("offensiveYN", wording="study")
 
 
 def test_the_hash_changes_with_all_that_the_model_reads():
@@ -103,7 +103,7 @@ def test_groups_are_read_from_text(text, groups):
 
 
 def test_groups_of_several_annotators_are_one_set():
-    assert normalised_groups(("Florbs", "florbs ", "drevins, tessels", "none")) == ("drevins", "florbs", "tessels")
+    assert normalized_groups(("Florbs", "florbs ", "drevins, tessels", "none")) == ("drevins", "florbs", "tessels")
 
 
 def test_set_f1_by_hand():
@@ -172,13 +172,13 @@ def test_a_description_comes_back_as_it_was_written(tmp_path):
     described().write(tmp_path)
     found = annotator_file.read(tmp_path / "annotator.json")
     assert found == described()
-    assert found.declared() is FEATURES["offensiveYN"]
+    assert found.resolve_feature() is FEATURES["offensiveYN"]
     assert found.base_revision == "abc"
 
 
 def test_an_adapter_of_another_prompt_is_refused():
     with pytest.raises(UserError, match="trained with another prompt or other labels"):
-        described(prompt_hash="0" * 16).declared()
+        described(prompt_hash="0" * 16).resolve_feature()
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from common.cli.errors import UserError
 from common.stats.agreement import Scale, read_annotations, read_predictions
 from common.tables.reading import Row
 from common.tables.report import DataReport, fingerprint
-from sbic_llama.data import corpus, hatecheck, human_labels, md_agreement
-from sbic_llama.data.annotated_file import feature_of, read_annotated
+from sbic_llama.data import corpus, hatecheck, label_files, md_agreement
 from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING
+from sbic_llama.data.label_files import read_annotated, shared_feature
 from tests.rubbish import check, check_refusal, dumped, json_values, mutated, replaced, texts
 
 pytestmark = pytest.mark.properties
@@ -61,7 +61,7 @@ ANNOTATIONS = {
     "predictions": lambda path: read_predictions(path, Scale(), item="id", label="offensiveYN"),
     **{
         f"people's {name}": lambda path, one=one: (
-            human_labels.human_labels(path, "id", one), human_labels.opinions(path, "id", one)
+            label_files.read_human_labels(path, "id", one), label_files.read_opinions(path, "id", one)
         )
         for name, one in FEATURES.items()
     },
@@ -146,7 +146,7 @@ ANSWER = {"id": "1", "model_offensiveYN": "Offensive", "model_targetMinority": "
 def test_annotated_files_with_another_value(tmp_path, feature, rows):
     def read(path: Path) -> Any:
         pyarrow.parquet.write_table(pyarrow.table({feature: ["x"]}), path.with_suffix(".parquet"))
-        declared = feature_of(path, path.with_suffix(".parquet"), feature)
+        declared = shared_feature(path, path.with_suffix(".parquet"), feature)
         return read_annotated(path, declared, key="id", columns=["model_targetMinority"])
 
     def used(found: Any) -> None:
@@ -178,7 +178,7 @@ def test_a_tweet_that_no_file_can_hold_is_refused(miniature, tmp_path):
 
 def test_a_missing_number_is_no_group_and_a_list_is_no_text(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": NaN}\n{"id": 2, "targetMinority": "florbs"}\n')
-    assert human_labels.human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"]) == {"2": ("florbs",)}
+    assert label_files.read_human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"]) == {"2": ("florbs",)}
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": ["florbs"]}\n')
     with pytest.raises(UserError, match="is no single value"):
-        human_labels.human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"])
+        label_files.read_human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"])

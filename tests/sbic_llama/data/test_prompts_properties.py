@@ -11,7 +11,7 @@ from common.models.quantization import load_tokenizer
 from sbic_llama.data.corpus import Post, clean
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING
-from sbic_llama.data.groups import normalised_groups, set_f1, split_groups
+from sbic_llama.data.groups import normalized_groups, set_f1, split_groups
 from tests.rubbish import NASTY, SURROGATES, texts
 
 pytestmark = pytest.mark.properties
@@ -87,6 +87,6 @@ def test_what_is_learnt_is_read_as_its_label_and_anything_is_read(declared, text
 def test_groups_of_any_text_are_a_set(one, other):
     groups, others = split_groups(one), split_groups(other)
     assert list(groups) == sorted(set(groups))
-    assert normalised_groups([*groups, *others]) == tuple(sorted({*groups, *others}))
+    assert normalized_groups([*groups, *others]) == tuple(sorted({*groups, *others}))
     assert 0 <= set_f1(groups, others) <= 1
     assert set_f1(groups, groups) == 1

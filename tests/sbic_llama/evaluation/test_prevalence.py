@@ -18,9 +18,8 @@ from common.stats.prediction_powered import labelled_only, share
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
 from sbic_llama import prevalence
-from sbic_llama.data.annotated_file import read_annotated
 from sbic_llama.data.features import FEATURES
-from sbic_llama.data.human_labels import human_labels
+from sbic_llama.data.label_files import read_annotated, read_human_labels
 from sbic_llama.evaluation.prevalence import prevalence_finding
 
 LEVELS = FEATURES["offensiveYN"].labels
@@ -407,7 +406,7 @@ def test_the_trust_page_can_ask_for_the_same(files):
     """With what it has at hand: an annotated file, a feature, and people's labels."""
     posts, labels = files.write(*made_up(), "parquet")
     declared = FEATURES["offensiveYN"]
-    said = human_labels(labels, "id", declared)
+    said = read_human_labels(labels, "id", declared)
     assert len(said) == len(list(read_rows(labels)))
     found = prevalence_finding(read_annotated(posts, declared, key="id"), said, source=posts.name)
     rows = [row.values for row in read_rows(posts)]

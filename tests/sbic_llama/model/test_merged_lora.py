@@ -17,8 +17,7 @@ from common.runtime import hardware
 from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES
-from sbic_llama.model.answering import answer
-from sbic_llama.model.generation import generate
+from sbic_llama.model.answering import answer, generate
 from sbic_llama.model.scoring import label_probabilities, score_labels
 from tests.sbic_llama.conftest import adapted_model
 

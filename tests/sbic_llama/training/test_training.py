@@ -364,7 +364,7 @@ def trained(tmp_path_factory) -> Path:
 
 def test_the_saved_adapter_is_the_best_one_and_scores_the_same_anywhere(trained, miniature):
     model, tokenizer, description = adapters.load_adapter(trained, precision="fp32")
-    declared = description.declared()
+    declared = description.resolve_feature()
     assert declared is FEATURES["offensiveYN"]
     posts = [p for p in load_splits(data_dir=miniature / "SBIC.v2")["dev"].posts if declared.label_of(p) is not None]
     encoded = encode(tokenizer, declared, [p.text for p in posts], max_post_tokens=description.max_post_tokens)

@@ -1,15 +1,16 @@
-"""A file that ``sbic_llama.annotate`` made, read back: the machine's answer to every post."""
+"""TODO docstring."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from common.cli.errors import UserError, shown
-from common.tables.reading import probability_of, read_rows, text_of
+from common.tables.reading import Row, probability_of, read_rows, text_of
 from sbic_llama.data.features import (
     FEATURES,
     HAS_BIASED_IMPLICATION,
@@ -23,6 +24,7 @@ from sbic_llama.data.features import (
 from sbic_llama.data.groups import NONE, split_groups
 
 PREFIX = "model_"
+
 NOTHING = "(empty)"  # the value of a column in rows where it has none
 
 
@@ -94,7 +96,7 @@ def read_annotated(
     return Annotated(declared, keys, answers, found, kept, unanswered)
 
 
-def feature_of(path: Path, labelled: Path, wanted: str | None = None, prefix: str = PREFIX) -> Feature:
+def shared_feature(path: Path, labelled: Path, wanted: str | None = None, prefix: str = PREFIX) -> Feature:
     """The feature that an annotated file and a file of human labels share, with the labels that the annotation has.
 
     Args:
@@ -169,3 +171,55 @@ def _columns(path: Path) -> list[str]:
     for row in read_rows(path):
         return list(row.values)
     raise UserError("no rows", file=path, expected="at least one")
+
+
+ANNOTATOR = "annotator"  # column of who said it
+
+MIN_HUMAN_LABELS = 30  # human labels under which an interval says next to nothing
+
+
+def read_human_labels(path: Path, key: str, declared: Feature) -> dict[str, Label]:
+    """Key → what people said of the post. Several of them are counted, and the commonest label taken (the first of equals); of
+    lists of groups, every group that any of them named, as the adapter learnt it.
+
+    Raises:
+        UserError: A row whose label is none of the feature's.
+    """
+    said: dict[str, list[Label]] = {}
+    for row, label in _labeled_rows(path, key, declared):
+        said.setdefault(text_of(row, key) or "", []).append(label)
+    return {name: _together(labels) for name, labels in said.items()}
+
+
+def _together(labels: list[Label]) -> Label:
+    lists = [label for label in labels if not isinstance(label, int)]
+    if lists:
+        return tuple(sorted({group for groups in lists for group in groups}))
+    return Counter(labels).most_common(1)[0][0]
+
+
+def read_opinions(path: Path, key: str, declared: Feature) -> dict[str, dict[str, Label]]:
+    """Key → annotator → label, of a file with a column :data:`ANNOTATOR`; nothing of one without.
+
+    A person's first row of a post counts.
+
+    Raises:
+        UserError: As of :func:`read_human_labels`.
+    """
+    said: dict[str, dict[str, Label]] = {}
+    for row, label in _labeled_rows(path, key, declared):
+        if ANNOTATOR in row.values and (person := text_of(row, ANNOTATOR)):
+            said.setdefault(text_of(row, key) or "", {}).setdefault(person, label)
+    return said
+
+
+def _labeled_rows(path: Path, key: str, declared: Feature) -> Iterator[tuple[Row, Label]]:
+    names = {label.casefold(): index for index, label in enumerate(declared.labels)}
+    for row in read_rows(path, (key, declared.name)):
+        value = text_of(row, declared.name)
+        if value is None:
+            continue  # nobody said anything of this feature
+        label = names.get(value.casefold()) if declared.classifies else declared.parse(value)
+        if label is None:
+            raise row.error(f"{shown(value)} is no label", declared.name, expected=", ".join(declared.labels))
+        yield row, label
