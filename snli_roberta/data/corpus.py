@@ -13,34 +13,31 @@ from common.tables.reading import Row, read_hub_rows, read_rows
 from common.tables.report import DataReport, fingerprint
 
 LABELS = ("entailment", "neutral", "contradiction")
-NO_GOLD = "-"
-NO_LABEL = -1  # of a pair without a gold label, as the Hub has it
+NO_GOLD, NO_LABEL = "-", -1  # a pair without a gold label, in the files and on the Hub
 SplitName = Literal["train", "dev", "test"]
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+SAMPLING = ("balance_classes", "train_fraction", "sample_seed")  # arguments of `training_sample`
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One item. ``label`` indexes :data:`LABELS`, or is :data:`NO_LABEL`; ``annotator_labels`` are names, empty where the source
-    has none."""
+    """A premise and a hypothesis with their label."""
 
     premise: str
     hypothesis: str
-    label: int
-    annotator_labels: tuple[str, ...] = ()
+    label: int  # index into LABELS, or NO_LABEL
+    annotator_labels: tuple[str, ...] = ()  # names; empty if the source has none
     id: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled pairs of a split, and what was dropped on the way.
-
-    ``without_gold`` are the pairs on which no three annotators agreed. They are no part of what is trained or scored on.
-    """
+    """The labeled pairs of a split, and a report of what was dropped."""
 
     name: str
     pairs: list[Pair]
     report: DataReport
+    # Pairs on which no three annotators agreed; neither trained nor scored on.
     without_gold: list[Pair] = field(default_factory=list)
 
     @property
@@ -51,21 +48,24 @@ class Split:
         return pairs_fingerprint(self.pairs)
 
 
+def pair_id(pair: Pair) -> str:
+    """Return an ID that stands for a pair wherever its sentences need not be shown."""
+    return fingerprint([pair.premise, pair.hypothesis])
+
+
 def pairs_fingerprint(pairs: Iterable[Pair]) -> str:
-    """What tells one set of labelled pairs from another."""
     return fingerprint([pair.premise, pair.hypothesis, pair.label] for pair in pairs)
 
 
 def load_split(
     split: SplitName, *, data_dir: Path | None = None, dataset_name: str | None = None, revision: str | None = None
 ) -> Split:
-    """Loads one split from a folder of official files (``snli_1.0_dev.jsonl``) or, without ``data_dir``, from the Hub.
+    """Load a split from a folder of official files (``snli_1.0_dev.jsonl``), or from the Hub without ``data_dir``.
 
-    Pairs without a gold label (``-`` in the files, −1 on the Hub: no three annotators agreed) and pairs with an empty
-    sentence are dropped and counted.
+    Pairs without a gold label (``-`` in the files, -1 on the Hub) and pairs with an empty sentence are dropped and counted.
 
     Raises:
-        UserError: A file, column or value that is not SNLI's, with its line.
+        UserError: A file, column or value is not SNLI's; the message names the line.
     """
     report = DataReport(f"SNLI {split}")
     loaded = Split(split, [], report)
@@ -85,55 +85,46 @@ def _from_official(rows: Iterable[Row], loaded: Split) -> None:
     for row in rows:
         gold, annotators = row.values["gold_label"], row.values.get("annotator_labels") or []
         if gold not in (*LABELS, NO_GOLD):
-            raise row.error(f"{shown(gold)} is no label", "gold_label", expected=f"{', '.join(LABELS)} or {NO_GOLD}")
+            raise row.error(f"unknown label {shown(gold)}", "gold_label", expected=f"{', '.join(LABELS)} or {NO_GOLD}")
         if not isinstance(annotators, list) or not all(label in (*LABELS, "") for label in annotators):
             raise row.error(
-                f"{shown(annotators)} are no labels", "annotator_labels", expected=f"a list of {', '.join(LABELS)}"
+                f"not labels: {shown(annotators)}", "annotator_labels", expected=f"a list of {', '.join(LABELS)}"
             )
-        _keep(
-            row, loaded, row.values["sentence1"], row.values["sentence2"], NO_LABEL if gold == NO_GOLD else LABELS.index(gold),
-            ("sentence1", "sentence2"), tuple(label for label in annotators if label), str(row.values.get("pairID") or ""),
-        )  # fmt: skip
+        sentences = {name: row.values[name] for name in ("sentence1", "sentence2")}
+        labels = tuple(label for label in annotators if label)
+        _keep(row, loaded, sentences, NO_LABEL if gold == NO_GOLD else LABELS.index(gold), labels)
 
 
 def _from_hub(rows: Iterable[Row], loaded: Split) -> None:
     for row in rows:
         label = row.values["label"]
         if label not in (NO_LABEL, 0, 1, 2) or isinstance(label, bool):
-            raise row.error(f"{shown(label)} is no label", "label", expected="0, 1, 2, or -1 for none")
-        _keep(
-            row, loaded, row.values["premise"], row.values["hypothesis"], label, ("premise", "hypothesis"),
-        )  # fmt: skip
+            raise row.error(f"unknown label {shown(label)}", "label", expected="0, 1, 2, or -1 for none")
+        _keep(row, loaded, {name: row.values[name] for name in ("premise", "hypothesis")}, label)
 
 
-def _keep(
-    row: Row, loaded: Split, premise: object, hypothesis: object, label: int,
-    columns: tuple[str, str], annotators: tuple[str, ...] = (), id: str = "",
-) -> None:  # fmt: skip
-    """Checks a row's sentences, then appends its pair or counts why not."""
-    for column, sentence in zip(columns, (premise, hypothesis), strict=True):
+def _keep(row: Row, loaded: Split, sentences: dict[str, object], label: int, annotators: tuple[str, ...] = ()) -> None:
+    """Check a row's sentences, then keep its pair or count why it was dropped."""
+    for column, sentence in sentences.items():
         if not isinstance(sentence, str):
-            raise row.error(f"{shown(sentence)} is no sentence", column, expected="text")
+            raise row.error(f"not a sentence: {shown(sentence)}", column, expected="text")
     report = loaded.report
     report.read += 1
-    pair = Pair(premise.strip(), hypothesis.strip(), label, annotators, id)
-    whole = bool(pair.premise and pair.hypothesis)
+    premise, hypothesis = (str(sentence).strip() for sentence in sentences.values())
+    pair = Pair(premise, hypothesis, label, annotators, str(row.values.get("pairID") or ""))
     if label == NO_LABEL:
         report.drop(row, "no gold label")
-        if whole:
+        if premise and hypothesis:
             loaded.without_gold.append(pair)
-    elif not whole:
+    elif not (premise and hypothesis):
         report.drop(row, "empty sentence")
     else:
         report.kept += 1
         loaded.pairs.append(pair)
 
 
-SAMPLING = ("balance_classes", "train_fraction", "sample_seed")  # the arguments that choose the sample
-
-
 def training_sample(pairs: list[Pair], *, balance_classes: bool, train_fraction: float, sample_seed: int) -> list[Pair]:
-    """The training pairs that a run uses, of those that were loaded.
+    """Return the pairs that a run trains on.
 
     Raises:
         UserError: A class would have no pair.
@@ -148,15 +139,15 @@ def training_sample(pairs: list[Pair], *, balance_classes: bool, train_fraction:
 
 
 def balanced(pairs: list[Pair], seed: int) -> list[Pair]:
-    """As many pairs of each class as the rarest has, drawn without replacement, in their original order."""
+    """Cut each class to the size of the rarest, drawn without replacement; the order is kept."""
     smallest = min(sum(pair.label == label for pair in pairs) for label in range(len(LABELS)))
     return _draw(pairs, [smallest] * len(LABELS), seed)
 
 
 def stratified(pairs: list[Pair], fraction: float, seed: int) -> list[Pair]:
-    """``round(fraction * n)`` pairs whose class counts are as near to proportional as whole rows can be.
+    """Draw ``round(fraction * n)`` pairs with class counts as near to proportional as whole rows allow.
 
-    Each class gets the whole part of its share; the rows left over go to the largest remainders (Hamilton's method).
+    Each class gets the integer part of its share; remaining rows go to the largest remainders (Hamilton's method).
     """
     shares = [fraction * sum(pair.label == label for pair in pairs) for label in range(len(LABELS))]
     counts = [int(share) for share in shares]
@@ -172,8 +163,3 @@ def _draw(pairs: list[Pair], counts: list[int], seed: int) -> list[Pair]:
     for label, count in enumerate(counts):
         chosen.update(rng.sample([i for i, pair in enumerate(pairs) if pair.label == label], count))
     return [pair for i, pair in enumerate(pairs) if i in chosen]
-
-
-def pair_id(pair: Pair) -> str:
-    """What stands for a pair where its sentences need not be shown."""
-    return fingerprint([pair.premise, pair.hypothesis])
