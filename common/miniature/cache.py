@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from common.cli.errors import UserError
@@ -14,16 +16,16 @@ from common.runtime.project import miniature_cache
 
 SEED = 0
 MANIFEST = "manifest.json"
-# Folder of the miniature -> the project's module that writes it. By name only: common imports neither project.
+# Folder of the miniature -> the project's function that writes it. By name only: common imports neither project.
 GENERATORS = {
-    "SBIC.v2": "sbic_llama.miniature.sbic",
-    "snli_1.0": "snli_roberta.miniature.snli",
-    "hatecheck": "sbic_llama.miniature.hatecheck",
-    "md_agreement": "sbic_llama.miniature.md_agreement",
-    "chaosnli": "snli_roberta.miniature.chaosnli",
-    "hans": "snli_roberta.miniature.hans",
-    "breaking_nli": "snli_roberta.miniature.breaking_nli",
-    "own_file": "sbic_llama.miniature.own_file",
+    "SBIC.v2": "sbic_llama.miniature.sbic:write",
+    "snli_1.0": "snli_roberta.miniature.snli:write",
+    "hatecheck": "sbic_llama.miniature.other_files:write_hatecheck",
+    "md_agreement": "sbic_llama.miniature.other_files:write_md_agreement",
+    "chaosnli": "snli_roberta.miniature.challenge_sets:write_chaosnli",
+    "hans": "snli_roberta.miniature.challenge_sets:write_hans",
+    "breaking_nli": "snli_roberta.miniature.challenge_sets:write_breaking_nli",
+    "own_file": "sbic_llama.miniature.other_files:write_own_file",
 }
 
 
@@ -39,8 +41,8 @@ def build() -> Path:
     """
     from filelock import FileLock
 
-    generators = {name: importlib.import_module(module) for name, module in GENERATORS.items()}
-    sources = b"".join(Path(module.__file__).read_bytes() for module in generators.values())
+    generators = {name: _function(place) for name, place in GENERATORS.items()}
+    sources = b"".join(Path(inspect.getfile(write)).read_bytes() for write in generators.values())
     folder = miniature_cache() / hashlib.sha256(sources + str(SEED).encode()).hexdigest()[:16]
     if _is_whole(folder):
         return folder
@@ -50,15 +52,20 @@ def build() -> Path:
             if not _is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 with atomic_folder(folder) as part:
-                    for name, generator in generators.items():
+                    for name, write in generators.items():
                         (part / name).mkdir()
-                        generator.write(part / name, SEED)
+                        write(part / name, SEED)
                     (part / MANIFEST).write_text(json.dumps(_digests(part), indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"can't be written: {error.strerror}", file=folder.parent, fix="set XDG_CACHE_HOME to a folder that can"
         ) from error
     return folder
+
+
+def _function(place: str) -> Callable[[Path, int], None]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The SBIC miniature: posts about invented groups in the official SBIC v2 CSV formats, per annotator and aggregated.
 
-No group here exists and no word here is a slur. A kind of post decides what its annotators tend to say: whether it
-implies something about a group, how offensive it is, and whom it targets. The words alone do not: a put-down may be about a
-person, denied, or stand beside a group that it is not about.
+No group here exists, and no word here is a slur. The kind of a post determines what annotators tend to say: whether it implies
+something about a group, how offensive it is, and whom it targets. Single words do not: a put-down may be about a person, be
+denied, or occur next to a group that it is not about.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sbic_llama.data.corpus import INVENTED_GROUPS
 
 SPLIT_FILES = {"train": "trn", "dev": "dev", "test": "tst"}
 SPLIT_SIZES = {"train": 1500, "dev": 300, "test": 450}  # posts
-DUPLICATES = 6  # posts of dev and of test that stand in another split too
+DUPLICATES = 6  # posts of dev and of test that occur in another split too
 
-ANNOTATION_COLUMNS = """
-whoTarget intentYN sexYN sexReason offensiveYN annotatorGender annotatorMinority sexPhrase speakerMinorityYN
-WorkerId HITId annotatorPolitics annotatorRace annotatorAge post targetMinority targetCategory
-targetStereotype dataSource
-""".split()
-AGGREGATE_COLUMNS = """
-post targetMinority targetCategory targetStereotype whoTarget intentYN sexYN offensiveYN dataSource
-hasBiasedImplication
-""".split()
+ANNOTATION_COLUMNS = [
+    "whoTarget", "intentYN", "sexYN", "sexReason", "offensiveYN", "annotatorGender", "annotatorMinority",
+    "sexPhrase", "speakerMinorityYN", "WorkerId", "HITId", "annotatorPolitics", "annotatorRace", "annotatorAge",
+    "post", "targetMinority", "targetCategory", "targetStereotype", "dataSource",
+]  # fmt: skip
+AGGREGATE_COLUMNS = [
+    "post", "targetMinority", "targetCategory", "targetStereotype", "whoTarget", "intentYN", "sexYN", "offensiveYN",
+    "dataSource", "hasBiasedImplication",
+]  # fmt: skip
 
 CATEGORIES = dict(
     zip(INVENTED_GROUPS, ("culture", "culture", "race", "race", "social", "gender", "culture", "body"), strict=True)
@@ -58,17 +58,17 @@ SOURCES = ("m/market", "m/river", "m/jokes", "miniature-mail")
 
 @dataclass(frozen=True)
 class Post:
-    """A post and what a careful reader would say of it."""
+    """A post and how a careful reader would label it."""
 
     text: str
-    offensive: float  # the level at the centre of what annotators give: 0 no, 0.5 maybe, 1 yes
-    groups: tuple[str, ...] = ()  # groups about which it implies something
-    implication: str = ""  # what it implies of them, without the group's name
-    mentioned: str = ""  # a group that it names, implied about or not
+    offensive: float  # the center of the levels that annotators give: 0 no, 0.5 maybe, 1 yes
+    groups: tuple[str, ...] = ()  # groups it implies something about
+    implication: str = ""  # what it implies, without the group's name
+    mentioned: str = ""  # a group that it names, whether or not it implies something about it
 
 
-# Kind of post → how often it is drawn, its level of offence, and its wordings: {g} the group that it is about,
-# {o} another group, {p} some persons, {b} a put-down, {a} praise, {d} a doing.
+# Kind of post → how often it is drawn, how offensive it is, and its wordings: {g} the group that it is about, {o} another group,
+# {p} some persons, {b} a put-down, {a} praise, {d} an activity.
 KINDS = {
     "implied": (
         18,
@@ -126,30 +126,25 @@ def draw_post(rng: random.Random) -> Post:
         return Post(phrase(rng, wording), offensive)
     group, other = rng.sample(list(INVENTED_GROUPS), 2)
     bad = rng.choice(PUT_DOWNS)
-    words = {
-        "g": group,
-        "o": other,
-        "p": rng.choice(PERSONS),
-        "b": bad,
-        "a": rng.choice(PRAISE),
-        "d": rng.choice(DOINGS),
-    }
+    words = {"p": rng.choice(PERSONS), "b": bad, "a": rng.choice(PRAISE), "d": rng.choice(DOINGS)}
     targets = {"implied": (group,), "contrast": (group,), "two": tuple(sorted((group, other)))}.get(kind, ())
     mentioned = group if "{g}" in wording else ""
-    return Post(wording.format(**words), offensive, targets, f"are {bad}" if targets else "", mentioned)
+    return Post(
+        wording.format(g=group, o=other, **words), offensive, targets, f"are {bad}" if targets else "", mentioned
+    )
 
 
 def phrase(rng: random.Random, parts: tuple[tuple[str, ...], ...]) -> str:
     return " ".join(rng.choice(part) for part in parts)
 
 
-def normalised(text: str) -> str:
-    """Text by which two posts count as the same: without HTML entities, case, and repeated spaces."""
+def normalized(text: str) -> str:
+    """Return the text by which two posts count as the same: entities decoded, case folded, single spaces."""
     return " ".join(html.unescape(text).casefold().split())
 
 
 def dress(rng: random.Random, text: str) -> str:
-    """Adds what posts carry: mentions, retweets, tags, links, quotes, newlines, emoji and HTML entities."""
+    """Add what real posts carry: mentions, retweets, tags, links, quotes, newlines, emoji and HTML entities."""
     if rng.random() < 0.12:
         text = rng.choice(("RT @user{}: ", "@user{} ")).format(rng.randrange(90)) + text
     if rng.random() < 0.10:
@@ -167,7 +162,7 @@ def dress(rng: random.Random, text: str) -> str:
 
 @dataclass(frozen=True)
 class Worker:
-    """An annotator with a name and a leaning."""
+    """An annotator."""
 
     id: str
     strictness: float  # added to a post's level before it is rounded to 0, 0.5 or 1
@@ -194,7 +189,7 @@ def draw_workers(rng: random.Random, count: int = 12) -> list[Worker]:
 
 
 def annotate(rng: random.Random, worker: Worker, post: Post, shown: dict[str, str]) -> list[dict[str, str]]:
-    """One worker's rows for one post: a row for each group that the worker names, so (HIT, worker) may repeat."""
+    """Return one worker's rows for a post: one per group that the worker names, so (HIT, worker) may repeat."""
     lean = post.offensive + worker.strictness + rng.gauss(0, 0.13)
     level = min((0.0, 0.5, 1.0), key=lambda value: abs(value - lean))
     implied = bool(post.groups)
@@ -219,7 +214,7 @@ def annotate(rng: random.Random, worker: Worker, post: Post, shown: dict[str, st
 
 
 def draw_splits(seed: int) -> dict[str, list[dict[str, str]]]:
-    """The per-annotator rows of every split, in file order."""
+    """Return the per-annotator rows of every split, in file order."""
     rng = random.Random(f"sbic {seed}")
     workers = draw_workers(rng)
     posts: dict[str, list[tuple[Post, str, str]]] = {}
@@ -229,10 +224,10 @@ def draw_splits(seed: int) -> dict[str, list[dict[str, str]]]:
         while len(posts[split]) < size:
             post = draw_post(rng)
             text = dress(rng, post.text)
-            if normalised(text) not in seen:
-                seen.add(normalised(text))
+            if normalized(text) not in seen:
+                seen.add(normalized(text))
                 posts[split].append((post, text, rng.choice(SOURCES)))
-    # Exact copies, and copies that differ in case and spacing only: SBIC has both between dev and test.
+    # Exact copies, and copies that differ only in case and spacing: SBIC has both between dev and test.
     for copy in posts["dev"][:DUPLICATES]:
         posts["test"].append(copy)
     for post, text, source in posts["dev"][DUPLICATES : 2 * DUPLICATES] + posts["test"][:DUPLICATES]:
@@ -249,8 +244,11 @@ def draw_splits(seed: int) -> dict[str, list[dict[str, str]]]:
 
 
 def aggregate(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """One row a post as the official aggregates have it: plain means over *all* rows (repeats count twice), sorted lists of
-    the distinct texts, and ``hasBiasedImplication`` = 1 where no stereotype was given (the official column is inverted)."""
+    """Aggregate annotations to one row per post, as the official files do.
+
+    These have plain means over *all* rows (repeats count twice), sorted lists of the distinct texts, and ``hasBiasedImplication`` =
+    1 where no stereotype was given: the official column is inverted.
+    """
     by_post: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         by_post.setdefault(row["post"], []).append(row)
@@ -268,7 +266,7 @@ def aggregate(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def threads(seed: int, count: int):
-    """Yields ``count`` texts for pre-training: a post and the reply of somebody who understood it; no label occurs."""
+    """Yield texts for pre-training: a post and a reply by somebody who understood it. No label occurs in them."""
     rng = random.Random(f"threads {seed}")
     for _ in range(count):
         post = draw_post(rng)
@@ -289,7 +287,7 @@ def threads(seed: int, count: int):
 
 
 def write(folder: Path, seed: int) -> None:
-    """Writes ``SBIC.v2.{trn,dev,tst}.csv`` and ``SBIC.v2.agg.{trn,dev,tst}.csv`` into ``folder``."""
+    """Write ``SBIC.v2.{trn,dev,tst}.csv`` and ``SBIC.v2.agg.{trn,dev,tst}.csv``."""
     for split, rows in draw_splits(seed).items():
         name = SPLIT_FILES[split]
         with open(folder / f"SBIC.v2.{name}.csv", "w", encoding="utf-8", newline="") as file:

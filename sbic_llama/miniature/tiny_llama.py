@@ -1,7 +1,7 @@
-"""The tiny Llama: its tokenizer, its text, and its pre-training.
+"""The tiny Llama: its tokenizer, its text and its pre-training.
 
-It reads threads of posts and replies, and the usual instruction template with other tasks than the product's. So it
-understands posts and can copy, and knows nothing of the labels that fine-tuning teaches.
+It is trained on threads of posts and replies, and on the usual instruction template with tasks other than the product's. So it
+understands posts and can copy, but has not seen the labels that fine-tuning teaches.
 """
 
 from __future__ import annotations
@@ -23,77 +23,20 @@ STEPS, BATCH, LEARNING_RATE = 3000, 32, 1.5e-3
 DOCUMENTS = 30_000
 VOCABULARY = 900
 
-# Words that it must be able to say: a word whose pieces never occur in pre-training can't be told from its neighbours
-# afterwards, because the output layer stays frozen under LoRA.
+# Words that it must be able to generate: LoRA leaves the output layer frozen, so a word with pieces that never occur in
+# pre-training could not be told from its neighbors afterwards.
 WORDS = [
-    "Biased",
-    "Not",
-    "biased",
-    "Offensive",
-    "Maybe",
-    "offensive",
-    "none",
-    "yes",
-    "no",
-    "True",
-    "False",
-    "good",
-    "bad",
-    "red",
-    "blue",
-    "one",
-    "two",
-    "three",
-    "Apple",
-    "house",
-    "River",
-    "folk",
-    "florb",
-    "drevin",
-    "quillan",
-    "marrowite",
-    "tessel",
-    "ombrian",
-    "veelish",
-    "zanthi",
-    "likely",
-    "unlikely",
-    "Certain",
-    "always",
-    "Never",
-    "some",
-    "All",
-    "Decide",
-    "whether",
-    "the",
-    "post",
-    "implies",
-    "something",
-    "about",
-    "a",
-    "group",
-    "of",
-    "people",
-    "could",
-    "be",
-    "considered",
-    "to",
-    "anyone",
-    "Name",
-    "groups",
-    "that",
-    "targets",
-    "separated",
-    "by",
-    "commas",
-    "or",
-    "say",
-    "Intended",
-]
+    "Biased", "Not", "biased", "Offensive", "Maybe", "offensive", "none", "yes", "no", "True", "False", "good",
+    "bad", "red", "blue", "one", "two", "three", "Apple", "house", "River", "folk", "florb", "drevin", "quillan",
+    "marrowite", "tessel", "ombrian", "veelish", "zanthi", "likely", "unlikely", "Certain", "always", "Never",
+    "some", "All", "Decide", "whether", "the", "post", "implies", "something", "about", "a", "group", "of",
+    "people", "could", "be", "considered", "to", "anyone", "Name", "groups", "that", "targets", "separated", "by",
+    "commas", "or", "say", "Intended",
+]  # fmt: skip
 
 
 def documents(seed: int, count: int) -> Iterator[tuple[str, ...]]:
-    """Yields ``(head, text, tail, answer)`` of the template, or ``(post, reply)`` of a thread."""
+    """Yield ``(head, text, tail, answer)`` of the template, or ``(post, reply)`` of a thread."""
     rng = random.Random(f"llama {seed}")
     for post, reply in sbic.threads(seed, count):
         kind = rng.random()
@@ -114,12 +57,12 @@ def random_word(rng: random.Random) -> str:
 
 
 def build_tokenizer(seed: int) -> LlamaTokenizer:
-    """A byte-fallback BPE of Llama's own kind, trained on the documents."""
+    """Train a byte-fallback BPE like Llama's on the documents."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     learner = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    # Only for training: merges stay within words and lines, and a word at a line's start is learnt without a space before
-    # it. In use LlamaTokenizer applies the merges to the whole text.
+    # For training only: merges stay within words and lines, and a word at the start of a line is learned without a space
+    # before it. LlamaTokenizer then applies the merges to the whole text.
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="never")]
     )
@@ -153,12 +96,12 @@ def build_model(tokenizer: LlamaTokenizer) -> LlamaForCausalLM:
 
 
 def pretrain(seed: int) -> tuple[LlamaForCausalLM, LlamaTokenizer, dict[str, float]]:
-    """Builds tokenizer and model, and trains the model as a language model on whole documents."""
+    """Build tokenizer and model, and train the model as a language model on whole documents."""
     tokenizer = build_tokenizer(seed)
     model = build_model(tokenizer)
 
     def encode(document: tuple[str, ...]) -> torch.Tensor:
-        # Piece by piece, as the product encodes prompts: a post never merges with the text around it.
+        # Piece by piece, as the product encodes prompts: a post is never merged with the text around it.
         first, *rest = document
         ids = opening_ids(tokenizer, first) + [id for piece in following_ids(tokenizer, rest) for id in piece]
         return torch.tensor([*ids, tokenizer.eos_token_id])

@@ -14,8 +14,9 @@ import pytest
 from common.cli.errors import UserError
 from common.miniature import cache as corpora
 from sbic_llama.data import corpus
-from sbic_llama.miniature import hatecheck, md_agreement, sbic
-from snli_roberta.miniature import breaking_nli, chaosnli, hans, snli
+from sbic_llama.miniature import other_files, sbic
+from snli_roberta.data.grammar import FACTS, words_of
+from snli_roberta.miniature import challenge_sets, snli
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -32,8 +33,10 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
     for number, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        for generator in (sbic, snli, hatecheck, md_agreement, chaosnli, hans, breaking_nli):
-            generator.write(folder, seed)
+        for write in (sbic.write, snli.write, other_files.write_hatecheck, other_files.write_md_agreement):
+            write(folder, seed)
+        for name in ("chaosnli", "hans", "breaking_nli"):
+            getattr(challenge_sets, f"write_{name}")(folder, seed)
         made.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert len(made[0]) == 15
     assert made[0] == made[1]
@@ -42,10 +45,10 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
 
 def test_the_corpus_does_not_depend_on_hash_randomisation():
     code = (
-        "from sbic_llama.miniature import hatecheck, md_agreement, sbic; "
-        "from snli_roberta.miniature import breaking_nli, chaosnli, hans, snli; "
-        "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), hatecheck.draw_cases(0), md_agreement.draw_splits(0), "
-        "chaosnli.draw_items(0), hans.draw_cases(0), breaking_nli.draw_items(0))"
+        "from sbic_llama.miniature import other_files, sbic; "
+        "from snli_roberta.miniature import challenge_sets, snli; "
+        "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), other_files.draw_cases(0), other_files.draw_items(0), "
+        "challenge_sets.draw_chaosnli(0), challenge_sets.draw_hans(0), challenge_sets.draw_breaking_nli(0))"
     )
     made = {
         subprocess.run(
@@ -116,7 +119,7 @@ def test_the_aggregation_rule_is_the_official_one(real_data):
 
 def test_sbic_splits_share_exactly_the_planted_duplicates(miniature):
     texts = {
-        split: {sbic.normalised(row["post"]) for row in rows(miniature, f"SBIC.v2.{split}.csv")}
+        split: {sbic.normalized(row["post"]) for row in rows(miniature, f"SBIC.v2.{split}.csv")}
         for split in ("trn", "dev", "tst")
     }
     assert len(texts["dev"] & texts["tst"]) == sbic.DUPLICATES
@@ -185,10 +188,10 @@ def test_md_agreement_has_what_the_real_corpus_has(miniature):
     for shares in (Counter(item["soft_label"]["1"] for item in items.values()) for items in ours.values()):
         assert len(shares) == 6
         assert 0.15 < 1 - (shares[0.0] + shares[1.0]) / 200 < 0.7, "people disagree on some"
-    texts = [sbic.normalised(item["text"]) for items in ours.values() for item in items.values()]
+    texts = [sbic.normalized(item["text"]) for items in ours.values() for item in items.values()]
     assert len(set(texts)) == 400
     known = {
-        sbic.normalised(row["post"])
+        sbic.normalized(row["post"])
         for split in ("trn", "dev", "tst")
         for row in rows(miniature, f"SBIC.v2.{split}.csv")
     }
@@ -222,7 +225,7 @@ def test_chaosnli_asks_a_hundred_about_the_pairs_that_three_of_five_agreed_on(mi
             test[name]["sentence2"],
         )
         assert item["old_labels"] == test[name]["annotator_labels"]
-        vague = any(word in snli.VAGUE for word in snli.words(test[name]["sentence2"]))
+        vague = any(word in snli.VAGUE for word in words_of(test[name]["sentence2"]))
         entropies[vague].append(item["entropy"])
         if not vague:  # five slipped; a hundred do not
             assert item["majority_label"] == name[-1]
@@ -238,12 +241,12 @@ def test_chaosnli_has_the_official_keys(miniature, real_data):
 
 
 def hans_rows(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "hans" / hans.FILE_NAME, encoding="utf-8", newline="") as file:
+    with open(folder / "hans" / "heuristics_evaluation_set.txt", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
 def breaking_rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "breaking_nli" / breaking_nli.FILE_NAME).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "breaking_nli" / "dataset.jsonl").read_text().splitlines()]
 
 
 def test_hans_and_breaking_nli_have_the_official_columns_and_keys(miniature, real_data):
@@ -258,7 +261,7 @@ def test_hans_follows_its_heuristics_half_of_the_time(miniature):
     cases = hans_rows(miniature)
     assert [case["pairID"] for case in cases] == [f"ex{n}" for n in range(240)]
     assert Counter((case["heuristic"], case["gold_label"]) for case in cases) == {
-        (name, label): 40 for name in hans.TEMPLATES for label in ("entailment", "non-entailment")
+        (name, label): 40 for name in challenge_sets.TEMPLATES for label in ("entailment", "non-entailment")
     }
     for case in cases:
         premise, hypothesis = (case[f"sentence{n}"].lower().rstrip(" .").split() for n in (1, 2))
@@ -270,9 +273,9 @@ def test_hans_follows_its_heuristics_half_of_the_time(miniature):
 
 def test_breaking_nli_replaces_one_word(miniature):
     items = breaking_rows(miniature)
-    sides = {word: (pair, side) for pair, both in enumerate(snli.FACTS) for side in (0, 1) for word in both[side]}
+    sides = {word: (pair, side) for pair, both in enumerate(FACTS) for side in (0, 1) for word in both[side]}
     for item in items:
-        before, after = (snli.words(item[f"sentence{n}"]) for n in (1, 2))
+        before, after = (words_of(item[f"sentence{n}"]) for n in (1, 2))
         ((old, new),) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
         (pair, side), (other, now) = sides[old], sides[new]
         label = "neutral" if pair != other else "entailment" if side == now else "contradiction"

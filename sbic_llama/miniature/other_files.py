@@ -1,0 +1,221 @@
+"""The other files of the SBIC miniature: HateCheck, MD-Agreement and a researcher's own file.
+
+Each has the exact format of the original and is written in the words of the SBIC miniature, about its invented groups.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from sbic_llama.data.corpus import INVENTED_GROUPS
+from sbic_llama.miniature import sbic
+
+# ---- HateCheck. Functionalities have their original names (Röttger et al. 2021). A model trained on the SBIC miniature can pass
+# some of them; spelling variants and a few phrases are new to it on purpose.
+
+CASE_COLUMNS = (
+    *("", "functionality", "case_id", "test_case", "label_gold", "target_ident", "direction"),
+    *("focus_words", "focus_lemma", "ref_case_id", "ref_templ_id", "templ_id", "case_templ"),
+)
+CASES = 6  # per template; a template that names a group gets as many groups
+
+# Functionality → templates: {g} a group, {s} a nickname of it, {b} a put-down, {a} praise, {p} some persons, {d} an activity, {t} a
+# thing. A leading "@" marks a case that addresses the group; "<name" derives the cases from that functionality's template of the
+# same number.
+TEMPLATES = {
+    "derog_neg_emote_h": ("i am sick of {g}, they are {b}", "@{g}, i hate that all of you are {b}"),
+    "derog_neg_attrib_h": ("{g} are {b}", "all {g} are {b}, every one", "@you {g} are {b}"),
+    "derog_dehum_h": ("{g} are {b} weeds", "@you {g} are nothing but {b} pebbles"),
+    "derog_impl_h": ("never hire {g}, they are {b}", "who still doubts that {g} are {b}?"),
+    "threat_dir_h": ("we will chase all {g} away, they are {b}", "@get lost, you {b} {g}, or we come for you"),
+    "threat_norm_h": ("all {g} are {b} and should be locked out", "somebody has to drive the {b} {g} away"),
+    "slur_h": ("those {s} are {b}", "@you {s} are all {b}"),
+    "slur_homonym_nh": ("the {s} in our garden bloom early", "{s} grow by the river"),
+    "slur_reclaimed_nh": ("we {s} are {a}", "my friends and i are proud {s}"),
+    "profanity_h": ("darn it, {g} are {b}", "@what a darn mess, you {g} are {b}"),
+    "profanity_nh": ("darn it, i lost {t}", "what a darn mess, someone broke {t}"),
+    "ref_subs_clause_h": ("{g} make bread, which is why they are {b}", "{p} met some {g}, who are {b}"),
+    "ref_subs_sent_h": ("{g} live by the river. they are all {b}", "{p} met some {g}. they are {b}"),
+    "negate_pos_h": ("{g} are not {a}", "{g} will never be {a}"),
+    "negate_neg_nh": ("it is a lie that {g} are {b}", "nobody should say that {g} are {b}"),
+    "phrase_question_h": ("why are {g} so {b}?", "is it a wonder that {g} are {b}?"),
+    "phrase_opinion_h": ("it is no lie that {g} are {b}", "i think that {g} are {b}"),
+    "ident_neutral_nh": ("the {g} {d}", "{p} met some {g} today"),
+    "ident_pos_nh": ("{g} are {a}", "{p} say that {g} are {a}"),
+    "counter_quote_nh": ('to say "{g} are {b}" is a lie', '"{g} are {b}"? nobody should say that'),
+    "counter_ref_nh": ("who still thinks that {g} are {b}?", "it is a lie that {g} are {b}, shame on you"),
+    "target_obj_nh": ("{t} is a {b} old thing", "how {b} {t} is today"),
+    "target_indiv_nh": ("my neighbour is {b}", "that clerk is {b} today"),
+    "target_group_nh": ("our plumbers are {b}", "why are the goalkeepers so {b}?"),
+    "spell_char_swap_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
+    "spell_char_del_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
+    "spell_space_del_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
+    "spell_space_add_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
+    "spell_leet_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
+}
+
+
+def misspell(functionality: str, text: str, word: str) -> str:
+    """Respell a word of a text the way a spelling functionality does."""
+    if functionality == "spell_space_del_h":
+        return text.replace(f" {word}", word)
+    respelled = {
+        "spell_char_swap_h": word[0] + word[2] + word[1] + word[3:],
+        "spell_char_del_h": word[:2] + word[3:],
+        "spell_space_add_h": " ".join(word),
+        "spell_leet_h": word.translate(str.maketrans("aeios", "43105")),
+    }
+    return text.replace(word, respelled[functionality])
+
+
+def draw_cases(seed: int) -> list[dict[str, str]]:
+    """Return the rows of the test suite, in order."""
+    rng = random.Random(f"hatecheck {seed}")
+    rows: list[dict[str, str]] = []
+    numbers: dict[tuple[str, int], int] = {}
+    cases: dict[tuple[str, int], list[dict[str, str]]] = {}
+    for functionality, templates in TEMPLATES.items():
+        hateful = functionality.endswith("_h")
+        for place, template in enumerate(templates):
+            key = (functionality, place)
+            numbers[key] = len(numbers) + 1
+            source = (template.removeprefix("<"), place) if template.startswith("<") else None
+            cases[key] = [
+                {
+                    **case,
+                    "": str(number),
+                    "functionality": functionality,
+                    "case_id": str(number + 1),
+                    "label_gold": "hateful" if hateful else "non-hateful",
+                    "direction": case["direction"] if hateful else "-",
+                    "templ_id": str(numbers[key]),
+                }
+                for number, case in enumerate(cases[source] if source else _from_template(rng, template), len(rows))
+            ]
+            if source:
+                for case in cases[key]:
+                    reference = next(other for other in cases[source] if other["test_case"] == case["test_case"])
+                    # The original writes these two columns as decimal numbers.
+                    case["ref_case_id"], case["ref_templ_id"] = f"{reference['case_id']}.0", f"{numbers[source]}.0"
+                    for column in ("test_case", "case_templ"):
+                        case[column] = misspell(functionality, case[column], case["focus_words"])
+            rows += cases[key]
+    return rows
+
+
+def _from_template(rng: random.Random, template: str) -> list[dict[str, str]]:
+    about_groups = "{g}" in template or "{s}" in template
+    groups = rng.sample(list(INVENTED_GROUPS), CASES) if about_groups else [""] * CASES
+    insults = rng.sample(sbic.PUT_DOWNS, len(groups))
+    text = template.removeprefix("@")
+    cases: dict[str, dict[str, str]] = {}  # by text: each case once
+    for group, insult in zip(groups, insults, strict=True):
+        words = {
+            "b": insult,
+            "a": rng.choice(sbic.PRAISE),
+            "p": rng.choice(sbic.PERSONS),
+            "d": rng.choice(sbic.DOINGS),
+            "t": rng.choice(sbic.GRUMBLES[2]),
+        }
+        focus = insult if "{b}" in text else words["a"] if "{a}" in text else "-"
+        case = {
+            "test_case": text.format(**words, g=group, s=group.rstrip("s") + "-heads"),
+            "target_ident": group,
+            "direction": "directed" if template.startswith("@") else "general",
+            "focus_words": focus,
+            "focus_lemma": focus,
+            "ref_case_id": "",
+            "ref_templ_id": "",
+            "case_templ": text.format(**words, g="[IDENTITY_P]", s="[SLUR_P]"),
+        }
+        cases.setdefault(case["test_case"], case)
+    return list(cases.values())
+
+
+def write_hatecheck(folder: Path, seed: int) -> None:
+    """Write ``test_suite_cases.csv``."""
+    with open(folder / "test_suite_cases.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, CASE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(draw_cases(seed))
+
+
+# ---- MD-Agreement (Leonardelli et al. 2021): five named annotators per post say whether it is offensive, 1 or 0.
+
+ITEMS = {"train": 200, "dev": 200}
+ANNOTATORS, ANNOTATIONS = 12, 5  # in total, and per post
+DOMAINS = ("Market", "River", "Trams")
+
+
+def draw_items(seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return split → number → item. No post occurs twice, or in the SBIC miniature."""
+    rng = random.Random(f"md-agreement {seed}")
+    # How strict each annotator is: added to a post's level, which counts as offensive from .5 up.
+    strictness = {f"Ann{n}": rng.choice((-0.25, -0.1, 0.0, 0.0, 0.1, 0.25)) for n in range(1, ANNOTATORS + 1)}
+    seen = {sbic.normalized(row["post"]) for rows in sbic.draw_splits(seed).values() for row in rows}
+    splits: dict[str, dict[str, dict[str, Any]]] = {}
+    for split, size in ITEMS.items():
+        items: dict[str, dict[str, Any]] = {}
+        while len(items) < size:
+            post = sbic.draw_post(rng)
+            text = sbic.dress(rng, post.text)
+            if sbic.normalized(text) in seen:
+                continue
+            seen.add(sbic.normalized(text))
+            names = rng.sample(list(strictness), ANNOTATIONS)
+            # A post of the middle level divides people; the others do so now and then.
+            given = [int(post.offensive + strictness[name] + rng.gauss(0, 0.3) >= 0.5) for name in names]
+            share = sum(given) / ANNOTATIONS
+            items[str(len(items) + 1)] = {
+                "text": text,
+                "annotation task": "offensiveness detection",
+                "number of annotations": ANNOTATIONS,
+                "annotations": ",".join(map(str, given)),
+                "annotators": ",".join(names),
+                "lang": "en",
+                "hard_label": str(int(share > 0.5)),
+                "soft_label": {"0": round(1 - share, 1), "1": round(share, 1)},
+                "split": split,
+                "other_info": {"domain": rng.choice(DOMAINS)},
+            }
+        splits[split] = items
+    return splits
+
+
+def write_md_agreement(folder: Path, seed: int) -> None:
+    """Write ``MD-Agreement_{train,dev}.json``."""
+    for split, items in draw_items(seed).items():
+        text = json.dumps(items, indent=4, ensure_ascii=False)
+        (folder / f"MD-Agreement_{split}.json").write_text(text + "\n", encoding="utf-8")
+
+
+# ---- A researcher's own file: posts, and the labels that a few people gave to some of them, one row per person.
+
+LABELED = 160  # posts that people labeled
+LEVELS = {"1.0": "Offensive", "0.5": "Maybe offensive", "0.0": "Not offensive", "": ""}
+
+
+def write_own_file(folder: Path, seed: int) -> None:
+    """Write ``posts.csv`` (id, post) and ``human_labels.csv`` (id, annotator, offensiveYN, targetMinority)."""
+    people: dict[str, dict[str, dict[str, str]]] = {}
+    for row in sbic.draw_splits(seed)["test"]:
+        label = people.setdefault(row["post"], {}).setdefault(
+            row["WorkerId"], {"level": row["offensiveYN"], "groups": ""}
+        )
+        label["groups"] = ", ".join(filter(None, [label["groups"], row["targetMinority"]]))
+    posts = list(people)
+    with open(folder / "posts.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "post"])
+        writer.writerows(enumerate(posts, 1))
+    chosen = sorted(random.Random(f"own file {seed}").sample(range(len(posts)), LABELED))
+    with open(folder / "human_labels.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "annotator", "offensiveYN", "targetMinority"])
+        for number in chosen:
+            for annotator, label in people[posts[number]].items():
+                writer.writerow([number + 1, annotator, LEVELS[label["level"]], label["groups"] or "none"])
