@@ -1,4 +1,4 @@
-"""Errors that reach the user as one line, and the exit status that goes with them."""
+"""Errors shown to the user as one line, and the exit status of a command."""
 
 from __future__ import annotations
 
@@ -19,19 +19,9 @@ TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class UserError(Exception):
-    """Something that the user can mend: bad input, a bad argument, a missing file.
+    """Something the user can fix: bad input, a bad argument, a missing file.
 
-    ``str()`` of it is one line: where, what is wrong, what was expected, what to do.
-
-    Args:
-        problem: What is wrong, in a few words.
-        file: File in which it was found.
-        line: Line of a text file (from 1), where the record starts.
-        row: Row of a table without lines, as Parquet (from 1).
-        column: Column of a table.
-        key: Key of a recipe, or argument of a command (``--key``).
-        expected: What would have been right.
-        fix: What to do about it.
+    ``str(error)`` is one line: where, what is wrong, what was expected, what to do.
     """
 
     exit_status = 2
@@ -41,10 +31,10 @@ class UserError(Exception):
         problem: str,
         *,
         file: str | Path | None = None,
-        line: int | None = None,
-        row: int | None = None,
-        column: str | None = None,
-        key: str | None = None,
+        line: int | None = None,  # of a text file, from 1: where the record starts
+        row: int | None = None,  # of a table without lines, such as Parquet, from 1
+        column: str | None = None,  # of a table
+        key: str | None = None,  # of a recipe, or an argument of a command (``--key``)
         expected: str | None = None,
         fix: str | None = None,
     ):
@@ -71,13 +61,17 @@ class UserError(Exception):
 
 
 def plain(message: str) -> str:
-    """A message as one printable line: a value in it, from a file or a repository, may hold newlines or terminal escapes, and one
-    that somebody typed a Hub token."""
-    return " ".join("".join(c if c.isprintable() else " " for c in without_tokens(message)).split())
+    """Make a message one printable line without newlines, terminal escapes, or Hub tokens."""
+    return " ".join(printable(message).split())
+
+
+def printable(text: str) -> str:
+    """Replace unprintable characters by spaces and hide Hub tokens."""
+    return "".join(c if c.isprintable() else " " for c in without_tokens(text))
 
 
 def without_tokens(text: str) -> str:
-    """``text`` without Hub tokens: those of this login's environment, and whatever looks like one."""
+    """Hide Hub tokens: the values of the environment's variables, and anything that looks like one."""
     for name in TOKEN_VARIABLES:
         if token := os.environ.get(name, "").strip():
             text = text.replace(token, "hf_…")
@@ -85,56 +79,49 @@ def without_tokens(text: str) -> str:
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """``repr`` of a value from outside, cut to ``limit`` characters, for a message."""
+    """Return the ``repr`` of an untrusted value, cut to ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it: libraries hide what happened behind errors of their own."""
+    """Yield an error and the errors behind it, which libraries wrap in their own."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-# What libraries make of them, without the error number: torch's archive writer, and safetensors.
+# torch's archive writer and safetensors report these without the error number.
 STORAGE_WORDS = re.compile(
     rf"iostream error|PytorchStreamWriter failed|unexpected pos|os error ({'|'.join(map(str, STORAGE))})\b"
 )
-HEAD_START = 5.0  # seconds in which a launcher ends the others
+HEAD_START = 5.0  # seconds in which the launcher ends the other processes
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """What a disk refused (it is full, over quota, read-only, broken), where that is behind an error; None for other errors."""
+    """Return why the disk refused a write (full, over quota, read-only, broken); None for other errors."""
     chain = list(causes(error))
-    for one in chain:
-        if isinstance(one, OSError) and one.errno in STORAGE:
-            return one.strerror or str(one)
-    return next((plain(str(one))[:120] for one in chain if STORAGE_WORDS.search(str(one))), None)
+    for cause in chain:
+        if isinstance(cause, OSError) and cause.errno in STORAGE:
+            return cause.strerror or str(cause)
+    return next((plain(str(cause))[:120] for cause in chain if STORAGE_WORDS.search(str(cause))), None)
 
 
 def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
-    """Runs a command's ``main`` and exits as a shell user expects: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C).
+    """Run a command and exit: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C).
 
-    Of several processes that find the same fault only the first prints: the launcher ends the others as soon as one has ended,
-    and they wait for that. A fault that only another one finds is printed by that one.
-
-    Args:
-        main: What the command does.
-        several: Whether the processes of one launch share its work. Others are refused:
-            each would do all, and write the same files.
+    If all processes of a launch hit the same error, only the first prints it: the others wait until the launcher ends them.
+    Set ``several`` if the processes of one launch share the work; otherwise each would do all of it and write the same files.
     """
-    # `python sbic_llama/x.py` puts that folder first on the path, where its files would hide packages of the same names
-    # (an `evaluate`, say) from the libraries that main imports.
+    # `python sbic_llama/x.py` puts that folder first on the path, where its files would shadow packages that libraries import.
     if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
         del sys.path[0]
     keep_freed_memory()
     try:
         if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError(
-                "this command was started as several processes", expected="one", fix="start it with python -m"
-            )
+            problem = "this command was started as several processes"
+            raise UserError(problem, expected="one", fix="start it with python -m")
         main()
         sys.stdout.flush()
     except UserError as error:
@@ -147,15 +134,14 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # `… | head` closed our standard output: not an error, and nothing more can be printed.
+    except BrokenPipeError:  # `… | head` closed standard output: not an error, but nothing more can be printed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in STORAGE:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {plain(f'{place}{error.strerror}')}. Mend that and repeat the command", file=sys.stderr)
+        print(f"error: {plain(f'{place}{error.strerror}')}. Fix that and repeat the command", file=sys.stderr)
         sys.exit(UserError.exit_status)
     sys.exit(0)
 
@@ -165,10 +151,10 @@ MIB = 2**20
 
 
 def keep_freed_memory() -> None:
-    """Lets this process's C library (glibc; others are left alone) keep up to 2 GB of free memory at the end of its heap.
+    """Let glibc keep up to 2 GiB of freed memory; other C libraries are left alone.
 
-    By itself it keeps a few times the largest tensor so far, and gives the rest back after nearly every layer, to get it again
-    page by page. Tensors of 32 MiB and more, the most that can be set, always go back at once.
+    By default it returns most of it to the system after nearly every layer and fetches it again page by page.
+    Tensors of 32 MiB (the largest threshold allowed) and more are always returned at once.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

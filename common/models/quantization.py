@@ -58,7 +58,7 @@ def load_base(
                 quantization_config=BitsAndBytesConfig(**settings) if settings else None,
                 device_map={"": device},
                 dtype=hardware.dtype(precision),
-                attn_implementation=hardware.attention_implementation().value,
+                attn_implementation=hardware.ATTENTION,
                 use_safetensors=True,  # pickles run code
                 trust_remote_code=False,  # or a terminal is asked whether to run a repository's own
             )
@@ -68,7 +68,7 @@ def load_base(
         raise
     if settings and not any(isinstance(module, (Linear4bit, Linear8bitLt)) for module in model.modules()):
         raise UserError("it has no layer that can be quantised", file=name, expected="a model such as Llama 2")
-    keep_gradients_right(model)
+    disable_cpu_repacking(model)
     with torch.inference_mode():
         one = torch.zeros(1, 1, dtype=torch.long, device=device)
         if getattr(model.get_decoder()(input_ids=one, use_cache=True), "past_key_values", None) is None:
@@ -91,7 +91,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def keep_gradients_right(model: torch.nn.Module) -> None:
+def disable_cpu_repacking(model: torch.nn.Module) -> None:
     """Forbids the repacking of 4-bit weights that bitsandbytes does in the first forward pass in ``eval()`` mode.
 
     On a CPU with AVX512-BF16 it changes the weights, for good, for a bf16 kernel without gradients: a training that has
@@ -111,5 +111,3 @@ def adapters_to_fp32(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-

@@ -1,6 +1,6 @@
-"""A function in a process of its own: its peak memory is its own, and what it allocates is free again afterwards.
+"""Call a function in a child process, so that its peak memory is its own and is freed afterwards.
 
-The processes are forked from a server that has imported what they need, so each starts at once.
+Children are forked from a server that has imported what they need, so each starts at once.
 """
 
 from __future__ import annotations
@@ -26,25 +26,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def call(function: Callable[[Given], Result], argument: Given, *, preload: str) -> Result:
-    """``function(argument)`` in a process of its own.
+    """Return ``function(argument)``, computed in a child process; all three are pickled.
 
-    Ctrl-C and SIGTERM go to that process, which may finish what it must; when it has ended, this one ends too. Should this one
-    be killed, that one is asked to stop.
-
-    Args:
-        function: A function of a module; it and what it takes and returns can be pickled.
-        argument: What it is called with.
-        preload: Module that all such processes need; it is imported once. The first call's counts.
+    Ctrl-C and SIGTERM are forwarded to the child, which may finish what it must; then this process ends too. If this process is
+    killed, the child is asked to stop. ``preload`` is a module that all children need: the first call's is imported once.
 
     Raises:
-        UserError: The function raised it, or its process was killed.
-        SystemExit: The process ended with that status, as after a signal.
+        UserError: The function raised it, or the child was killed.
+        SystemExit: The child ended with that status, as after a signal.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(function, argument, theirs, console.started()))
-    with _passed_on(process):
+    with _forwarded_to(process):
         with _blocked():
             process.start()
         theirs.close()
@@ -58,11 +53,11 @@ def call(function: Callable[[Given], Result], argument: Given, *, preload: str) 
     if process.exitcode == 0:
         return result
     number = -(process.exitcode or 0)
-    if number in SIGNALS:  # before it could end of itself
+    if number in SIGNALS:  # before it could end by itself
         raise SystemExit(128 + number)
     if number > 0:
-        name = signal.Signals(number).name
-        raise UserError(f"a process was ended by {name}", fix="the same command continues (SIGKILL: was memory short?)")
+        problem = f"a child process was ended by {signal.Signals(number).name}"
+        raise UserError(problem, fix="repeat the command to continue (after SIGKILL, check that memory suffices)")
     raise SystemExit(process.exitcode)
 
 
@@ -71,7 +66,7 @@ def _work(function: Callable[[Any], Any], argument: Any, pipe: Connection, start
         raise SystemExit(128 + number)
 
     console.started(start)
-    os.setsid()  # the terminal's Ctrl-C reaches the one that waits, which passes it on: here it would come twice
+    os.setsid()  # the terminal's Ctrl-C reaches the parent, which forwards it: otherwise it would arrive twice
     for number in SIGNALS:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -91,9 +86,8 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _blocked() -> Iterator[None]:
-    """While entered, signals wait, and what is started has them blocked too: the server is in the terminal's group, and a Ctrl-C
-    would end it."""
-    resource_tracker.ensure_running()  # its start, which the server's would bring about, unblocks them
+    """Block signals, also in processes started meanwhile: Ctrl-C would end the fork server, which is in the terminal's group."""
+    resource_tracker.ensure_running()  # starting it unblocks signals; the server's start would start it
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -102,16 +96,14 @@ def _blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _passed_on(process: BaseProcess) -> Iterator[None]:
-    """While entered, signals that would end this process go to another, once it has started."""
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        if process.pid is None:  # nothing has started yet
+def _forwarded_to(process: BaseProcess) -> Iterator[None]:
+    def forward(number: int, _: FrameType | None) -> None:
+        if process.pid is None:  # not started yet
             raise SystemExit(128 + number)
-        with contextlib.suppress(ProcessLookupError):  # where it has just ended
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(process.pid, number)
 
-    previous = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    previous = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Writing that can be interrupted: a file or folder is complete, or it is not there."""
+"""Atomic writes and strict JSON: a file or folder is complete, or it is not there."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ from common.cli.errors import UserError, shown, storage_problem
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write a file to, and renames it to ``path`` when the block ends well.
+    """Yield a temporary path beside ``path`` and rename it to ``path`` if the block succeeds.
 
-    Readers see the old file or the new one, whole. When the block fails, the old file is left as it was.
-
-    Raises:
-        UserError: The folder can't be written to.
+    Readers see the old file or the new one, complete. If the block fails, the old file stays.
     """
     path = Path(path)
     with _writable(path):
@@ -37,8 +34,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield part
         with _writable(path):
             _sync(part)
-            # mkstemp's 0600 would keep colleagues on a shared disk from reading the file.
-            part.chmod(readable_mode())
+            part.chmod(readable_mode())  # mkstemp's 0600 would keep colleagues on a shared disk from reading it
             part.replace(path)
             _sync(path.parent)
     finally:
@@ -47,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder that does not exist yet: filled beside ``path``, then renamed to it."""
+    """Like :func:`atomic_write`, for a folder that does not exist yet."""
     path = Path(path)
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path, *, fix: str) -> Iterator[None]:
-    """Whatever libraries raise in the block where ``folder``'s disk is full or read-only becomes one line for the user.
-
-    Args:
-        folder: Where they write.
-        fix: What to do once there is room.
-    """
+    """Turn any library's error about a full or read-only disk into a ``UserError`` for ``folder``."""
     try:
         yield
     except UserError:
@@ -84,28 +75,19 @@ def disk_errors(folder: Path, *, fix: str) -> Iterator[None]:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Checks before hours of work that a disk can hold what they leave.
-
-    Args:
-        folder: Where it is left; it is there.
-        needed: Bytes.
-        what: What needs them, in words.
-
-    Raises:
-        UserError: It can't.
-    """
+    """Check, before hours of work, that the disk has ``needed`` bytes free for ``what`` it will store."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{free / 1e6:,.0f} MB are free on this disk",
+            f"only {free / 1e6:,.0f} MB are free on this disk",
             file=folder,
-            expected=f"about {needed / 1e6:,.0f} MB, for {what}",
-            fix="make room, or choose an --output_dir on another disk",
+            expected=f"about {needed / 1e6:,.0f} MB for {what}",
+            fix="free some space, or choose an --output_dir on another disk",
         )
 
 
 def readable_mode() -> int:
-    """The mode that a new file would get here, for files that were made with a closer one."""
+    """Return the mode of a newly created file, for files created with stricter permissions."""
     return 0o666 & ~_umask()
 
 
@@ -132,33 +114,25 @@ def _sync(path: Path) -> None:
 
 
 Kind = TypeVar("Kind")
-# A count, size, time or score. Beyond the bounds it is none of these, and NaN lies within no bounds.
+# A count, size, time, or score: values beyond these bounds, and NaN, are errors.
 Number = Annotated[float, Gt(-(10**18)), Lt(10**18)]
 Count = Annotated[int, Ge(0), Lt(10**18)]
 
 
 def read_json(kind: type[Kind], path: Path, *, what: str, fix: str | None = None) -> Kind:
-    """Read a JSON file that may come from anybody and check it against a dataclass or TypedDict.
+    """Read an untrusted JSON file and validate it against a dataclass or TypedDict (pydantic's strict mode).
 
-    Keys are checked as pydantic does in strict mode; give the class a ``__pydantic_config__`` to forbid others.
-
-    Args:
-        kind: What the file must hold.
-        path: The file.
-        what: What it should be, as "a run record".
-        fix: What the user can do about a bad one.
+    Give the class a ``__pydantic_config__`` to forbid other keys. ``what`` names the expected content, as "a run record".
 
     Raises:
-        UserError: Unreadable, not JSON, or another content; the first wrong key is named.
+        UserError: Unreadable, not JSON, or other content; the first wrong key is named.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        text = path.read_bytes()
-        loads(text)
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        return validated(kind, path.read_bytes())
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", file=path) from None
+        raise UserError(f"can't be read: {error.strerror}", file=path) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -169,27 +143,31 @@ def read_json(kind: type[Kind], path: Path, *, what: str, fix: str | None = None
         raise UserError(f"not {what}: {error}", file=path, fix=fix) from None
 
 
-DEEPEST = 100  # levels; what Python's parser just takes, its writer may not
+def validated(kind: Any, data: bytes) -> Any:
+    """Parse JSON and validate it against a type; raise ``ValueError`` if it does not fit."""
+    from pydantic import TypeAdapter
+
+    loads(data)
+    return TypeAdapter(kind).validate_json(data, strict=True)
+
+
+DEEPEST = 100  # levels: Python's encoder fails on some that its parser still accepts
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: It is none, or one of those that :func:`read` names.
-    """
-    value, problem = read(text.decode("utf-8") if isinstance(text, bytes) else text)
+    """Parse JSON strictly; raise ``ValueError`` for invalid JSON and for what :func:`parse_json` reports."""
+    value, problem = parse_json(text.decode("utf-8") if isinstance(text, bytes) else text)
     if problem:
         raise ValueError(problem)
     return value
 
 
-def read(text: str) -> tuple[Any, str | None]:
-    """The value of a JSON text as far as it can be read, and what is wrong with it, if anything is.
+def parse_json(text: str) -> tuple[Any, str | None]:
+    """Return the value of a JSON text, as far as it can be read, and what is wrong with it.
 
-    Wrong is, besides what is no JSON: a name that stands twice in an object, as only one of its values is kept; half of a surrogate
-    pair (``\\ud83d`` alone), which no file can hold and U+FFFD stands for then; and nesting deeper than :data:`DEEPEST`.
+    Besides invalid JSON, these are wrong: a duplicate name in an object, since only one of its values is kept; half of a
+    surrogate pair (``\\ud83d`` alone), which UTF-8 cannot encode and U+FFFD replaces; nesting deeper than :data:`DEEPEST`.
     """
     twice: list[str] = []
 
@@ -202,30 +180,30 @@ def read(text: str) -> tuple[Any, str | None]:
 
     try:
         value = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # ValueError: also a number with thousands of digits
         return None, f"not JSON: {getattr(error, 'msg', error)}"
     if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
         return None, f"nested deeper than {DEEPEST} levels"
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        mended = _mended(value)
-        if mended != value:
-            return mended, "half of a surrogate pair"
-    return value, f"{shown(twice[0])} stands twice in an object" if twice else None
+        replaced = _without_halves(value)
+        if replaced != value:
+            return replaced, "half of a surrogate pair"
+    return value, f"duplicate name {shown(twice[0])} in an object" if twice else None
 
 
 def _depth(value: Any) -> int:
     depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, (list, dict))]:
+    while level := [each for each in level if isinstance(each, (list, dict))]:
         depth += 1
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     return depth
 
 
-def _mended(value: Any) -> Any:
+def _without_halves(value: Any) -> Any:
     if isinstance(value, str):
         return _HALF.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_mended(inner) for inner in value]
+        return [_without_halves(inner) for inner in value]
     if isinstance(value, dict):
-        return {_mended(name): _mended(inner) for name, inner in value.items()}
+        return {_without_halves(name): _without_halves(inner) for name, inner in value.items()}
     return value

@@ -1,6 +1,6 @@
-"""The processes of one launch: which of them this one is, how they share work, and how they tell each other something.
+"""The processes of one launch: rank, shared work, and communication.
 
-Nothing heavy is imported where there is only one.
+Nothing heavy is imported if there is only one process.
 """
 
 from __future__ import annotations
@@ -19,97 +19,75 @@ from common.cli.errors import UserError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-Told = TypeVar("Told")
-# One may survey or annotate for hours while the others wait; the launcher ends them all as soon as one has died.
+# One process may work for hours while the others wait; the launcher ends them all as soon as one has died.
 TIMEOUT = datetime.timedelta(days=365)
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all; also where it is the only one."""
+    """Return whether this process writes and prints for all; also true if it is the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that a launcher started.
-
-    Attributes:
-        rank: Its number, from 0.
-        count: How many there are.
-        group: How they reach each other; None for one alone.
-    """
+    """This process among those of its launch. All methods are called by all processes together."""
 
     rank: int = 0
     count: int = 1
-    group: Any = None
+    group: Any = None  # torch's process group
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
-    def shared(self, function: Callable[[], Told]) -> Told:
-        """What ``function`` returns in the first process, in all of them; only the first calls it.
-
-        Raises:
-            UserError: The first process has ended, or another one.
-        """
+    def shared(self, function: Callable[[], Answer]) -> Answer:
+        """Call ``function`` in the first process only and return its result in all."""
         if self.count == 1:
             return function()
         import torch.distributed
 
         box = [function() if self.first else None]
-        self._with_the_others(lambda: torch.distributed.broadcast_object_list(box, src=0, group=self.group))
+        self._communicate(lambda: torch.distributed.broadcast_object_list(box, src=0, group=self.group))
         return box[0]  # type: ignore[return-value]
 
-    def gathered(self, value: Told) -> list[Told]:
-        """The values of all processes, by their numbers, as soon as each has come here.
-
-        Raises:
-            UserError: Another process has ended.
-        """
+    def gathered(self, value: Answer) -> list[Answer]:
+        """Return the values of all processes by rank."""
         if self.count == 1:
             return [value]
         import torch.distributed
 
         box: list[Any] = [None] * self.count
-        self._with_the_others(lambda: torch.distributed.all_gather_object(box, value, group=self.group))
+        self._communicate(lambda: torch.distributed.all_gather_object(box, value, group=self.group))
         return box
 
     def divided(self, items: Sequence[Item], answer: Callable[[list[Item]], Iterable[Answer]]) -> list[Answer]:
-        """One answer an item, in the items' order. Each process answers a part of them, and all get all.
-
-        All processes call this with the same items, in the same order of calls. With more processes than items some have none.
-        """
+        """Divide items among the processes and return all answers, in the items' order, in each of them."""
         mine = range(self.rank, len(items), self.count)
         own = list(zip(mine, answer([items[i] for i in mine]), strict=True)) if mine else []
-        found = dict(one for part in self.gathered(own) for one in part)
-        return [found[i] for i in range(len(items))]
+        answers = dict(pair for part in self.gathered(own) for pair in part)
+        return [answers[i] for i in range(len(items))]
 
-    def _with_the_others(self, call: Callable[[], None]) -> None:
+    def _communicate(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except RuntimeError as error:  # what a lost connection raises
+        except RuntimeError as error:  # a lost connection
             if not self.first:
-                sys.exit(1)  # the one that ended has said why
-            raise UserError("another process has ended", fix="the same command continues") from error
+                sys.exit(1)  # the process that ended has printed why
+            raise UserError("another process has ended", fix="repeat the command to continue") from error
 
 
 ALONE = Processes()
 
 
 def join() -> Processes:
-    """Joins the processes that the launcher started with this one.
-
-    Raises:
-        UserError: Fewer run than the launcher was asked for, or they would not know of each other.
-    """
+    """Join the other processes of this launch; raise ``UserError`` if fewer run than were requested."""
     if not {"WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & set(os.environ):
-        return ALONE  # nothing of a launcher's
+        return ALONE  # not started by a launcher
     quiet_libraries()
     from common.runtime import hardware
 
     hardware.choose_device()
-    if hardware.check_processes().count == 1:
+    if hardware.check_processes() == 1:
         return ALONE
     import torch.distributed
 
@@ -119,7 +97,7 @@ def join() -> Processes:
 
 
 def _end_with(launcher: int) -> None:
-    # A launcher that is killed leaves its processes behind: they would write where the next run does.
+    # A killed launcher leaves its processes behind: they would write where the next run does.
     while os.getppid() == launcher:
         time.sleep(0.2)
     os._exit(1)

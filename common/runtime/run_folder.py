@@ -1,4 +1,4 @@
-"""Whose folder an output folder is: one run's, and of one process at a time."""
+"""Tie an output folder to one run and lock it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +15,105 @@ from filelock import FileLock, Timeout
 
 from common.cli.console import log
 from common.cli.errors import UserError, shown
-from common.runtime import files
-from common.runtime.files import atomic_write
+from common.runtime.files import atomic_write, read_json
 from common.runtime.processes import is_first
 
 IDENTITY = "run.json"
+LOCK = ".lock"  # in the folder of an annotation's parts
 
 
-def claim(output_dir: Path, identity: dict[str, Any], while_it_runs: dict[str, Any], *, finished: str) -> None:
-    """Marks a folder as that of the run described by ``identity``, or checks that it is.
+def claim(output_dir: Path, identity: dict[str, Any], until_finished: dict[str, Any], *, finished: str) -> None:
+    """Tie a training's folder to the run that ``identity`` describes, or check that it belongs to that run.
 
-    A run that failed before its first checkpoint leaves nothing to protect: its mark is replaced.
-
-    Args:
-        output_dir: The run's folder.
-        identity: What makes it this run: arguments and data.
-        while_it_runs: What must stay as it was until it has finished, and not afterwards.
-        finished: Name of the file that a finished run leaves.
-
-    Raises:
-        UserError: The folder holds another run, or something that is no run.
+    ``until_finished`` must stay the same only until the file ``finished`` exists. A run that failed before its first checkpoint
+    leaves nothing to protect: its mark is replaced.
     """
-    path = output_dir / IDENTITY
-    nothing_yet = not any(output_dir.glob("checkpoint-*"))
-    over = (output_dir / finished).is_file()
-    identity = json.loads(json.dumps(identity | while_it_runs, default=str))
-    if path.is_file() and (over or not nothing_yet):
-        try:
-            found = files.loads(path.read_bytes())
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise UserError("not a run's description", file=path, fix="choose another --output_dir")
-        # In the caller's order: an argument that changed the data is named before the data's fingerprint.
-        for key in [*identity, *sorted(found.keys() - identity.keys())]:
-            if found.get(key) != identity.get(key) and not (over and key in while_it_runs):
-                raise UserError(
-                    f"the folder holds another run: {key} was {shown(found.get(key))} and is {shown(identity.get(key))}",
-                    file=output_dir,
-                    fix="choose another --output_dir, or repeat that run's arguments to continue it",
-                )
+    path, over = output_dir / IDENTITY, (output_dir / finished).is_file()
+    if path.is_file() and (over or any(output_dir.glob("checkpoint-*"))):
+        check_identity(output_dir, identity | until_finished, ignore=until_finished.keys() if over else ())
         return
-    # A process killed while it wrote leaves a .part file behind.
+    # A process killed while writing leaves a .part file.
     left = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
     if any(name != IDENTITY and not name.endswith(".part") for name in left):
         raise UserError("the folder is not empty and holds no run", file=output_dir, fix="choose another --output_dir")
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    write_identity(output_dir, identity | until_finished)
+
+
+def write_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Mark a folder as belonging to a run."""
+    with atomic_write(folder / IDENTITY) as part:
+        part.write_text(json.dumps(identity, indent=1, default=str), encoding="utf-8")
+
+
+def check_identity(
+    folder: Path, identity: dict[str, Any], *, ignore: Collection[str] = (), option: str = "--output_dir"
+) -> None:
+    """Check that a folder's mark describes this run; ``option`` is the argument that names another folder.
+
+    Raises:
+        UserError: The folder belongs to another run (the first difference is named), or the mark is damaged.
+    """
+    path = folder / IDENTITY
+    recorded = read_json(dict[str, Any], path, what="a run's description", fix=f"choose another {option}")
+    identity = json.loads(json.dumps(identity, default=str))
+    # In the caller's order: an argument that changed the data is named before the data's fingerprint.
+    for key in [*identity, *sorted(recorded.keys() - identity.keys())]:
+        if key not in ignore and recorded.get(key) != identity.get(key):
+            raise UserError(
+                f"the folder holds another run: {key} was {shown(recorded.get(key))} and is {shown(identity.get(key))}",
+                file=folder,
+                fix=f"choose another {option}, or repeat that run's arguments to continue it",
+            )
 
 
 @contextlib.contextmanager
 def locked(output_dir: Path) -> Iterator[None]:
-    """While entered, no other process of this machine trains in the folder; it is free again however this process ends.
+    """Hold a training's folder for this process; the lock ends with the process, even if it is killed.
 
-    Waits for one that does: its launcher may have been killed while it was in a validation. Of the processes that train together
-    the first one holds the folder for all.
-
-    Raises:
-        UserError: Another one trains in it, and this is one of several.
+    Waits for another training in it, unless this is one of several processes. Only the first of those holds the lock.
     """
     if not is_first():
         yield
         return
     name = hashlib.sha256(str(output_dir.resolve()).encode()).hexdigest()[:16]
-    # Not in the folder itself: a network drive may know no locks.
+    # Not in the folder itself, because a network drive may not support locks.
     lock = FileLock(Path(tempfile.gettempdir()) / f"training-{os.getuid()}-{name}.lock")
-    try:
+    with contextlib.suppress(Timeout):
         lock.acquire(timeout=0)
-    except Timeout:
-        if os.environ.get("WORLD_SIZE", "1") != "1":  # the others would wait for this one, and lose their patience
-            raise UserError("another process trains in it", file=output_dir, fix="wait for its end") from None
-        log(f"another process trains in {output_dir}: waiting until it has ended")
+    if not lock.is_locked:
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # the other processes would wait for this one until they time out
+            problem = "another process is training in this folder"
+            raise UserError(problem, file=output_dir, fix="wait until it has ended")
+        log(f"another process is training in {output_dir}: waiting until it has ended")
         lock.acquire()
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def locked_inside(folder: Path, *, busy: UserError) -> Iterator[None]:
+    """Create a folder and hold it through a lock file in it; raise ``busy`` if another process holds it.
+
+    Processes on all machines that share the disk see the lock, if the disk supports locks. The holder may remove the folder.
+    """
+    lock = FileLock(folder / LOCK, fallback_to_soft=False)
+    while not lock.is_locked:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise busy from None
+        except FileNotFoundError:  # another process has just removed the folder
+            continue
+        except OSError as error:
+            if (folder / LOCK).exists():  # a disk without locks
+                break
+            raise UserError(
+                f"can't be written: {error.strerror}", file=folder, fix="choose another --output"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -21,7 +21,7 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
 
 from common.models.loading import check_config, loading
-from common.models.quantization import adapters_to_fp32, keep_gradients_right
+from common.models.quantization import adapters_to_fp32, disable_cpu_repacking
 from common.models.step_memory import make_fake, model_bytes, peak_bytes
 from common.runtime import hardware
 from sbic_llama.model.scoring import decoder_of
@@ -156,7 +156,7 @@ def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
     model = AutoModelForCausalLM.from_config(
         config,
         dtype=hardware.dtype(precision),
-        attn_implementation=hardware.attention_implementation().value,
+        attn_implementation=hardware.ATTENTION,
         trust_remote_code=False,
     )
     settings = BitsAndBytesConfig(
@@ -167,7 +167,7 @@ def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
     )
     plain = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     model = replace_with_bnb_linear(model, plain, settings)
-    keep_gradients_right(model)
+    disable_cpu_repacking(model)
     model.is_loaded_in_4bit = True
     return model
 

@@ -59,7 +59,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
             name,
             revision=revision,
             dtype=torch.float32,
-            attn_implementation=hardware.attention_implementation().value,
+            attn_implementation=hardware.ATTENTION,
             output_loading_info=True,
             use_safetensors=True,  # pickles run code
             trust_remote_code=False,  # or a terminal is asked whether to run a repository's own

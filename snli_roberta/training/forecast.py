@@ -1,4 +1,4 @@
-"""What the recipes here would take: see :mod:`common.models.forecast`."""
+"""What the recipes here would take: see :mod:`common.models.step_memory`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
 from common.cli.arguments import parse
-from common.models.forecast import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, config_of
-from common.models.step_memory import fake_mode, make_fake, model_bytes, peak_bytes
+from common.models.step_memory import (
+    ADAM_BYTES,
+    FULL,
+    LORA,
+    MINIATURE,
+    Forecast,
+    config_of,
+    fake_mode,
+    make_fake,
+    model_bytes,
+    peak_bytes,
+)
 from common.results.record import count_parameters
 from common.runtime import hardware
 from snli_roberta.model.encoder import HEAD_FACTS, add_lora
@@ -74,7 +84,7 @@ def _pretended(config: Any, options: SetUp, method: Method) -> Any:
         setattr(config, name, value)
     with torch.device("meta"):
         model: Any = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation=hardware.attention_implementation().value, trust_remote_code=False
+            config, attn_implementation=hardware.ATTENTION, trust_remote_code=False
         )
         if method == "lora":
             model = add_lora(model, ["classifier"], options)
