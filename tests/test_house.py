@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -253,6 +254,27 @@ def test_pins_ranges_and_the_installed_versions_agree():
         together |= more
     for name, version in together.items():
         assert metadata.version(name).split("+")[0] == version, f"{name} {version} is pinned but not what is tested"
+
+
+def test_an_installed_package_has_recipes_templates_notebooks_and_models(tmp_path):
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", *PACKAGES, "pyproject.toml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    wanted = [name for name in listed if (ROOT / name).is_file()]
+    for name in wanted:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "wheel", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert len(wanted) > 100
+    assert sorted(set(wanted) - {"pyproject.toml"} - set(packed)) == []
+    assert not [name for name in packed if name.startswith("tests")]
 
 
 def test_a_hosted_notebook_keeps_its_own_torch():
