@@ -1,4 +1,4 @@
-"""What this machine can run, and what to run next: ``python -m common.doctor``"""
+"""Show what this machine can run, and what to run next: ``python -m common.doctor``"""
 
 from __future__ import annotations
 
@@ -10,50 +10,48 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.cli.arguments import parse
 from common.cli.console import duration, quiet_libraries, stage
 from common.cli.errors import run
-from common.models.forecast import MINIATURE, Forecast, matmul_rate
 from common.results.record import versions
 from common.runtime import hardware
 from common.runtime.project import PROJECTS
 
+if TYPE_CHECKING:
+    from common.models.step_memory import Forecast
+
 MODULE = "common.doctor"
 GATED, OPEN = "meta-llama/Llama-2-7b-hf", "TinyLlama/TinyLlama_v1.1"
-LIBRARIES_BYTES = 800e6  # what the libraries themselves take on a device, about
+LIBRARIES_BYTES = 800e6  # device memory that the libraries themselves take, roughly
 LITTLE_DISK = 20e9  # bytes: Llama 2's weights are 13.5 GB
 WEEK = 7 * 86400
-DEMO = Path("output/demo/report.html")  # the last that `make demo` writes
+DEMO = Path("output/demo/report.html")  # the last file that `make demo` writes
 
 
 @dataclass(kw_only=True)
 class DoctorArguments:
-    """Looks at the machine, the disk and the login, and says what each recipe would take here and what to run next.
+    """Checks this machine, its disk and the Hub login, estimates what each recipe takes here, and suggests what to run next.
 
-    Nothing is trained, downloaded or sent; the Hub is asked who is logged in and whether the gated base may be read.
+    Nothing is trained, downloaded or sent. The Hub is asked only who is logged in and whether Llama 2 may be read.
     """
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides what runs here.
+    """What decides which recipes run here."""
 
-    Attributes:
-        device: ``cuda``, ``mps`` or ``cpu``.
-        memory: Bytes of its memory: a GPU's, or the machine's.
-        wide: Precision of models as wide as :data:`common.runtime.hardware.WIDE`, and why.
-        rate: Operations a second in that precision.
-    """
-
-    device: str
-    memory: int
-    wide: hardware.Choice
-    rate: float
+    device: str  # cuda, mps or cpu
+    memory: int  # bytes: the smallest GPU's, or the machine's
+    wide: hardware.Choice  # precision of models at least as wide as hardware.WIDE, and why
+    rate: float  # operations per second in that precision
 
 
-def look() -> Machine:
-    """Measures this machine, in a second or two."""
+def measure() -> Machine:
+    """Measure this machine, in a second or two."""
+    from common.models.step_memory import matmul_rate
+
     wide = hardware.choose_precision(width=hardware.WIDE)
     device, memory = hardware.device_type(), hardware.memory_bytes()
     if device == "cuda":
@@ -64,99 +62,95 @@ def look() -> Machine:
 
 
 def machine_lines(machine: Machine) -> list[str]:
-    """The device, its memory, and the precision with its reason."""
     known = hardware.describe()
     names = [gpu["name"] for gpu in known.get("gpus", [])] or [f"{known['cpu']}, {known['cores']} cores"]  # type: ignore[attr-defined]
     narrow = hardware.choose_precision(width=hardware.WIDE - 1)
-    lines = [
+    precision = f"precision   {machine.wide.value}: {machine.wide.reason}"
+    if narrow.value != machine.wide.value:
+        precision += f" (models narrower than {hardware.WIDE}: {narrow.value})"
+    return [
         f"device      {', '.join(names)} ({machine.device})",
         f"memory      {machine.memory / 1e9:,.1f} GB",
-        f"precision   {machine.wide.value}: {machine.wide.reason}",
+        precision,
+        f"speed       {machine.rate / 1e12:,.2f} TFLOP/s in products of large matrices",
     ]
-    if narrow.value != machine.wide.value:
-        lines[-1] += f" (models narrower than {hardware.WIDE}: {narrow.value})"
-    return [*lines, f"speed       {machine.rate / 1e12:,.2f} TFLOP/s in products of large matrices"]
 
 
 def disk_lines() -> list[str]:
-    """Space where outputs and downloads go."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     lines = []
-    for what, folder in (("output/", Path.cwd()), ("the Hub's cache", Path(HF_HUB_CACHE))):
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        free = shutil.disk_usage(there).free
-        little = free < LITTLE_DISK
-        lines.append(
-            f"disk        {free / 1e9:,.0f} GB free for {what}" + (": little for a 7B base (13.5 GB)" if little else "")
-        )
+    for what, folder in (("output/", Path.cwd()), ("the Hub cache", Path(HF_HUB_CACHE))):
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        free = shutil.disk_usage(existing).free
+        note = ": little for a 7B base (13.5 GB)" if free < LITTLE_DISK else ""
+        lines.append(f"disk        {free / 1e9:,.0f} GB free for {what}{note}")
     return lines
 
 
 def hub_lines() -> tuple[list[str], bool]:
-    """Who is logged in and whether the gated base may be read, each asked once; and whether it may."""
+    """Ask the Hub once who is logged in, and once whether Llama 2 may be read; return the lines and the second answer."""
     from huggingface_hub import HfApi, get_hf_file_metadata, get_token, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    from common.models.retry import use_patient_client
+    from common.models.retry import use_retrying_client
 
-    use_patient_client()
+    use_retrying_client()
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return ["Hub         not asked: HF_HUB_OFFLINE is set"], False
+        return ["Hub         not checked: HF_HUB_OFFLINE is set"], False
     if get_token() is None:
-        lines = ["Hub         not logged in: hf auth login, or set HF_TOKEN (only for Llama 2 and for publishing)"]
+        lines = ["Hub         not logged in: run hf auth login or set HF_TOKEN (needed for Llama 2 and for publishing)"]
     else:
         try:
             lines = [f"Hub         logged in as {HfApi().whoami()['name']}"]
         except HfHubHTTPError as error:
-            answered = getattr(error.response, "status_code", None) == 401
-            said = (
-                "the token is not valid: hf auth login"
-                if answered
-                else f"can't be reached: {str(error).splitlines()[0]}"
-            )
-            lines = [f"Hub         {said}"]
-            if not answered:
-                return lines, False
+            if getattr(error.response, "status_code", None) != 401:
+                return [f"Hub         cannot be reached: {str(error).splitlines()[0]}"], False
+            lines = ["Hub         the token is not valid: run hf auth login"]
     try:
         get_hf_file_metadata(hf_hub_url(GATED, "config.json"), token=get_token())
     except GatedRepoError:
-        said = f"may not be read yet: accept its licence at https://huggingface.co/{GATED}"
+        access = f"cannot be read yet: accept its license at https://huggingface.co/{GATED}"
     except RepositoryNotFoundError:
-        said = "is not there"
+        access = "does not exist"
     except (HfHubHTTPError, OSError) as error:
-        said = f"could not be asked for: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        access = f"could not be checked: {(str(error).splitlines() or [type(error).__name__])[0]}"
     else:
-        return [*lines, f"            {GATED} may be read"], True
-    return [*lines, f"            {GATED} {said}"], False
+        return [*lines, f"            {GATED} can be read"], True
+    return [*lines, f"            {GATED} {access}"], False
 
 
 def forecasts() -> list[Forecast]:
-    """Of every recipe of both projects."""
-    with stage("reckoning what each recipe takes, a minute or two"):
-        return [one for name in PROJECTS for one in importlib.import_module(f"{name}.training.forecast").forecasts()]
+    """Estimate every recipe of both projects."""
+    with stage("estimating what each recipe takes (a minute or two)"):
+        modules = [importlib.import_module(f"{name}.training.forecast") for name in PROJECTS]
+        return [forecast for module in modules for forecast in module.forecasts()]
 
 
 def recipe_lines(forecasts: list[Forecast], machine: Machine) -> list[str]:
-    """A line for each recipe: its base and corpus, the memory that it takes, whether it fits, and how long it would take."""
+    """Lay out a table with a row for each recipe."""
     rows = [("recipe", "base model", "corpus", "memory", "fits here", "time here, very roughly")]
-    for one in forecasts:
-        fits = "?" if one.memory is None else "yes" if one.memory + LIBRARIES_BYTES <= machine.memory else "no"
-        memory = "?" if one.memory is None else f"{one.memory / 1e9:,.1f} GB"
-        between = one.seconds(machine.rate)
+    for forecast in forecasts:
+        fits = "?" if forecast.memory is None else "yes" if _fits(forecast, machine) else "no"
+        memory = "?" if forecast.memory is None else f"{forecast.memory / 1e9:,.1f} GB"
+        between = forecast.seconds(machine.rate)
         time = "?" if between is None else f"{_short(between[0])} to {_short(between[1])}"
         if between and sum(between) / 2 > WEEK:
             time += ": too slow"
-        rows.append((str(one.recipe), one.base, one.corpus, memory, fits, time))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        rows.append((str(forecast.recipe), forecast.base, forecast.corpus, memory, fits, time))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 NOTES = (
-    "fits here: the memory does. Too slow: half way between the two times is more than a week.",
-    f"{MINIATURE}: the recipe names no corpus and is reckoned on that small one; on a real one, given by --data_dir or",
-    "--dataset_name, it takes longer.",
+    '"fits here" is about memory; "too slow" means more than a week, half way between the two times.',
+    "miniature: the recipe names no corpus, so the estimate is for that small one. With a real corpus (--data_dir or",
+    "--dataset_name) it takes longer.",
 )
+
+
+def _fits(forecast: Forecast, machine: Machine) -> bool:
+    return bool(forecast.memory) and forecast.memory + LIBRARIES_BYTES <= machine.memory
 
 
 def _short(seconds: float) -> str:
@@ -164,47 +158,47 @@ def _short(seconds: float) -> str:
 
 
 def program(name: str) -> str:
-    """How to call a program that lies beside the interpreter that runs: by its path where that is below this directory, as
-    ``.venv/bin/python``, which needs no active environment."""
+    """Return how to call a program of the running environment: by its path where that is below the current folder.
+
+    ``.venv/bin/python`` works without activating the environment.
+    """
     folder = Path(sys.executable).parent  # not resolved: a virtual environment's interpreter is a link out of it
-    there = folder.is_relative_to(Path.cwd()) and (folder / name).exists()
-    return shlex.quote(str((folder / name).relative_to(Path.cwd()))) if there else name
+    local = folder.is_relative_to(Path.cwd()) and (folder / name).exists()
+    return shlex.quote(str((folder / name).relative_to(Path.cwd()))) if local else name
 
 
 def next_command(forecasts: list[Forecast], machine: Machine, may_read: bool) -> list[str]:
-    """What to run next here, with the reason."""
-    fitting = {one.recipe.name for one in forecasts if one.memory and one.memory + LIBRARIES_BYTES <= machine.memory}
-    launch = (
-        f"{program('accelerate')} launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn --config"
-    )
+    """Suggest what to run next here, with the reason."""
+    fitting = {forecast.recipe.name for forecast in forecasts if _fits(forecast, machine)}
+    launch = f"{program('accelerate')} launch --config_file accelerate_config.yaml"
+    launch += " -m sbic_llama.train_offensive_yn --config"
     if machine.device == "cuda" and may_read and "llama2_7b_t4.yaml" in fitting:
-        return ["next, Llama 2 fits this GPU and may be read:", f"  {launch} sbic_llama/recipes/llama2_7b_t4.yaml"]
+        return ["next: Llama 2 fits this GPU, and you may read it:", f"  {launch} sbic_llama/recipes/llama2_7b_t4.yaml"]
     if machine.device == "cuda" and "tinyllama_t4.yaml" in fitting:
-        return [f"next, {OPEN} needs no licence and fits this GPU:", f"  {launch} sbic_llama/recipes/tinyllama_t4.yaml"]
+        return [f"next: {OPEN} is open and fits this GPU:", f"  {launch} sbic_llama/recipes/tinyllama_t4.yaml"]
     study = [
-        "the study of full fine-tuning against LoRA on real pairs, a night on a CPU; ask it first:",
+        "full fine-tuning against LoRA on real pairs, a night on a CPU (this only estimates the time):",
         f"  {program('python')} -m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only",
     ]
     if not DEMO.is_file():
-        first = ["next, without a GPU, all of it on the miniature, in minutes:", "  make demo"]
+        first = ["next: everything on the miniature, without a GPU, in minutes:", "  make demo"]
     elif importlib.util.find_spec("gradio"):
-        first = ["next, try the models of make demo on a page:", f"  {program('python')} -m sbic_llama.app"]
+        first = ["next: try the models of make demo on a page:", f"  {program('python')} -m sbic_llama.app"]
     else:
-        return [f"next, {study[0]}", study[1]]
+        return [f"next: {study[0]}", study[1]]
     return [*first, f"or {study[0]}", study[1]]
 
 
 def main() -> None:
     parse(DoctorArguments, prog=f"python -m {MODULE}", examples=f"  python -m {MODULE}")
     quiet_libraries()
-    machine = look()
+    machine = measure()
     print("\n".join([*machine_lines(machine), *disk_lines()]), flush=True)
     lines, may_read = hub_lines()
-    print(
-        "\n".join([*lines, "versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()), ""])
-    )
-    told = forecasts()
-    print("\n".join([*recipe_lines(told, machine), "", *NOTES, "", *next_command(told, machine, may_read)]))
+    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    print("\n".join([*lines, f"versions    {installed}", ""]))
+    known = forecasts()
+    print("\n".join([*recipe_lines(known, machine), "", *NOTES, "", *next_command(known, machine, may_read)]))
 
 
 if __name__ == "__main__":

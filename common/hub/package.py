@@ -22,11 +22,11 @@ from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.cli.options import CorpusOptions, TrainingOptions
 from common.hub.card import CARD, Trained, read_trained
-from common.models.loading import unloadable
-from common.models.retry import HubFailed, patiently, use_patient_client
-from common.results.evaluation import EVALUATION, RECORD
+from common.models.loading import load_error
+from common.models.retry import HubFailed, use_retrying_client, with_retries
 from common.results.finding import KEPT
-from common.results.training_record import TRAINING_FILE
+from common.results.record import TRAINING_FILE
+from common.results.scoring import EVALUATION, RECORD
 from common.runtime import hardware
 from common.runtime.processes import is_first
 from common.runtime.project import MINIATURE, PROJECTS
@@ -225,7 +225,7 @@ def check_access(repo_id: str, base: str | None) -> None:
 
 
 def ask(work: Callable[[], Result], name: str) -> Result:
-    """``work()``, which asks the Hub about ``name``, patiently.
+    """``work()``, which asks the Hub about ``name``, with_retries.
 
     Raises:
         UserError: The Hub refuses.
@@ -233,11 +233,11 @@ def ask(work: Callable[[], Result], name: str) -> Result:
     """
     import httpx2
 
-    use_patient_client()
+    use_retrying_client()
     try:
-        return patiently(work, name)
+        return with_retries(work, name)
     except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:
-        raise unloadable(name, error) from error
+        raise load_error(name, error) from error
 
 
 class Publication(Protocol):

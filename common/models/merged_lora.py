@@ -28,7 +28,7 @@ class Dense(torch.nn.Module):
 
 
 @contextlib.contextmanager
-def folded(model: Any) -> Iterator[None]:
+def merged_lora(model: Any) -> Iterator[None]:
     """Inside the block, 4-bit layers under a model's active adapters are dense, in the precision that they compute in.
 
     A forward pass otherwise unpacks every 4-bit weight again, and multiplies by an adapter's two thin matrices in two steps more,

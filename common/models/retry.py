@@ -1,4 +1,4 @@
-"""Patience with a Hub that fails: its failures told apart from refusals, and a limit to trying again."""
+"""Retry requests to a failing Hub, with a limit, and tell its outages from refusals."""
 
 from __future__ import annotations
 
@@ -8,112 +8,114 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils._http import hf_request_event_hook
 
 from common.cli.console import duration, log
-from common.cli.errors import UserError, causes, plain
+from common.cli.errors import UserError, causes
 
 TRIES = 6
 FIRST_PAUSE = 2.0  # seconds; each pause is twice the one before
-PATIENCE = 600.0  # seconds of pauses altogether; the Hub counts its users' requests in windows of 300
-FAILING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others later
-CHANGED = 412  # a commit onto a state that is no longer the last: perhaps our own, whose answer was lost
+LONGEST_WAIT = 600.0  # seconds of pauses in total; the Hub's rate limits count requests in windows of 300
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # status codes that may differ on the next try
+CHANGED = 412  # the branch has moved: perhaps by our own commit, if the response to it was lost
+CONNECT, READ = 10.0, 60.0  # seconds without a connection or a response that count as an outage
+NETWORK_ERRORS = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError)
 
 Result = TypeVar("Result")
 
 
 class HubFailed(UserError):
-    """Not the user failed but the Hub: the same command, later, finishes what this one began."""
+    """The Hub failed, not the user: the same command, run later, finishes the work."""
 
     exit_status = os.EX_TEMPFAIL  # 75
 
 
-class Fault:
-    """A failure of the Hub.
+@dataclass(frozen=True)
+class Outage:
+    """A failure of the Hub, as opposed to a refusal."""
 
-    Attributes:
-        what: What happened, in a few words.
-        retry_after: Seconds that the Hub asks to wait.
-        passing: Whether waiting may help; not where the Hub was never reached: there is none, or no network.
-    """
-
-    def __init__(self, what: str, *, retry_after: float | None = None, passing: bool = True):
-        self.what, self.retry_after, self.passing = plain(what), retry_after, passing
-
-    def __str__(self) -> str:
-        return self.what
+    what: str
+    retry_after: float | None = None  # seconds that the Hub asks to wait
+    passing: bool = True  # False where the Hub was never reached, so waiting is unlikely to help
 
     def error(self, name: object, tries: int = 1) -> HubFailed:
-        """What ends the command, about ``name``, after so many tries."""
+        """Return the error that ends a command after so many tries."""
         from huggingface_hub import constants
 
         if not self.passing:
-            fix = "check the network, and HF_ENDPOINT"
-            return HubFailed(f"{constants.ENDPOINT} can't be reached", file=str(name), fix=fix)
+            fix = "check the network and HF_ENDPOINT"
+            return HubFailed(f"cannot reach {constants.ENDPOINT}", file=str(name), fix=fix)
         times = f", {tries} times" if tries > 1 else ""
-        asks = f", and asks to wait {duration(self.retry_after)}" if self.retry_after else ""
-        fix = "try again later: the same command goes on from what is there"
-        return HubFailed(f"{self.what}{times}{asks}", file=str(name), fix=fix)
+        wait = f", and asks to wait {duration(self.retry_after)}" if self.retry_after else ""
+        fix = "try again later: the same command continues where this one stopped"
+        return HubFailed(f"{self.what}{times}{wait}", file=str(name), fix=fix)
 
 
-def patiently(work: Callable[[], Result], name: object) -> Result:
-    """``work()``, called again where the Hub fails in it; each pause is said.
+def with_retries(work: Callable[[], Result], name: object) -> Result:
+    """Call ``work`` until the Hub answers it, printing a line before each pause.
 
-    Args:
-        work: Something that begins by looking at what is there: of a lost answer nobody knows whether the work was done.
-        name: What it is about, for the user.
+    ``work`` must begin by looking at what exists: after a lost response nobody knows whether a request took effect.
+    ``name`` says what it is about, in messages.
 
     Raises:
-        HubFailed: The Hub failed :data:`TRIES` times, or asks for more than :data:`PATIENCE`.
+        HubFailed: The Hub failed :data:`TRIES` times, or asks to wait beyond :data:`LONGEST_WAIT`.
     """
-    waited = 0.0
-    for tries in range(1, TRIES + 1):
-        try:
-            return work()
-        except Exception as error:
-            fault = fault_in(error)
-            if fault is None:
-                raise
-            pause = max(FIRST_PAUSE * 2 ** (tries - 1), fault.retry_after or 0.0)
-            if tries == TRIES or not fault.passing or waited + pause > PATIENCE:
-                raise fault.error(name, tries) from error
-            log(f"{fault}; trying again in {duration(pause)} (try {tries + 1} of {TRIES}; Ctrl-C stops)")
-        time.sleep(pause)
-        waited += pause
-    raise AssertionError
+    import tenacity
+
+    def outage(state: Any) -> Outage | None:
+        error = state.outcome.exception()
+        return outage_in(error) if isinstance(error, Exception) else None
+
+    def give_up(state: Any) -> bool:
+        too_long = state.idle_for + state.upcoming_sleep > LONGEST_WAIT
+        return state.attempt_number == TRIES or too_long or not outage(state).passing
+
+    def announce(state: Any) -> None:
+        pause, number = duration(state.upcoming_sleep), state.attempt_number + 1
+        log(f"{outage(state).what}; retrying in {pause} (try {number} of {TRIES}; Ctrl-C stops)")
+
+    def fail(state: Any) -> None:
+        raise outage(state).error(name, state.attempt_number) from state.outcome.exception()
+
+    return tenacity.Retrying(
+        retry=lambda state: outage(state) is not None,
+        wait=lambda state: max(FIRST_PAUSE * 2 ** (state.attempt_number - 1), outage(state).retry_after or 0.0),
+        stop=give_up,
+        before_sleep=announce,
+        retry_error_callback=fail,
+        sleep=time.sleep,
+    )(work)
 
 
-def fault_in(error: BaseException) -> Fault | None:
-    """The Hub's failure that an error came of; None where it came of a refusal, or of something else."""
-    import httpx2
+def outage_in(error: BaseException) -> Outage | None:
+    """Return the outage behind an error; None for refusals and everything else."""
     from huggingface_hub import errors
 
     for cause in causes(error):
-        if fault := getattr(cause, "fault", None):
-            return fault
+        if isinstance(cause, HubOutage):
+            return cause.outage
         if isinstance(cause, errors.OfflineModeIsEnabled):
             return None
         if isinstance(cause, errors.HfHubHTTPError):
-            return fault_of_answer(cause.response)
-        if isinstance(cause, httpx2.NetworkError | httpx2.TimeoutException | httpx2.RemoteProtocolError):
-            return Fault(f"the Hub can't be reached ({type(cause).__name__})")
+            return _outage_of(cause.response)
+        if isinstance(cause, NETWORK_ERRORS):
+            return Outage(f"cannot reach the Hub ({type(cause).__name__})")
     return None
 
 
-def fault_of_answer(response: Any) -> Fault | None:
-    """The failure that an HTTP answer is, if any."""
-    if response.status_code not in (*FAILING, CHANGED):
+def _outage_of(response: httpx2.Response) -> Outage | None:
+    if response.status_code not in (*TRANSIENT, CHANGED):
         return None
-    said = response.headers.get("X-Error-Message") or response.reason_phrase
+    message = response.headers.get("X-Error-Message") or response.reason_phrase
     where = f"{response.request.method} {response.request.url.path}"  # without the query, which may hold a key
-    return Fault(f"the Hub answered {response.status_code} ({said}) to {where}", retry_after=_retry_after(response))
+    return Outage(f"the Hub answered {response.status_code} ({message}) to {where}", _retry_after(response))
 
 
-def _retry_after(response: Any) -> float | None:
+def _retry_after(response: httpx2.Response) -> float | None:
     from huggingface_hub.utils import parse_ratelimit_headers
 
     limit = parse_ratelimit_headers(response.headers)
@@ -129,52 +131,43 @@ def _retry_after(response: Any) -> float | None:
     return max(0.0, (then - datetime.datetime.now(then.tzinfo)).total_seconds())
 
 
-@functools.cache
-def use_patient_client() -> None:
-    """From now on this process asks the Hub through :mod:`common.models.retry`."""
-    from huggingface_hub import set_client_factory
+class HubOutage(HfHubHTTPError):
+    """An outage as huggingface_hub knows errors: it falls back to the cache and does not retry by itself."""
 
-    set_client_factory(make_client)
-
-
-CONNECT, READ = 10.0, 60.0  # seconds after which no connection, and no answer, is a failure
-
-
-class HubFault(HfHubHTTPError):
-    """A fault as the client's callers know errors: they go on from the cache where they can, and do not repeat it."""
-
-    def __init__(self, fault: Fault, response: httpx2.Response):
-        super().__init__(str(fault), response=response)
-        self.fault = fault
+    def __init__(self, outage: Outage, response: httpx2.Response):
+        super().__init__(outage.what, response=response)
+        self.outage = outage
 
 
 class Client(httpx2.Client):
-    """Sends the Hub's requests; ``reached`` once one was answered."""
+    """An HTTP client that sets timeouts and raises :class:`HubOutage`."""
 
-    reached = False
+    reached = False  # by any request of this process
 
-    def send(self, request: httpx2.Request, *, stream: bool = False, **how: Any) -> httpx2.Response:
+    def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         limits = {"connect": CONNECT, "read": READ, "write": READ, "pool": READ}
         given = request.extensions.get("timeout") or {}
         request.extensions["timeout"] = limits | {name: value for name, value in given.items() if value is not None}
-        if stream:  # downloads, which the client itself goes on with where they broke off
-            return super().send(request, stream=True, **how)
-        where = f"{request.method} {request.url.path}"  # without the query: an upload's address holds a key to it
+        if stream:  # downloads, which huggingface_hub resumes by itself
+            return super().send(request, stream=True, **options)
         try:
-            response = super().send(request, **how)
-        except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
-            silent = isinstance(error, httpx2.TimeoutException)
-            fault = Fault(
-                f"the Hub {'does not answer' if silent else 'closed the connection'} ({where})",
-                passing=Client.reached or not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout),
-            )
-            raise HubFault(fault, httpx2.Response(504, request=request)) from error
+            response = super().send(request, **options)
+        except NETWORK_ERRORS as error:
+            what = "did not answer" if isinstance(error, httpx2.TimeoutException) else "closed the connection"
+            where = f"{request.method} {request.url.path}"  # without the query: that of an upload holds a key
+            passing = Client.reached or not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            outage = Outage(f"the Hub {what} ({where})", passing=passing)
+            raise HubOutage(outage, httpx2.Response(504, request=request)) from error
         Client.reached = True
-        if found := fault_of_answer(response):
-            raise HubFault(found, response)
+        if outage := _outage_of(response):
+            raise HubOutage(outage, response)
         return response
 
 
-def make_client() -> Client:
-    """A client for :func:`huggingface_hub.set_client_factory`."""
-    return Client(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=None)
+@functools.cache
+def use_retrying_client() -> None:
+    """Send this process's requests to the Hub through :class:`Client` from now on."""
+    from huggingface_hub import get_session, set_client_factory
+
+    hooks = get_session().event_hooks  # they honor HF_HUB_OFFLINE, among others
+    set_client_factory(lambda: Client(event_hooks=hooks, follow_redirects=True, timeout=None))

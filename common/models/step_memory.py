@@ -1,29 +1,95 @@
-"""What the step of a training holds in memory, told without using any.
+"""Predict what a training takes without running it: its step's peak memory, from fake tensors, and its time.
 
-The step is carried out on fake tensors (PyTorch's ``FakeTensorMode``): they have shapes, types and lifetimes, and no memory.
+Fake tensors (PyTorch's ``FakeTensorMode``) have shapes, types and lifetimes, but no memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-BLOCK = 512  # bytes: PyTorch gives memory on a GPU in multiples of it
+from common.cli.errors import UserError
+from common.models.loading import base_path, check_config
+from common.runtime import hardware
+
+MINIATURE = "miniature"  # the corpus of recipes that name none
+BLOCK = 512  # bytes: PyTorch allocates GPU memory in multiples of it
+ADAM_BYTES = 8  # two fp32 moments for each trained weight
+# Operations for each weight and token: 2 forward, 2 backward, 2 more where trained, 2 where the forward pass is repeated.
+FULL, LORA, RECOMPUTE = 6, 4, 2
+# Trainings here reached 13 to 40 % of the rate of large matrix products on a CPU (results/bench-cpu-2-cores.json); the
+# range is wide on purpose, to hold on other machines.
+LEAST_USE, MOST_USE = 0.1, 0.5
+STEP_SECONDS = 0.02, 0.2  # overhead of a step; with tiny models, most of its time
+SIDE, TIMES = 2048, 5  # of the matrices to multiply, and how often
 Weight = Callable[[torch.nn.Module, str, torch.nn.Parameter], "torch.nn.Parameter | None"]
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What the trainings of one recipe take."""
+
+    recipe: Path  # relative to the repository's root
+    base: str
+    memory: int | None  # bytes at the largest step, without the libraries' own; None where the base's shape is unknown
+    operations: float | None  # floating-point operations of all its trainings; None likewise
+    steps: int
+    corpus: str
+
+    def seconds(self, rate: float) -> tuple[float, float] | None:
+        """Return the least and most time on a device with this many operations per second in large products."""
+        if self.operations is None:
+            return None
+        low, high = (self.operations / rate / use for use in (MOST_USE, LEAST_USE))
+        return low + self.steps * STEP_SECONDS[0], high + self.steps * STEP_SECONDS[1]
+
+
+def matmul_rate(precision: hardware.Precision) -> float:
+    """Measure operations per second in products of large matrices on this device (best of a few)."""
+    device = hardware.device_type()
+    left, right = (torch.randn(SIDE, SIDE).to(device, hardware.dtype(precision)) for _ in range(2))
+    best = 0.0
+    for turn in range(TIMES + 1):
+        start = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        if device != "cpu":
+            torch.accelerator.synchronize()
+        if turn:  # the first one warms up
+            best = max(best, 2 * SIDE**3 / (time.perf_counter() - start))
+    return best
+
+
+def config_of(base: str, revision: str | None, shapes: dict[str, Any]) -> Any:
+    """Return a base's configuration, from its folder or from ``shapes`` of known Hub models; None for others.
+
+    The Hub is not asked, so gated models have a configuration too.
+    """
+    from transformers import AutoConfig
+
+    place = base_path(base)
+    if not Path(place).is_dir():
+        return shapes.get(base)
+    try:
+        check_config(place, revision)
+    except UserError:
+        return None
+    return AutoConfig.from_pretrained(place, trust_remote_code=False)
+
+
 def make_fake(model: torch.nn.Module, weight: Weight = lambda module, name, parameter: None) -> None:
-    """Gives a model on the meta device fake tensors; where ``weight`` gives one, that in place of a parameter."""
-    made: dict[int, torch.nn.Parameter] = {}  # tied weights stay one
+    """Replace the tensors of a model on the meta device by fake ones, or by what ``weight`` returns for a parameter."""
+    made: dict[int, torch.nn.Parameter] = {}  # tied weights stay tied
     with FakeTensorMode():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
@@ -39,17 +105,17 @@ def make_fake(model: torch.nn.Module, weight: Weight = lambda module, name, para
 
 
 def peak_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor], *, checkpointing: bool = False) -> int:
-    """The most bytes that tensors hold at once in a forward and a backward pass, besides the model's and its gradients."""
+    """Return the peak of a forward and a backward pass, without the model and its gradients."""
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     was_training = model.training
     model.train()
-    held = _Held(model)
+    live = _LiveBytes(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    hooks = [p.register_post_accumulate_grad_hook(lambda p: held.leave_out(p.grad)) for p in trained]
+    hooks = [p.register_post_accumulate_grad_hook(lambda p: live.ignore(p.grad)) for p in trained]
     try:
-        with fake_mode(model), held:
+        with fake_mode(model), live:
             forward().backward()
     finally:
         for hook in hooks:
@@ -59,86 +125,65 @@ def peak_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor], *, c
         if checkpointing:
             model.activation_checkpointing_disable()
             model.disable_input_require_grads()
-    return held.peak
+    return live.peak
 
 
 def fake_mode(model: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """The mode in which a model of fake tensors runs; for a real one, nothing."""
+    """Return the mode in which a model of fake tensors runs; a null context for a real model."""
     return getattr(next(model.parameters()), "fake_mode", contextlib.nullcontext())
 
 
-class _Held(TorchDispatchMode):
-    """Follows the memory of tensors from the operation that makes them until nothing refers to them.
-
-    Attributes:
-        peak: The most bytes that were held at once.
-    """
+class _LiveBytes(TorchDispatchMode):
+    """Count the bytes of tensors from the operation that makes them until nothing refers to them."""
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.peak = self.now = 0
-        self._known: dict[weakref.ref, int] = {}
-        self._model = {storage._cdata for storage in _storages(model)}
+        self._sizes: dict[weakref.ref, int] = {}
+        self._model = {storage._cdata for storage in storages(model)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor):
-                self._hold(tensor.untyped_storage())
-        if func is torch.ops.bitsandbytes.gemm_4bit.default:
-            self.peak = max(self.peak, self.now + _blocks(math.prod(args[2]) * args[0].dtype.itemsize))
+                self._add(tensor.untyped_storage())
+        if func is torch.ops.bitsandbytes.gemm_4bit.default:  # unpacks the weight for the time of the product
+            self.peak = max(self.peak, self.now + _allocated(math.prod(args[2]) * args[0].dtype.itemsize))
         return result
 
-    def _hold(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         reference = weakref.ref(storage, self._release)
-        if storage._cdata in self._model or reference in self._known:
+        if storage._cdata in self._model or reference in self._sizes:
             return
-        self._known[reference] = _blocks(storage.nbytes())
-        self.now += self._known[reference]
+        self._sizes[reference] = _allocated(storage.nbytes())
+        self.now += self._sizes[reference]
         self.peak = max(self.peak, self.now)
 
     def _release(self, reference: weakref.ref) -> None:
-        self.now -= self._known.pop(reference)
+        self.now -= self._sizes.pop(reference)
 
-    def leave_out(self, tensor: torch.Tensor) -> None:
-        """Counts a tensor no longer, as a weight's gradient, which is counted apart."""
-        self.now -= self._known.get(reference := weakref.ref(tensor.untyped_storage()), 0)
-        if reference in self._known:
-            self._known[reference] = 0
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """Stop counting a tensor, such as a weight's gradient, which is counted separately."""
+        self.now -= self._sizes.get(reference := weakref.ref(tensor.untyped_storage()), 0)
+        if reference in self._sizes:
+            self._sizes[reference] = 0
 
 
-def _blocks(size: int) -> int:
+def _allocated(size: int) -> int:
     return math.ceil(size / BLOCK) * BLOCK
 
 
 def model_bytes(model: torch.nn.Module) -> int:
-    """Bytes of a model's parameters and buffers, with the constants of 4-bit ones."""
-    return sum(storage.nbytes() for storage in _storages(model))
+    """Return the bytes of a model's parameters and buffers, with the constants of 4-bit weights."""
+    return sum(storage.nbytes() for storage in storages(model))
 
 
-def _storages(model: torch.nn.Module) -> list[torch.UntypedStorage]:
-    """Where a model's parameters, buffers and 4-bit constants lie, each once."""
+def storages(model: torch.nn.Module) -> list[torch.UntypedStorage]:
+    """List the storages of a model's parameters, buffers and 4-bit constants, each once."""
     tensors = [*model.parameters(), *model.buffers()]
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
-        while state is not None:  # double quantisation: the constants have constants
+        while state is not None:  # with double quantization, the constants have constants
             tensors += [state.absmax, state.code, *([] if state.offset is None else [state.offset])]
             state = state.state2
     return list({storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in tensors)}.values())
-
-
-def kept_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps of a forward pass for the backward pass, weights not counted."""
-    weights = {storage._cdata for storage in _storages(model)}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage  # held, so that no other tensor gets its address
-        return tensor
-
-    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = forward()
-    del result
-    return sum(storage.nbytes() for storage in kept.values())

@@ -21,9 +21,9 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from common.cli.console import log, quiet, quiet_libraries, stage
 from common.cli.errors import UserError
 from common.cli.options import TrainingOptions
-from common.models.loading import base_path, licence_of, width_of
+from common.models.loading import base_path, license_of, width_of
 from common.results.record import count_parameters, git_commit, peak_memory, versions
-from common.results.training_record import TRAINING_FILE
+from common.results.record import TRAINING_FILE
 from common.runtime import hardware
 from common.runtime.files import atomic_write, disk_errors, readable_mode, require_space
 from common.runtime.processes import is_first
@@ -211,7 +211,7 @@ def trained_model(trainer: Trainer, build: Callable[[], Any] | None = None) -> A
 
 def base_facts(name: str, commit: str | None) -> dict[str, str | None]:
     """What a run's record says of the base model: name, commit on the Hub, and the licence that its card names."""
-    return {"name": name, "commit": commit, "license": licence_of(base_path(name), commit)}
+    return {"name": name, "commit": commit, "license": license_of(base_path(name), commit)}
 
 
 def result_facts(trainer: Trainer, setup: RunContext, course: TrainResult) -> dict[str, Any]:

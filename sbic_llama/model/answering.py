@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from common.cli.console import bar, log
-from common.models.merged_lora import folded
+from common.models.merged_lora import merged_lora
 from sbic_llama.data.encoding import Encoded, answer_ids, encode
 from sbic_llama.data.features import Answers, Feature
 from sbic_llama.model.scoring import PrefixCache, context_of, label_probabilities, score_labels
@@ -48,13 +48,13 @@ def answer(
     encoded.require_context(longest, context_of(model))
     shape: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
     if declared.classifies:
-        with folded(model):
+        with merged_lora(model):
             scores = score_labels(model, tokenizer, declared, encoded, **shape)
         probabilities = label_probabilities(scores, temperature)
         names = [f"probability_{label}" for label in declared.labels]
         details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]
         return Answers([int(row.argmax()) for row in probabilities], details, encoded.cut)
-    with folded(model):
+    with merged_lora(model):
         answers = generate(model, tokenizer, encoded, **shape)
     if endless := sum(not one.ended for one in answers):
         log(f"{endless:,} answers had no end and were cut")

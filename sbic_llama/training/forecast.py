@@ -1,4 +1,4 @@
-"""What the recipes here would take: see :mod:`common.models.forecast`."""
+"""What the recipes here would take: see :mod:`common.models.step_memory`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import LlamaConfig
 
 from common.cli.arguments import parse
-from common.models.forecast import AGAIN, LORA, MINIATURE, Forecast, config_of
+from common.models.step_memory import LORA, MINIATURE, RECOMPUTE, Forecast, config_of
 from common.results.record import count_parameters
 from common.runtime import hardware
 from sbic_llama.train import FeatureArguments
@@ -59,5 +59,5 @@ def forecast(path: Path) -> Forecast:
     needed = estimate(model, step, precision=precision, checkpointing=again, optim=options.optim)
     weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
     tokens = steps * passes * (MEAN_TOKENS + (0 if packed else INSTRUCTION_TOKENS))
-    operations = (LORA + AGAIN * again) * weights * tokens
+    operations = (LORA + RECOMPUTE * again) * weights * tokens
     return Forecast(recipe, options.model_name_or_path, needed.total, operations, steps, corpus)

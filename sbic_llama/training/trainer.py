@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from common.cli.console import log
-from common.models.merged_lora import folded
+from common.models.merged_lora import merged_lora
 from common.runtime.files import atomic_write
 from common.runtime.processes import Processes
 from common.stats import metrics
@@ -72,7 +72,7 @@ class FeatureTrainer(SFTTrainer):
     def _validate(self) -> dict[str, float]:
         # Without autocast, like the scores of a saved adapter: the layers under the output layer do not pass accelerate's wrapper.
         together = Processes(self.accelerator.process_index, self.accelerator.num_processes)
-        with unsharded(self.model), folded(self.model):
+        with unsharded(self.model), merged_lora(self.model):
             scores = np.array(together.divided(range(len(self.validation.answers)), self._answer_and_label_scores))
         found = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
         if self.validation.feature.classifies:

@@ -14,7 +14,7 @@ import pytest
 from common import doctor
 from common.doctor import Machine
 from common.miniature.pretrain import MODELS
-from common.models.forecast import Forecast
+from common.models.step_memory import Forecast
 from common.runtime import hardware
 from common.runtime.project import PROJECTS
 
@@ -122,7 +122,7 @@ def test_after_the_demo_comes_what_follows_it(forecasts, page, proposed, tmp_pat
     assert "  make demo" in doctor.next_command(forecasts, CPU, False)
     doctor.DEMO.touch()
     lines = doctor.next_command(forecasts, CPU, False)
-    assert lines[0].startswith("next, ")
+    assert lines[0].startswith("next: ")
     assert [line.partition(" python ")[2] for line in lines if line.startswith("  ")] == proposed
 
 
@@ -141,29 +141,29 @@ def test_login_and_access_to_the_gated_base(hub, monkeypatch, tmp_path):
     lines, may_read = doctor.hub_lines()
     assert lines == [
         "Hub         logged in as miniature",
-        f"            {doctor.GATED} may not be read yet: accept its licence at https://huggingface.co/{doctor.GATED}",
+        f"            {doctor.GATED} cannot be read yet: accept its license at https://huggingface.co/{doctor.GATED}",
     ]
     assert not may_read
     hub.add_model(doctor.GATED, MODELS / "tiny_llama")
     assert doctor.hub_lines()[1]
     monkeypatch.delenv("HF_TOKEN")
     lines, may_read = doctor.hub_lines()
-    assert lines[0].startswith("Hub         not logged in: hf auth login")
+    assert lines[0].startswith("Hub         not logged in: run hf auth login")
     assert may_read
     hub.repositories.clear()
-    assert doctor.hub_lines()[0][1].endswith("is not there")
+    assert doctor.hub_lines()[0][1].endswith("does not exist")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert doctor.hub_lines() == (["Hub         not asked: HF_HUB_OFFLINE is set"], False)
+    assert doctor.hub_lines() == (["Hub         not checked: HF_HUB_OFFLINE is set"], False)
 
 
 def test_a_wrong_token_and_a_hub_that_fails_are_told(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
     lines, may_read = doctor.hub_lines()
-    assert lines[0] == "Hub         the token is not valid: hf auth login"
+    assert lines[0] == "Hub         the token is not valid: run hf auth login"
     monkeypatch.undo()
     hub.fail(".", 503, times=-1)
     lines, may_read = doctor.hub_lines()
-    assert lines[0].startswith("Hub         can't be reached: ")
+    assert lines[0].startswith("Hub         cannot be reached: ")
     assert not may_read
     assert not any(os.environ["HF_TOKEN"] in line for line in lines)
 
@@ -186,4 +186,4 @@ def test_the_command_ends_with_what_to_run(hub, monkeypatch, capsys, forecasts):
     ):
         assert word in said, word
     assert "\n".join(doctor.NOTES) in said
-    assert said.partition("\nnext, ")[2].count("\n") <= 5
+    assert said.partition("\nnext: ")[2].count("\n") <= 5

@@ -18,7 +18,7 @@ from common.cli.errors import UserError
 from common.miniature.loopback_hub import READ_TOKEN
 from common.miniature.pretrain import MODELS
 from common.models import retry
-from common.models.loading import base_path, hub_commit, licence_of, local_folder
+from common.models.loading import base_path, hub_commit, license_of, local_folder
 from sbic_llama.model.adapter import load_adapter
 from snli_roberta.model.encoder import load_trained
 
@@ -62,7 +62,7 @@ def test_a_name_becomes_a_folder(upload, runs, tmp_path, bases):
 def test_the_shipped_models_have_names_and_licences():
     assert base_path("miniature/tiny_llama") == str(MODELS / "tiny_llama")
     assert base_path("miniature/other") == "miniature/other"
-    assert {licence_of(str(folder), None) for folder in MODELS.iterdir()} == {"apache-2.0"}
+    assert {license_of(str(folder), None) for folder in MODELS.iterdir()} == {"apache-2.0"}
 
 
 @pytest.mark.parametrize(

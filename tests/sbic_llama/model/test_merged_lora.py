@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 
 from common.miniature.pretrain import MODELS
 from common.models import merged_lora as folding
-from common.models.merged_lora import folded
+from common.models.merged_lora import merged_lora
 from common.models.quantization import load_base
 from common.runtime import hardware
 from sbic_llama.data.corpus import load_splits
@@ -38,7 +38,7 @@ def scores(model, tokenizer, posts) -> np.ndarray:
 
 def test_scores_are_those_of_the_4_bit_model_with_its_adapter(model, tokenizer, posts):
     plain, before = scores(model, tokenizer, posts), layers(model)
-    with folded(model):
+    with merged_lora(model):
         assert not any(isinstance(module, Linear4bit) for module in layers(model))
         np.testing.assert_allclose(scores(model, tokenizer, posts), plain, rtol=2e-6, atol=2e-5)
     assert [id(module) for module in layers(model)] == [id(module) for module in before]
@@ -49,7 +49,7 @@ def test_without_its_adapter_the_base_answers(model, tokenizer, posts):
     with_it = scores(model, tokenizer, posts)
     with model.disable_adapter():
         plain = scores(model, tokenizer, posts)
-        with folded(model):
+        with merged_lora(model):
             np.testing.assert_allclose(scores(model, tokenizer, posts), plain, rtol=2e-6, atol=2e-5)
     assert np.abs(with_it - plain).max() > 0.1
 
@@ -57,7 +57,7 @@ def test_without_its_adapter_the_base_answers(model, tokenizer, posts):
 def test_generated_groups_are_the_same(model, tokenizer, posts):
     encoded = encode(tokenizer, FEATURES["targetMinority"], posts, max_post_tokens=64)
     plain = generate(model, tokenizer, encoded, batch_size=8, max_new_tokens=12)
-    with folded(model):
+    with merged_lora(model):
         found = generate(model, tokenizer, encoded, batch_size=8, max_new_tokens=12)
     sure = [one for one in zip(plain, found, strict=True) if one[0].margin > 1e-4]
     assert len(sure) > len(posts) / 2
@@ -81,7 +81,7 @@ def test_weights_that_were_trained_in_between_are_used(tokenizer, posts):
 
 def test_with_little_memory_the_layers_stay_as_they_are(model, monkeypatch):
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 10**6)
-    with folded(model):
+    with merged_lora(model):
         assert any(isinstance(module, Linear4bit) for module in layers(model))
 
 
@@ -90,13 +90,13 @@ def test_adapters_of_other_kinds_are_not_folded(tokenizer, posts):
     config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", use_dora=True)
     model = get_peft_model(base, config).eval()
     plain = scores(model, tokenizer, posts)
-    with folded(model):
+    with merged_lora(model):
         np.testing.assert_array_equal(scores(model, tokenizer, posts), plain)
 
 
 def test_an_error_inside_leaves_the_model_as_it_was(model):
     before = [id(module) for module in layers(model)]
-    with pytest.raises(KeyboardInterrupt), folded(model):
+    with pytest.raises(KeyboardInterrupt), merged_lora(model):
         raise KeyboardInterrupt
     assert [id(module) for module in layers(model)] == before
 
@@ -107,7 +107,7 @@ def test_in_bf16_answers_are_nearly_those_of_fp32(tokenizer, posts, trained_adap
     found = {}
     for precision in ("fp32", "bf16"):
         model, _, _ = load_adapter(trained_adapters / "offensiveYN", precision=precision)
-        with folded(model):
+        with merged_lora(model):
             found[precision] = label_probabilities(scores(model, tokenizer, posts))
     assert np.abs(found["bf16"] - found["fp32"]).max() < 0.05
     sure = np.ptp(np.sort(found["fp32"], axis=1)[:, -2:], axis=1) > 0.1
@@ -120,6 +120,6 @@ def test_in_bf16_folded_and_unfolded_models_answer_alike(tokenizer, posts, train
 
     model, _, _ = load_adapter(trained_adapters / "offensiveYN", precision="bf16")
     plain = label_probabilities(scores(model, tokenizer, posts))
-    with folded(model):
+    with merged_lora(model):
         found = label_probabilities(scores(model, tokenizer, posts))
     assert 0 < np.abs(found - plain).max() < 0.05
