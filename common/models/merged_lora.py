@@ -1,4 +1,4 @@
-"""Answering on a CPU: each quantised layer and its adapter as one dense matrix, for as long as there is something to answer."""
+"""Merge 4-bit layers and their LoRA adapters into dense matrices for inference on a CPU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from peft.tuners.lora import LoraLayer
 
 from common.runtime import hardware
 
-SHARE = 0.5  # of the machine's memory: not of what is free just now, or one part of a file would be answered so, another otherwise
+SHARE = 0.5  # of all memory, not of free memory: otherwise parts of one file could be answered in different ways
 
 
 class Dense(torch.nn.Module):
-    """A linear layer whose weights are neither trained nor saved."""
+    """A linear layer with weights that are neither trained nor saved."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
         super().__init__()
@@ -29,14 +29,12 @@ class Dense(torch.nn.Module):
 
 @contextlib.contextmanager
 def merged_lora(model: Any) -> Iterator[None]:
-    """Inside the block, 4-bit layers under a model's active adapters are dense, in the precision that they compute in.
+    """Make 4-bit layers with active adapters dense inside the block, in the precision that they compute in.
 
-    A forward pass otherwise unpacks every 4-bit weight again, and multiplies by an adapter's two thin matrices in two steps more,
-    in fp32. One dense matrix holds both, made once for all forward passes of the block; answers are the same but for rounding.
-    (bitsandbytes' own packed kernel for such CPUs is made for single tokens and is slower than this for whole prompts.)
-
-    On a GPU, where the point of 4 bits is that nothing else fits, and where dense weights would take more than half of the
-    machine's memory, nothing is done. Weights must not be trained inside the block, and the adapter not changed.
+    Otherwise every forward pass unpacks the 4-bit weights again and multiplies by the adapter's two thin matrices in fp32.
+    Answers are the same up to rounding. (bitsandbytes' own packed CPU kernel is made for single tokens and is slower for
+    whole prompts.) Nothing changes on a GPU, nor where dense weights would take more than half of the machine's memory.
+    Do not train inside the block or change the adapter.
     """
     layers = [
         (parent, name, child)
@@ -57,7 +55,7 @@ def merged_lora(model: Any) -> Iterator[None]:
 
 
 def _plain(layer: Any) -> bool:
-    """Whether the adapters are a product of two matrices and nothing else (not DoRA, no bias)."""
+    """Return whether the adapters are products of two matrices and nothing else (not DoRA, no bias)."""
     return not layer.lora_variant and all(b.bias is None for b in layer.lora_B.values())
 
 

@@ -94,7 +94,7 @@ def test_a_finding_says_what_was_measured_and_keeps_what_it_had(results, argumen
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), UserError("the GPU's memory is too small for it")]
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), UserError("does not fit into the GPU's memory")]
 )
 def test_what_does_not_fit_a_t4_is_recorded(arguments, monkeypatch, error):
     def fail(*_, **__):

@@ -1,4 +1,4 @@
-"""The traps of 4-bit bases, each sprung on a real NF4 model: these tests fail when a mend is taken away."""
+"""Traps of 4-bit bases, each triggered on a real NF4 model: these tests fail when a fix is removed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def linears(model: torch.nn.Module) -> list[Linear4bit]:
     return found
 
 
-def test_the_base_is_nf4_with_double_quantisation():
+def test_the_base_is_nf4_with_double_quantization():
     model = load_base(TINY, None, precision="fp32")
     assert len(linears(model)) == 4 * 7
     for module in linears(model):
@@ -92,7 +92,7 @@ def trained_dtypes(trainer) -> set[torch.dtype]:
 
 def test_adapters_train_in_fp32(tmp_path):
     trainer = sft_trainer(tmp_path, TrainsInFp32())
-    assert trained_dtypes(trainer) == {torch.bfloat16}, "TRL casts no more: the mend can go"
+    assert trained_dtypes(trainer) == {torch.bfloat16}, "TRL no longer casts: the fix can go"
     with pytest.raises(RuntimeError, match=r"trained tensors are not fp32, the first .*lora_A.*bfloat16"):
         trainer.train()
     adapters_to_fp32(trainer.model)
@@ -122,5 +122,5 @@ def test_a_base_that_cannot_be_used_is_the_users_error(tmp_path):
 
 def test_a_base_without_linear_layers_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(quantization, "Linear4bit", type("Other", (torch.nn.Linear,), {}))
-    with pytest.raises(UserError, match="no layer that can be quantised"):
+    with pytest.raises(UserError, match="no layer that can be quantized"):
         load_base(TINY, None, precision="fp32")

@@ -655,7 +655,7 @@ def test_a_spoilt_adapter_is_refused_and_not_scored_as_its_base(trained, tmp_pat
 
 
 def test_an_encoder_is_refused_as_base(tmp_path):
-    with pytest.raises(UserError, match="it reads whole texts; expected a model that continues text"):
+    with pytest.raises(UserError, match="not a causal language model; expected a model such as Llama 2"):
         train(arguments(tmp_path, model_name_or_path=str(MODELS / "tiny_roberta")), "offensiveYN")
 
 
