@@ -12,8 +12,8 @@ from common.cli.errors import UserError
 
 
 def test_an_error_is_one_line_with_place_expectation_and_remedy():
-    error = UserError("'x' does not fit", file="a.csv", line=3, column="label", expected="0 or 1", fix="mend the file")
-    assert str(error) == "a.csv, line 3, column 'label': 'x' does not fit; expected 0 or 1. Mend the file"
+    error = UserError("'x' is not valid", file="a.csv", line=3, column="label", expected="0 or 1", fix="fix the file")
+    assert str(error) == "a.csv, line 3, column 'label': 'x' is not valid; expected 0 or 1. Fix the file"
 
 
 def test_text_from_a_file_cannot_break_the_line_or_the_terminal():
@@ -38,7 +38,7 @@ def run(body: str, timeout: int = 60, **environment: str) -> subprocess.Complete
         (
             "raise OSError(28, 'No space left on device', 'a.csv')",
             2,
-            "error: a.csv: No space left on device. Mend that and repeat the command\n",
+            "error: a.csv: No space left on device. Fix that and repeat the command\n",
         ),
     ],
 )
