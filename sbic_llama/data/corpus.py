@@ -1,4 +1,4 @@
-"""SBIC v2: posts with what their annotators said, from per-annotator CSVs, official aggregates, or the Hub's Parquet files."""
+"""Load SBIC v2: posts and their annotations, from per-annotator CSVs, official aggregates or Hub Parquet files."""
 
 from __future__ import annotations
 
@@ -22,57 +22,59 @@ Repeats = Literal["drop", "keep"]
 FILE_NAMES = {"train": "trn", "dev": "dev", "test": "tst"}
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HUB_DATASET = "allenai/social_bias_frames"
-HUB_REVISION = "refs/convert/parquet"  # the dataset itself is a script, which nothing runs any more
-MOST_ESCAPED = 10  # times that a post may have been escaped; some of the corpus were twice
+HUB_REVISION = "refs/convert/parquet"  # the dataset's main branch is a loading script, which is no longer supported
+MAX_UNESCAPES = 10  # some posts of the corpus are HTML-escaped twice
 LEVELS = (0.0, 0.5, 1.0)  # offensiveYN: no, maybe, yes
-INTENT = "intentYN"  # read where it is: files in the corpus's format may lack it
+INTENT = "intentYN"  # optional: files in the corpus's format may lack it
 INTENT_LEVELS = (0.0, 0.33, 0.66, 1.0)  # no, probably not, probably, yes
 
 ANNOTATOR_COLUMNS = ("post", "offensiveYN", "targetMinority", "targetStereotype", "dataSource", "WorkerId", "HITId")
 AGGREGATED_COLUMNS = ("post", "offensiveYN", "targetMinority", "targetStereotype", "dataSource", "hasBiasedImplication")
 
+# The miniature's invented groups, each with the names that its annotators write.
+INVENTED_GROUPS = {
+    "florbs": ("florbs", "florb folk"),
+    "drevins": ("drevins", "drevin folk"),
+    "quillans": ("quillans", "quillan folk"),
+    "marrowites": ("marrowites", "marrowite folk"),
+    "tessels": ("tessels", "tessel folk"),
+    "ombrians": ("ombrians", "ombrian folk"),
+    "zanthi": ("zanthi", "zanthi folk"),
+    "veelish": ("veelish", "veelish folk"),
+}
+
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one worker said of a post: the levels of offence and of its intent (None: blank), and whether a stereotype was given."""
+    """One worker's annotation of a post."""
 
     worker: str
-    offensive: float | None
-    biased: bool
-    intended: float | None = None
+    offensive: float | None  # a level of LEVELS; None where left blank
+    biased: bool  # whether the worker gave a stereotype
+    intended: float | None = None  # a level of INTENT_LEVELS; None where left blank
 
 
 @dataclass(frozen=True)
 class Post:
-    """A post and its annotations put together.
+    """A post with its annotations aggregated."""
 
-    Attributes:
-        text: The post as :func:`clean` gives it.
-        source: Where it was written, as ``t/founta``.
-        biased: Whether any annotator gave a stereotype. (The aggregates' ``hasBiasedImplication`` is the opposite.)
-        offensive: Mean level over annotations, 0 to 1; None where all are blank.
-        groups: The distinct targeted groups as written, sorted.
-        annotations: One a worker; empty for aggregates.
-        intended: Mean level of the intent to offend, 0 to 1; None where all are blank.
-    """
-
-    text: str
-    source: str
-    biased: bool
-    offensive: float | None
-    groups: tuple[str, ...]
-    annotations: tuple[Annotation, ...] = ()
-    intended: float | None = None
+    text: str  # cleaned, see `clean`
+    source: str  # where it was written, such as t/founta
+    biased: bool  # whether any annotator gave a stereotype; the aggregates' hasBiasedImplication is the opposite
+    offensive: float | None  # mean level, 0 to 1; None where all annotations are blank
+    groups: tuple[str, ...]  # distinct targeted groups as written, sorted
+    annotations: tuple[Annotation, ...] = ()  # one per worker; empty for aggregates
+    intended: float | None = None  # mean level of the intent to offend, 0 to 1; None where all are blank
 
     def as_seen_by(self, annotation: Annotation) -> Post:
-        """The post as if this were its only annotation; groups stay, for they are known of posts only."""
-        said = {"biased": annotation.biased, "offensive": annotation.offensive, "intended": annotation.intended}
-        return replace(self, annotations=(annotation,), **said)
+        """Return the post as if this were its only annotation; groups stay, as they are known per post only."""
+        levels = {"biased": annotation.biased, "offensive": annotation.offensive, "intended": annotation.intended}
+        return replace(self, annotations=(annotation,), **levels)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The posts of a split, and what was dropped on the way."""
+    """The posts of a split and a report of what was dropped."""
 
     name: str
     posts: list[Post]
@@ -90,18 +92,15 @@ def load_splits(
     view: View = "annotators",
     repeats: Repeats = "drop",
 ) -> dict[SplitName, Split]:
-    """Loads train, dev and test, and drops from train, then from dev, the posts that a later split holds too.
+    """Load train, dev and test without overlap: a post in several splits stays in the last of them only.
 
     Args:
-        data_dir: Folder of ``SBIC.v2.{trn,dev,tst}.csv`` or of the ``agg`` files; without it the Hub dataset is read.
-        dataset_name: Hub dataset, per annotator; :data:`HUB_DATASET` by default.
-        revision: Its revision; by default the main branch, of :data:`HUB_DATASET` the Parquet conversion.
-        view: ``annotators`` or ``aggregated``, the two kinds of official files.
-        repeats: A worker who names several groups has a row for each. ``drop`` counts that worker once; ``keep`` counts every
-            row, as the official aggregates do.
-
-    Raises:
-        UserError: A file, column or value that is not SBIC's, with its line.
+        data_dir: Folder with ``SBIC.v2.{trn,dev,tst}.csv`` or the ``agg`` files. Without it, read from the Hub.
+        dataset_name: Per-annotator Hub dataset; :data:`HUB_DATASET` by default.
+        revision: Its revision; defaults to the main branch, or to the Parquet conversion for :data:`HUB_DATASET`.
+        view: Which of the two kinds of official files to read: ``annotators`` or ``aggregated``.
+        repeats: A worker who names several groups has a row for each. ``drop`` counts such a worker once; ``keep`` counts
+            every row, as the official aggregates do.
     """
     splits: dict[SplitName, Split] = {}
     seen: set[str] = set()
@@ -135,10 +134,10 @@ def load_splits(
 
 
 def labeled(split: Split, label_of: Callable[[Post], Any]) -> list[Post]:
-    """The posts of a split that have a label.
+    """Return the posts of a split that have a label.
 
     Raises:
-        UserError: There is none.
+        UserError: No post has one.
     """
     posts = [post for post in split.posts if label_of(post) is not None]
     if not posts:
@@ -147,14 +146,13 @@ def labeled(split: Split, label_of: Callable[[Post], Any]) -> list[Post]:
 
 
 def clean(post: str) -> str:
-    """A post as a reader sees it, on one line: HTML entities decoded, every line break and run of spaces one space.
+    """Return a post on one line as a reader sees it: HTML entities decoded, white space collapsed.
 
-    Words stay apart and nothing that carries meaning goes: mentions, links, punctuation, quotes and emoji stay. What is clean
-    already stays as it is.
+    Mentions, links, punctuation, quotes and emoji are kept. Cleaning a cleaned post changes nothing.
     """
-    # Halves of surrogate pairs no tokenizer takes, numbers of thousands of digits Python does not.
+    # Tokenizers reject halves of surrogate pairs, and Python rejects numbers of thousands of digits.
     text = re.sub(r"[\ud800-\udfff]|&#[0-9]{1000,};?", "\ufffd", post)
-    for _ in range(MOST_ESCAPED):
+    for _ in range(MAX_UNESCAPES):
         if (decoded := html.unescape(text)) == text:
             break
         text = decoded
@@ -162,17 +160,22 @@ def clean(post: str) -> str:
 
 
 def normalized(post: str) -> str:
-    """Text by which two posts count as the same post."""
+    """Return the text by which duplicate posts are recognized."""
     return clean(post).casefold()
 
 
+def post_id(post: Post) -> str:
+    """Return an id for a post whose text must not be shown."""
+    return fingerprint([post.text])
+
+
 def nearest_level(mean: float) -> float:
-    """The level of :data:`LEVELS` nearest to a mean; 0.25 and 0.75 go to 0.5 ("maybe")."""
+    """Return the level of :data:`LEVELS` nearest to a mean; 0.25 and 0.75 go to 0.5 ("maybe")."""
     return min(LEVELS, key=lambda level: (abs(level - mean), abs(level - 0.5)))
 
 
 def _from_annotators(rows: Iterable[Row], report: DataReport, repeats: Repeats) -> list[tuple[Row, Post]]:
-    """Groups per-annotator rows by post, as the official aggregation does."""
+    """Group per-annotator rows by post, as the official aggregation does."""
     by_post: dict[str, list[tuple[Row, dict[str, str]]]] = {}
     for row in rows:
         report.read += 1
@@ -213,9 +216,7 @@ def _from_aggregated(rows: Iterable[Row], report: DataReport) -> list[tuple[Row,
     for row in rows:
         report.read += 1
         values = {column: _text(row, column) for column in AGGREGATED_COLUMNS}
-        stereotypes, groups = (
-            _text_list(row, column, values[column]) for column in ("targetStereotype", "targetMinority")
-        )
+        stereotypes, groups = (_text_list(row, name, values[name]) for name in ("targetStereotype", "targetMinority"))
         _check_polarity(row, values["hasBiasedImplication"], stereotypes)
         post = Post(
             text=clean(values["post"]),
@@ -233,19 +234,22 @@ def _intended(row: Row, among: tuple[float, ...] = ()) -> float | None:
     return _number(row, INTENT, _text(row, INTENT), among) if INTENT in row.values else None
 
 
-def _mean(given: list[float | None]) -> float | None:
-    known = [one for one in given if one is not None]
+def _mean(levels: list[float | None]) -> float | None:
+    known = [level for level in levels if level is not None]
     return sum(known) / len(known) if known else None
 
 
 def _check_polarity(row: Row, flag: str, stereotypes: list[str]) -> None:
-    """Official files have 1 where *no* stereotype was given. A file that says otherwise would train the opposite."""
+    """Check that 1 stands where *no* stereotype was given, as in the official files.
+
+    A file of the other polarity would train the opposite label.
+    """
     number = _number(row, "hasBiasedImplication", flag, among=(0.0, 1.0))
     if number != float(not stereotypes):
         raise row.error(
             f"{shown(flag)} with {len(stereotypes)} stereotypes",
             "hasBiasedImplication",
-            expected="1 where targetStereotype is empty and 0 where it is not, as in the official files",
+            expected="1 where targetStereotype is empty and 0 elsewhere, as in the official files",
             fix="use the official files, or invert the column",
         )
 
@@ -255,7 +259,7 @@ def _text(row: Row, column: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if not isinstance(value, (str, int, float)):
-        raise row.error(f"{shown(value)} is no text", column, expected="text")
+        raise row.error(f"{shown(value)} is not text", column, expected="text")
     return str(value)
 
 
@@ -267,35 +271,16 @@ def _number(row: Row, column: str, text: str, among: tuple[float, ...] = ()) -> 
     except ValueError:
         number = math.nan
     if (number not in among) if among else not 0 <= number <= 1:
-        wanted = ", ".join(f"{level:g}" for level in among) if among else "a number from 0 to 1"
-        raise row.error(f"{shown(text)} does not fit", column, expected=f"{wanted}, or nothing")
+        valid = ", ".join(f"{level:g}" for level in among) if among else "a number from 0 to 1"
+        raise row.error(f"invalid value {shown(text)}", column, expected=f"{valid}, or nothing")
     return number
 
 
 def _text_list(row: Row, column: str, text: str) -> list[str]:
-    wrong: UserError = row.error(f"{shown(text)} is no list", column, expected='a JSON list of texts, as ["a", "b"]')
     try:
         values = files.loads(text)
     except ValueError:
-        raise wrong from None
+        values = None
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise wrong
+        raise row.error(f"{shown(text)} is not a list", column, expected='a JSON list of strings, such as ["a", "b"]')
     return values
-
-
-def post_id(post: Post) -> str:
-    """What stands for a post where its text must not."""
-    return fingerprint([post.text])
-
-
-# Invented groups → the names that annotators write for them.
-INVENTED_GROUPS = {
-    "florbs": ("florbs", "florb folk"),
-    "drevins": ("drevins", "drevin folk"),
-    "quillans": ("quillans", "quillan folk"),
-    "marrowites": ("marrowites", "marrowite folk"),
-    "tessels": ("tessels", "tessel folk"),
-    "ombrians": ("ombrians", "ombrian folk"),
-    "zanthi": ("zanthi", "zanthi folk"),
-    "veelish": ("veelish", "veelish folk"),
-}

@@ -1,4 +1,4 @@
-"""``encode``: the only place where a prompt becomes tokens. Training, scoring and generation all read its pieces."""
+"""Turn prompts into tokens, in one place: training, scoring and generation all read the pieces of ``encode``."""
 
 from __future__ import annotations
 
@@ -13,33 +13,26 @@ from sbic_llama.data.features import Feature
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-BATCH_TOKENS = 4096  # a forward pass: the keys and values of Llama-2-7B then take some 2 GB
+BATCH_TOKENS = 4096  # per forward pass: the keys and values of Llama-2-7B then take some 2 GB
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Posts as the pieces of their prompts: ``prefix_ids + post_ids[i] + tail_ids``, then an answer.
+    """Posts as the pieces of their prompts: ``prefix_ids + post_ids[i] + tail_ids``, then an answer."""
 
-    Attributes:
-        prefix_ids: BOS and the instruction: the same for every post of a feature.
-        post_ids: A list of tokens a post, none of them special.
-        tail_ids: What follows a post and asks for the answer.
-        cut: How many posts were longer than allowed; only the post is ever cut.
-    """
-
-    prefix_ids: list[int]
-    post_ids: list[list[int]]
-    tail_ids: list[int]
-    cut: int
+    prefix_ids: list[int]  # BOS and the instruction, the same for every post of a feature
+    post_ids: list[list[int]]  # a list of tokens per post, none of them special
+    tail_ids: list[int]  # follows a post and asks for the answer
+    cut: int  # how many posts were truncated; nothing but the post is ever truncated
 
     def batches(self, size: int) -> Iterator[list[int]]:
-        """Indices of posts for one forward pass after another: at most ``size`` posts of like length, and not so many that
-        their tokens and the instruction's, padding included, exceed :data:`BATCH_TOKENS`."""
-        order = sorted(range(len(self.post_ids)), key=lambda i: len(self.post_ids[i]))
+        """Yield the indices of posts for each forward pass: at most ``size`` posts of similar length.
+
+        The tokens of a batch, with the instruction and padding, do not exceed :data:`BATCH_TOKENS`.
+        """
         around = len(self.prefix_ids) + len(self.tail_ids)
         batch: list[int] = []
-        for index in order:
+        for index in sorted(range(len(self.post_ids)), key=lambda i: len(self.post_ids[i])):
             width = len(self.post_ids[index]) + around  # the longest so far
             if batch and (len(batch) == size or (len(batch) + 1) * width > BATCH_TOKENS):
                 yield batch
@@ -49,20 +42,16 @@ class Encoded:
             yield batch
 
     def require_context(self, answer_tokens: int, context: int) -> None:
-        """Checks that the longest post, with its instruction and an answer, fits what the base model reads.
-
-        Args:
-            answer_tokens: Tokens of the longest answer.
-            context: Positions that the base model knows.
+        """Check that the longest post, its instruction and its answer fit the base model's context.
 
         Raises:
-            UserError: It does not fit.
+            UserError: They do not.
         """
         longest = max(map(len, self.post_ids), default=0)
         room = context - len(self.prefix_ids) - len(self.tail_ids) - answer_tokens
         if longest > room:
             raise UserError(
-                f"a post of {longest} tokens, with its instruction and answer, is more than the model's {context}",
+                f"a post of {longest} tokens, with its instruction and answer, exceeds the model's context of {context}",
                 key="max_post_tokens",
                 expected=f"at most {room}",
             )
@@ -71,7 +60,7 @@ class Encoded:
 def encode(
     tokenizer: PreTrainedTokenizerBase, feature: Feature, posts: Sequence[str], *, max_post_tokens: int
 ) -> Encoded:
-    """The pieces of the prompts of ``posts``, each post cut to its first ``max_post_tokens`` tokens."""
+    """Tokenize the prompts of ``posts``, truncating each post to ``max_post_tokens`` tokens."""
     (tail_ids,) = following_ids(tokenizer, [TAIL])
     whole = following_ids(tokenizer, posts)
     return Encoded(
@@ -83,5 +72,5 @@ def encode(
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of answers, each with the token that ends it (EOS)."""
+    """Tokenize answers, each followed by EOS."""
     return [[*ids, tokenizer.eos_token_id] for ids in following_ids(tokenizer, answers)]

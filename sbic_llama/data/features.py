@@ -1,4 +1,4 @@
-"""The features that a model annotates, each declared once: everything else reads these objects."""
+"""Declare the features that a model annotates, each once; everything else reads these objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from common.cli.errors import UserError
 from common.models.prompt import HEAD, TAIL
 from sbic_llama.data.corpus import Annotation, Post, nearest_level
-from sbic_llama.data.groups import NONE, normalized_groups, split_groups
+from sbic_llama.data.groups import joined_groups, normalized_groups, split_groups
 
 Label = int | tuple[str, ...]
 Policy = Literal["levels", "at_least_half", "above_half"]
@@ -22,27 +22,18 @@ Wording = Literal["ours", "study"]
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature: what is asked of a post, and which answers there are.
+    """A question about a post and its possible answers."""
 
-    Attributes:
-        name: The corpus column's name.
-        question: What it asks, in words for a reader.
-        instruction: What it asks, in words for the model.
-        labels: The answers to choose from; none where the answer is a list of groups.
-        policy: How a label comes from what the annotators said, in words.
-        label_of: Post → its label: an index into ``labels``, or the sorted groups. None where the annotators left it blank.
-        opinion_of: One annotation → what that annotator said; None where it is blank, or known of whole posts only.
-        variant: Name of another label policy or wording than the usual, for headings and file names.
-    """
-
-    name: str
-    question: str
-    instruction: str
-    labels: tuple[str, ...]
-    policy: str
+    name: str  # the corpus column's name
+    question: str  # for a reader
+    instruction: str  # for the model
+    labels: tuple[str, ...]  # the answers to choose from; empty where the answer is a list of groups
+    policy: str  # how annotations become a label, in words
+    # Returns an index into `labels`, or the sorted groups; None where annotators left it blank.
     label_of: Callable[[Post], Label | None]
+    # Returns one annotator's opinion; None where it is blank or known per post only.
     opinion_of: Callable[[Annotation], Any] = lambda annotation: None
-    variant: str = ""
+    variant: str = ""  # label policy or wording, if not the usual one; used in headings and file names
 
     @property
     def classifies(self) -> bool:
@@ -50,46 +41,41 @@ class Feature:
 
     @property
     def title(self) -> str:
-        """Name and variant, as a heading."""
         return f"{self.name}, {self.variant}" if self.variant else self.name
 
     @property
     def slug(self) -> str:
-        """Name and variant, as a part of a file name."""
+        """Return the title as a part of a file name."""
         return re.sub(r"[^A-Za-z]+", "-", self.title)
 
     @property
     def opening(self) -> str:
-        """The prompt before the post."""
+        """Return the prompt up to the post."""
         return HEAD.format(self.instruction)
 
     def prompt(self, post: Post) -> str:
-        """The whole prompt as text. (Models get it in pieces, as :func:`sbic_llama.data.encoding.encode` gives them.)"""
+        """Return the prompt as text; models get it in pieces, see :func:`sbic_llama.data.encoding.encode`."""
         return f"{self.opening}{post.text}{TAIL}"
 
     def target(self, post: Post) -> str | None:
-        """The answer to learn; None where the annotators gave none."""
+        """Return the answer to learn; None where annotators left it blank."""
         label = self.label_of(post)
         return None if label is None else self.answer(label)
 
     def answer(self, label: Label) -> str:
-        """A label as text; ``parse`` is its inverse."""
-        return self.labels[label] if isinstance(label, int) else ", ".join(label) or NONE
+        """Return a label as text; :meth:`parse` is the inverse."""
+        return self.labels[label] if isinstance(label, int) else joined_groups(label)
 
     def parse(self, text: str) -> Label | None:
-        """A text as label; None where it is no label of a feature that classifies."""
+        """Return a text as a label; None for a text that is not one of ``labels``."""
         if not self.classifies:
             return split_groups(text)
         return self.labels.index(text.strip()) if text.strip() in self.labels else None
 
     def prompt_hash(self) -> str:
-        """First 16 hex digits of SHA-256 over all that the model reads besides the post, and the answers."""
+        """Return the first 16 hex digits of SHA-256 over the prompt without the post, and the labels."""
         parts = [self.opening, TAIL, *self.labels]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def _bias_label(post: Post) -> int:
-    return 0 if post.biased else 1
 
 
 def _offensive_level(post: Post) -> int | None:
@@ -105,12 +91,8 @@ def _above_half(post: Post) -> int | None:
 
 
 def _intended(post: Post) -> int | None:
-    # The corpus writes thirds as .33 and .66: opinions that balance have a mean of .495 to .5.
+    # The corpus rounds thirds to .33 and .66, so evenly split opinions have a mean of .495 to .5.
     return None if post.intended is None else 0 if round(post.intended, 3) >= 0.495 else 1
-
-
-def _groups(post: Post) -> tuple[str, ...]:
-    return normalized_groups(post.groups)
 
 
 HAS_BIASED_IMPLICATION = Feature(
@@ -119,7 +101,7 @@ HAS_BIASED_IMPLICATION = Feature(
     "Decide whether the post implies something biased about a group of people.",
     ("Biased", "Not biased"),
     "biased where any annotator gave a stereotype",
-    _bias_label,
+    lambda post: 0 if post.biased else 1,
     lambda annotation: annotation.biased,
 )
 OFFENSIVE_YN = Feature(
@@ -137,7 +119,7 @@ TARGET_MINORITY = Feature(
     "Name the groups of people that the post targets, separated by commas, or say none.",
     (),
     "every group that any annotator named, in lower case, sorted",
-    _groups,
+    lambda post: normalized_groups(post.groups),
 )
 INTENT_YN = Feature(
     "intentYN",
@@ -153,7 +135,7 @@ FEATURES = {
 }
 Name: TypeAlias = Literal[tuple(FEATURES)]  # type: ignore[valid-type]
 
-# The binary view of offensiveYN; where annotators are split evenly, the two policies differ.
+# offensiveYN as two classes; the policies differ where annotators are evenly split.
 OFFENSIVE_POLICIES: dict[Policy, Feature] = {
     "levels": OFFENSIVE_YN,
     "at_least_half": replace(
@@ -171,7 +153,7 @@ OFFENSIVE_POLICIES: dict[Policy, Feature] = {
         variant="above half",
     ),
 }
-# The wording of the study that this project began from; it covered this feature only.
+# The wording of the study that this project started from, which covered this feature only.
 STUDY_WORDING = replace(
     HAS_BIASED_IMPLICATION,
     instruction="Categorize the given post into one of the 2 categories: Having Biased Implications / No biased Implications",
@@ -181,13 +163,13 @@ STUDY_WORDING = replace(
 
 
 def get_feature(name: str, policy: Policy = "levels", wording: Wording = "ours") -> Feature:
-    """A feature under a label policy and in a wording.
+    """Return a feature under a label policy and in a wording.
 
     Raises:
-        UserError: The feature has no such policy or wording.
+        UserError: The feature does not have that policy or wording.
     """
     if policy != "levels" and name != OFFENSIVE_YN.name:
-        raise UserError(f"{name} has no other label policy", key="label_policy", expected="levels")
+        raise UserError(f"{name} has a single label policy", key="label_policy", expected="levels")
     if wording != "ours" and name != HAS_BIASED_IMPLICATION.name:
         raise UserError(f"the study has no wording for {name}", key="wording", expected="ours")
     if wording == "study":
@@ -197,17 +179,17 @@ def get_feature(name: str, policy: Policy = "levels", wording: Wording = "ours")
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's labels of some posts, with what it thought of each: a row of numbers by name.
-
-    The numbers are ``probability_<label>``; of a list of groups ``mean_log_probability``, over its tokens, and ``margin``, how
-    near to a tie it was. ``cut`` is how many posts were longer than the model reads.
-    """
+    """A model's labels of some posts, with the numbers behind each."""
 
     labels: list[Label]
+    # probability_<label>; for a list of groups, mean_log_probability over its tokens and margin (see `Generated`)
     details: list[dict[str, float]]
-    cut: int
+    cut: int  # posts that were truncated
 
 
-def confidence(declared: Feature, details: dict[str, float]) -> float:
-    """How sure an answer is, 0 to 1: the label's probability, or the geometric mean of the probabilities of a list's tokens."""
-    return max(details.values()) if declared.classifies else math.exp(details["mean_log_probability"])
+def confidence(feature: Feature, details: dict[str, float]) -> float:
+    """Return the confidence of an answer, 0 to 1.
+
+    This is the label's probability, or the geometric mean of the probabilities of a list's tokens.
+    """
+    return max(details.values()) if feature.classifies else math.exp(details["mean_log_probability"])

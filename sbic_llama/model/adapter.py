@@ -1,4 +1,4 @@
-"""An adapter on its 4-bit base: made, saved with proof that it loads, and loaded."""
+"""Create an adapter on its 4-bit base, save it with proof that it reloads, and load it."""
 
 from __future__ import annotations
 
@@ -33,30 +33,27 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
 
 
-def lora_config(*, rank: int, alpha: float, dropout: float, revision: str | None) -> LoraConfig:
-    """LoRA on every linear layer but the output. ``revision`` is the base's: the adapter is loaded onto it again."""
+def lora_config(
+    *, rank: int, alpha: float, dropout: float, revision: str | None, target_modules: Sequence[str] | None = None
+) -> LoraConfig:
+    """Configure LoRA, by default on every linear layer but the output; ``revision`` is the base model's."""
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules="all-linear",
-        revision=revision,
+        target_modules=list(target_modules) if target_modules else "all-linear",
+        revision=revision,  # loading puts the adapter on the base at this revision again
     )
 
 
 def load_adapter(
     name: str | Path, revision: str | None = None, *, precision: hardware.Precision
 ) -> tuple[PeftModel, PreTrainedTokenizerBase, AnnotatorFile]:
-    """A trained adapter on its base, with the base's tokenizer and the adapter's description.
-
-    Args:
-        name: Folder or Hub id.
-        revision: Its branch, tag or commit.
-        precision: See :func:`common.models.quantization.load_base`.
+    """Load a trained adapter on its base, with the base's tokenizer and the adapter's description.
 
     Raises:
-        UserError: No such adapter or base, no access to it, or an adapter that was not trained by this project.
+        UserError: The adapter or its base cannot be loaded, or this project did not train the adapter.
     """
     folder = local_folder(name, revision)
     description = read_description(folder, name)
@@ -67,19 +64,15 @@ def load_adapter(
 
 
 def precision_for(description: AnnotatorFile) -> hardware.Choice:
-    """The precision in which an adapter answers on this device.
-
-    Raises:
-        UserError: No such base model, or no access to it.
-    """
+    """Return the precision for inference with an adapter on this device."""
     return hardware.choose_precision(width=width_of(base_path(description.base_model), description.base_revision))
 
 
 def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, adapter: str = "default") -> PeftModel:
-    """A model with the adapter in ``folder`` on it, beside those that it has; ``adapter`` is what it is called there.
+    """Add the adapter in ``folder`` to a model, named ``adapter`` there; ``name`` is what the user called it.
 
     Raises:
-        UserError: An adapter that can't be loaded; ``name`` is how the user called it.
+        UserError: The adapter cannot be loaded.
     """
     weights = require(folder, WEIGHTS_FILE, name)
     with loading(name):
@@ -92,23 +85,23 @@ def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, a
 
 
 def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
-    """What the adapter in ``folder`` says of itself, without loading it; ``name`` is how the user called it.
+    """Read an adapter's description without loading it; ``name`` is what the user called it.
 
     Raises:
-        UserError: It was not trained by this version of the project.
+        UserError: The folder is not an adapter that this version of the project trained.
     """
     description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
     description.resolve_feature()
     require(folder, WEIGHTS_FILE, name)
     config = read_config(folder, CONFIG_FILE, name)
     check_adapter_config(config, "CAUSAL_LM", name)
-    found = tuple(config.get(key) for key in ("base_model_name_or_path", "revision"))
+    base = (config.get("base_model_name_or_path"), config.get("revision"))
     expected = (description.base_model, description.base_revision)
-    if found != expected:
+    if base != expected:
         raise UserError(
-            f"an adapter of {shown(found)}",
+            f"the adapter is for the base model {shown(base)}",
             file=f"{name}/{CONFIG_FILE}",
-            expected=f"{shown(expected)}, as {ANNOTATOR_FILE} says",
+            expected=f"{shown(expected)} as in {ANNOTATOR_FILE}",
         )
     return description
 
@@ -122,18 +115,18 @@ def save(
     feature: Feature,
     probe: Sequence[str],
 ) -> int:
-    """Saves adapter, tokenizer and description, loads the adapter again and compares the scores of ``probe``, bit for bit.
+    """Save adapter, tokenizer and description, and check that the reloaded adapter scores ``probe`` bit for bit the same.
 
     Returns:
-        The bytes that a feature costs to store: the adapter and its configuration.
+        Storage of a feature in bytes: the adapter and its configuration.
 
     Raises:
-        RuntimeError: What was saved does not answer as what was trained.
+        RuntimeError: The saved adapter gives other scores than the trained one.
     """
     model.peft_config["default"].base_model_name_or_path = description.base_model
-    # PEFT would look the base up on the Hub, to see whether its embeddings have grown; LoRA leaves them alone.
+    # PEFT would look up on the Hub whether the base's embeddings have grown; LoRA leaves them alone.
     model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT writes a card of its own, full of blanks
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card, mostly blank
     size = sum(path.stat().st_size for path in folder.iterdir())
     tokenizer.save_pretrained(folder)
     description.write(folder)
@@ -145,12 +138,12 @@ def save(
         return score_branches(model, encoded, [branches] * len(probe), batch_size=16)
 
     trained = scores()
-    # Onto the same base: a second copy of it would not fit beside the first on a small GPU.
+    # On the same base: a second copy would not fit a small GPU.
     model.load_adapter(str(folder), CHECK)
     model.set_adapter(CHECK)
-    loaded = scores()
+    reloaded = scores()
     model.set_adapter("default")
     model.delete_adapter(CHECK)
-    if not np.array_equal(trained, loaded):
+    if not np.array_equal(trained, reloaded):
         raise RuntimeError(f"{folder}: the saved adapter answers differently from the trained one")
     return size

@@ -1,4 +1,4 @@
-"""A model asked about posts: the likeliest label text, or the groups that it generates."""
+"""Answer a feature's question about posts: the most probable label, or a generated list of groups."""
 
 from __future__ import annotations
 
@@ -14,75 +14,56 @@ from sbic_llama.data.encoding import Encoded, answer_ids, encode
 from sbic_llama.data.features import Answers, Feature
 from sbic_llama.model.scoring import PrefixCache, context_of, label_probabilities, score_labels
 
+MAX_NEW_TOKENS = 64  # the longest list of groups of 4,673 real posts has 54 tokens of Llama 2
+
 
 def answer(
     model: Any,
     tokenizer: Any,
-    declared: Feature,
+    feature: Feature,
     posts: Sequence[str],
     *,
     max_post_tokens: int,
-    batch_size: int,
+    batch_size: int,  # at most so many posts per forward pass
     progress: bool = False,
-    prefix: PrefixCache | None = None,
-    temperature: float = 1.0,
+    prefix: PrefixCache | None = None,  # of the instruction, if computed before
+    temperature: float = 1.0,  # calibrates the labels' probabilities
 ) -> Answers:
-    """Answers to cleaned posts, in their order.
-
-    Args:
-        model: The base with the feature's adapter active.
-        tokenizer: The base's.
-        declared: The feature.
-        posts: Texts as :func:`sbic_llama.data.corpus.clean` gives them.
-        max_post_tokens: Tokens to which a post is cut.
-        batch_size: Posts a forward pass at most.
-        progress: Whether to show a bar.
-        prefix: The instruction's keys and values, where they were computed before.
-        temperature: What calibrates the labels' probabilities; 1 leaves them as the model has them.
+    """Return a model's answers to cleaned posts, in their order; the feature's adapter must be active.
 
     Raises:
-        UserError: A post that does not fit what the model reads.
+        UserError: A post does not fit the model's context.
     """
-    encoded = encode(tokenizer, declared, posts, max_post_tokens=max_post_tokens)
-    longest = max(map(len, answer_ids(tokenizer, declared.labels))) if declared.classifies else MAX_NEW_TOKENS
+    encoded = encode(tokenizer, feature, posts, max_post_tokens=max_post_tokens)
+    longest = max(map(len, answer_ids(tokenizer, feature.labels))) if feature.classifies else MAX_NEW_TOKENS
     encoded.require_context(longest, context_of(model))
-    shape: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
-    if declared.classifies:
+    settings: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
+    if feature.classifies:
         with merged_lora(model):
-            scores = score_labels(model, tokenizer, declared, encoded, **shape)
+            scores = score_labels(model, tokenizer, feature, encoded, **settings)
         probabilities = label_probabilities(scores, temperature)
-        names = [f"probability_{label}" for label in declared.labels]
+        names = [f"probability_{label}" for label in feature.labels]
         details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]
         return Answers([int(row.argmax()) for row in probabilities], details, encoded.cut)
     with merged_lora(model):
-        answers = generate(model, tokenizer, encoded, **shape)
-    if endless := sum(not one.ended for one in answers):
-        log(f"{endless:,} answers had no end and were cut")
+        generated = generate(model, tokenizer, encoded, **settings)
+    if endless := sum(not each.ended for each in generated):
+        log(f"{endless:,} answers reached {MAX_NEW_TOKENS} tokens and were cut off")
     return Answers(
-        [declared.parse(one.text) for one in answers],
-        [{"mean_log_probability": one.mean_log_probability, "margin": one.margin} for one in answers],
+        [feature.parse(each.text) for each in generated],
+        [{"mean_log_probability": each.mean_log_probability, "margin": each.margin} for each in generated],
         encoded.cut,
     )
 
 
-MAX_NEW_TOKENS = 64  # of 4,673 real posts the longest list of groups has 54 tokens of Llama 2
-
-
 @dataclass(frozen=True)
-class Answer:
-    """A generated answer.
+class Generated:
+    """A generated answer."""
 
-    Attributes:
-        text: Without special tokens.
-        mean_log_probability: Mean over its tokens, EOS included.
-        margin: How near to a tie it was: the least lead, in probability, of a token over the next likely one.
-        ended: Whether EOS came before ``max_new_tokens``.
-    """
-
-    text: str
-    mean_log_probability: float
-    margin: float
-    ended: bool
+    text: str  # without special tokens
+    mean_log_probability: float  # over its tokens, with EOS
+    margin: float  # smallest lead, in probability, of a chosen token over the runner-up: how close to a tie it was
+    ended: bool  # whether EOS came before `max_new_tokens`
 
 
 @torch.inference_mode()
@@ -95,14 +76,11 @@ def generate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = False,
     prefix: PrefixCache | None = None,
-) -> list[Answer]:
-    """The most probable next token again and again, for each post, in the posts' order.
-
-    ``prefix`` is the instruction's keys and values, where they were computed before.
-    """
+) -> list[Generated]:
+    """Decode greedily for each post until EOS, in batches behind the cached instruction."""
     model.eval()
     prefix = prefix or PrefixCache(model, encoded.prefix_ids)
-    answers: list[Answer | None] = [None] * len(encoded.post_ids)
+    answers: list[Generated | None] = [None] * len(encoded.post_ids)
     with bar(len(answers), "post", show=progress) as done:
         for chosen in encoded.batches(batch_size):
             prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
@@ -110,7 +88,7 @@ def generate(
             for index, (ids, log_probability, margin) in zip(chosen, generated, strict=True):
                 ended = ids[-1] == tokenizer.eos_token_id
                 text = tokenizer.decode(ids, skip_special_tokens=True)
-                answers[index] = Answer(text, log_probability / len(ids), margin, ended)
+                answers[index] = Generated(text, log_probability / len(ids), margin, ended)
             done.update(len(chosen))
     return answers
 
@@ -118,7 +96,7 @@ def generate(
 def _generate_batch(
     prefix: PrefixCache, prompts: list[list[int]], eos_token_id: int, max_new_tokens: int
 ) -> list[tuple[list[int], float, float]]:
-    """Each row's new token ids (EOS last, unless cut off), the sum of their log-probabilities, and the least lead of one."""
+    """Return each row's new token ids (EOS last, unless cut off), their summed log-probability, and the margin."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     count, width = len(prompts), int(lengths.max())
     ids = torch.zeros(count, width, dtype=torch.long)
@@ -131,8 +109,8 @@ def _generate_batch(
     positions = (prefix.length + torch.arange(width)).expand(count, -1)
     hidden = prefix.hidden_states(ids, positions, torch.cat([before, own], dim=2), cache)
     last = hidden[torch.arange(count), (lengths - 1).to(hidden.device)]
-    # The rows are padded on the right: new tokens stand behind the padding in the cache, and their positions say where in the
-    # text they are.
+    # Rows are padded on the right: in the cache new tokens follow the padding, and explicit positions tell their
+    # place in the text.
     cached = torch.cat([before[:, 0], real], dim=1)
     positions = prefix.length + lengths
     new: list[list[int]] = [[] for _ in prompts]
