@@ -47,10 +47,11 @@ def option(
     positional: bool = False,  # a tuple of the words that belong to no --key
     empty: bool = False,  # allow empty text, which is usually an unset shell variable
     instead_of: str | None = None,  # on the command line, this field discards the recipe's value of that one
+    added_later: bool = False,  # earlier versions' runs do not record it: they are those of its default
 ) -> Any:
     """Declare a dataclass field with its help text and bounds; without a default it is required."""
     metadata = {"help": help, "minimum": minimum, "above": above, "maximum": maximum, "below": below}
-    metadata |= {"positional": positional, "empty": empty, "instead_of": instead_of}
+    metadata |= {"positional": positional, "empty": empty, "instead_of": instead_of, "added_later": added_later}
     return dataclasses.field(default=default, metadata=metadata)
 
 

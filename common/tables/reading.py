@@ -1,8 +1,7 @@
-"""Tables in: CSV, TSV, JSONL and Parquet files (also gzipped) and Hub datasets, row by row, each row with its place."""
+"""Read CSV, TSV, JSONL, and Parquet files (also gzipped) and Hub datasets row by row, each row with its place."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import gzip
@@ -24,21 +23,18 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class Row:
-    """One record and where it stands. ``line`` is None where the source has rows but no lines.
-
-    ``problem`` says what is wrong with a record that was read all the same.
-    """
+    """One record and its place in the source."""
 
     values: dict[str, Any]
     source: str
-    line: int | None
+    line: int | None  # None if the source has rows but no lines
     number: int
-    problem: str | None = None
+    problem: str | None = None  # what is wrong with a record that was read leniently
 
     def error(
         self, problem: str, column: str | None = None, expected: str | None = None, fix: str | None = None
     ) -> UserError:
-        """An error that names this row."""
+        """Return an error that names this row."""
         row = None if self.line is not None else self.number
         return UserError(problem, file=self.source, line=self.line, row=row, column=column, expected=expected, fix=fix)
 
@@ -46,20 +42,15 @@ class Row:
 def read_rows(
     path: Path, columns: Sequence[str] = (), *, lenient: bool = False, suffix: str | None = None
 ) -> Iterator[Row]:
-    """Yields the rows of a file, in order, without holding more than a part of it.
+    """Yield a file's rows in order; ``columns`` must exist.
 
-    Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, an empty field is ``""``.
-
-    Args:
-        path: A file ending in .csv, .tsv, .jsonl or .parquet; the text formats also with .gz.
-        columns: Columns that must be there.
-        lenient: Yield a record that is wrong by itself (a byte that is no UTF-8, too few fields, no JSON object) with what could
-            be read of it and its ``problem``. A file that is wrong as a whole is an error nevertheless: no header, a quote that
-            never ends, broken compression.
-        suffix: The ending that says its format, where the file has another: ``.tsv`` for a corpus that comes as ``.txt``.
+    Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, and an empty field is ``""``.
+    ``lenient`` yields a malformed record (invalid UTF-8, a wrong number of fields, not a JSON object) with what could be read
+    and its ``problem``; a file that is malformed as a whole is always an error. ``suffix`` gives the format of a file that is
+    named otherwise.
 
     Raises:
-        UserError: No such file, an unknown ending, a missing column, or a record that can't be read (with its line).
+        UserError: No such file, an unknown format, a missing column, or a malformed record (with its line).
     """
     path = Path(path)
     suffix = suffix or table_format(path)
@@ -68,13 +59,10 @@ def read_rows(
             raise UserError("no such file", file=path, fix="check the path")
         if suffix == ".parquet":
             yield from _read_parquet(path, columns)
-        else:
-            with _open_text(path, lenient) as file:
-                yield from (
-                    _read_jsonl(path, file, columns)
-                    if suffix == ".jsonl"
-                    else _read_delimited(path, file, suffix, columns)
-                )
+            return
+        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
+            read = _read_jsonl if suffix == ".jsonl" else _read_delimited
+            yield from read(path, _Decoder(path, raw, lenient), suffix, columns)
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror or error}", file=path) from error
     except (EOFError, zlib.error) as error:
@@ -82,7 +70,7 @@ def read_rows(
 
 
 def in_windows(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """Successive tuples of ``size`` items, the last one shorter."""
+    """Yield successive tuples of ``size`` items; the last one may be shorter."""
     iterator = iter(items)
     while window := tuple(itertools.islice(iterator, size)):
         yield window
@@ -91,16 +79,9 @@ def in_windows(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
 def read_hub_rows(
     dataset: str, split: str, columns: Sequence[str] = (), *, revision: str | None = None
 ) -> Iterator[Row]:
-    """Yields the rows of a split of a Hub dataset, as :func:`read_rows` does for a file.
+    """Yield the rows of a Hub dataset's split, as :func:`read_rows` does for a file.
 
-    Args:
-        dataset: Dataset id, as ``stanfordnlp/snli``.
-        split: Its split.
-        columns: Columns that must be there.
-        revision: Branch, tag or commit; ``refs/convert/parquet`` for datasets that are a script.
-
-    Raises:
-        UserError: The dataset, revision or split can't be had (with the Hub's own reason), or lacks a column.
+    Datasets with a loading script need the revision ``refs/convert/parquet``.
     """
     import datasets
 
@@ -110,32 +91,33 @@ def read_hub_rows(
     try:
         table = datasets.load_dataset(dataset, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"can't be loaded from the Hub: {reason}", file=source, fix="check the id, the revision and the network"
-        ) from error
+        reason, fix = _first_line(error), "check the id, the revision and the network"
+        raise UserError(f"can't be loaded from the Hub: {reason}", file=source, fix=fix) from error
     _check_columns(source, table.column_names, columns)
     for number, values in enumerate(table, 1):
         yield Row(values, source, None, number)
 
 
-def _check_columns(source: str | Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [column for column in wanted if column not in found]
-    if missing:
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_columns(source: str | Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    if missing := [column for column in wanted if column not in names]:
         raise UserError(
             f"missing column {', '.join(map(repr, missing))}",
             file=source,
-            expected=f"it among {shown(list(found), 200)}",
-            fix="rename it in the file, or name the file's own with the option for it (see --help)",
+            expected=f"it among {shown(list(names), 200)}",
+            fix="rename the file's column, or give its name with the option for it (see --help)",
         )
 
 
-def table_format(path: Path) -> str:
-    """The ending that says a file's format, without .gz.
+def _duplicate(names: Sequence[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
 
-    Raises:
-        UserError: It is none of :data:`FORMATS`.
-    """
+
+def table_format(path: Path) -> str:
+    """Return the suffix that names a file's format, without .gz; raise ``UserError`` if it is unknown."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS or (suffix == ".parquet" and path.name.endswith(".gz")):
         raise UserError("unknown file format", file=path, expected=f"{', '.join(FORMATS)}; text formats also with .gz")
@@ -143,9 +125,9 @@ def table_format(path: Path) -> str:
 
 
 class _Decoder(io.TextIOBase):
-    """Lines of a byte stream as text: a bad byte is an error with its line, where TextIOWrapper only has an offset.
+    """Decode a byte stream line by line; an error names the line, where TextIOWrapper only has an offset.
 
-    A lenient one replaces it by U+FFFD and keeps what was wrong, by line, until it is asked.
+    A lenient one replaces malformed characters by U+FFFD and keeps each line's problem until it is queried.
     """
 
     def __init__(self, path: Path, raw: io.BufferedIOBase, lenient: bool):
@@ -153,100 +135,91 @@ class _Decoder(io.TextIOBase):
         self._problems: dict[int, str] = {}
 
     def problem(self, first: int, last: int) -> str | None:
-        """What was wrong with the lines of a record."""
-        found = [self._problems.pop(line) for line in range(first, last + 1) if line in self._problems]
-        return found[0] if found else None
+        """Return and forget the problem of a record's lines."""
+        problems = [self._problems.pop(line) for line in range(first, last + 1) if line in self._problems]
+        return problems[0] if problems else None
 
     def __iter__(self) -> Iterator[str]:
         for data in self._raw:
             self.line += 1
+            encoding = "utf-8-sig" if self.line == 1 else "utf-8"
             try:
-                text = data.decode("utf-8-sig" if self.line == 1 else "utf-8")
+                text = data.decode(encoding)
             except UnicodeDecodeError as error:
-                text = data.decode("utf-8-sig" if self.line == 1 else "utf-8", errors="replace")
-                self._wrong(f"byte 0x{data[error.start]:02x} is not UTF-8")
+                text = data.decode(encoding, errors="replace")
+                self._malformed(f"byte 0x{data[error.start]:02x} is not UTF-8")
             if "\0" in text:
                 text = text.replace("\0", "\ufffd")
-                self._wrong("a NUL character")
+                self._malformed("a NUL character")
             yield text
 
-    def _wrong(self, problem: str) -> None:
+    def _malformed(self, problem: str) -> None:
         if not self.lenient:
             raise UserError(problem, file=self._path, line=self.line, fix="save the file as UTF-8")
         self._problems[self.line] = problem
-
-
-@contextlib.contextmanager
-def _open_text(path: Path, lenient: bool = False) -> Iterator[_Decoder]:
-    with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
-        yield _Decoder(path, raw, lenient)
 
 
 def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
     csv.field_size_limit(1 << 30)
     reader = csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
     header: list[str] | None = None
-    number, line = 0, 1
+    number = 0
     while True:
         line = reader.line_num + 1  # where the record starts: quoted fields may hold newlines
         try:
             fields = next(reader, None)
         except csv.Error as error:
+            problem, fix = f"not {suffix[1:].upper()}: {error}", "check this record's quotes"
             if "new-line character" in str(error):
                 problem, fix = "a carriage return outside quotes", "quote that field, or end lines with LF or CRLF"
-            else:
-                problem, fix = f"not {suffix[1:].upper()}: {error}", "check the quotes of this record"
             raise UserError(problem, file=path, line=line, fix=fix) from None
         if fields is None:
             break
-        if not fields:  # a blank line is no record
+        if not fields:  # a blank line
             continue
+        problem = file.problem(line, reader.line_num)
         if header is None:
             header = fields
-            if problem := file.problem(line, reader.line_num):
-                raise UserError(problem, file=path, line=line, fix="save the file as UTF-8")
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise UserError(f"column {shown(twice)} stands twice in the header", file=path, line=line)
-            if len(header) == 1 and re.fullmatch(r"[\w .-]+([;,\t][\w .-]+)+", header[0]):
-                raise UserError(
-                    f"one column, {shown(header[0])}",
-                    file=path,
-                    line=line,
-                    expected=f"columns apart by {'tabs' if suffix == '.tsv' else 'commas'}",
-                    fix="save the table so (a spreadsheet's CSV may have semicolons)",
-                )
+            _check_header(path, line, header, problem, suffix)
             _check_columns(path, header, columns)
-        else:
-            number += 1
-            problem = file.problem(line, reader.line_num)
-            if len(fields) != len(header):
-                if not file.lenient:
-                    raise UserError(
-                        f"{len(fields)} fields",
-                        file=path,
-                        line=line,
-                        expected=f"{len(header)}, as in the header",
-                        fix="quote fields that hold the delimiter",
-                    )
-                problem = problem or f"{len(fields)} fields, where the header has {len(header)}"
-            yield Row(dict(zip(header, fields, strict=False)), str(path), line, number, problem)
+            continue
+        number += 1
+        if len(fields) != len(header):
+            if not file.lenient:
+                expected, fix = f"{len(header)}, as in the header", "quote fields that contain the delimiter"
+                raise UserError(f"{len(fields)} fields", file=path, line=line, expected=expected, fix=fix)
+            problem = problem or f"{len(fields)} fields, where the header has {len(header)}"
+        yield Row(dict(zip(header, fields, strict=False)), str(path), line, number, problem)
     if header is None:
         raise UserError("empty file", file=path, expected="a header line")
 
 
-def _read_jsonl(path: Path, file: _Decoder, columns: Sequence[str]) -> Iterator[Row]:
+def _check_header(path: Path, line: int, header: list[str], problem: str | None, suffix: str) -> None:
+    expected, fix = None, "save the file as UTF-8"
+    if problem is None and (name := _duplicate(header)) is not None:
+        problem, fix = f"duplicate column {shown(name)} in the header", "rename one of them"
+    elif problem is None and len(header) == 1 and re.fullmatch(r"[\w .-]+([;,\t][\w .-]+)+", header[0]):
+        problem, expected = f"one column, {shown(header[0])}", f"columns separated by {_SEPARATORS[suffix]}"
+        fix = "save the table that way (a spreadsheet's CSV may use semicolons)"
+    if problem is not None:
+        raise UserError(problem, file=path, line=line, expected=expected, fix=fix)
+
+
+_SEPARATORS = {".csv": "commas", ".tsv": "tabs"}
+
+
+def _read_jsonl(path: Path, file: _Decoder, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
     for text in file:
         if not text.strip():
             continue
         number += 1
         row = _json_row(path, file, text, number)
-        for column in columns:
-            if row.problem is None and column not in row.values:
-                row = dataclasses.replace(row, problem=f"no {shown(column)}")
-                if not file.lenient:
-                    raise row.error("missing", column, expected="a value")
+        missing = next((column for column in columns if column not in row.values), None)
+        if row.problem is None and missing is not None:
+            row = dataclasses.replace(row, problem=f"no {shown(missing)}")
+            if not file.lenient:
+                raise row.error("missing", missing, expected="a value")
         yield row
 
 
@@ -254,12 +227,12 @@ def _json_row(path: Path, file: _Decoder, text: str, number: int) -> Row:
     values: Any = {}
     problem, expected, fix = file.problem(file.line, file.line), None, None
     if problem is None:
-        values, problem = files.read(text)
+        values, problem = files.parse_json(text)
         if not isinstance(values, dict):
             problem = problem or f"a JSON {type(values).__name__}"
-            values, expected = {}, "a JSON object, one a line"
+            values, expected = {}, "one JSON object per line"
         elif problem:
-            fix = "write the line anew"
+            fix = "write that line again"
     row = Row(values, str(path), file.line, number, problem)
     if problem and not file.lenient:
         raise row.error(problem, expected=expected, fix=fix)
@@ -273,61 +246,52 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise UserError(f"two columns are called {shown(twice)}", file=path, fix="rename one of them")
+            if (name := _duplicate(names)) is not None:
+                raise UserError(f"duplicate column {shown(name)}", file=path, fix="rename one of them")
             _check_columns(path, names, columns)
-            number = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for values in _python_values(path, batch):
-                    number += 1
-                    yield Row(values, str(path), None, number)
+            rows = (values for batch in file.iter_batches(batch_size=1024) for values in _python_values(path, batch))
+            for number, values in enumerate(rows, 1):
+                yield Row(values, str(path), None, number)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"not Parquet: {reason}", file=path, fix="write or download it again") from None
+        raise UserError(f"not Parquet: {_first_line(error)}", file=path, fix="write or download it again") from None
 
 
 def _python_values(path: Path, batch: Any) -> list[dict[str, Any]]:
-    """A batch's rows. Parquet has dates, times and texts that Python has not: their column is named."""
+    """Return a batch's rows; an error names the column that holds a date, time, or text Python lacks."""
+    # pyarrow's own errors about values are ValueErrors too; where pytz is installed, an unknown time zone is a KeyError.
+    unreadable = (ValueError, OverflowError, KeyError)
     try:
         return batch.to_pylist()
-    # pyarrow's own errors of values are ValueErrors too; where pytz is installed, an unknown time zone is a KeyError.
-    except (ValueError, OverflowError, KeyError):
+    except unreadable:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             try:
                 column.to_pylist()
-            except (ValueError, OverflowError, KeyError) as error:
-                raise UserError(
-                    f"a value of type {column.type} can't be read: {str(error).splitlines()[0]}",
-                    file=path,
-                    column=name,
-                    fix="write that column as UTF-8 text, or leave it out",
-                ) from None
+            except unreadable as error:
+                problem = f"a value of type {column.type} can't be read: {_first_line(error)}"
+                fix = "write that column as UTF-8 text, or leave it out"
+                raise UserError(problem, file=path, column=name, fix=fix) from None
         raise
 
 
 def text_of(row: Row, column: str) -> str | None:
-    """A cell as text, so that a 3 in one file and a "3" in another are the same; None for nothing."""
+    """Return a cell as text, so that 3 in one file equals "3" in another; None if it is empty."""
     value = row.values[column]
     if value is None or value != value:
         return None
     if isinstance(value, (list, dict, bytes)):
-        raise row.error(f"{shown(value)} is no single value", column, expected="text or a number")
+        raise row.error(f"{shown(value)} is not a single value", column, expected="text or a number")
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # what a Parquet column makes of whole numbers as soon as one is missing
+        value = int(value)  # Parquet stores integers as floats if one is missing
     return str(value).strip() or None
 
 
 def probability_of(row: Row, column: str) -> float:
-    """A cell as a number from 0 to 1.
-
-    Raises:
-        UserError: It is none.
-    """
+    """Return a cell as a number from 0 to 1, or raise ``UserError``."""
     try:
         value = float(row.values[column])
     except (KeyError, TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 <= value <= 1:
-        raise row.error(f"{shown(row.values.get(column))} is no probability", column, expected="a number from 0 to 1")
+        problem = f"{shown(row.values.get(column))} is not a probability"
+        raise row.error(problem, column, expected="a number from 0 to 1")
     return value

@@ -1,4 +1,4 @@
-"""Tables out: CSV, TSV, JSONL and Parquet files (also gzipped), row by row, whole or not at all."""
+"""Write CSV, TSV, JSONL, and Parquet files (also gzipped) row by row and atomically."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from common.tables.reading import table_format
 if TYPE_CHECKING:
     import pyarrow
 
-PARQUET_ROWS = 8192  # rows that are written, and compressed, together
+PARQUET_ROWS = 8192  # rows written and compressed together
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Writes rows to a .csv, .tsv, .jsonl or .parquet file (text formats also with .gz), whole or not at all.
+    """Write rows to a .csv, .tsv, .jsonl, or .parquet file (text formats also with .gz).
 
-    ``columns`` come first, then further ones in order of appearance; a value that a row lacks is left empty.
+    ``columns`` come first, then other columns in order of appearance; missing values are left empty.
 
     Raises:
-        UserError: An unknown ending, a path that can't be written to, or a Parquet column of mixed types or huge numbers.
+        UserError: An unknown suffix, an unwritable path, or a Parquet column of mixed types or huge numbers.
     """
     path = Path(path)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
@@ -42,11 +42,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
 
 
 def parquet_types(path: Path, windows: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, pyarrow.DataType]:
-    """The type of each column of some rows, which come window by window, in order of appearance.
-
-    Raises:
-        UserError: A column of mixed types or huge numbers; ``path`` is where it would be written.
-    """
+    """Return the type of each column, in order of appearance, of rows that come window by window."""
     import pyarrow
 
     schema = pyarrow.schema([])
@@ -69,17 +65,9 @@ def _mixed(path: Path, error: Exception) -> UserError:
 def row_writer(
     path: Path, columns: Sequence[str], types: Mapping[str, pyarrow.DataType] | None = None
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Gives a function that writes one row after another, so that a table of any length fits into memory.
+    """Yield a function that writes one row, so that a table of any length fits into memory.
 
-    The file is there, whole, when the block ends well. Equal rows give equal bytes, in gzip files too.
-
-    Args:
-        path: As for :func:`write_rows`.
-        columns: Its columns, in order; what else a row holds is not written.
-        types: Their types, which a Parquet file must know before its first row.
-
-    Raises:
-        UserError: An unknown ending, or a path that can't be written to.
+    Only ``columns`` are written; Parquet needs their ``types`` before the first row. Equal rows give equal bytes, gzip included.
     """
     path = Path(path)
     suffix = table_format(path)
@@ -88,15 +76,12 @@ def row_writer(
             with _parquet_writer(path, raw, {column: (types or {})[column] for column in columns}) as write:
                 yield write
             return
-        # No name and no time of writing in the header: they would make equal tables differ.
+        # No name or time in the header: they would make equal tables differ.
         zipped = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.name.endswith(".gz") else None
         with zipped or contextlib.nullcontext(raw) as stream:
             file = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
             if suffix == ".jsonl":
-                # Dates and such, which JSON lacks, as text.
-                yield lambda row: file.write(
-                    json.dumps({c: row[c] for c in columns if c in row}, ensure_ascii=False, default=str) + "\n"
-                )
+                yield lambda row: file.write(_json({c: row[c] for c in columns if c in row}) + "\n")
             else:
                 write = _delimited_writer(file, "\t" if suffix == ".tsv" else ",")
                 write(columns)
@@ -105,11 +90,15 @@ def row_writer(
             file.detach()
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)  # dates and such, which JSON lacks, become text
+
+
 def _delimited_writer(file: IO[str], delimiter: str) -> Callable[[Sequence[Any]], Any]:
-    """Gives a function that writes one record whose reader gets the same texts, but for a NUL: no such file may hold one."""
+    """Return a function that writes one record and preserves all text but NUL, which no such file may contain."""
     plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    # Python quotes no carriage return by itself, which readers take for the end of a line; a byte-order mark that opens the file
-    # is none of its first field.
+    # Python does not quote a carriage return, which readers take for the end of a line, or a byte-order mark, which they drop at
+    # the start of a file.
     quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def write(values: Sequence[Any]) -> None:
@@ -121,9 +110,8 @@ def _delimited_writer(file: IO[str], delimiter: str) -> Callable[[Sequence[Any]]
 
 
 def _cell(value: Any) -> Any:
-    """A value for a CSV field: what is nested as JSON, nothing as an empty field."""
     if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return _json(value)
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 

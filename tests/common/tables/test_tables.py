@@ -37,9 +37,9 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
         writer.writeheader()
         writer.writerows(rows)
         write(path, "\ufeff" + buffer.getvalue())
-    found = list(read_rows(path, ["post", "n"]))
-    assert [row.values for row in found] == rows
-    assert [row.number for row in found] == [1, 2]
+    rows_read = list(read_rows(path, ["post", "n"]))
+    assert [row.values for row in rows_read] == rows
+    assert [row.number for row in rows_read] == [1, 2]
 
 
 def test_a_line_number_is_where_the_record_starts(tmp_path):
@@ -52,10 +52,10 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
     [
         ("t.xlsx", "", "unknown file format; expected .csv"),
         ("t.csv", "", "empty file; expected a header line"),
-        ("t.csv", "id;post\n1;a\n", "line 1: one column, 'id;post'; expected columns apart by commas"),
-        ("t.tsv", "id,post\n1,a\n", "line 1: one column, 'id,post'; expected columns apart by tabs"),
+        ("t.csv", "id;post\n1;a\n", "line 1: one column, 'id;post'; expected columns separated by commas"),
+        ("t.tsv", "id,post\n1,a\n", "line 1: one column, 'id,post'; expected columns separated by tabs"),
         ("t.csv", "a,c\n1,2\n", "missing column 'b'"),
-        ("t.csv", "a,b,a\n", "line 1: column 'a' stands twice"),
+        ("t.csv", "a,b,a\n", "line 1: duplicate column 'a'"),
         ("t.csv", "a,b\n1,2\n1,2,3\n", "line 3: 3 fields; expected 2"),
         ("t.csv", 'a,b\n1,"2\n', "line 2: not CSV: unexpected end of data"),
         ("t.csv", 'a,b\n1,"2"x\n', "line 2: not CSV"),
@@ -64,7 +64,7 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
         ("t.jsonl", '{"a": 1, "b": 2}\n{"a": 1\n', "line 2: not JSON"),
         ("t.jsonl", '{"a": "\\ud83d", "b": 2}\n', "line 1: half of a surrogate pair"),
         ("t.jsonl", '{"a": ' + "9" * 5000 + "}\n", "line 1: not JSON"),
-        ("t.jsonl", "[1]\n", "line 1: a JSON list; expected a JSON object"),
+        ("t.jsonl", "[1]\n", "line 1: a JSON list; expected one JSON object"),
         ("t.jsonl", '{"a": 1, "b": 2}\n{"a": 1}\n', "line 2, column 'b': missing"),
         ("t.parquet", "no parquet", "not Parquet"),
     ],
@@ -104,9 +104,9 @@ def test_hub_datasets_come_through_the_real_client(hub, tmp_path):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
     HfApi().create_repo("miniature/table", repo_type="dataset")
     HfApi().upload_folder(repo_id="miniature/table", repo_type="dataset", folder_path=tmp_path, path_in_repo="data")
-    found = list(read_hub_rows("miniature/table", "train", ["text"]))
-    assert [row.values for row in found] == rows
-    assert str(found[2].error("bad", "n")) == "miniature/table (train), row 3, column 'n': bad"
+    rows_read = list(read_hub_rows("miniature/table", "train", ["text"]))
+    assert [row.values for row in rows_read] == rows
+    assert str(rows_read[2].error("bad", "n")) == "miniature/table (train), row 3, column 'n': bad"
     with pytest.raises(UserError, match="missing column 'label'"):
         list(read_hub_rows("miniature/table", "train", ["label"]))
     for id, split in (("miniature/nowhere", "train"), ("miniature/table", "exam")):
@@ -117,11 +117,11 @@ def test_hub_datasets_come_through_the_real_client(hub, tmp_path):
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.jsonl", "t.parquet"])
 def test_writing_keeps_columns_that_only_some_rows_have(tmp_path, name):
     write_rows(tmp_path / name, [{"a": "1"}, {"a": "2", "note": "x"}], ["b", "a"])
-    found = [row.values for row in read_rows(tmp_path / name)]
-    assert [row.get("note") or "" for row in found] == ["", "x"]
-    assert [row["a"] for row in found] == ["1", "2"]
+    rows_read = [row.values for row in read_rows(tmp_path / name)]
+    assert [row.get("note") or "" for row in rows_read] == ["", "x"]
+    assert [row["a"] for row in rows_read] == ["1", "2"]
     if name.endswith(("csv", "tsv.gz")):
-        assert list(found[0]) == ["b", "a", "note"]
+        assert list(rows_read[0]) == ["b", "a", "note"]
 
 
 def test_writing_what_a_format_lacks(tmp_path):
@@ -133,11 +133,11 @@ def test_writing_what_a_format_lacks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "found"), [([1, 2.5], "double"), ([None, 3], "int64"), ([None, None], "null"), (["a", None], "string")]
+    ("values", "expected"), [([1, 2.5], "double"), ([None, 3], "int64"), ([None, None], "null"), (["a", None], "string")]
 )
-def test_a_parquet_columns_type_holds_the_values_of_all_windows(tmp_path, values, found):
+def test_a_parquet_columns_type_holds_the_values_of_all_windows(tmp_path, values, expected):
     windows = [[{"a": value}] for value in values]
-    assert str(parquet_types(tmp_path / "t.parquet", windows)["a"]) == found
+    assert str(parquet_types(tmp_path / "t.parquet", windows)["a"]) == expected
 
 
 def test_values_that_no_parquet_type_holds_are_one_line(tmp_path):
