@@ -1,4 +1,4 @@
-"""Trained models on the Hub: ``python -m common.hub card | publish | verify``."""
+"""Put trained models on the Hub: ``python -m common.hub card | publish | verify``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ITEMS = 200
 COMMANDS = """\
 usage: python -m common.hub COMMAND …
 
-  card OUTPUT_DIR                            write the model's card and its pictures into its folder
-  publish OUTPUT_DIR --repo_id user/name     publish a trained, evaluated model, and verify what was published
-  verify user/name                           download a published model afresh and score it again
+  card OUTPUT_DIR                            write a model's card and its pictures into its folder
+  publish OUTPUT_DIR --repo_id user/name     publish a trained, evaluated model and verify the result
+  verify user/name                           download a published model and score it again
 
-python -m common.hub COMMAND --help says more. Exit status: 2 where you must mend something, 75 where the Hub failed and the same
-command may do later."""
+Run python -m common.hub COMMAND --help for more. Exit status 2: fix something first. 75: the Hub failed, so repeat the same
+command later."""
 
 
 @dataclass(kw_only=True)
@@ -31,40 +31,42 @@ class CardArguments:
     """Writes a trained model's card (README.md) and its pictures into its folder, from the records there."""
 
     output_dir: tuple[str, ...] = option((), "folder of the trained model", positional=True)
-    repo_id: str | None = option(None, f"where it will be published (default: {NAMESPACE}/<the folder's name>)")
+    repo_id: str | None = option(None, f"where it will be published (default: {NAMESPACE}/<folder name>)")
 
     def __post_init__(self) -> None:
-        _single(self.output_dir, "the folder of a trained model")
+        _check_single(self.output_dir, "the folder of a trained model")
 
 
 @dataclass(kw_only=True)
 class PublishArguments(CorpusOptions):
-    """Publishes a trained and evaluated model: checks everything, one commit, a tag, then downloads and scores it again.
+    """Publishes a trained and evaluated model: checks it, makes one commit and a tag, then downloads it and scores it again.
 
-    The token comes from `hf auth login` or HF_TOKEN, never from an argument. The corpus is read to verify; by default
-    it is the one that training read. Publishing the same folder again uploads nothing.
+    The token comes from `hf auth login` or HF_TOKEN, never from an argument. The corpus is read to verify the model; by
+    default it is the training corpus. Publishing the same folder again uploads nothing.
 
-    A Hub that fails is asked again, for some minutes. Exit status 75 says that it went on failing: later, the same command
-    does what is missing. 2 says that something is to be mended first.
+    A failing Hub is asked again for some minutes. Exit status 75 means that it kept failing: the same command, run later,
+    does what is missing. 2 means that something must be fixed first.
     """
 
     output_dir: tuple[str, ...] = option((), "folder of the trained model", positional=True)
     repo_id: str = option(help="repository on the Hub, as user/name")
     private: bool = option(False, "make a new repository private")
-    tag: str | None = option(None, "tag of this version, as v1")
-    dry_run: bool = option(False, "list the files and print the card; ask and change nothing")
-    verify: bool = option(True, "download what was published and score it again")
+    tag: str | None = option(None, "tag of this version, such as v1")
+    dry_run: bool = option(False, "list the files and print the card without contacting the Hub or writing anything")
+    verify: bool = option(True, "download the published model and score it again")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _single(self.output_dir, "the folder of a trained model")
+        _check_single(self.output_dir, "the folder of a trained model")
 
 
 @dataclass(kw_only=True)
 class VerifyArguments(CorpusOptions):
-    """Downloads a published model into an empty cache, loads it by the code on its card and scores it again: answers may
-    differ from the published ones only within .01 of a tie."""
+    """Downloads a published model into an empty cache, runs the code on its card and compares its answers with the record.
+
+    Answers may differ only where two labels are within .01 of a tie.
+    """
 
     repo_id: tuple[str, ...] = option((), "the model on the Hub, as user/name", positional=True)
     revision: str | None = option(None, "its branch, tag or commit")
@@ -72,16 +74,16 @@ class VerifyArguments(CorpusOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _single(self.repo_id, "the id of a model on the Hub, as user/name")
+        _check_single(self.repo_id, "the id of a model on the Hub, as user/name")
 
 
-def _single(words: tuple[str, ...], expected: str) -> None:
+def _check_single(words: tuple[str, ...], expected: str) -> None:
     if len(words) != 1:
-        raise UserError(f"{len(words)} names were given", expected=expected)
+        raise UserError(f"got {len(words)} names", expected=expected)
 
 
 def card(arguments: CardArguments) -> None:
-    """Writes the card into the model's folder."""
+    """Write the card into the model's folder."""
     from common.hub.card import CARD, read_trained, write
     from common.hub.package import check_name, publication_of
 
@@ -94,7 +96,7 @@ def card(arguments: CardArguments) -> None:
 
 
 def publish(arguments: PublishArguments) -> None:
-    """Publishes a model and verifies it, or with ``dry_run`` shows what would be published."""
+    """Publish a model and verify it, or with ``dry_run`` show what would be published."""
     from common.hub.card import CARD, write
     from common.hub.package import check_access, check_tag, prepare
     from common.hub.upload import publish as upload
@@ -106,62 +108,52 @@ def publish(arguments: PublishArguments) -> None:
     if arguments.dry_run:
         for path in sorted(package.files):
             print(f"{package.size(path):>14,}  {path}")
-        text = package.files[CARD]
-        print(f"\n{text.decode() if isinstance(text, bytes) else ''}", end="")
-        log("nothing was asked of the Hub and nothing was changed")
+        print(f"\n{package.read(CARD).decode()}", end="")
+        log("dry run: nothing was sent to the Hub or written")
         return
     if arguments.verify:
-        scored_corpus(package.trained, arguments)  # what is missing to verify it is said before it is published
+        scored_corpus(package.trained, arguments)  # fails before anything is published
     check_access(arguments.repo_id, package.trained.base["name"])
     commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
     if os.access(folder, os.W_OK):
-        if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.files[CARD]:
-            log(f"{folder / CARD} is written anew: cards are made from records, not by hand")
+        if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.read(CARD):
+            log(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
         write({name: content for name, content in package.files.items() if isinstance(content, bytes)}, folder)
-    done = "published" if new else "published already, nothing was uploaded"
-    log(f"{done}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")
+    outcome = "published" if new else "already published, nothing was uploaded"
+    log(f"{outcome}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")
     if arguments.verify:
-        prove(arguments.repo_id, commit, arguments, arguments.items)
+        verify(arguments.repo_id, commit, arguments, arguments.items)
 
 
-def prove(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int) -> None:
-    """Verifies a published model and prints what was found."""
-    from common.hub.verify import verify
+def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int) -> None:
+    """Verify a published model and print the outcome."""
+    from common.hub.verify import verify as verified
 
-    found = verify(
-        repo_id,
-        revision,
-        CorpusOptions(
-            data_dir=corpus.data_dir, dataset_name=corpus.dataset_name, dataset_revision=corpus.dataset_revision
-        ),
-        items=items,
+    only_corpus = CorpusOptions(
+        data_dir=corpus.data_dir, dataset_name=corpus.dataset_name, dataset_revision=corpus.dataset_revision
     )
-    print(plain(f"verified: {repo_id}: {found.line()}"))
+    print(plain(f"verified: {repo_id}: {verified(repo_id, revision, only_corpus, items=items).line()}"))
 
 
 def main() -> None:
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    prog = f"python -m {MODULE} {command}"
     if command in ("-h", "--help"):
         print(COMMANDS)
-        return
-    if command not in ("card", "publish", "verify"):
-        raise UserError(f"unknown command {command!r}", expected="card, publish or verify", fix="see --help")
-    prog = f"python -m {MODULE} {command}"
-    if command == "card":
+    elif command == "card":
         card(parse(CardArguments, rest, prog=prog, examples=f"  {prog} output/sbic_llama2_7b/offensiveYN"))
-        return
-    example = {
-        "publish": f"  {prog} output/sbic_llama2_7b/offensiveYN --repo_id {NAMESPACE}/llama2-7b-offensiveYN --tag v1",
-        "verify": f"  {prog} {NAMESPACE}/llama2-7b-offensiveYN --revision v1",
-    }[command]
-    if command == "publish":
-        arguments = parse(PublishArguments, rest, prog=prog, examples=example)
+    elif command == "publish":
+        example = f"  {prog} output/sbic_llama2_7b/offensiveYN --repo_id {NAMESPACE}/llama2-7b-offensiveYN --tag v1"
+        publishing = parse(PublishArguments, rest, prog=prog, examples=example)
         quiet_libraries()
-        publish(arguments)
-        return
-    asked = parse(VerifyArguments, rest, prog=prog, examples=example)
-    quiet_libraries()
-    prove(asked.repo_id[0], asked.revision, asked, asked.items)
+        publish(publishing)
+    elif command == "verify":
+        example = f"  {prog} {NAMESPACE}/llama2-7b-offensiveYN --revision v1"
+        verifying = parse(VerifyArguments, rest, prog=prog, examples=example)
+        quiet_libraries()
+        verify(verifying.repo_id[0], verifying.revision, verifying, verifying.items)
+    else:
+        raise UserError(f"unknown command {command!r}", expected="card, publish or verify", fix="see --help")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What of a trained model is published, and what is checked before it is."""
+"""Collect the files of a trained model to publish, and check everything that could go wrong first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
@@ -31,7 +31,13 @@ from common.runtime import hardware
 from common.runtime.processes import is_first
 from common.runtime.project import MINIATURE, PROJECTS
 
-# What of a model's folder may be published; whatever else lies there stays there.
+VOCABULARY = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)  # a base's words, some of which look like paths
+# What may be published of a model's folder; anything else stays there.
 ALLOWED = (
     "adapter_model.safetensors",
     "adapter_config.json",
@@ -39,14 +45,11 @@ ALLOWED = (
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
     "config.json",
-    "tokenizer.json",
+    *VOCABULARY,
     "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
     "annotator.json",
     TRAINING_FILE,
     f"{EVALUATION}/record.json",
@@ -54,124 +57,120 @@ ALLOWED = (
     f"{EVALUATION}/scores.csv",
     f"{KEPT}/*.json",
 )
-RENDERED = (CARD, "pictures/*.png", ".eval_results/*.yaml")  # made by the card
-VOCABULARY = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)  # a base's own words, some of which look like paths
+RENDERED = (CARD, "pictures/*.png", ".eval_results/*.yaml")  # files that belong to the card
 BINARY = ("*.safetensors", "*.model", "*.png")
-# Where machines keep people's files: a path there is somebody's, whether or not it is on this machine.
-ROOTS = (
-    "home",
-    "Users",
-    "root",
-    "mnt",
-    "media",
-    "scratch",
-    "gpfs",
-    "lustre",
-    "workspace",
-    "content",
-    "tmp",
-    "var",
-    "srv",
-)
+# Where machines keep people's files. A path there is private whether or not it exists on this machine.
+PRIVATE = re.compile("/(home|Users|root|mnt|media|scratch|gpfs|lustre|workspace|content|tmp|var|srv)/")
+# Prefixes of what a launcher sets.
+LAUNCHED = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 
 Result = TypeVar("Result")
 
 
+class Publication(Protocol):
+    """A project's ``publication`` module."""
+
+    FILES: tuple[str, ...]  # required besides weights and tokenizer
+    EVALUATE: str  # the command that evaluates a model, up to its folder
+
+    def render(self, trained: Trained, repo_id: str) -> dict[str, bytes]:
+        """Return the card's files by path."""
+
+    def snippet(self, trained: Trained, repo_id: str) -> str:
+        """Return the code on the card, which defines ``annotate``."""
+
+    def inputs(self, trained: Trained, corpus: CorpusOptions) -> dict[str, tuple[str, ...]]:
+        """Return what ``annotate`` takes for each scored item, by id."""
+
+
 @dataclass(frozen=True)
 class Package:
-    """What is published: files by path in the repository, from the folder or made by the card."""
+    """The files to publish, by path in the repository: from the model's folder, or rendered for the card."""
 
     trained: Trained
     project: Publication
     files: dict[str, Path | bytes]
 
     def size(self, path: str) -> int:
-        """Bytes of a file."""
         content = self.files[path]
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
+    def read(self, path: str) -> bytes:
+        content = self.files[path]
+        return content if isinstance(content, bytes) else content.read_bytes()
+
+
+def publication_of(trained: Trained) -> Publication:
+    """Import the publication module of the project that trained a model."""
+    name = trained.facts["project"]
+    if name not in PROJECTS:
+        path = trained.folder / TRAINING_FILE
+        raise UserError(f"trained by {shown(name)}", file=path, expected=" or ".join(PROJECTS))
+    return cast(Publication, importlib.import_module(f"{name}.publication"))
+
+
+def matches(path: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
 
 def prepare(folder: Path, repo_id: str) -> Package:
-    """The files to publish, the card rendered; nothing is written and nobody asked.
+    """Collect the files and render the card, without writing anything or asking the Hub.
 
     Raises:
-        UserError: A file or record is missing, the base model is nobody else's to get, the card is incomplete, or a file would
-            give away a token or a path of this machine.
+        UserError: A file or record is missing, others could not get the base model, or a file contains a Hub token or a
+            path of this machine.
     """
     trained = read_trained(folder)
     project = publication_of(trained)
     check_name(repo_id)
     check_base(trained.base["name"], trained.base["commit"])
     if trained.evaluation is None:
-        raise UserError(f"it has no {RECORD}", file=folder, fix=f"first run {project.EVALUATE} {folder}")
-    files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in ALLOWED)
-    }
+        raise UserError(f"missing {RECORD}", file=folder, fix=f"first run {project.EVALUATE} {folder}")
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files: dict[str, Path | bytes] = {name: path for name, path in paths.items() if matches(name, ALLOWED)}
     missing = [name for name in (*project.FILES, "tokenizer_config.json") if name not in files]
     if not any(name.endswith(".safetensors") for name in files):
         missing.append("*.safetensors")
     if missing:
-        raise UserError(f"it has no {missing[0]}", file=folder, fix="train again into a new folder")
-    files |= project.render(trained, repo_id)
-    check_leaks(files, folder)
-    return Package(trained, project, files)
+        raise UserError(f"missing {missing[0]}", file=folder, fix="train again into a new folder")
+    package = Package(trained, project, files | project.render(trained, repo_id))
+    check_leaks(package)
+    return package
 
 
 def check_base(name: str, commit: str | None) -> None:
-    """Checks that others can get the base model: it came from the Hub, or is one of the miniature's.
-
-    Raises:
-        UserError: It is a folder.
-    """
+    """Refuse a base model that is a local folder, unless it is one of the miniature's."""
     if commit is None and not name.startswith(MINIATURE):
         raise UserError(
-            f"the base model {shown(name)} is a folder of this machine, where nobody else finds it",
-            expected="a base model of the Hub",
+            f"the base model {shown(name)} is a folder on this machine, which others cannot get",
+            expected="a base model from the Hub",
             fix="train with --model_name_or_path user/name",
         )
 
 
-def check_leaks(files: Mapping[str, Path | bytes], folder: Path) -> None:
-    """Checks that no text to be published holds a Hub token or a path of this machine.
-
-    Raises:
-        UserError: One does.
-    """
+def check_leaks(package: Package) -> None:
+    """Refuse text files that contain a Hub token or a path of a machine."""
     from huggingface_hub import get_token
 
-    token = get_token()
-    here = {str(Path.home()), str(Path.cwd()), str(folder.resolve()), tempfile.gettempdir()} - {"/"}
-    for name, content in files.items():
-        if any(fnmatch.fnmatch(name, pattern) for pattern in BINARY):
+    token, folder = get_token(), package.trained.folder
+    own = {str(Path.home()), str(Path.cwd()), str(folder.resolve()), tempfile.gettempdir()} - {"/"}
+    for name in package.files:
+        if matches(name, BINARY):
             continue
-        text = (content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8", errors="replace")
+        text = package.read(name).decode("utf-8", errors="replace")
         if (token and token in text) or re.search(r"\bhf_[A-Za-z0-9]{30,}", text):
-            raise UserError(
-                "it holds a Hub token", file=folder / name, fix="remove the token, and revoke it on the Hub"
-            )
+            raise UserError("contains a Hub token", file=folder / name, fix="remove it, and revoke it on the Hub")
         if name in VOCABULARY:
             continue
         for path in re.findall(r"(?<![\w./~-])(?<!:/)/[\w.@+-]+(?:/[\w.@+ -]+)+", text):
-            known = any(path.startswith(f"{start}/") or path == start for start in here)
-            if known or path.split("/")[1] in ROOTS or os.path.exists(path):
-                raise UserError(
-                    f"it holds a path of a machine, {path!r}", file=folder / name, fix="train again from Hub ids"
-                )
+            known = any(path.startswith(f"{start}/") or path == start for start in own)
+            if known or PRIVATE.match(path) or os.path.exists(path):
+                fix = "train again from Hub ids"
+                raise UserError(f"contains a path of a machine, {path!r}", file=folder / name, fix=fix)
 
 
 def check_name(repo_id: str) -> None:
-    """Checks that the Hub would take the name.
-
-    Raises:
-        UserError: It would not.
-    """
+    """Refuse a repository name that the Hub would not accept."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -181,31 +180,20 @@ def check_name(repo_id: str) -> None:
     except HFValidationError:
         legal = False
     if not legal:
-        raise UserError(
-            f"{repo_id!r} is no name of a repository",
-            key="--repo_id",
-            expected="user/name of letters, digits, -, _ and ., at most 96 characters",
-        )
+        expected = "user/name with letters, digits, -, _ and ., at most 96 characters"
+        raise UserError(f"{repo_id!r} is not a repository name", key="--repo_id", expected=expected)
 
 
 def check_tag(tag: str | None) -> None:
-    """Checks that git would take a tag's name, and that it is not that of a branch.
-
-    Raises:
-        UserError: It would not.
-    """
+    """Refuse a tag that git would not accept, or that is the name of the branch."""
     if tag is not None and (
         not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", tag) or ".." in tag or tag.endswith(".lock") or tag == "main"
     ):
-        raise UserError(f"{tag!r} is no name of a tag", key="--tag", expected="letters, digits, ., - and _, as v1")
+        raise UserError(f"{tag!r} is not a tag name", key="--tag", expected="letters, digits, ., - and _, such as v1")
 
 
 def check_access(repo_id: str, base: str | None) -> None:
-    """Checks that this login may write to ``repo_id``, and that the Hub has the base model.
-
-    Raises:
-        UserError: A name that the Hub would refuse, no token or one that can't write, another's namespace, or an unknown base.
-    """
+    """Check that this login may write to ``repo_id``, and that the Hub has the base model."""
     from huggingface_hub import HfApi, get_token
 
     check_name(repo_id)
@@ -215,7 +203,8 @@ def check_access(repo_id: str, base: str | None) -> None:
     me = ask(api.whoami, repo_id)
     access = (me.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
-        raise UserError("the Hub token may only read", fix="make a token with the role write, then `hf auth login`")
+        fix = "create a token with write access, then run `hf auth login`"
+        raise UserError("the Hub token is read-only", fix=fix)
     names = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
     namespace = repo_id.partition("/")[0]
     if namespace not in names:
@@ -225,11 +214,11 @@ def check_access(repo_id: str, base: str | None) -> None:
 
 
 def ask(work: Callable[[], Result], name: str) -> Result:
-    """``work()``, which asks the Hub about ``name``, with_retries.
+    """Call ``work``, which asks the Hub about ``name``, with retries.
 
     Raises:
         UserError: The Hub refuses.
-        HubFailed: The Hub failed again and again.
+        HubFailed: The Hub kept failing.
     """
     import httpx2
 
@@ -240,68 +229,18 @@ def ask(work: Callable[[], Result], name: str) -> Result:
         raise load_error(name, error) from error
 
 
-class Publication(Protocol):
-    """A project's ``publication`` module.
-
-    Attributes:
-        FILES: What its models can't do without, besides weights and tokenizer.
-        EVALUATE: The command that evaluates one of them, up to the folder.
-    """
-
-    FILES: tuple[str, ...]
-    EVALUATE: str
-
-    def render(self, trained: Trained, repo_id: str) -> dict[str, bytes]:
-        """The card's files by path."""
-
-    def snippet(self, trained: Trained, repo_id: str) -> str:
-        """The code on the card; it defines ``annotate``."""
-
-    def inputs(self, trained: Trained, corpus: CorpusOptions) -> dict[str, tuple[str, ...]]:
-        """The scored items by id: what ``annotate`` takes."""
-
-
-def publication_of(trained: Trained) -> Publication:
-    """The project's module that knows a trained model.
-
-    Raises:
-        UserError: No project of this repository trained it.
-    """
-    name = trained.facts["project"]
-    if name not in PROJECTS:
-        raise UserError(
-            f"trained by {shown(name)}", file=trained.folder / TRAINING_FILE, expected=" or ".join(PROJECTS)
-        )
-    return cast(Publication, importlib.import_module(f"{name}.publication"))
-
-
 def check_publishing(options: TrainingOptions, base: str, commit: str | None) -> None:
-    """Checks before hours of training that what comes of them can be published, where that is asked for.
-
-    Raises:
-        UserError: See :mod:`common.hub.package`.
-    """
+    """Check before hours of training that its result can be published, if ``push_to_hub`` is set."""
     if options.push_to_hub:
-        from common.hub.package import check_access, check_base
-
         check_base(base, commit)
         check_access(str(options.hub_model_id), base)
 
 
 def publish_if_asked(options: TrainingOptions, folder: Path, evaluate: Sequence[str], corpus: Sequence[str]) -> None:
-    """Where that is asked for, scores a finished run unless it was scored before, and publishes it; from one process only.
+    """Evaluate a finished run, unless that was done, and publish it, if ``push_to_hub`` is set; in one process only.
 
-    Both are the commands that a user would type, in processes of their own: the trained model's memory is free again.
-
-    Args:
-        options: The run's.
-        folder: The run's folder.
-        evaluate: Module and arguments of the evaluation.
-        corpus: The arguments that name the corpus.
-
-    Raises:
-        UserError: One of them failed; it has said why.
-        HubFailed: It was the Hub that failed.
+    Both steps are the commands that a user would type, in processes of their own, so that the model's memory is free.
+    ``evaluate`` is the evaluation's module and arguments; ``corpus``, the arguments that name the corpus.
     """
     if not options.push_to_hub or not is_first():
         return
@@ -310,16 +249,14 @@ def publish_if_asked(options: TrainingOptions, folder: Path, evaluate: Sequence[
         torch.cuda.empty_cache()
     publish = ["common.hub", "publish", str(folder), "--repo_id", str(options.hub_model_id), *corpus]
     publish += ["--private"] if options.hub_private else []
-    launched = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(launched) or k == "ACCELERATE_USE_CPU"}
-    if hardware.device_type() == "cuda":  # one process is for one GPU
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHED)}
+    if "ACCELERATE_USE_CPU" in os.environ:
+        environment["ACCELERATE_USE_CPU"] = os.environ["ACCELERATE_USE_CPU"]
+    if hardware.device_type() == "cuda":  # one process uses one GPU
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     for command in ([] if (folder / RECORD).is_file() else [[*evaluate, *corpus]]) + [publish]:
         log(f"python -m {shlex.join(command)}")
         if status := subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
             kind = HubFailed if status == HubFailed.exit_status else UserError
-            raise kind(
-                "the model is trained and saved, but this failed",
-                file=folder,
-                fix=f"repeat python -m {shlex.join(command)}",
-            )
+            fix = f"repeat python -m {shlex.join(command)}"
+            raise kind("the model is trained and saved, but this step failed", file=folder, fix=fix)

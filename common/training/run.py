@@ -1,8 +1,7 @@
-"""What a training run does in both projects: set up the process, train with safe stop and resume, tell how it went."""
+"""A training run in both projects: prepare the process, train with safe stop and resume, save and record."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import os
@@ -18,21 +17,30 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, set_seed
 
+from common.cli.arguments import identifying
 from common.cli.console import log, quiet, quiet_libraries, stage
 from common.cli.errors import UserError
 from common.cli.options import TrainingOptions
 from common.models.loading import base_path, license_of, width_of
-from common.results.record import count_parameters, git_commit, peak_memory, versions
-from common.results.record import TRAINING_FILE
+from common.results.record import TRAINING_FILE, count_parameters, git_commit, peak_memory, versions
 from common.runtime import hardware
 from common.runtime.files import atomic_write, disk_errors, readable_mode, require_space
 from common.runtime.processes import is_first
 from common.runtime.project import NAME
 from common.runtime.run_folder import claim
-from common.training.callbacks import DivergenceCheck, NothingToTrain, ProgressLog, SafeStop, StopIfDone, load_best
-from common.training.checkpoints import KEPT, Checkpoints, keep_packed_weights, last_intact, unsharded_copy
+from common.training import callbacks as cb
+from common.training.checkpoints import keep_packed_weights, last_intact, unsharded_copy
 
-NOT_THE_RUN = ("output_dir", "estimate_only", "push_to_hub", "hub_model_id", "hub_private", "report_to")
+# Where a run's files are, who may read them, and what is kept or reported do not make it another run.
+NOT_THE_RUN = (
+    "output_dir",
+    "estimate_only",
+    "save_total_limit",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private",
+    "report_to",
+)
 
 
 @dataclass(frozen=True)
@@ -45,50 +53,42 @@ class RunContext:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How long a training took: seconds of this process, and whether an earlier one had begun it."""
+    """How long this process trained, and whether it continued an earlier one's run."""
 
     seconds: float
     continued: bool
 
 
 def prepare(options: TrainingOptions, base: str) -> RunContext:
-    """Checks the processes, chooses precision and threads for a base model, says so, and seeds every generator.
-
-    Raises:
-        UserError: A launch that would train wrongly, a precision that the device lacks, or no such model.
-    """
+    """Check the processes, choose precision and threads for a base model, and seed all generators."""
     quiet_libraries()
     processes = hardware.check_processes()
     width = width_of(base_path(base), options.model_revision)
     precision = hardware.choose_precision(options.precision, width=width)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(hardware.cpu_threads())
-    log(f"{processes.count} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
+    log(f"{processes} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
     set_seed(options.seed)
-    return RunContext(processes.count, precision.value)
+    return RunContext(processes, precision.value)
 
 
 def identity(options: TrainingOptions, data: str) -> dict[str, Any]:
-    """What makes a run this run: its arguments and the fingerprint of its training data."""
-    known = {
-        key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(options).items()
+    """Return what identifies a run: its arguments and the fingerprint of its training data."""
+    arguments = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in identifying(options).items()
+        if name not in NOT_THE_RUN
     }
-    for name in NOT_THE_RUN:  # where it lies, who may read it and who is told do not make it another run
-        known.pop(name)
-    return known | {"data": data}
+    return arguments | {"data": data}
 
 
 def already_finished(output_dir: Path, run: dict[str, Any], precision: hardware.Precision) -> bool:
-    """Takes the folder for this run, or finds that it has ended there already. One that has begun goes on in its precision only.
-
-    Raises:
-        UserError: The folder holds another run, or something that is no run; it can't be written to.
-    """
-    found = None
+    """Claim the folder for this run and return whether it has finished there; until then its precision may not change."""
+    finished = None
     if is_first():
         claim(output_dir, run, {"precision": precision}, finished=TRAINING_FILE)
-        found = (output_dir / TRAINING_FILE).is_file()
-    if not broadcast_object_list([found])[0]:
+        finished = (output_dir / TRAINING_FILE).is_file()
+    if not broadcast_object_list([finished])[0]:
         return False
     log(f"finished already: {output_dir} (remove the folder to train again)")
     return True
@@ -97,20 +97,21 @@ def already_finished(output_dir: Path, run: dict[str, Any], precision: hardware.
 def trainer_settings(
     options: TrainingOptions, precision: hardware.Precision, *, metric: str, greater_is_better: bool, output_dir: Path
 ) -> dict[str, Any]:
-    """Keyword arguments for TrainingArguments (or SFTConfig): schedule, validation, checkpoints, precision, seeds."""
+    """Return keyword arguments for TrainingArguments or SFTConfig."""
     # As a share of all steps: validations and checkpoints coincide, which early stopping and the best checkpoint need.
     interval = 1 / options.evaluations if options.evaluations > 1 else 0.999999
-    on_cpu = hardware.device_type() == "cpu"
-    os.environ.setdefault("WANDB_PROJECT", NAME)  # the others take theirs from the settings
+    device = hardware.device_type()
+    os.environ.setdefault("WANDB_PROJECT", NAME)  # other trackers read `project`
     return {
         "output_dir": str(output_dir),
         "learning_rate": options.learning_rate,
+        "lr_scheduler_type": options.lr_scheduler_type,
         "num_train_epochs": options.num_train_epochs,
         "max_steps": options.max_steps,
         "per_device_train_batch_size": options.per_device_train_batch_size,
         "per_device_eval_batch_size": 2 * options.per_device_train_batch_size,
         "gradient_accumulation_steps": options.gradient_accumulation_steps,
-        "warmup_steps": options.warmup_ratio,  # below 1 Trainer takes it for a share
+        "warmup_steps": options.warmup_ratio,  # Trainer takes a value below 1 as a share
         "weight_decay": options.weight_decay,
         "eval_strategy": "steps",
         "eval_steps": interval,
@@ -119,14 +120,14 @@ def trainer_settings(
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
         "greater_is_better": greater_is_better,
-        "restore_callback_states_from_checkpoint": True,  # or a resume forgets the patience that was spent
+        "restore_callback_states_from_checkpoint": True,  # otherwise early stopping starts counting again on resume
         "logging_steps": options.logging_steps,
-        "logging_nan_inf_filter": False,  # or a loss that is no number is logged as the mean of those before
+        "logging_nan_inf_filter": False,  # otherwise a NaN loss is logged as the mean of earlier ones
         "disable_tqdm": quiet() or not sys.stderr.isatty(),  # in a log file a bar would be thousands of lines
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": hardware.device_type() == "cuda",
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device == "cuda",
         "ddp_find_unused_parameters": False,
         "seed": options.seed,
         "data_seed": options.seed,
@@ -137,71 +138,66 @@ def trainer_settings(
 
 
 def callbacks(options: TrainingOptions) -> list[Any]:
-    """Early stopping, the mark of a whole checkpoint, and the time left."""
-    return [EarlyStoppingCallback(options.early_stopping_patience), Checkpoints(), ProgressLog()]
-
-
-class _BarOnly(ProgressCallback):
-    """Trainer's bar without the dictionaries that it prints between its steps: TimeLeft says them in words."""
-
-    def on_log(self, *_: Any, **__: Any) -> None:
-        return
+    """Return the callbacks that every trainer is built with."""
+    stopping = EarlyStoppingCallback(options.early_stopping_patience)
+    return [stopping, cb.Checkpoints(options.save_total_limit), cb.ProgressLog()]
 
 
 def run(trainer: Trainer, output_dir: Path) -> TrainResult:
-    """Trains from the last whole checkpoint, or from the start.
+    """Train from the last intact checkpoint, or from the start.
 
     Raises:
         Interrupted: A signal stopped the run; the same command continues it.
-        Diverged: The loss or the weights are no numbers any more.
-        UserError: The disk is full or has become read-only.
+        Diverged: The loss or a weight is NaN or infinite.
+        UserError: The disk is full or read-only.
     """
     checkpoint = _checkpoint(output_dir)
     if checkpoint:
         log(f"continuing from {checkpoint.name}")
     elif trainer.is_world_process_zero():
-        trained = count_parameters(trainer.model)["trainable"]
-        # One more checkpoint while the newest is written, in fp32 with Adam's two moments; and the model in the end.
-        several = min(KEPT + 1, round(1 / trainer.args.save_steps))
-        require_space(output_dir, 4 * trained * (3 * several + 1), f"{several} checkpoint(s) and the model")
+        _require_space(trainer, output_dir)
     if hardware.shards():
         keep_packed_weights(trainer)
     start = time.monotonic()
-    again = "mend that, then the same command continues from the last whole checkpoint"
-    with SafeStop() as stop, disk_errors(output_dir, fix=again):
+    fix = "fix that, then the same command continues from the last intact checkpoint"
+    with cb.SafeStop() as stop, disk_errors(output_dir, fix=fix):
         trainer.add_callback(stop)
-        trainer.add_callback(DivergenceCheck())  # after what asks for checkpoints, so that it sees that one is asked for
-        trainer.remove_callback(PrinterCallback)  # TimeLeft says the same in words
+        trainer.add_callback(cb.DivergenceCheck())  # after those that request checkpoints, so that it sees the request
+        trainer.remove_callback(PrinterCallback)  # ProgressLog prints the same in words
         if trainer.pop_callback(ProgressCallback):
-            trainer.add_callback(_BarOnly())
-        trainer.add_callback(StopIfDone(trainer))
+            trainer.add_callback(cb.BarOnly())
+        trainer.add_callback(cb.StopIfDone(trainer))
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except NothingToTrain:
-            load_best(trainer)
+        except cb.NothingToTrain:  # load the best checkpoint, as Trainer does after the last step
+            trainer.is_in_train = False
+            if trainer.state.best_model_checkpoint is not None:
+                trainer._load_best_model()
     stop.raise_if_stopped()
     return TrainResult(round(time.monotonic() - start, 2), checkpoint is not None)
 
 
 def _checkpoint(output_dir: Path) -> Path | None:
-    """The checkpoint to continue from. Of several processes the first one looks, and all take the same."""
-    found = broadcast_object_list([last_intact(output_dir) if is_first() else None])[0]
-    if found and not found.is_dir():
-        raise UserError(
-            f"{found.name} is not on every machine",
-            file=output_dir,
-            fix="choose an --output_dir on a disk that all machines share",
-        )
-    return found
+    """Return the checkpoint to continue from, which the first process chooses for all."""
+    chosen = broadcast_object_list([last_intact(output_dir) if is_first() else None])[0]
+    if chosen and not chosen.is_dir():
+        fix = "choose an --output_dir on a disk that all machines share"
+        raise UserError(f"{chosen.name} is not on every machine", file=output_dir, fix=fix)
+    return chosen
+
+
+def _require_space(trainer: Trainer, output_dir: Path) -> None:
+    (rotation,) = [each for each in trainer.callback_handler.callbacks if isinstance(each, cb.Checkpoints)]
+    # One more checkpoint while the newest is written, in fp32 with Adam's two moments, and finally the model.
+    count = min(rotation.limit + 1, round(1 / trainer.args.save_steps))
+    trained = count_parameters(trainer.model)["trainable"]
+    require_space(output_dir, 4 * trained * (3 * count + 1), f"{count} checkpoint(s) and the model")
 
 
 def trained_model(trainer: Trainer, build: Callable[[], Any] | None = None) -> Any:
-    """The trained model on the first process, without the wrapper that computes in half precision: what is saved has none either.
-    All processes call this together; None for the others.
+    """Return the trained model on the first process, without accelerate's half-precision wrapper; None on the others.
 
-    Args:
-        trainer: After its training.
-        build: Makes the model as it was before, where the trained one may lie in shards.
+    All processes call this together. ``build`` makes the untrained model, which is needed if the trained one is sharded.
     """
     first = trainer.is_world_process_zero()
     if build is not None and hardware.shards():
@@ -210,19 +206,19 @@ def trained_model(trainer: Trainer, build: Callable[[], Any] | None = None) -> A
 
 
 def base_facts(name: str, commit: str | None) -> dict[str, str | None]:
-    """What a run's record says of the base model: name, commit on the Hub, and the licence that its card names."""
+    """Return a record's facts about the base model: its name, Hub commit, and the license its card names."""
     return {"name": name, "commit": commit, "license": license_of(base_path(name), commit)}
 
 
-def result_facts(trainer: Trainer, setup: RunContext, course: TrainResult) -> dict[str, Any]:
-    """What a run's record says of how it went, and of what it ran on."""
+def result_facts(trainer: Trainer, context: RunContext, result: TrainResult) -> dict[str, Any]:
+    """Return a record's facts about the training and the machine."""
     metric = trainer.args.metric_for_best_model.removeprefix("eval_")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "seconds": course.seconds,
-        "continued": course.continued,
-        "precision": setup.precision,
-        "processes": setup.processes,
+        "seconds": result.seconds,
+        "continued": result.continued,
+        "precision": context.precision,
+        "processes": context.processes,
         "best": {f"validation_{metric}": trainer.state.best_metric, "step": trainer.state.best_global_step},
         "log": trainer.state.log_history,
         "peak_memory_bytes": peak_memory(),
@@ -233,27 +229,23 @@ def result_facts(trainer: Trainer, setup: RunContext, course: TrainResult) -> di
 
 
 def save_run(save: Callable[[Path], int], facts: dict[str, Any], output_dir: Path) -> None:
-    """Saves the model aside, moves it in place, and last writes the facts: they mark a finished run.
+    """Save the model atomically and then write the facts, which mark a finished run.
 
-    Args:
-        save: Writes into a folder, proves that what it wrote loads to the same answers, and returns the bytes that a task costs
-            to store.
-        facts: The run's facts; ``storage_bytes`` is added.
-        output_dir: The run's folder.
+    ``save`` writes into a folder, proves that the model loads with equal answers, and returns the bytes a task costs to store.
     """
     part = output_dir / ".model.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    again = "mend that, then the same command saves it: nothing is trained again"
-    with disk_errors(output_dir, fix=again), stage("saving, loading again and comparing"):
+    fix = "fix that, then the same command saves the model without training again"
+    with disk_errors(output_dir, fix=fix), stage("saving, loading again and comparing"):
         facts["storage_bytes"] = save(part)
     for path in part.iterdir():
         if path.is_file():
-            path.chmod(readable_mode())  # safetensors writes files that nobody else on a shared disk could read
+            path.chmod(readable_mode())  # safetensors writes files that others on a shared disk could not read
         path.replace(output_dir / path.name)
     part.rmdir()
     if facts["settings"].get("data_dir"):
-        # The facts may be shown to others; whole paths stay in the run's own description.
+        # The facts may be published: full paths stay in run.json.
         facts["settings"] = facts["settings"] | {"data_dir": Path(facts["settings"]["data_dir"]).name}
     with atomic_write(output_dir / TRAINING_FILE) as file:
         file.write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -127,7 +127,7 @@ def test_a_derivative_of_llama_2_on_the_real_corpus_says_so(run):
     assert "The corpus: CC BY 4.0." in words
     assert "01c7f73d771dfac7d292323805ebc428287df4f9" in words
     assert "the SBIC miniature" not in words
-    assert "Numbers of the miniature" not in words
+    assert "Miniature model" not in words
     import yaml
 
     (entry,) = yaml.safe_load(files[".eval_results/offensiveYN.yaml"])
@@ -140,8 +140,8 @@ def test_a_derivative_of_llama_2_on_the_real_corpus_says_so(run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": {"license": None}}, "the card lacks the base model's licence"),
-        ({"commit": ""}, "the card lacks the commit of the code"),
+        ({"base": {"license": None}}, "the card needs the base model.s license"),
+        ({"commit": ""}, "the card needs the commit of the code"),
         ({"kind": "../../evil"}, "a model of kind '../../evil'; expected full or adapter"),
         ({"project": "os"}, "trained by 'os'; expected sbic_llama or snli_roberta"),
     ],
@@ -189,7 +189,7 @@ def test_a_corpus_cannot_write_into_the_card(run):
 
 def test_code_from_another_repository_does_not_get_onto_the_card(run):
     trained = run("snli_full", settings={"max_length": "__import__('os').system('true')"})
-    with pytest.raises(UserError, match=r"max_length is .*expected a number"):
+    with pytest.raises(UserError, match=r"max_length is .*expected an integer"):
         text(trained)
 
 

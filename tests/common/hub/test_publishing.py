@@ -121,7 +121,7 @@ def test_publishing_again_uploads_nothing(copy, bases, publish, capsys):
     publish(folder, "--tag", "v1")
     assert bases.repositories["models", ID].refs == first
     assert posted(bases, r"^PUT|/commit/|/tag/") == []
-    assert "published already, nothing was uploaded" in capsys.readouterr().err
+    assert "already published, nothing was uploaded" in capsys.readouterr().err
 
 
 def test_another_version_replaces_files_in_one_commit_and_needs_another_tag(copy, bases, publish):
@@ -130,7 +130,7 @@ def test_another_version_replaces_files_in_one_commit_and_needs_another_tag(copy
     (folder / "evaluation" / "baselines" / "4.json").unlink()
     bases.log.clear()
     with pytest.raises(
-        UserError, match=r"the tag 'v1' stands for another version already; expected a new tag. Nothing was changed"
+        UserError, match=r"the tag 'v1' already marks another version; expected a new tag. Nothing was changed"
     ):
         publish(folder, "--tag", "v1")
     assert posted(bases, r"^PUT|/commit/") == []
@@ -161,7 +161,7 @@ def test_nobody_elses_repository_is_written_over(copy, bases, publish):
     for name in ("README.md", "model.safetensors", "vocab.txt", "pictures/holiday.png"):
         HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=b"a thesis")
     before = bases.repositories["models", ID].files()
-    with pytest.raises(UserError, match="it holds something that this project did not publish"):
+    with pytest.raises(UserError, match="the repository has files that this project did not publish"):
         publish(copy("snli_full"))
     assert bases.repositories["models", ID].files() == before
     assert posted(bases, "^PUT.*/_lfs") == posted(bases, "^PUT.*/_lfs")[:1], "nothing of the model was sent"
@@ -178,14 +178,14 @@ def test_what_somebody_commits_in_between_stays(copy, bases, publish, monkeypatc
         HfApi(token=TOKEN).upload_file(path_or_fileobj=b"theirs", path_in_repo="README.md", repo_id=repo_id)
 
     monkeypatch.setattr(upload, "check_repository", slowly)
-    with pytest.raises(UserError, match="a commit has happened since, which is not ours"):
+    with pytest.raises(UserError, match="somebody else has committed in the meantime"):
         publish(folder)
     assert bases.repositories["models", ID].files("main")["README.md"].data == b"theirs"
 
 
 def test_nothing_private_goes_into_a_public_repository(copy, bases, publish):
     HfApi().create_repo(ID)
-    with pytest.raises(UserError, match=f"{ID}: it is public already. Make it private on the Hub"):
+    with pytest.raises(UserError, match=f"{ID}: the repository is public already. Make it private on the Hub"):
         publish(copy("snli_adapter"), "--private")
     assert list(bases.repositories["models", ID].files()) == [".gitattributes"]
 
@@ -193,7 +193,7 @@ def test_nothing_private_goes_into_a_public_repository(copy, bases, publish):
 @pytest.mark.parametrize("tag", ["v 1", "../x", "main", "refs/heads/main", "", "v1..2", "-v1"])
 def test_what_git_takes_for_no_tag_is_refused_first(copy, bases, publish, tag):
     with pytest.raises(
-        UserError, match=r"is no name of a tag; expected|expected one argument|expected at least one|--tag: it is empty"
+        UserError, match=r"is not a tag name; expected|expected one argument|expected at least one|--tag: the value is empty"
     ):
         publish(copy("snli_adapter"), f"--tag={tag}")
     assert ("models", ID) not in bases.repositories
@@ -217,7 +217,7 @@ def test_a_tag_stands_for_the_same_bytes(copy, bases, publish, name):
     content = bytearray((folder / name).read_bytes())
     content[-2:] = bytes([content[-2] ^ 1, content[-1]]) if name.endswith("safetensors") else b" }"
     (folder / name).write_bytes(bytes(content))
-    with pytest.raises(UserError, match="the tag 'v1' stands for another version already"):
+    with pytest.raises(UserError, match="the tag 'v1' already marks another version"):
         publish(folder, "--tag", "v1")
 
 
@@ -227,19 +227,19 @@ def test_a_private_repository_is_made_and_stays(copy, bases, publish, capsys):
     assert bases.repositories["models", ID].private
     publish(folder)
     assert bases.repositories["models", ID].private
-    assert f"{ID} existed already and stays private" in capsys.readouterr().err
+    assert f"{ID} existed and stays private" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("token", "repo_id", "message"),
     [
         (None, ID, "no Hub token. Run `hf auth login` or set HF_TOKEN; it is never an argument"),
-        ("hf_wrong", ID, "the Hub does not accept the login's token"),
-        (READ_TOKEN, ID, "the Hub token may only read"),
+        ("hf_wrong", ID, "the Hub rejects this login's token"),
+        (READ_TOKEN, ID, "the Hub token is read-only"),
         (TOKEN, "somebody/model", "this login may not write to 'somebody'; expected miniature"),
-        (TOKEN, "model", "'model' is no name of a repository; expected user/name"),
-        (TOKEN, "miniature/a/b", "is no name of a repository"),
-        (TOKEN, "miniature/-model--", "is no name of a repository"),
+        (TOKEN, "model", "'model' is not a repository name; expected user/name"),
+        (TOKEN, "miniature/a/b", "is not a repository name"),
+        (TOKEN, "miniature/-model--", "is not a repository name"),
     ],
 )
 def test_who_may_not_publish_there_is_told_first(copy, bases, publish, monkeypatch, token, repo_id, message):
@@ -271,25 +271,25 @@ def edit(name: str, change):
     [
         (
             lambda folder: shutil.rmtree(folder / "evaluation"),
-            r"no evaluation/record.json. First run python -m snli_roberta",
+            r"missing evaluation/record.json. First run python -m snli_roberta",
         ),
-        (lambda folder: (folder / "training.json").unlink(), r"it has no training.json; expected the output folder"),
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"it has no \*.safetensors"),
-        (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
+        (lambda folder: (folder / "training.json").unlink(), r"missing training.json; expected the output folder"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"missing \*.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "missing config.json"),
         (lambda folder: (folder / "evaluation" / "scores.csv").write_text("x\n1\n"), "no answers of a model"),
-        (edit("training.json", lambda v: v["base"].update(name="/home/me/roberta")), "is a folder of this machine"),
+        (edit("training.json", lambda v: v["base"].update(name="/home/me/roberta")), "is a folder on this machine"),
         (
             edit("training.json", lambda v: v["base"].update(name="miniature/gone", commit="0" * 40)),
             "miniature/gone: no such",
         ),
-        (edit("training.json", lambda v: v["base"].update(license=None)), "the card lacks the base model's licence"),
+        (edit("training.json", lambda v: v["base"].update(license=None)), "the card needs the base model's license"),
         (
             edit("adapter_config.json", lambda v: v.update(note=f"{ROOT}/x")),
-            r"adapter_config.json: it holds a path of a machine",
+            r"adapter_config.json: contains a path of a machine",
         ),
-        (edit("adapter_config.json", lambda v: v.update(note=f"{Path.home()}/x")), "it holds a path of a machine"),
-        (edit("config.json", lambda v: v.update(note=TOKEN)), r"config.json: it holds a Hub token"),
-        (edit("training.json", lambda v: v.update(note="hf_" + "aB3" * 12)), r"training.json: it holds a Hub token"),
+        (edit("adapter_config.json", lambda v: v.update(note=f"{Path.home()}/x")), "contains a path of a machine"),
+        (edit("config.json", lambda v: v.update(note=TOKEN)), r"config.json: contains a Hub token"),
+        (edit("training.json", lambda v: v.update(note="hf_" + "aB3" * 12)), r"training.json: contains a Hub token"),
     ],
 )
 def test_what_is_not_fit_to_be_published_is_not(copy, bases, publish, spoil, message):
@@ -304,9 +304,9 @@ def test_what_is_not_fit_to_be_published_is_not(copy, bases, publish, spoil, mes
 def test_the_command_line_refuses_in_one_line(tmp_path):
     for words, message in {
         ("publish", "x"): "error: --repo_id is missing",
-        ("publish", "--repo_id", "a/b"): "error: 0 names were given; expected the folder of a trained model",
+        ("publish", "--repo_id", "a/b"): "error: got 0 names; expected the folder of a trained model",
         ("publish", "x", "--repo_id", "a/b", "--token", "hf_x"): "error: unknown argument --token",
-        ("publish", str(tmp_path), "--repo_id", "a/b"): "it has no training.json",
+        ("publish", str(tmp_path), "--repo_id", "a/b"): "missing training.json",
         ("unpublish",): "error: unknown command 'unpublish'; expected card, publish or verify",
     }.items():
         result = subprocess.run([sys.executable, "-m", "common.hub", *words], cwd=ROOT, capture_output=True, text=True)

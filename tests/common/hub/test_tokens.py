@@ -109,14 +109,15 @@ def test_nothing_shows_it_while_a_model_is_trained_published_verified_and_used(
 @pytest.mark.slow
 def test_nothing_shows_it_when_things_go_wrong(run, received, bases, runs, tmp_path):
     publish = ("common.hub", "publish", runs["snli_adapter"], "--verify", "false", "--repo_id", ID)
-    assert "does not accept the login's token" in run("-m", *publish, status=2, token=CANARY[:-1] + "2")
+    assert "rejects this login's token" in run("-m", *publish, status=2, token=CANARY[:-1] + "2")
     assert "ascii" in run("-m", *publish, status=2, token=CANARY + "…")  # as pasted from a page
     for request in ("/whoami", "/preupload/", "^PUT ", "/commit/"):
         bases.fail(request, status=429, headers={"Retry-After": "601"})
         assert "asks to wait 10 min 1 s" in run("-m", *publish, status=75)
     bases.fail("/commit/", status=400)
     run("-m", *publish, status=2)
-    code = f"import sys; from common.hub import __main__ as hub, upload; upload.Upload.files = 1; sys.argv = {list(map(str, publish))}; hub.main()"
+    code = "import sys; from common.hub import __main__ as hub, upload; upload.Upload.files = 1; "
+    code += f"sys.argv = {list(map(str, publish))}; hub.main()"
     assert "Traceback" in run("-c", code, status=1)
     look(tmp_path, received, bases.log)
 

@@ -47,7 +47,7 @@ def test_publishing_ends_with_a_verification(kind, runs, bases, few, tmp_path, m
     call(monkeypatch, "publish", folder, "--repo_id", ID, "--private", "--data_dir", few, "--items", items)
     shown = capsys.readouterr().out
     found = re.fullmatch(
-        rf"verified: {ID}: (\d+) of {items} answers are those of the record.*; largest difference (\S+) \(scored again in "
+        rf"verified: {ID}: (\d+) of {items} answers match the record.*; largest difference (\S+) \(scored again in "
         rf"float32, recorded in fp32; {items} of its \d+ items; commit ([0-9a-f]{{12}})\)\n",
         shown,
     )
@@ -74,7 +74,7 @@ def test_a_tag_and_a_commit_can_be_verified_and_not_what_came_later(published, f
     for revision in ("v1", first):
         call(monkeypatch, "verify", ID, "--revision", revision, "--data_dir", few, "--items", 10)
         assert f"commit {first[:12]}" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"its record says accuracy 0\.\d+, and its answers 0\.\d+"):
+    with pytest.raises(UserError, match=r"the record states accuracy 0\.\d+, but its answers have 0\.\d+"):
         call(monkeypatch, "verify", ID, "--data_dir", few, "--items", 10)
 
 
@@ -85,7 +85,7 @@ def test_code_that_is_not_this_projects_is_not_run(published, few, monkeypatch, 
     evil = card.replace("```python\n", f"```python\nopen({str(mark)!r}, 'w')\n", 1)
     assert evil != card
     HfApi().upload_file(repo_id=ID, path_in_repo="README.md", path_or_fileobj=evil.encode())
-    with pytest.raises(UserError, match="the code on its card is not what this version of the project writes"):
+    with pytest.raises(UserError, match="the code on the card is not what this version of the project writes"):
         call(monkeypatch, "verify", ID, "--data_dir", few)
     assert not mark.exists()
 
@@ -100,7 +100,7 @@ def test_weights_that_were_changed_are_caught(published, few, monkeypatch, tmp_p
     HfApi().upload_file(
         repo_id=ID, path_in_repo="adapter_model.safetensors", path_or_fileobj=tmp_path / "other.safetensors"
     )
-    with pytest.raises(UserError, match=r"\d+ of \d+ answers differ from the record's"):
+    with pytest.raises(UserError, match=r"\d+ of \d+ answers differ from the record"):
         call(monkeypatch, "verify", ID, "--data_dir", few)
 
 
@@ -112,7 +112,7 @@ def test_pickled_weights_are_not_verified(published, few, monkeypatch, tmp_path)
     torch.save(load_file(folder / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
     HfApi().upload_file(repo_id=ID, path_in_repo="adapter_model.bin", path_or_fileobj=tmp_path / "adapter_model.bin")
     HfApi().delete_file("adapter_model.safetensors", ID)
-    with pytest.raises(UserError, match=f"{ID}: it has no weights in the safetensors format.*Pickles are not loaded"):
+    with pytest.raises(UserError, match=f"{ID}: no weights in safetensors format.*pickles are never loaded"):
         call(monkeypatch, "verify", ID, "--data_dir", few)
 
 
@@ -121,7 +121,7 @@ def test_a_card_whose_accuracy_is_not_that_of_its_answers(published, few, monkey
     record = json.loads((folder / "evaluation" / "record.json").read_text())
     record["metrics"]["accuracy"]["value"] += 0.01
     HfApi().upload_file(repo_id=ID, path_in_repo="evaluation/record.json", path_or_fileobj=json.dumps(record).encode())
-    with pytest.raises(UserError, match=r"its record says accuracy 0\.\d+, and its answers 0\.\d+"):
+    with pytest.raises(UserError, match=r"the record states accuracy 0\.\d+, but its answers have 0\.\d+"):
         call(monkeypatch, "verify", ID, "--data_dir", few)
 
 
@@ -182,7 +182,7 @@ def test_what_a_record_says_is_printed_without_escapes(capsys):
 def test_the_corpus_of_the_record_is_asked_for(published, monkeypatch, miniature, few, tmp_path):
     published("snli_adapter")
     with pytest.raises(
-        UserError, match=r"--data_dir: the texts of SNLI 1.0 are needed to verify it; expected its folder"
+        UserError, match=r"--data_dir: verification needs the texts of SNLI 1.0; expected the folder of that corpus"
     ):
         call(monkeypatch, "verify", ID)
     text = (few / "snli_1.0_test.jsonl").read_text().replace("dog", "hen")
@@ -192,7 +192,7 @@ def test_the_corpus_of_the_record_is_asked_for(published, monkeypatch, miniature
 
 
 def test_a_model_that_nobody_here_published_is_named(bases, monkeypatch):
-    with pytest.raises(UserError, match=r"it has no training.json; expected a model that this project published"):
+    with pytest.raises(UserError, match=r"missing training.json; expected a model published by this project"):
         call(monkeypatch, "verify", "miniature/tiny_llama")
     with pytest.raises(UserError, match="miniature/nothing: no such repository on"):
         call(monkeypatch, "verify", "miniature/nothing")
@@ -227,10 +227,10 @@ GENERATED = {"id": "a", "answer": "cats, dogs", "mean_log_probability": "-0.2", 
 def test_labels_may_differ_only_near_a_tie(row, answer, ties):
     facts = {"commit": "0" * 40, "of": 1, "precision": "float32", "recorded": "bf16"}
     if ties is None:
-        with pytest.raises(UserError, match="1 of 1 answers differ from the record's, beyond ties"):
+        with pytest.raises(UserError, match="1 of 1 answers differ from the record, beyond ties"):
             compare([row], [answer], ID, **facts)
         return
     found = compare([row], [answer], ID, **facts)
     assert found.ties == ties
-    assert f"{1 - ties} of 1 answers are those of the record" in found.line()
+    assert f"{1 - ties} of 1 answers match the record" in found.line()
     assert "scored again in float32, recorded in bf16" in found.line()

@@ -1,4 +1,4 @@
-"""Models by their Hub ids, over HTTP: as good as a folder, and one clear line where they can't be had."""
+"""Models by their Hub ids, over HTTP: as good as a folder, and one clear line when they can't be loaded."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_name_becomes_a_folder(upload, runs, tmp_path, bases):
     assert not (folder / "pytorch_model.bin").exists()
     assert local_folder(runs["snli_adapter"]) == runs["snli_adapter"]
     assert hub_commit(runs["snli_adapter"]) is None
-    with pytest.raises(UserError, match="a folder has no revisions; expected a Hub id beside a revision"):
+    with pytest.raises(UserError, match="a folder has no revisions; expected a Hub id with a revision"):
         local_folder(runs["snli_adapter"], "v1")
-    with pytest.raises(UserError, match="has no revision 'v9'; expected a branch, tag or commit"):
+    with pytest.raises(UserError, match="no revision 'v9'; expected a branch, tag or commit"):
         local_folder(ID, "v9")
 
 
-def test_the_shipped_models_have_names_and_licences():
+def test_the_shipped_models_have_names_and_licenses():
     assert base_path("miniature/tiny_llama") == str(MODELS / "tiny_llama")
     assert base_path("miniature/other") == "miniature/other"
     assert {license_of(str(folder), None) for folder in MODELS.iterdir()} == {"apache-2.0"}
@@ -69,7 +69,7 @@ def test_the_shipped_models_have_names_and_licences():
     ("private", "token", "message"),
     [
         (True, "", r"no such repository on \S+, or a private one that this login may not read"),
-        (False, "hf_wrong", "the Hub does not accept the login's token"),
+        (False, "hf_wrong", "the Hub rejects this login's token"),
     ],
 )
 def test_what_a_login_may_not_read(upload, monkeypatch, tmp_path, private, token, message):
@@ -91,7 +91,7 @@ def test_a_private_model_is_loaded_with_a_token(upload, bases, runs):
     assert all(torch.equal(here[name], there[name]) for name in here if "original_module" not in name)
 
 
-def test_a_gated_base_says_where_to_accept_its_licence(bases, monkeypatch, tmp_path, few):
+def test_a_gated_base_says_where_to_accept_its_license(bases, monkeypatch, tmp_path, few):
     from sbic_llama.training.arguments import TrainArguments
     from sbic_llama.training.run import train
 
@@ -99,12 +99,12 @@ def test_a_gated_base_says_where_to_accept_its_licence(bases, monkeypatch, tmp_p
     run = TrainArguments(output_dir=tmp_path, learning_rate=1e-3, model_name_or_path="meta/gated", data_dir=few)
     with pytest.raises(
         UserError,
-        match=rf"meta/gated: it is gated, and this login may not read it\. Accept its licence at {bases.url}/meta/gated, then "
+        match=rf"meta/gated: gated, and this login may not read it\. Accept its license at {bases.url}/meta/gated, then "
         "run `hf auth login` or set HF_TOKEN",
     ):
         train(run, "offensiveYN")
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
-    with pytest.raises(UserError, match="Accept its licence at"):
+    with pytest.raises(UserError, match="Accept its license at"):
         train(run, "offensiveYN")
 
 
@@ -153,12 +153,12 @@ def config(runs, kind: str, name: str, **changes) -> bytes:
 def test_damaged_and_foreign_classifiers(upload, runs, bases):
     weights = (runs["snli_full"] / "model.safetensors").read_bytes()
     for contents, message in (
-        ({"model.safetensors": weights[: len(weights) // 2]}, "its weights are damaged or cut short"),
+        ({"model.safetensors": weights[: len(weights) // 2]}, "its weights are damaged or truncated"),
         (
             {"model.safetensors": None, "pytorch_model.bin": b"x"},
-            "no weights in the safetensors format.*Pickles are not loaded",
+            "no weights in safetensors format.*pickles are never loaded",
         ),
-        ({"config.json": None}, "it has no config.json"),
+        ({"config.json": None}, "missing config.json"),
         (
             {"config.json": config(runs, "snli_full", "config.json", id2label={0: "yes", 1: "no", 2: "so"})},
             "of the labels yes, no",
@@ -176,9 +176,9 @@ def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
     other = {"base_model_name_or_path": "miniature/tiny_roberta"}
     for load, kind, contents, message in (
         (load_trained, "sbic_labels", {}, "an adapter for 'CAUSAL_LM'; expected one for SEQ_CLS"),
-        (load_sbic, "snli_adapter", {}, r"it has no annotator\.json"),
-        (load_sbic, "sbic_labels", {"adapter_model.safetensors": weights[:-100]}, "its weights are damaged or cut short"),
-        (load_sbic, "sbic_labels", {"adapter_model.safetensors": None, "adapter_model.bin": b"x"}, "Pickles are not loaded"),
+        (load_sbic, "snli_adapter", {}, r"missing annotator\.json"),
+        (load_sbic, "sbic_labels", {"adapter_model.safetensors": weights[:-100]}, "its weights are damaged or truncated"),
+        (load_sbic, "sbic_labels", {"adapter_model.safetensors": None, "adapter_model.bin": b"x"}, "pickles are never loaded"),
         (load_sbic, "sbic_labels", {"adapter_config.json": config(runs, "sbic_labels", "adapter_config.json", **other)},
          r"an adapter of \('miniature/tiny_roberta', None\); expected .*tiny_llama.*as annotator.json says"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", labels=["A", "B"])},
@@ -186,7 +186,7 @@ def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="sexYN")},
          "not an annotator's description"),
         (load_trained, "snli_adapter", {"adapter_config.json": config(runs, "snli_adapter", "adapter_config.json", r=4)},
-         "size mismatch.*Use it with the base model that it was made for"),
+         "size mismatch.*Use it with the base model that it was trained on"),
     ):  # fmt: skip
         bases.repositories.pop(("models", ID), None)
         upload(kind, **contents)
@@ -229,7 +229,7 @@ def test_what_was_downloaded_once_works_offline(upload, bases, tmp_path):
     shutil.rmtree(tmp_path)
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
-    assert re.fullmatch(rf"error: {ID}: not in the cache, and \S+ can't be reached\. .*\n", result.stderr)
+    assert re.fullmatch(rf"error: {ID}: not in the cache, and cannot reach \S+\. .*\n", result.stderr)
 
 
 def test_evaluating_what_was_published(bases, runs, few, tmp_path, monkeypatch, capsys):

@@ -150,7 +150,7 @@ def test_adapters_come_from_the_hub_at_a_revision(folders, hub, every, posts):
     assert there.adapters[0].folder.parent.name == "snapshots"
     rows = list(there.annotate(posts[:20]))
     assert_same(rows, [{name: row[name] for name in there.columns} for row in every.annotate(posts[:20])])
-    with pytest.raises(UserError, match=r"miniature/offensive@main: it has no annotator\.json"):
+    with pytest.raises(UserError, match=r"miniature/offensive@main: missing annotator\.json"):
         Annotator("miniature/offensive@main")
 
 

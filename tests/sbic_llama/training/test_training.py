@@ -630,7 +630,7 @@ def configured(**changes):
     ("spoil", "message"),
     [
         (without_a_tensor, "its tensors are not those of its configuration, as .*lora_A"),
-        (configured(r=8), r"can't be loaded: .*size mismatch.*Use it with the base model that it was made for"),
+        (configured(r=8), r"cannot be loaded: .*size mismatch.*Use it with the base model that it was trained on"),
         (configured(peft_type="FOO"), r"an adapter of kind 'FOO'; expected a LoRA adapter"),
         (configured(base_model_name_or_path="other/base"), r"expected \('miniature/tiny_llama', None\)"),
         (
@@ -643,7 +643,7 @@ def configured(**changes):
         ),
         (
             lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 100),
-            "weights are damaged or cut short",
+            "weights are damaged or truncated",
         ),
     ],
 )
