@@ -1,4 +1,4 @@
-"""One self-contained HTML page made from run records: ``python -m common.report --records FOLDER --output report.html``."""
+"""Tables and a self-contained HTML page of run records: ``python -m common.report --records FOLDER --output report.html``."""
 
 from __future__ import annotations
 
@@ -9,26 +9,18 @@ from common.cli.arguments import option, parse
 from common.cli.errors import UserError, run
 from common.results.finding import FOLDER, read_findings
 from common.results.record import read_record
-from common.results.rendering import (
-    by_task,
-    lines,
-    markdown_lines,
-    of_task,
-    sentence,
-    table_lines,
-    write_report,
-)
+from common.results.rendering import by_task, lines, markdown_lines, sentence, table_lines, write_report
 
 
 @dataclass
 class ReportArguments:
-    """Prints the tables of a folder of run records, and makes one HTML page of them, and of the findings beside them, that needs no
+    """Print the tables of a folder of run records, and write an HTML page of them and the findings next to them. The page needs no
     network."""
 
     records: Path = option(help="folder of run records (*.json)")
     output: Path | None = option(None, "page to write")
     title: str = option("Results", "heading of the page")
-    markdown: bool = option(False, "print the tables as Markdown, as the READMEs show them")
+    markdown: bool = option(False, "print the tables as Markdown, like those in the READMEs")
 
 
 def main() -> None:
@@ -37,20 +29,21 @@ def main() -> None:
         prog="python -m common.report",
         examples="  python -m common.report --records output/demo/records --output output/demo/report.html",
     )
-    if not arguments.records.is_dir():
-        raise UserError("no such folder", file=arguments.records, expected="a folder of run records")
-    records = [read_record(path) for path in sorted(arguments.records.glob("*.json"))]
+    folder = arguments.records
+    if not folder.is_dir():
+        raise UserError("no such folder", file=folder, expected="a folder of run records")
+    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
-        raise UserError(
-            "no run records", file=arguments.records, expected="*.json of an evaluation", fix="evaluate a model first"
-        )
-    found = read_findings(arguments.records / FOLDER)
+        raise UserError("no run records", file=folder, expected="*.json files", fix="evaluate a model first")
+    findings = read_findings(folder / FOLDER)
     if arguments.output:
-        write_report(records, arguments.output, arguments.title, found)
+        write_report(records, arguments.output, arguments.title, findings)
     for group in by_task(records):
         print("\n".join(markdown_lines(group) if arguments.markdown else table_lines(group)), end="\n\n")
-        for finding in of_task(found, group[0].task):
-            print(sentence(finding) if arguments.markdown else "\n".join(lines(finding, numbers=False)), end="\n\n")
+        for finding in findings:
+            if finding.task == group[0].task:
+                text = sentence(finding) if arguments.markdown else "\n".join(lines(finding, numbers=False))
+                print(text, end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,239 +1,238 @@
-"""Scores a trained adapter on SBIC's test split, once, beside the controls: ``python -m sbic_llama.evaluate``."""
+"""Score a trained adapter once on SBIC's test split, next to the baselines: ``python -m sbic_llama.evaluate``."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common.results.scoring import keep
+from common.results.record import training_costs, training_facts
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
-from common.results.scoring import keep
 from common.results.finding import Finding, about, read_finding
 from common.results.record import RunRecord
 from common.results.rendering import lines, table_lines
-from common.results.record import training_costs, training_facts
 from common.runtime import hardware
 from common.runtime.processes import Processes, is_first, join
 from common.tables.writing import write_rows
-from sbic_llama.baselines import score_controls, test_set
-from sbic_llama.data.corpus import Post, Split, labeled, post_id
+from sbic_llama.data.corpus import Post, Split, labeled
 from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence
 from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
-from sbic_llama.evaluation.hatecheck_finding import hatecheck_finding
-from sbic_llama.evaluation.label_policies import label_policy_finding
-from sbic_llama.evaluation.other_corpora import md_agreement_findings
-from sbic_llama.evaluation.with_people import agreement_with_people, annotators_opinions, certainty_findings
+from sbic_llama.evaluation.other_corpora import hatecheck_finding, md_agreement_findings
+from sbic_llama.evaluation.scores import score_baselines, score_rows, test_set
+from sbic_llama.evaluation.with_people import (
+    agreement_with_people,
+    annotators_opinions,
+    certainty_findings,
+    label_policy_finding,
+)
 from sbic_llama.training.arguments import CorpusArguments
 
+if TYPE_CHECKING:
+    from sbic_llama.model.description import AnnotatorFile
+
 MODULE = "sbic_llama.evaluate"
+Read = Callable[..., Answers]  # texts → an adapter's answers; with base=True, those of its base model
 
 
 @dataclass(kw_only=True)
 class EvaluateArguments(CorpusArguments):
-    """Scores an adapter on SBIC's test split beside majority, TF-IDF and its base model without the adapter."""
+    """Scores an adapter on SBIC's test split, next to the majority label, TF-IDF and the base model without the adapter."""
 
-    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json says for which feature")
+    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json names the feature")
     revision: str | None = option(None, "its branch, tag or commit on the Hub")
     title: str = option("QLoRA", "name of the adapter in tables")
-    untouched_base: bool = option(True, "score the base model without the adapter too, which takes as long again")
-    batch_size: int = option(32, "posts a forward pass", minimum=1)
+    untouched_base: bool = option(True, "also score the base model without the adapter, which takes as long again")
+    batch_size: int = option(32, "posts per forward pass", minimum=1)
     md_agreement: Path | None = option(
-        None, "file of MD-Agreement (MD-Agreement_dev.json), to score an offensiveYN adapter on another corpus too"
+        None, "MD-Agreement file (MD-Agreement_dev.json), to score an offensiveYN adapter on another corpus as well"
     )
     hatecheck: Path | None = option(
-        None, "HateCheck's test_suite_cases.csv, to see how far the answers can stand for hateful or not"
+        None, "HateCheck's test_suite_cases.csv, to see how far the answers can stand in for hateful or not"
     )
     output_dir: Path = option(Path("output/sbic_evaluation"), "folder for the run records")
-    seed: int = option(0, "seed of the controls and of the bootstrap", minimum=0, maximum=MAX_SEED)
+    seed: int = option(0, "seed of the baselines and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
         check_place(self.adapter, self.revision)
 
 
-def score_rows(declared: Feature, posts: Sequence[Post], annotated: Answers) -> list[dict[str, Any]]:
-    """What a model said of each post, without the posts: an id made of the text, the label, the answer, the numbers."""
-    return [
-        {
-            "id": post_id(post),
-            "label": declared.target(post),
-            "answer": declared.answer(answer),
-            **{name: round(number, 6) for name, number in numbers.items()},
-        }
-        for post, answer, numbers in zip(posts, annotated.labels, annotated.details, strict=True)
-    ]
+@dataclass(frozen=True)
+class OtherCorpora:
+    """What was requested besides SBIC."""
+
+    items: list[Item]
+    cases: list[Case]
+
+    def texts(self) -> list[list[str]]:
+        both = [item.text for item in self.items], [case.text for case in self.cases]
+        return [texts for texts in both if texts]
 
 
 def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[Finding]]:
-    """Scores the controls, the untouched base and the adapter, and writes their records, the adapter's answers, and findings.
+    """Score the baselines, the untouched base and the adapter; write records, the adapter's answers, and findings.
 
-    Further processes of a launch help the first one to the answers, and return nothing.
-
-    Raises:
-        UserError: An adapter that can't be loaded, or bad data.
+    Further processes of a launch help the first one compute the answers and return nothing.
     """
     quiet_libraries()
-    from sbic_llama.model.adapter import load_adapter, precision_for, read_description
-    from sbic_llama.model.answering import answer
+    from sbic_llama.model.adapter import read_description
 
-    # All that can be refused is, before a base model is loaded and the first control fitted.
+    # Whatever can be rejected is rejected before a base model is loaded and the first baseline is fitted.
     folder = local_folder(arguments.adapter, arguments.revision)
     description = read_description(folder, arguments.adapter)
     arguments.require_training_corpus(description.corpus, arguments.adapter)
-    items, cases = other_items(arguments, description.feature)
+    others = read_other_corpora(arguments, description.feature)
     facts = training_facts(folder)
     splits = arguments.load()
+    feature = description.resolve_feature()
     hardware.choose_device()
     processes = join()
-    precision = precision_for(description)
-    log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
-    model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
-    declared = description.resolve_feature()
-    scored = test_set(declared, splits, arguments)
-    scored.policy["scored in"] = precision.value
-    if description.aggregation != arguments.aggregation:
-        scored.policy["aggregation of the adapter's training labels"] = description.aggregation
-    posts = labeled(splits["test"], declared.label_of)
-    stem = f"sbic-{declared.slug}"
+    read, precision = load_reader(arguments, description, processes)
+    posts = labeled(splits["test"], feature.label_of)
     texts = [post.text for post in posts]
-    shape = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size, "progress": True}
-    common = {"module": MODULE, "seed": arguments.seed}
-
-    def read(texts: Sequence[str]) -> Answers:
-        return answers_together(processes, texts, lambda part: answer(model, tokenizer, declared, part, **shape))
-
     if not processes.first:
         if arguments.untouched_base:
-            with model.disable_adapter():
-                read(texts)
-        shape["temperature"] = description.temperature
-        for several in (texts, [item.text for item in items], [case.text for case in cases]):
-            if several:
-                read(several)
+            read(texts, base=True)
+        for more in (texts, *others.texts()):
+            read(more)
         return [], []
-    records = score_controls(
-        declared, splits, scored, module=MODULE, output_dir=arguments.output_dir, seed=arguments.seed
-    )
+    scored = test_set(feature, splits, arguments)
+    scored.policy["scored in"] = precision
+    if description.aggregation != arguments.aggregation:
+        scored.policy["aggregation of the adapter's training labels"] = description.aggregation
+    shared = {"module": MODULE, "seed": arguments.seed}
+    records = score_baselines(feature, splits, scored, output_dir=arguments.output_dir, **shared)
+    if arguments.untouched_base:
+        path = arguments.output_dir / f"sbic-{feature.slug}-3-base.json"
+        records.append(scored.measure("untouched base", lambda: read(texts, base=True).labels, path=path, **shared))
     answers: list[Answers] = []
 
     def predict() -> list[Label]:
         answers.append(read(texts))
-        return answers[-1].labels
+        return answers[0].labels
 
-    if arguments.untouched_base:
-        with model.disable_adapter():
-            path = arguments.output_dir / f"{stem}-3-base.json"
-            records.append(scored.measure("untouched base", predict, path=path, **common))
-    shape["temperature"] = description.temperature
+    stem = findings.stem(f"sbic-{feature.slug}-4", arguments.title)
+    path = arguments.output_dir / f"{stem}.json"
     costs = training_costs(facts) if facts else {}
-    own_stem = findings.stem(stem, arguments.title)
-    path = arguments.output_dir / f"{findings.stem(f'{stem}-4', arguments.title)}.json"
-    records.append(scored.measure(arguments.title, predict, path=path, **common, **costs))
-    rows = score_rows(declared, posts, answers[-1])
+    records.append(scored.measure(arguments.title, predict, path=path, **shared, **costs))
+    rows = score_rows(feature, posts, answers[0])
     write_rows(path.with_suffix(".csv"), rows)
     own = folder if hub_commit(folder) is None else None
     if own:
-        keep(own, records[-1], records[:-1], rows)  # what is published with the adapter lies in its own folder
-    found = findings_of(
-        declared, posts, answers[-1], records[-1], temperature=description.temperature, seed=arguments.seed
-    )
-    found += on_other_corpora(
-        arguments, declared, lambda texts: read(texts).labels, items, cases, splits["train"], records[-1]
-    )
-    for stale in (arguments.output_dir / findings.FOLDER).glob(f"{own_stem}-*.json"):
-        if read_finding(stale).model == arguments.title:
-            stale.unlink()  # of an earlier evaluation under this title, and maybe of another adapter
-    for finding in found:
-        findings.leave(finding, arguments.output_dir, own_stem, own)
-    return records, found
+        keep(own, records[-1], records[:-1], rows)  # published together with the adapter
+    result = findings_of(feature, posts, answers[0], records[-1], description.temperature, arguments.seed)
+    result += on_other_corpora(arguments, feature, read, others, splits["train"], records[-1])
+    write_findings(result, arguments, feature, own)
+    return records, result
+
+
+def load_reader(arguments: EvaluateArguments, description: AnnotatorFile, processes: Processes) -> tuple[Read, str]:
+    """Load the adapter; return what answers texts with it, and the precision."""
+    from sbic_llama.model.adapter import load_adapter, precision_for
+    from sbic_llama.model.answering import answer
+
+    precision = precision_for(description)
+    log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
+    model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
+    feature = description.resolve_feature()
+    options = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size, "progress": True}
+
+    def read(texts: Sequence[str], *, base: bool = False) -> Answers:
+        temperature = 1.0 if base else description.temperature
+        with model.disable_adapter() if base else contextlib.nullcontext():
+            return answers_together(
+                processes,
+                texts,
+                lambda part: answer(model, tokenizer, feature, part, temperature=temperature, **options),
+            )
+
+    return read, precision.value
+
+
+def write_findings(result: Sequence[Finding], arguments: EvaluateArguments, feature: Feature, own: Path | None) -> None:
+    """Write findings next to the records and into the adapter's own folder; remove those of an earlier evaluation."""
+    stem = findings.stem(f"sbic-{feature.slug}", arguments.title)
+    for path in (arguments.output_dir / findings.FOLDER).glob(f"{stem}-*.json"):
+        if read_finding(path).model == arguments.title:
+            path.unlink()  # maybe about another adapter of this title
+    for finding in result:
+        findings.leave(finding, arguments.output_dir, stem, own)
 
 
 def answers_together(processes: Processes, texts: Sequence[str], read: Callable[[list[str]], Answers]) -> Answers:
-    """Answers to all texts, of which the processes of a launch read a part each."""
+    """Return the answers to all texts, which the processes of a launch divide among themselves."""
 
     def rows(part: list[str]) -> list[tuple[Label, dict[str, float], int]]:
-        found = read(part)
-        cut = [found.cut, *[0] * (len(part) - 1)]  # only their sum is known
-        return list(zip(found.labels, found.details, cut, strict=True))
+        answers = read(part)
+        cut = [answers.cut, *[0] * (len(part) - 1)]  # only their sum is known
+        return list(zip(answers.labels, answers.details, cut, strict=True))
 
     labels, details, cut = zip(*processes.divided(texts, rows), strict=True)
     return Answers(list(labels), list(details), sum(cut))
 
 
-def other_items(arguments: EvaluateArguments, feature: str) -> tuple[list[Item], list[Case]]:
-    """What was asked for of MD-Agreement and HateCheck.
-
-    Raises:
-        UserError: A bad file, or MD-Agreement for a feature that it has no labels of.
-    """
+def read_other_corpora(arguments: EvaluateArguments, feature: str) -> OtherCorpora:
+    """Read MD-Agreement and HateCheck if the arguments name them."""
     if arguments.md_agreement and feature != OFFENSIVE_YN.name:
         raise UserError(
-            f"MD-Agreement has labels for {OFFENSIVE_YN.name} only",
+            f"MD-Agreement has labels for {OFFENSIVE_YN.name} only, and this adapter answers {feature}",
             key="--md_agreement",
             expected=f"an adapter for {OFFENSIVE_YN.name}",
         )
-    return (
+    return OtherCorpora(
         read_items(arguments.md_agreement) if arguments.md_agreement else [],
         read_cases(arguments.hatecheck) if arguments.hatecheck else [],
     )
 
 
 def on_other_corpora(
-    arguments: EvaluateArguments,
-    declared: Feature,
-    read: Callable[[Sequence[str]], list[Label]],
-    items: Sequence[Item],
-    cases: Sequence[Case],
-    train: Split,
-    record: RunRecord,
+    arguments: EvaluateArguments, feature: Feature, read: Read, others: OtherCorpora, train: Split, record: RunRecord
 ) -> list[Finding]:
-    """How the adapter does on what :func:`other_items` read; ``read`` gives its answers to texts."""
-    found: list[Finding] = []
+    """Return what the adapter's answers on the other corpora show."""
+    result: list[Finding] = []
     shared = {**about(record), "seed": arguments.seed}
-    if items and arguments.md_agreement:
+    if others.items and arguments.md_agreement:
         with stage("MD-Agreement"):
-            answers = read([item.text for item in items])
-            found += md_agreement_findings(items, answers, declared, train, arguments.md_agreement, **shared)
-    if cases:
+            answers = read([item.text for item in others.items]).labels
+            result += md_agreement_findings(others.items, answers, feature, train, arguments.md_agreement, **shared)
+    if others.cases:
         with stage("HateCheck"):
             del shared["data"]
-            found.append(hatecheck_finding(declared, cases, read([case.text for case in cases]), **shared))
-    return found
+            answers = read([case.text for case in others.cases]).labels
+            result.append(hatecheck_finding(feature, others.cases, answers, **shared))
+    return result
 
 
 def findings_of(
-    declared: Feature, posts: Sequence[Post], answers: Answers, record: RunRecord, *, temperature: float, seed: int
+    feature: Feature, posts: Sequence[Post], answers: Answers, record: RunRecord, temperature: float, seed: int
 ) -> list[Finding]:
-    """What the adapter's answers to the test posts say besides the scores."""
-    shared = {"seed": seed, **about(record)}
+    """Return what the adapter's answers to the test posts show besides the scores."""
+    shared: dict[str, Any] = {"seed": seed, **about(record)}
     with stage("certainty, label policies and agreement"):
-        labels = [declared.label_of(post) for post in posts]
-        found = certainty_findings(
-            declared,
-            labels,
+        result = certainty_findings(
+            feature,
+            [feature.label_of(post) for post in posts],
             answers.labels,
-            [confidence(declared, details) for details in answers.details],
-            probabilities=np.array([list(details.values()) for details in answers.details])
-            if declared.classifies
-            else None,
+            [confidence(feature, details) for details in answers.details],
+            probabilities=np.array([list(row.values()) for row in answers.details]) if feature.classifies else None,
             temperature=temperature,
             **shared,
         )
-        if declared.classifies:
-            found.append(label_policy_finding(declared, posts, answers.labels, **shared))
-        said = {str(number): label for number, label in enumerate(answers.labels)}
-        agreement = agreement_with_people(declared, annotators_opinions(declared, posts), said, **shared)
-        if agreement:
-            found.append(agreement)
-    return found
+        if feature.classifies:
+            result.append(label_policy_finding(feature, posts, answers.labels, **shared))
+        by_number = {str(number): label for number, label in enumerate(answers.labels)}
+        agreement = agreement_with_people(feature, annotators_opinions(feature, posts), by_number, **shared)
+    return [*result, agreement] if agreement else result
 
 
 def main() -> None:
@@ -242,11 +241,11 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN",
     )
-    records, found = score_adapter(arguments)
+    records, result = score_adapter(arguments)
     if not is_first():
         return
     print("\n".join(table_lines(records)))
-    for finding in found:
+    for finding in result:
         print("\n" + "\n".join(lines(finding, numbers=False)))
     log(f"records: {arguments.output_dir}")
 

@@ -1,192 +1,328 @@
-"""How good the answers are that remain when the least certain go to a person: selective prediction (El-Yaniv and Wiener 2010)."""
+"""Checks of a model as findings: calibration, selective prediction, scores by group, and agreement with people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import importlib.metadata
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.results.finding import Curve, Finding, Listing, Measures
-from common.stats import metrics
-from common.stats.calibration import (
-    BINS,
-    area,
-    expected_by_chance,
-    expected_calibration_error,
-    negative_log_likelihood,
-    reliability,
-    risks,
-    tempered,
-)
+from common.cli.errors import UserError, shown
+from common.results.finding import Curve, Finding, Listing, Measures, Part, about, worded
+from common.results.record import RunRecord
+from common.results.scoring import OTHERS
+from common.stats import agreement, calibration, metrics
+from common.stats.agreement import Annotations, Coded, Predictions, Scale, ScaleName, Similarity
+from common.stats.alt_test import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
+from common.stats.metrics import Measure
 
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the items that might go to a person, the least certain first
-POINTS = 100  # of the curve in a picture
-RISK_LIMITS = (
-    "Whether the people who get the uncertain items are right about them, or how the curve runs on items of another kind: the "
-    "order of certainty is the model's own, and on items unlike these it may be sure and wrong."
-)
+TEMPLATES = Path(__file__).parent / "templates"
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the items that people might check, the least certain first
+CURVE_POINTS = 100
+MOST_DRAWN = 15  # annotators in the picture
+MOST_NAMED = 8  # annotators in a sentence
 
 
 def risk_coverage_finding(
     confidence: Sequence[float], scores: Sequence[float], *, metric: str, seed: int, **about: Any
 ) -> Finding:
-    """What remains when the least certain items go to a person.
+    """Measure what remains if the least certain items go to people: selective prediction (El-Yaniv and Wiener 2010).
 
     Args:
-        confidence: How sure the model was of each item, larger is surer.
-        scores: How good its answer was, 0 to 1.
-        metric: Name of the mean score, as "accuracy".
+        confidence: How certain the model was of each item; larger is more certain.
+        scores: How good each answer was, 0 to 1.
+        metric: Name of the mean score, like "accuracy".
         seed: Seed of the bootstrap.
         about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
     """
     sure, good = np.asarray(confidence, dtype=float), np.asarray(scores, dtype=float)
-    n = len(sure)
+    lost, n = 1 - good, len(sure)
     kept = {
-        "nothing goes to people" if share == 0 else f"the least certain {share:.0%} go to people": max(
+        f"the least certain {share:.0%} go to people" if share else "nothing goes to people": max(
             1, n - round(share * n)
         )
         for share in SHARES
     }
-    # Of each draw the area, and the score of what is kept; equally sure items count by their mean, so their order does not matter.
-    lost = 1 - good
-    drawn = np.array(
-        [
-            [one.mean(), *(1 - one[count - 1] for count in kept.values())]
-            for one in (risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(n, seed))
-        ]
-    )
+    # For each draw the area, and the score of the kept items; ties count by their mean, so their order does not matter.
+    resampled = (calibration.risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(n, seed))
+    drawn = np.array([[risks.mean(), *(1 - risks[count - 1] for count in kept.values())] for risks in resampled])
     ends = np.percentile(drawn, (2.5, 97.5), axis=0).T.tolist()
-    whole = {"value": area(sure, lost), "n": n, "ci95": ends[0]}
-    scored = 1 - risks(sure, lost)
+    curve, ideal = 1 - calibration.risks(sure, lost), 1 - calibration.risks(good, lost)
+    aurc = {"value": calibration.area(sure, lost), "n": n, "ci95": ends[0]}
     rest = {
-        name: metrics.with_width({"value": float(scored[count - 1]), "n": count, "ci95": ends[place]})
+        name: metrics.with_width({"value": float(curve[count - 1]), "n": count, "ci95": ends[place]})
         for place, (name, count) in enumerate(kept.items(), 1)
     }
-    best = area(good, lost)  # an order that knows which answers are wrong
-    mean_loss = float(lost.mean())
-    curve = 1 - risks(sure, 1 - good)
-    ideal = 1 - risks(good, 1 - good)
-    chosen = np.unique(
-        np.linspace(max(0, n // 50 - 1), n - 1, POINTS).astype(int)
-    )  # the first few items' mean is noise
-    half = list(rest.values())[-1]
-    summary = [
-        f"{metric[0].upper()}{metric[1:]} {good.mean():.3f} on all {n:,} items, {half['value']:.3f} [{half['ci95'][0]:.3f}, "
-        f"{half['ci95'][1]:.3f}] on the surer half.",
-        f"Area under the risk-coverage curve {whole['value']:.4f} [{whole['ci95'][0]:.4f}, {whole['ci95'][1]:.4f}]; an order "
-        f"that knew which answers are wrong would have {best:.4f}, one that knows nothing {mean_loss:.4f}.",
-    ]
-    parts = [
-        Curve(
-            f"{metric[0].upper()}{metric[1:]} of the items that the model keeps",
-            "share of the items that the model keeps, the surest first",
-            metric,
-            {
-                "by its own certainty": [[(k + 1) / n, float(curve[k])] for k in chosen],
-                "if it knew its errors": [[(k + 1) / n, float(ideal[k])] for k in chosen],
-            },
-        ),
-        Measures(
-            f"{metric[0].upper()}{metric[1:]} of the rest, when people take the least certain",
-            "who looks",
-            metric,
-            rest,
-        ),
-    ]
+    facts = {"aurc": aurc, "aurc_best": calibration.area(good, lost), "mean_loss": float(lost.mean())}
+    # The mean of the first few items is noise.
+    places = np.unique(np.linspace(max(0, n // 50 - 1), n - 1, CURVE_POINTS).astype(int))
+    series = {
+        name: [[(k + 1) / n, float(values[k])] for k in places]
+        for name, values in {"by its own certainty": curve, "if it knew its errors": ideal}.items()
+    }
+    title = f"{metric[0].upper()}{metric[1:]} of the"
+    x = "share of the items that the model keeps, the most certain first"
     return Finding(
         name="risk-coverage",
-        title="What if people looked at the least certain ones?",
-        summary=summary,
-        parts=parts,
-        limits=RISK_LIMITS,
-        facts={"aurc": whole, "aurc_best": best, "mean_loss": mean_loss, "source": "Geifman et al. 2019"},
+        **worded(
+            TEMPLATES / "risk_coverage.jinja",
+            metric=metric,
+            n=n,
+            all=float(good.mean()),
+            half=list(rest.values())[-1],
+            aurc=aurc,
+            best=facts["aurc_best"],
+            mean_loss=facts["mean_loss"],
+        ),
+        parts=[
+            Curve(f"{title} items that the model keeps", x, metric, series),
+            Measures(f"{title} rest, if people take the least certain", "checked by people", metric, rest),
+        ],
+        facts={**facts, "source": "Geifman et al. 2019"},
         **about,
     )
-
-
-CALIBRATION_LIMITS = (
-    "Whether single answers are right, or how the probabilities fare on items of another kind: a probability that is right on "
-    "average over these items may be wrong for each group of them. The calibration error is of the likeliest label only."
-)
 
 
 def calibration_finding(
     probabilities: np.ndarray, labels: Sequence[int], *, temperature: float, seed: int, **about: Any
 ) -> Finding:
-    """What a model's probabilities are worth, as they are given and without the temperature.
+    """Measure how well a model's probabilities match its accuracy, with its temperature and without.
 
     Args:
         probabilities: Shape (n, classes), after the temperature.
         labels: The class of each item.
-        temperature: What the logits were divided by; 1 where nothing was fitted.
+        temperature: What the logits were divided by; 1 if nothing was fitted.
         seed: Seed of the bootstrap.
         about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
     """
     known = np.asarray(labels, dtype=int)
     given = {"as given": probabilities}
     if temperature != 1.0:
-        given["without the temperature"] = tempered(probabilities, 1 / temperature)
-    errors = {}
+        given["without the temperature"] = calibration.tempered(probabilities, 1 / temperature)
+    errors, bins = {}, {}
     for name, p in given.items():
         confidence, right = p.max(1), p.argmax(1) == known
-        mean, most = expected_by_chance(confidence, seed)
+        by_chance, by_chance_95 = calibration.expected_by_chance(confidence, seed)
         errors[name] = {
-            "ece": expected_calibration_error(confidence, right),
-            "by_chance": mean,
-            "by_chance_95": most,
-            "nll": negative_log_likelihood(p, known),
+            "ece": calibration.expected_calibration_error(confidence, right),
+            "by_chance": by_chance,
+            "by_chance_95": by_chance_95,
+            "nll": calibration.negative_log_likelihood(p, known),
         }
-    bins = {name: reliability(p.max(1), p.argmax(1) == known) for name, p in given.items()}
+        bins[name] = calibration.reliability(confidence, right)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == known
     gap = metrics.mean(confidence - right, seed)
-    chance = ", which may be chance" if gap["ci95"][0] <= 0 <= gap["ci95"][1] else ""
-    own = errors["as given"]
-    more = "more than" if own["ece"] > own["by_chance_95"] else "within what"
-    summary = [
-        f"On average its answers are given a probability of {confidence.mean():.3f} and {right.mean():.3f} of them are right: "
-        f"{abs(gap['value']):.3f} {'too' if gap['value'] > 0 else 'not'} sure{'' if gap['value'] > 0 else ' enough'} "
-        f"(95 % interval of the difference [{gap['ci95'][0]:.3f}, {gap['ci95'][1]:.3f}]{chance}).",
-        f"Expected calibration error {own['ece']:.3f} over {BINS} bins and {len(known):,} items, {more} chance would show if the "
-        f"probabilities were right (under {own['by_chance_95']:.3f} in 95 % of draws)"
-        + (
-            f"; {errors['without the temperature']['ece']:.3f} without the temperature of {temperature:.3f} that was fitted on "
-            "validation items."
-            if temperature != 1.0
-            else "; no temperature was fitted."
-        ),
-    ]
-    parts = [
-        Curve(
-            "Reliability: share of right answers by confidence",
-            "confidence",
-            "share of right answers",
-            {name: [[x, y] for x, y, _ in points] for name, points in bins.items()},
-            diagonal=True,
-        ),
-        Listing(
-            "Expected calibration error, and what chance would show if the probabilities were right",
-            ["probabilities", "ECE", "by chance, mean", "by chance, 95 % below", "mean negative log-likelihood"],
-            [[name, *(round(number, 4) for number in one.values())] for name, one in errors.items()],
-        ),
-        Listing(
-            "Reliability in bins, as given",
-            ["mean confidence", "share of right answers", "n"],
-            [[round(x, 4), round(y, 4), n] for x, y, n in bins["as given"]],
-        ),
-    ]
+    facts = {"temperature": temperature, "bins": calibration.BINS, "errors": errors}
+    series = {name: [[x, y] for x, y, _ in points] for name, points in bins.items()}
+    rows = [[name, *(round(number, 4) for number in numbers.values())] for name, numbers in errors.items()]
     return Finding(
         name="calibration",
-        title="Can its probabilities be believed?",
-        summary=summary,
-        parts=parts,
-        limits=CALIBRATION_LIMITS,
+        **worded(
+            TEMPLATES / "calibration.jinja",
+            **facts,
+            gap=gap,
+            n=len(known),
+            confidence=float(confidence.mean()),
+            accuracy=float(right.mean()),
+        ),
+        parts=[
+            Curve("Reliability: accuracy by confidence", "confidence", "accuracy", series, diagonal=True),
+            Listing(
+                "Expected calibration error (ECE), and what chance would show for a perfectly calibrated model",
+                ["probabilities", "ECE", "by chance, mean", "by chance, 95 % below", "mean negative log-likelihood"],
+                rows,
+            ),
+            Listing(
+                "Reliability in bins, as given",
+                ["mean confidence", "accuracy", "n"],
+                [[round(x, 4), round(y, 4), n] for x, y, n in bins["as given"]],
+            ),
+        ],
+        facts={**facts, "confidence_minus_accuracy": gap, "source": "Guo et al. 2017"},
+        **about,
+    )
+
+
+def group_scores(record: RunRecord) -> Finding | None:
+    """Turn a record's scores by group into a finding; None if it has none."""
+    if not record.by_group:
+        return None
+    headline, overall = next(iter(record.metrics.items()))
+    metric = headline.replace("_f1", " F1")
+    kinds = {}
+    for kind, groups in record.by_group.items():
+        named = {group: row for group, row in groups.items() if group != OTHERS}
+        if len(named) < 2:
+            continue
+        lowest, highest = (choose(named, key=lambda group: named[group]["value"]) for choose in (min, max))
+        ends = {"lowest": lowest, "low": named[lowest], "highest": highest, "high": named[highest]}
+        kinds[kind] = {**ends, "count": len(named), "p": _p_of_equal(named) if headline == "accuracy" else None}
+    return Finding(
+        name="groups",
+        **worded(TEMPLATES / "groups.jinja", metric=metric, kinds=kinds),
+        parts=[
+            Measures(f"{metric[0].upper()}{metric[1:]} by {kind}", kind, metric, groups, overall["value"], "all items")
+            for kind, groups in record.by_group.items()
+        ],
+        **about(record),
+    )
+
+
+def _p_of_equal(groups: dict[str, Measure]) -> float | None:
+    """Test whether groups are equally good: Pearson's chi-squared test of right and wrong answers by group."""
+    from scipy.stats import chi2_contingency
+
+    right = [round(row["value"] * row["n"]) for row in groups.values()]
+    wrong = [row["n"] - count for row, count in zip(groups.values(), right, strict=True)]
+    return float(chi2_contingency([right, wrong]).pvalue) if sum(right) and sum(wrong) else None
+
+
+def agreement_finding(
+    annotations: Annotations | Iterable[tuple[Hashable, Hashable, Any]],
+    predictions: Predictions,
+    *,
+    epsilon: float = EPSILON,
+    scale: ScaleName = "nominal",
+    order: Sequence[Hashable] = (),
+    similarity: Similarity | None = None,
+    min_items: int = FEWEST,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+    **about: Any,
+) -> Finding:
+    """Compare how a model agrees with people and how people agree with each other.
+
+    Both are measured on the same items: those labeled by the model and at least two people. Row order does not affect results.
+
+    Args:
+        annotations: Item → annotator → label, or (item, annotator, label) in any order.
+        predictions: Item → the model's label.
+        epsilon: As for :func:`alt_test`, like ``scale``, ``order``, ``similarity`` and ``min_items``.
+        seed: Seed of the bootstrap.
+        notes: Paragraphs about the tables, for the finding's details.
+        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
+    """
+    annotations = agreement.by_item(annotations)
+    coded = agreement.code(annotations, predictions, Scale(scale, tuple(order), similarity))
+    _check_overlap(annotations, predictions, coded)
+    settings = {"epsilon": epsilon, "scale": scale, "order": order, "similarity": similarity, "min_items": min_items}
+    tested = alt_test(annotations, predictions, **settings)
+    coefficients = _coefficients(coded, seed)
+    drawn = [each for each in coefficients if each["rows"]]
+    return Finding(
+        name="agreement",
+        **worded(
+            TEMPLATES / "agreement.jinja",
+            coefficients=coefficients,
+            test=tested,
+            wins=sum(annotator.wins for annotator in tested.annotators),
+            rho=mean_advantage(tested, seed) if tested.annotators else None,
+            counts=_counts(annotations, predictions, coded),
+            notes=notes,
+            labels=len(coded.values),
+            fewest=FEWEST,
+            most_named=MOST_NAMED,
+            agreement=agreement,
+        ),
+        parts=[
+            *(Measures(each["title"], "agreement of", each["name"], each["rows"]) for each in drawn),
+            *_advantages(tested, seed),
+        ],
         facts={
-            "temperature": temperature,
-            "bins": BINS,
-            "errors": errors,
-            "confidence_minus_accuracy": gap,
-            "source": "Guo et al. 2017",
+            "alternative_annotator_test": _plain(tested),
+            "coefficients": {each["title"]: each["rows"] for each in drawn},
+            **coded.scale.describe(),
+            "seed": seed,
+            "packages": {"scipy": importlib.metadata.version("scipy")},
         },
         **about,
     )
+
+
+def _plain(tested: AltTest) -> dict[str, Any]:
+    """Return the test's result for JSON, without the differences by item."""
+    values = {field.name: getattr(tested, field.name) for field in dataclasses.fields(tested)}
+    del values["differences"]
+    return values | {"annotators": [dataclasses.asdict(annotator) for annotator in tested.annotators]}
+
+
+def _check_overlap(annotations: Annotations, predictions: Predictions, coded: Coded) -> None:
+    """Refuse tables that cannot belong together; every number would be computed, and wrong."""
+    if not coded.items:
+        examples = [shown(next(iter(labels), None)) for labels in (annotations, predictions)]
+        raise UserError(
+            f"no item has both a human label and a prediction (items are named {examples[0]} and {examples[1]})",
+            fix="check the item columns",
+        )
+    human = {label for labels in coded.people for label in labels}
+    if coded.scale == Scale() and not human & set(coded.model):
+        examples = [shown(coded.values[min(codes)]) for codes in (human, coded.model)]
+        raise UserError(
+            f"the model never gives a label that people give (people give {examples[0]}, the model {examples[1]})",
+            fix="check the label columns",
+        )
+
+
+def _coefficients(coded: Coded, seed: int) -> list[dict[str, Any]]:
+    """Measure alpha and kappa, with their rows; nothing if there are too many labels for a similarity."""
+    if not coded.has_coefficients:
+        return []
+    weighted = coded.scale.name == "ordinal" or coded.scale.similarity is not None
+    similarity = coded.scale.describe()["similarity"]
+    kinds = [("Krippendorff's alpha", "alpha", agreement.alpha)]
+    if coded.scale.name != "real":
+        kinds.append(("Cohen's kappa, weighted" if weighted else "Cohen's kappa", "kappa", agreement.kappa))
+    return [
+        {
+            "title": title,
+            "name": name,
+            "scale": f"similarity {similarity}" if similarity else f"{coded.scale.name} scale",
+            "rows": agreement.compared(coded, coefficient, seed),
+        }
+        for title, name, coefficient in kinds
+    ]
+
+
+def _advantages(tested: AltTest, seed: int) -> list[Part]:
+    """Return the table and picture of the Alternative Annotator Test."""
+    if not tested.annotators:
+        return []
+    most = f" (the {MOST_DRAWN} with most items)" if len(tested.annotators) > MOST_DRAWN else ""
+    rows = {
+        annotator.name: metrics.mean(list(tested.differences[annotator.name].values()), seed)
+        for annotator in tested.annotators[:MOST_DRAWN]
+    }
+    columns = ["annotator", "items", "model as good or better", "person as good or better", "p", "test", "model wins"]
+    return [
+        Measures(
+            f"How much more often an annotator agrees better with the others than the model does{most}",
+            "annotator",
+            "share of items",
+            rows,
+            reference=tested.epsilon,
+            reference_name="ε, below which the model wins",
+        ),
+        Listing(
+            "Alternative Annotator Test by annotator",
+            columns,
+            [list(dataclasses.astuple(annotator)) for annotator in tested.annotators],
+        ),
+    ]
+
+
+def _counts(annotations: Annotations, predictions: Predictions, coded: Coded) -> dict[str, int]:
+    """Count items, labels and people, and predictions with a label that nobody gave."""
+    labeled = [labels for labels in annotations.values() if labels]
+    human = {label for labels in coded.people for label in labels}
+    return {
+        "labels": sum(map(len, labeled)),
+        "people": len({name for labels in labeled for name in labels}),
+        "labeled": len(labeled),
+        "predicted": len(predictions),
+        "both": len(coded.items),
+        "several": sum(len(labels) > 1 for labels in coded.people),
+        "unknown": sum(label not in human for label in coded.model) if coded.scale == Scale() else 0,
+    }

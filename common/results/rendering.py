@@ -16,7 +16,8 @@ from common.runtime.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 from common.cli.console import log
-from common.results.finding import Curve, Finding, Form, Listing, Measures, Points, group_scores
+from common.results.finding import Curve, Finding, Form, Listing, Measures, Points
+from common.results.checks import group_scores
 
 # The first column of each is the headline, shown with its interval wherever there is room for one only.
 # Recall weighted by support equals accuracy and macro recall equals balanced accuracy; both stand in published tables.

@@ -1,4 +1,4 @@
-"""How an offensiveYN adapter does on people's labels of another corpus, which it was not trained on."""
+"""Findings from corpora that the adapter was not trained on: MD-Agreement and HateCheck."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.results.finding import Finding, Measures, interval
+from common.results.checks import agreement_finding
+from common.results.finding import Finding, Measures, Part, worded
 from common.results.scoring import SMALL
 from common.stats import baselines
-from common.stats.metrics import evaluate
+from common.stats.metrics import Measure, evaluate
 from common.tables.report import fingerprint
-from sbic_llama.data.corpus import Post, Split, labeled
-from sbic_llama.data.features import OFFENSIVE_POLICIES, Feature
+from sbic_llama.data import hatecheck
+from sbic_llama.data.corpus import Split, labeled
+from sbic_llama.data.features import OFFENSIVE_POLICIES, Feature, Label
+from sbic_llama.data.hatecheck import Case
 from sbic_llama.data.md_agreement import NAMES, Item
 
-LIMITS = (
-    "Whether the model is worse or the question another: the corpora asked other people other questions about other posts. A "
-    "corpus that is easier for TF-IDF is easier for anything."
-)
+TEMPLATES = Path(__file__).parent / "templates"
+TFIDF = "TF-IDF trained on SBIC"
 
 
-def readings(declared: Feature) -> dict[str, tuple[int, ...]]:
-    """The ways to read an answer as offensive or not: name → the answers that count as offensive."""
-    if "Maybe offensive" not in declared.labels:
+def readings(feature: Feature) -> dict[str, tuple[int, ...]]:
+    """Return the ways to read an answer as offensive or not: name → the answers that count as offensive."""
+    if "Maybe offensive" not in feature.labels:
         return {"offensive": (0,)}
     return {"maybe counts as offensive": (0, 1), "maybe counts as not offensive": (0,)}
 
@@ -32,118 +33,139 @@ def readings(declared: Feature) -> dict[str, tuple[int, ...]]:
 def md_agreement_findings(
     items: Sequence[Item],
     answers: Sequence[int],
-    declared: Feature,
+    feature: Feature,
     train: Split,
     path: Path,
     *,
     seed: int,
     **about: Any,
 ) -> list[Finding]:
-    """The scores of :func:`md_agreement_finding`, and whether the adapter agrees with the annotators, who are known by name."""
-    from common.results.checks import agreement_finding
-
-    own = {**about, "seed": seed} | {
-        "data": {
-            "name": "MD-Agreement",
-            "split": path.stem,
-            "fingerprint": fingerprint([item.text, item.majority] for item in items),
-        }
+    """Return the scores of :func:`md_agreement_finding`, and the agreement with the annotators, who are known by name."""
+    data = {
+        "name": "MD-Agreement",
+        "split": path.stem,
+        "fingerprint": fingerprint([item.text, item.majority] for item in items),
     }
-    reading, offensive = next(iter(readings(declared).items()))
+    shared = {**about, "seed": seed, "data": data}
+    reading, offensive = next(iter(readings(feature).items()))
     agreement = agreement_finding(
         {item.id: {who: NAMES[label] for who, label in item.annotations.items()} for item in items},
-        {item.id: NAMES[0 if one in offensive else 1] for item, one in zip(items, answers, strict=True)},
-        notes=[f"Of the model's answers, {reading}."],
-        **own,
+        {item.id: NAMES[0 if answer in offensive else 1] for item, answer in zip(items, answers, strict=True)},
+        notes=[f"The model's answers: {reading}."] if len(readings(feature)) > 1 else [],
+        **shared,
     )
-    agreement = replace(agreement, name="md-agreement-people", title="Agreement with the people of MD-Agreement")
-    return [md_agreement_finding(items, answers, declared, train, **own), agreement]
+    agreement = replace(agreement, name="md-agreement-people", title="Does it agree with the people of MD-Agreement?")
+    return [md_agreement_finding(items, answers, feature, train, **shared), agreement]
 
 
 def md_agreement_finding(
-    items: Sequence[Item],
-    answers: Sequence[int],
-    declared: Feature,
-    train: Split,
-    *,
-    seed: int,
-    **about: Any,
+    items: Sequence[Item], answers: Sequence[int], feature: Feature, train: Split, *, seed: int, **about: Any
 ) -> Finding:
-    """The adapter's answers to MD-Agreement's tweets against the majority of their annotators, beside TF-IDF trained on SBIC.
+    """Score answers to MD-Agreement's tweets against the majority of the annotators, next to TF-IDF trained on SBIC.
 
-    Args:
-        items: The tweets.
-        answers: The adapter's answer to each, as an index into the feature's labels.
-        declared: The feature, offensiveYN under any policy.
-        train: SBIC's training posts, for the control.
-        seed: Seed of the bootstrap and of the control.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
+    ``answers`` are indices into the labels of ``feature``: offensiveYN, under any policy.
     """
     labels = [item.majority for item in items]
     read = {
-        name: [0 if answer in offensive else 1 for answer in answers] for name, offensive in readings(declared).items()
+        name: [0 if answer in offensive else 1 for answer in answers] for name, offensive in readings(feature).items()
     }
-    predicted = {f"{about['model']}, {name}": answers for name, answers in read.items()}
-    predicted["TF-IDF trained on SBIC"] = _tfidf(train, [item.text for item in items], seed)
+    reading, own = next(iter(read.items()))
+    predicted = {f"{about['model']}, {name}": binary for name, binary in read.items()}
+    predicted[TFIDF] = _tfidf(train, [item.text for item in items], seed)
     commonest = min((0, 1), key=lambda label: -labels.count(label))
     predicted[f"always {NAMES[commonest].lower()}"] = [commonest] * len(items)
-    scored = {name: evaluate(labels, answers, NAMES, seed=seed) for name, answers in predicted.items()}
-    first, own = next(iter(read.items()))
+    scored = {name: evaluate(labels, binary, NAMES, seed=seed) for name, binary in predicted.items()}
     balanced = {name: scores["balanced_accuracy"] for name, scores in scored.items()}
-    best, control = balanced[f"{about['model']}, {first}"], balanced["TF-IDF trained on SBIC"]
+    accuracy = {name: scores["accuracy"] for name, scores in scored.items()}
+
+    def by(title: str, of: str, group_of: Callable[[Item], str]) -> Measures:
+        groups: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            groups.setdefault(group_of(item), []).append(place)
+        rows = {
+            name: evaluate([labels[i] for i in places], [own[i] for i in places], NAMES, seed=seed)["accuracy"]
+            for name, places in sorted(groups.items())
+            if len(places) >= SMALL
+        }
+        return Measures(f"Accuracy on MD-Agreement by {title} ({reading})", of, "accuracy", rows)
+
     return Finding(
         name="md-agreement",
-        title="How does it do on another corpus? MD-Agreement",
-        summary=[
-            f"On {len(items):,} tweets of MD-Agreement, where {first}: balanced accuracy {interval(best)}, TF-IDF trained on "
-            f"the same posts of SBIC {interval(control)}; chance .5."
-        ],
+        **worded(
+            TEMPLATES / "md_agreement.jinja",
+            n=len(items),
+            reading=reading if len(read) > 1 else None,
+            own=balanced[f"{about['model']}, {reading}"],
+            tfidf=balanced[TFIDF],
+        ),
         parts=[
             Measures(
-                "Balanced accuracy on MD-Agreement", "model or control", "balanced accuracy", balanced, 0.5, "chance"
+                "Balanced accuracy on MD-Agreement", "model or baseline", "balanced accuracy", balanced, 0.5, "chance"
             ),
-            Measures(
-                "Accuracy on MD-Agreement",
-                "model or control",
-                "accuracy",
-                {name: scores["accuracy"] for name, scores in scored.items()},
+            Measures("Accuracy on MD-Agreement", "model or baseline", "accuracy", accuracy),
+            by(
+                "its annotators' agreement",
+                "annotators in the majority",
+                lambda item: f"{item.agreeing} of {len(item.annotations)}",
             ),
-            Measures(
-                f"Accuracy on MD-Agreement by its annotators' agreement ({first})",
-                "annotators of the majority's opinion",
-                "accuracy",
-                _by(items, lambda item: f"{item.agreeing} of {len(item.annotations)}", labels, own, seed),
-            ),
-            Measures(
-                f"Accuracy on MD-Agreement by domain ({first})",
-                "domain",
-                "accuracy",
-                _by(items, lambda item: item.domain, labels, own, seed),
-            ),
+            by("domain", "domain", lambda item: item.domain),
         ],
-        limits=LIMITS,
         facts={"label": "majority of the annotators", "source": "Leonardelli et al. 2021"},
         **about,
     )
 
 
-def _by(
-    items: Sequence[Item], group_of: Callable[[Item], str], labels: Sequence[int], answers: Sequence[int], seed: int
-) -> dict[str, Any]:
-    groups: dict[str, list[int]] = {}
-    for place, item in enumerate(items):
-        groups.setdefault(group_of(item), []).append(place)
-    return {
-        name: evaluate([labels[i] for i in places], [answers[i] for i in places], NAMES, seed=seed)["accuracy"]
-        for name, places in sorted(groups.items())
-        if len(places) >= SMALL
-    }
-
-
 def _tfidf(train: Split, texts: Sequence[str], seed: int) -> list[int]:
     label_of = OFFENSIVE_POLICIES["at_least_half"].label_of
-    posts: list[Post] = labeled(train, label_of)
-    found = baselines.tfidf(
-        [(post.text,) for post in posts], [label_of(post) for post in posts], [(t,) for t in texts], seed=seed
+    posts = labeled(train, label_of)
+    predicted = baselines.tfidf(
+        [(post.text,) for post in posts], [label_of(post) for post in posts], [(text,) for text in texts], seed=seed
     )
-    return [int(label) for label in found]
+    return [int(label) for label in predicted]
+
+
+def hatecheck_finding(
+    feature: Feature, cases: Sequence[Case], answers: Sequence[Label], *, seed: int, **about: Any
+) -> Finding:
+    """Score answers to HateCheck's cases under each policy of the feature; under the first, by functionality and target."""
+    flags = {policy: [flag(answer) for answer in answers] for policy, flag in hatecheck.policies(feature).items()}
+    scores: dict[str, dict[str, Measure]] = {
+        policy: hatecheck.score(cases, flagged, seed=seed) for policy, flagged in flags.items()
+    }
+    first, flagged = next(iter(flags.items()))
+    rows = hatecheck.by_functionality(cases, flagged, seed=seed)
+    overall = scores[first]["accuracy"]["value"]
+    parts: list[Part] = [
+        Measures(
+            f"All cases, {policy} counted as hateful",
+            "score",
+            "score",
+            {name.replace("_", " ").replace("/", ", "): measure for name, measure in measures.items()},
+        )
+        for policy, measures in scores.items()
+    ]
+    parts.append(Measures("Accuracy by functionality", "functionality", "accuracy", rows, overall, "all cases"))
+    for kind, hateful in hatecheck.LABELS.items():
+        by_target = hatecheck.flagged_by_target(cases, flagged, hateful=hateful, seed=seed)
+        if by_target:
+            parts.append(
+                Measures(f"Share of the {kind} cases flagged, by target", "target", "share flagged", by_target)
+            )
+    invented = hatecheck.is_miniature(cases)
+    return Finding(
+        name="hatecheck",
+        **worded(
+            TEMPLATES / "hatecheck.jinja",
+            n=len(cases),
+            scores=scores,
+            kinds=list(hatecheck.LABELS),
+            hardest=sorted(rows.items(), key=lambda row: row[1]["value"])[:3],
+        ),
+        parts=parts,
+        data={
+            "name": "the HateCheck miniature" if invented else "HateCheck",
+            "split": "test",
+            "fingerprint": hatecheck.case_fingerprint(cases),
+        },
+        **{**about, "miniature": about["miniature"] or invented},
+    )

@@ -18,7 +18,7 @@ from common.results import finding as findings
 from common.results import rendering
 from common.results.finding import Finding
 from common.results.scoring import command_line
-from common.results.training_record import training_facts
+from common.results.record import training_facts
 from common.tables.writing import write_rows
 from snli_roberta.adversarial import breaking_nli, hans
 from snli_roberta.adversarial.suite import everyday, invented

@@ -13,7 +13,8 @@ from scipy.stats import binomtest
 
 from common.cli.errors import UserError
 from common.results import rendering
-from common.results.finding import Curve, Finding, Listing, Measures, group_scores, leave, read_finding, read_findings
+from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings
+from common.results.checks import group_scores
 from common.results.pictures import png
 from common.results.rendering import drawn, lines, markdown, plain
 from common.results.scoring import ScoredSet

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from common.agreement import agreement_finding, main
+from common.agreement import main
+from common.results.checks import agreement_finding
 from common.cli.errors import UserError
 from common.results.finding import Finding, read_finding
 from common.results.rendering import lines, markdown
@@ -428,7 +429,7 @@ LABELLED = dict(PEOPLE[0])
         (PEOPLE, MODEL, ("--scale", "ordinal"), r"expected a number, or --order with the labels from low to high"),
         (PEOPLE, MODEL, ("--scale", "ordinal", "--order", "x", "y"), r"line 2, column 'label': .* expected one of x, y"),
         (PEOPLE, MODEL, ("--order", "a", "b"), r"--order: only an ordinal scale has one"),
-        (PEOPLE, MODEL, ("--epsilon", "2"), r"--epsilon: '2' does not fit; expected a number at least 0 and at most 1"),
+        (PEOPLE, MODEL, ("--epsilon", "2"), r"--epsilon: '2' is not valid; expected a number at least 0 and at most 1"),
         (PEOPLE, MODEL, ("--similarity", "nowhere.py:f"), r"nowhere.py, --similarity: no such file"),
         (PEOPLE, MODEL, ("--similarity", "nowhere"), r"--similarity: 'nowhere' does not fit; expected path/to/file.py:function"),
         (PEOPLE, MODEL, ("--similarity", "{broken}:f"), r"broken.py, --similarity: fails: SyntaxError"),
@@ -447,7 +448,7 @@ def test_bad_input_is_refused_with_its_place(call, tmp_path, people, model, more
 
 
 def test_a_nested_label_is_no_label(call):
-    with pytest.raises(UserError, match=r"people.jsonl, line 1, column 'label': \['a'\] is no single value"):
+    with pytest.raises(UserError, match=r"people.jsonl, line 1, column 'label': \['a'\] is not a single value"):
         call([{**LABELLED, "label": ["a"]}], MODEL, form="jsonl")
 
 
