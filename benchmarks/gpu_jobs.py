@@ -1,4 +1,4 @@
-"""One measurement of benchmarks.gpu, in a process of its own: ``python -m benchmarks.gpu_jobs --job qlora-training …``"""
+"""Measurements of benchmarks.gpu, and their models: published shapes with random weights, which cost what real ones do."""
 
 from __future__ import annotations
 
@@ -9,74 +9,78 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-)
-from transformers.trainer_utils import IntervalStrategy
+import transformers
+from huggingface_hub import split_torch_state_dict_into_shards
+from peft import get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from sbic_llama.model.generation import MAX_NEW_TOKENS
 
 import sbic_llama.training.run as sbic_training
 import snli_roberta.training.run as snli_training
-from benchmarks.gpu import T4_BYTES, WARM_UP, Job, Measured, sbic_of, snli_of
-from benchmarks.random_models import Shapes, llama_base, random_adapter, roberta_base
-from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries, stage
-from common.cli.errors import UserError, run
+from benchmarks.jobs import T4_BYTES, WARM_UP, GpuJob, GpuSettings
+from common.cli.arguments import parse
+from common.cli.console import quiet_libraries, stage
+from common.cli.errors import UserError
 from common.models import quantization
 from common.results.record import count_parameters
 from common.runtime import hardware
-from common.training import run as training
-from common.training.callbacks import ProgressLog
-from common.training.checkpoints import Checkpoints
-from sbic_llama.data.corpus import labeled, load_splits
+from common.runtime.project import MINIATURE_MODELS, ROOT
+from common.training.callbacks import Checkpoints, ProgressLog
+from common.training.run import prepare
+from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.encoding import answer_ids, encode
 from sbic_llama.data.features import FEATURES
+from sbic_llama.model import adapter, description
 from sbic_llama.model.annotator import Annotator
-from sbic_llama.model.answering import MAX_NEW_TOKENS
 from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.memory import estimate_run
 from snli_roberta.training.arguments import TrainArguments as ClassifierArguments
 
-RECIPES = Path(__file__).parents[1]
-QLORA = RECIPES / "sbic_llama" / "recipes" / "llama2_7b_t4.yaml"
-CLASSIFIERS = {
-    "base-full": "full",
-    "base-lora": "lora",
-    "large-full": "large_full",
-    "large-lora": "large_lora",
-}
+QLORA = ROOT / "sbic_llama" / "recipes" / "llama2_7b_t4.yaml"
+CLASSIFIERS = {"base-full": "full", "base-lora": "lora", "large-full": "large_full", "large-lora": "large_lora"}
+SHARD = 2**30  # bytes per file of weights, about
 
 
-@dataclass(kw_only=True)
-class JobArguments(Measured):
-    """One measurement of benchmarks.gpu, in a process of its own."""
+def roberta(width: int, layers: int, **changes: Any) -> transformers.RobertaConfig:
+    """Return RoBERTa's shape, with heads of 64."""
+    shape = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    shape |= {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width // 64}
+    return transformers.RobertaConfig(**{**shape, "intermediate_size": 4 * width, **changes})
 
-    job: Job = option(help="which one")
-    result: Path = option(help="JSON file for what was measured")
+
+@dataclass(frozen=True)
+class Shapes:
+    """Configurations of the models; tests use small ones."""
+
+    llama: transformers.PretrainedConfig = field(
+        default_factory=lambda: transformers.LlamaConfig(max_position_embeddings=4096)
+    )  # Llama-2-7B
+    base: transformers.PretrainedConfig = field(default_factory=lambda: roberta(768, 12))
+    large: transformers.PretrainedConfig = field(default_factory=lambda: roberta(1024, 24))
+    matmul: int = 8192  # rows and columns of the matrices that measure the device
 
 
-def measure(job: Job, arguments: Measured, shapes: Shapes | None = None) -> dict[str, Any]:
-    """A job's numbers: rates as median, least and most of the repeats; bytes; None for what the device does not tell."""
+def measure(job: GpuJob, settings: GpuSettings, shapes: Shapes | None = None) -> dict[str, Any]:
+    """Return median, minimum and maximum rates of the repeats, and bytes; None for what the device does not report."""
+    quiet_libraries()
     shapes = shapes or Shapes()
     if job in CLASSIFIERS:
-        return classifier_training(job, arguments, shapes)
+        return classifier_training(job, settings, shapes)
     if job.startswith("annotation"):
-        return annotation(arguments, shapes, "offensiveYN" if job == "annotation-labels" else "targetMinority")
+        return annotation(settings, shapes, "offensiveYN" if job == "annotation-labels" else "targetMinority")
     if job == "qlora-training":
-        return qlora_training(arguments, shapes)
-    # What a T4 would do: its precision in its memory.
+        return qlora_training(settings, shapes)
+    # As on a T4: its precision in its memory.
     try:
         if hardware.device_type() == "cuda":
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, T4_BYTES / total))
-        return qlora_training(arguments, shapes, precision="fp16") | {"cap_bytes": T4_BYTES, "fits": True}
+        return qlora_training(settings, shapes, precision="fp16") | {"cap_bytes": T4_BYTES, "fits": True}
     except (torch.OutOfMemoryError, UserError) as error:
         if isinstance(error, UserError) and "memory" not in error.problem:
             raise
@@ -86,50 +90,52 @@ def measure(job: Job, arguments: Measured, shapes: Shapes | None = None) -> dict
 # ---- training
 
 
-def qlora_training(arguments: Measured, shapes: Shapes, precision: str = "auto") -> dict[str, Any]:
-    """Training on a base of Llama 2's shape as the T4's recipe has it."""
-    declared = FEATURES["offensiveYN"]
-    base = llama_base(arguments, shapes)
+def qlora_training(settings: GpuSettings, shapes: Shapes, precision: str = "auto") -> dict[str, Any]:
+    """Train as the T4's recipe does."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--config", str(QLORA), "--model_name_or_path", str(base), "--data_dir", str(sbic_of(arguments))]
-        words += ["--output_dir", folder, "--precision", precision if hardware.device_type() == "cuda" else "auto"]
-        options = parse(TrainArguments, words)
-        setup = training.prepare(options, options.model_name_or_path)
-        splits = load_splits(data_dir=sbic_of(arguments))
-        posts, dev = (labeled(splits[name], declared.label_of) for name in ("train", "dev"))
-        _, trainer, rows = sbic_training.build_trainer(options, setup, declared, None, posts, dev[:1])
-        expected = sbic_training.estimated_memory(options, setup.precision, rows, None)
-        loading = peak()
-        found = timed_training(
-            trainer, arguments, forward_backward=4, prefix=len(rows.encoded.prefix_ids), shapes=shapes
-        )
-    return found | {
-        "precision": setup.precision,
+        words = [
+            "--config",
+            str(QLORA),
+            "--model_name_or_path",
+            str(llama_base(settings, shapes)),
+            "--output_dir",
+            folder,
+        ]
+        words += ["--data_dir", str(settings.corpora()[0])]
+        words += ["--precision", precision if hardware.device_type() == "cuda" else "auto"]
+        arguments = parse(TrainArguments, words)
+        context = sbic_training.prepare_device(arguments)
+        data = sbic_training.load_data(arguments, FEATURES["offensiveYN"])
+        trainer = sbic_training.build_trainer(arguments, context, replace(data, dev_posts=data.dev_posts[:1]))
+        expected = estimate_run(arguments, context.precision, trainer.rows, None)
+        loading, prefix = peak(), len(trainer.rows.encoded.prefix_ids)
+        measured = timed_training(trainer, settings, forward_backward=4, prefix=prefix, shapes=shapes)
+    return measured | {
+        "precision": context.precision,
         "loading_peak_bytes": loading,
         "estimate_bytes": expected and expected[1].total,
         "estimate": expected and vars(expected[1]),
     }
 
 
-def classifier_training(job: Job, arguments: Measured, shapes: Shapes) -> dict[str, Any]:
-    """Training of a classifier of RoBERTa's shape, as its recipe has it."""
+def classifier_training(job: GpuJob, settings: GpuSettings, shapes: Shapes) -> dict[str, Any]:
+    """Train a classifier as its recipe does."""
     size, _, method = job.partition("-")
-    base = roberta_base(arguments, size, shapes)
-    recipe = RECIPES / "snli_roberta" / "recipes" / f"{CLASSIFIERS[job]}.yaml"
-    # All of SNLI would only be read for minutes.
-    fraction = ["--train_fraction", "0.02" if arguments.snli_dir else "1"]
+    recipe = ROOT / "snli_roberta" / "recipes" / f"{CLASSIFIERS[job]}.yaml"
+    fraction = "0.02" if settings.snli_dir else "1"  # reading all of SNLI takes minutes
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--config", str(recipe), "--model_name_or_path", str(base), "--data_dir", str(snli_of(arguments))]
-        options = parse(ClassifierArguments, [*words, *fraction, "--output_dir", folder, "--estimate_only"])
-        prepared = snli_training._prepare(options)
-        assert prepared is not None
-        whole = 6 if method == "full" else 4
-        found = timed_training(prepared.trainer, arguments, forward_backward=whole, prefix=0, shapes=shapes)
-    return found | {"precision": prepared.setup.precision, "loading_peak_bytes": None, "estimate_bytes": None}
+        words = ["--config", str(recipe), "--model_name_or_path", str(roberta_base(settings, size, shapes))]
+        words += ["--data_dir", str(settings.corpora()[1]), "--train_fraction", fraction, "--output_dir", folder]
+        arguments = parse(ClassifierArguments, words)
+        context = prepare(arguments, arguments.model_name_or_path)
+        trainer, _ = snli_training.build_trainer(arguments, context, snli_training.load_data(arguments))
+        operations = 6 if method == "full" else 4
+        measured = timed_training(trainer, settings, forward_backward=operations, prefix=0, shapes=shapes)
+    return measured | {"precision": context.precision, "loading_peak_bytes": None, "estimate_bytes": None}
 
 
-class Counted:
-    """A collator that keeps how many examples and tokens its batches had; padding is not counted."""
+class CountingCollator:
+    """Records the number of examples and tokens of each batch; padding does not count."""
 
     def __init__(self, collator: Any):
         self.collator = collator
@@ -142,113 +148,109 @@ class Counted:
         return batch
 
 
-class Clock(TrainerCallback):
-    """When training began, and when the device had ended each step."""
+class Clock(transformers.TrainerCallback):
+    """Records when the device has finished each step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        synchronise()
+        synchronize()
         self.times.append(time.perf_counter())
 
 
 def timed_training(
-    trainer: Trainer, arguments: Measured, *, forward_backward: int, prefix: int, shapes: Shapes
+    trainer: transformers.Trainer, settings: GpuSettings, *, forward_backward: int, prefix: int, shapes: Shapes
 ) -> dict[str, Any]:
-    """Rates of training steps after the first few, and the most memory that they take.
+    """Return the rates of training steps after the first few, and the peak memory.
 
-    Args:
-        trainer: Ready to train.
-        arguments: How many steps.
-        forward_backward: Operations a token and weight of a linear layer: 2 forward, 2 for gradients of activations, and 2 for
-            those of weights, where they are trained. What activation checkpointing repeats does not count.
-        prefix: Tokens of the instruction, of which a batch has one copy; 0 where there is none.
-        shapes: For the device's own speed.
+    ``forward_backward`` is the number of operations per token and weight of a linear layer: 2 forward, 2 for gradients of
+    activations, and 2 for those of weights where they are trained; what activation checkpointing repeats does not count.
+    ``prefix`` is the length of the instruction, of which a batch has one copy; 0 if there is none.
     """
-    clock, counted = Clock(), Counted(trainer.data_collator)
-    for callback in (EarlyStoppingCallback, Checkpoints, ProgressLog, PrinterCallback, ProgressCallback):
+    clock, collator = Clock(), CountingCollator(trainer.data_collator)
+    for callback in (
+        transformers.EarlyStoppingCallback,
+        Checkpoints,
+        ProgressLog,
+        transformers.PrinterCallback,
+        transformers.ProgressCallback,
+    ):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
-    trainer.data_collator = counted
-    trainer.args.max_steps = WARM_UP + arguments.repeats * arguments.steps
-    trainer.args.eval_strategy = trainer.args.save_strategy = IntervalStrategy.NO
+    trainer.data_collator = collator
+    trainer.args.max_steps = WARM_UP + settings.repeats * settings.steps
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.args.load_best_model_at_end = False
     weights, trained = linear_weights(trainer.model), count_parameters(trainer.model)["trainable"]
-    forget_peak()
+    peak()
     with stage(f"measuring {trainer.args.max_steps} steps"):
         trainer.train()
     several = trainer.args.gradient_accumulation_steps
     repeats = []
-    for number in range(arguments.repeats):
-        start = WARM_UP + number * arguments.steps
-        batches = counted.batches[start * several : (start + arguments.steps) * several]
+    for number in range(settings.repeats):
+        start = WARM_UP + number * settings.steps
+        batches = collator.batches[start * several : (start + settings.steps) * several]
         examples, tokens = map(sum, zip(*batches, strict=True))
         apart = tokens + (examples - len(batches)) * prefix if prefix else tokens
-        repeats.append((clock.times[start + arguments.steps - 1] - clock.times[start - 1], examples, tokens, apart))
-    # Of LoRA, the adapter's weights are trained: six operations each.
+        repeats.append((clock.times[start + settings.steps - 1] - clock.times[start - 1], examples, tokens, apart))
+    # With LoRA, the adapter's weights are trained: six operations each.
     operations = forward_backward * weights + (6 * trained if forward_backward == 4 else 0)
-    return rates(repeats, operations, peak(), dtype_of(trainer), shapes)
+    dtype = torch.bfloat16 if trainer.args.bf16 else torch.float16 if trainer.args.fp16 else torch.float32
+    return rates(repeats, operations, dtype, shapes)
 
 
 # ---- annotation
 
 
-def annotation(arguments: Measured, shapes: Shapes, feature: str) -> dict[str, Any]:
-    """Annotating posts that all differ, with an adapter of random weights: its lists hardly ever end before they are cut."""
-    declared = FEATURES[feature]
-    base = llama_base(arguments, shapes)
-    splits = load_splits(data_dir=sbic_of(arguments))
-    texts = [post.text for post in splits["test"].posts]
+def annotation(settings: GpuSettings, shapes: Shapes, feature_name: str) -> dict[str, Any]:
+    """Annotate posts that all differ with an adapter of random weights, so generated lists are hardly ever shorter than the cut."""
+    feature = FEATURES[feature_name]
+    base = llama_base(settings, shapes)
+    texts = [post.text for post in load_splits(data_dir=settings.corpora()[0])["test"].posts]
     numbered = (f"{text} {number}" for number, text in enumerate(itertools.cycle(texts)))
     with tempfile.TemporaryDirectory() as folder:
         words = ["--config", str(QLORA), "--model_name_or_path", str(base), "--output_dir", folder]
-        random_adapter(Path(folder), parse(TrainArguments, words), feature, shapes)
+        random_adapter(Path(folder), parse(TrainArguments, words), feature_name, shapes)
         annotator = Annotator(folder)
     length = annotator.adapters[0].description.max_post_tokens
     tokenizer = quantization.load_tokenizer(str(base))
-    behind = (
-        sum(len(ids) - 1 for ids in answer_ids(tokenizer, declared.labels))
-        if declared.classifies
-        else MAX_NEW_TOKENS - 1
-    )
+    after = MAX_NEW_TOKENS - 1
+    if feature.classifies:
+        after = sum(len(ids) - 1 for ids in answer_ids(tokenizer, feature.labels))
     loading = peak()
-    forget_peak()
     repeats = []
-    for _ in range(arguments.repeats + 1):
-        posts = list(itertools.islice(numbered, arguments.posts))
-        encoded = encode(tokenizer, declared, posts, max_post_tokens=length)
-        tokens = sum(map(len, encoded.post_ids)) + len(posts) * (len(encoded.tail_ids) + behind)
-        apart = tokens + len(posts) * len(encoded.prefix_ids)
-        synchronise()
+    for _ in range(settings.repeats + 1):
+        posts = list(itertools.islice(numbered, settings.posts))
+        encoded = encode(tokenizer, feature, posts, max_post_tokens=length)
+        tokens = sum(map(len, encoded.post_ids)) + len(posts) * (len(encoded.tail_ids) + after)
+        synchronize()
         start = time.perf_counter()
         for _ in annotator.annotate(posts):
             pass
-        synchronise()
-        repeats.append((time.perf_counter() - start, len(posts), tokens, apart))
-    operations = 2 * linear_weights(annotator._model)
+        synchronize()
+        seconds = time.perf_counter() - start
+        repeats.append((seconds, len(posts), tokens, tokens + len(posts) * len(encoded.prefix_ids)))
     precision = annotator.precision.value
-    found = rates(repeats[1:], operations, peak(), hardware.dtype(precision), shapes)  # the first warms up
-    return found | {"precision": precision, "loading_peak_bytes": loading, "estimate_bytes": None}
+    operations = 2 * linear_weights(annotator._model)
+    measured = rates(repeats[1:], operations, hardware.dtype(precision), shapes)  # the first warms up
+    return measured | {"precision": precision, "loading_peak_bytes": loading, "estimate_bytes": None}
 
 
-# ---- rates
+# ---- rates and memory
 
 
 def rates(
-    repeats: Sequence[tuple[float, int, int, int]],
-    operations: int,
-    peak_bytes: int | None,
-    dtype: torch.dtype,
-    shapes: Shapes,
+    repeats: Sequence[tuple[float, int, int, int]], operations: int, dtype: torch.dtype, shapes: Shapes
 ) -> dict[str, Any]:
-    """Numbers of repeats, each given as seconds, examples, tokens, and tokens if each example had its own instruction."""
+    """Summarize repeats, each given as seconds, examples, tokens, and tokens if each example had its own instruction."""
+    peak_bytes = peak()
     seconds, examples, tokens, apart = zip(*repeats, strict=True)
     fastest = matmul_rate(dtype, shapes.matmul)
 
     def each(values: Sequence[float]) -> dict[str, float]:
-        found = [value / second for value, second in zip(values, seconds, strict=True)]
-        return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+        per_second = [value / second for value, second in zip(values, seconds, strict=True)]
+        return {"median": statistics.median(per_second), "min": min(per_second), "max": max(per_second)}
 
     return {
         "examples_per_second": each(examples),
@@ -263,20 +265,20 @@ def rates(
 
 
 def matmul_rate(dtype: torch.dtype, size: int, repeats: int = 10) -> float:
-    """Operations a second of the device's fastest product of square matrices among some."""
-    one, other = (torch.randn(size, size, device=hardware.device_type()).to(dtype) for _ in range(2))
+    """Return operations per second of the device's fastest product of square matrices."""
+    left, right = (torch.randn(size, size, device=hardware.device_type()).to(dtype) for _ in range(2))
     best = math.inf
     for _ in range(repeats):
-        synchronise()
+        synchronize()
         start = time.perf_counter()
-        one @ other
-        synchronise()
+        left @ right
+        synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
 
 def linear_weights(model: Any) -> int:
-    """Weights of the linear layers under the head: those that every token is multiplied with, adapters not counted."""
+    """Count the weights of linear layers below the head, which multiply every token; adapters do not count."""
     total = 0
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and not any(part in name for part in ("lora_", "lm_head", "classifier")):
@@ -285,32 +287,72 @@ def linear_weights(model: Any) -> int:
     return total
 
 
-def dtype_of(trainer: Trainer) -> torch.dtype:
-    return torch.bfloat16 if trainer.args.bf16 else torch.float16 if trainer.args.fp16 else torch.float32
-
-
-def synchronise() -> None:
+def synchronize() -> None:
     if hardware.device_type() == "cuda":
         torch.cuda.synchronize()
 
 
 def peak() -> int | None:
-    """The most bytes that tensors held on the GPU; None without one."""
-    return torch.cuda.max_memory_allocated() if hardware.device_type() == "cuda" else None
+    """Return the peak bytes of tensors on the GPU since the last call; None without one."""
+    if hardware.device_type() != "cuda":
+        return None
+    peak_bytes = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak_bytes
 
 
-def forget_peak() -> None:
-    if hardware.device_type() == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+# ---- models
 
 
-def main() -> None:
-    arguments = parse(JobArguments, prog="python -m benchmarks.gpu_jobs")
-    quiet_libraries()
-    log(f"{arguments.job} …")
-    found = measure(arguments.job, arguments)
-    arguments.result.write_text(json.dumps(found), encoding="utf-8")
+def llama_base(settings: GpuSettings, shapes: Shapes) -> Path:
+    """Return a Llama in half precision, written one file of about 1 GB after the other, as on the Hub."""
+    folder = settings.models_dir / "llama"
+    tokenizer = quantization.load_tokenizer(str(settings.llama_tokenizer or MINIATURE_MODELS / "tiny_llama"))
+    if len(tokenizer) > shapes.llama.vocab_size:
+        raise UserError(f"a tokenizer of {len(tokenizer):,} tokens", key="--llama_tokenizer", expected="Llama 2's")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    if (folder / "config.json").is_file():
+        return folder
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(shapes.llama, dtype=torch.float16)
+    state = model.state_dict()
+    plan = split_torch_state_dict_into_shards(state, max_shard_size=SHARD)
+    with stage(f"writing random weights: {folder}"):
+        for file, names in plan.filename_to_tensors.items():
+            save_file({name: _random(state[name]) for name in names}, folder / file, metadata={"format": "pt"})
+        if plan.is_sharded:
+            text = json.dumps({"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+            (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    model.config.save_pretrained(folder)  # last: now the folder is complete
+    return folder
 
 
-if __name__ == "__main__":
-    run(main)
+def _random(like: torch.Tensor) -> torch.Tensor:
+    """Return normal weights with deviation .02, as Llama is initialized; norms are ones."""
+    if like.ndim == 1:
+        return torch.ones(like.shape, dtype=like.dtype)
+    return (0.02 * torch.randn(like.shape, device=hardware.device_type())).to(like.dtype).cpu()
+
+
+def roberta_base(settings: GpuSettings, size: str, shapes: Shapes) -> Path:
+    folder = settings.models_dir / f"roberta-{size}"
+    if not (folder / "tokenizer.json").is_file():
+        with stage(f"writing random weights: {folder}"):
+            transformers.AutoModelForMaskedLM.from_config(getattr(shapes, size)).save_pretrained(folder)
+            quantization.load_tokenizer(str(MINIATURE_MODELS / "tiny_roberta")).save_pretrained(folder)
+    return folder
+
+
+def random_adapter(folder: Path, arguments: TrainArguments, feature: str, shapes: Shapes) -> None:
+    """Write an adapter as a training with these arguments would save it."""
+    with torch.device("meta"):
+        adapted = get_peft_model(
+            transformers.AutoModelForCausalLM.from_config(shapes.llama), adapter.lora_config(arguments, None)
+        )
+    adapted.peft_config["default"].base_model_name_or_path = arguments.model_name_or_path
+    adapted.peft_config["default"].save_pretrained(str(folder))
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    tensors = {name: 0.01 * torch.randn(tensor.shape) for name, tensor in state.items()}
+    save_file(tensors, folder / adapter.WEIGHTS_FILE, metadata={"format": "pt"})
+    description.describe(arguments, FEATURES[feature], None).write(folder)

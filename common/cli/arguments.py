@@ -55,6 +55,15 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def identifying(arguments: Any) -> dict[str, Any]:
+    """Return a dataclass's values by name, without those options added later that have their default."""
+    return {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(arguments)
+        if not (field.metadata.get("added_later") and getattr(arguments, field.name) == field.default)
+    }
+
+
 def parse(
     kind: type[Arguments], argv: Sequence[str] | None = None, *, prog: str | None = None, examples: str = ""
 ) -> Arguments:

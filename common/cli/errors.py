@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ LONGEST = 600  # characters of a problem: a library's message may quote a whole 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
+@dataclass(eq=False, repr=False)
 class UserError(Exception):
     """Something the user can fix: bad input, a bad argument, a missing file.
 
@@ -26,21 +28,15 @@ class UserError(Exception):
 
     exit_status = 2
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        file: str | Path | None = None,
-        line: int | None = None,  # of a text file, from 1: where the record starts
-        row: int | None = None,  # of a table without lines, such as Parquet, from 1
-        column: str | None = None,  # of a table
-        key: str | None = None,  # of a recipe, or an argument of a command (``--key``)
-        expected: str | None = None,
-        fix: str | None = None,
-    ):
-        super().__init__(problem)
-        self.problem, self.file, self.line, self.row = problem, file, line, row
-        self.column, self.key, self.expected, self.fix = column, key, expected, fix
+    problem: str
+    _: KW_ONLY
+    file: str | Path | None = None
+    line: int | None = None  # of a text file, from 1: where the record starts
+    row: int | None = None  # of a table without lines, such as Parquet, from 1
+    column: str | None = None  # of a table
+    key: str | None = None  # of a recipe, or an argument of a command (``--key``)
+    expected: str | None = None
+    fix: str | None = None
 
     def __str__(self) -> str:
         where = [

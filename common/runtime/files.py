@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,46 +18,40 @@ from annotated_types import Ge, Gt, Lt
 from common.cli.errors import UserError, shown, storage_problem
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> contextlib.AbstractContextManager[Path]:
     """Yield a temporary path beside ``path`` and rename it to ``path`` if the block succeeds.
 
     Readers see the old file or the new one, complete. If the block fails, the old file stays.
     """
-    path = Path(path)
-    with _writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        with _writable(path):
-            _sync(part)
-            part.chmod(readable_mode())  # mkstemp's 0600 would keep colleagues on a shared disk from reading it
-            part.replace(path)
-            _sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    return _renamed_to(Path(path), lambda **where: _closed(*tempfile.mkstemp(**where)))
+
+
+def atomic_folder(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """Like :func:`atomic_write`, for a folder that does not exist yet."""
+    return _renamed_to(Path(path), tempfile.mkdtemp)
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like :func:`atomic_write`, for a folder that does not exist yet."""
-    path = Path(path)
+def _renamed_to(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        part = Path(make(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield part
         with _writable(path):
-            for file in part.rglob("*"):
-                _sync(file)
-            part.chmod(0o777 & ~_umask())
-            part.rename(path)
+            for each in (part, *part.rglob("*")):
+                _sync(each)
+            # tempfile's 0600 would keep colleagues on a shared disk from reading it.
+            part.chmod(0o777 & ~_umask() if part.is_dir() else readable_mode())
+            part.replace(path)
             _sync(path.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _closed(handle: int, name: str) -> str:
+    os.close(handle)
+    return name
 
 
 @contextlib.contextmanager
@@ -185,9 +179,9 @@ def parse_json(text: str) -> tuple[Any, str | None]:
     if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
         return None, f"nested deeper than {DEEPEST} levels"
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        replaced = _without_halves(value)
-        if replaced != value:
-            return replaced, "half of a surrogate pair"
+        text = json.dumps(value, ensure_ascii=False)
+        if _HALF.search(text):
+            return json.loads(_HALF.sub("\ufffd", text)), "half of a surrogate pair"
     return value, f"duplicate name {shown(twice[0])} in an object" if twice else None
 
 
@@ -197,13 +191,3 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     return depth
-
-
-def _without_halves(value: Any) -> Any:
-    if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_halves(inner) for inner in value]
-    if isinstance(value, dict):
-        return {_without_halves(name): _without_halves(inner) for name, inner in value.items()}
-    return value

@@ -87,11 +87,15 @@ def dtype(precision: Precision) -> torch.dtype:
 
 def cpu_has_bf16() -> bool:
     """Return whether the CPU multiplies bf16 in hardware (AVX512-BF16, AMX, or Arm's bf16); otherwise bf16 is slower."""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_text_of("/proc/cpuinfo").split())
+
+
+def _text_of(path: str) -> str:
+    """Return a file of Linux's /proc; empty on other systems."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+        return ""
 
 
 def cpu_threads() -> int:
@@ -108,11 +112,7 @@ def memory_bytes() -> int:
     import psutil
 
     limits = [psutil.virtual_memory().total]
-    try:
-        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        groups = []
-    for line in groups:
+    for line in _text_of("/proc/self/cgroup").splitlines():
         _, kinds, path = line.split(":", 2)
         first_version = "memory" in kinds.split(",")
         root = Path("/sys/fs/cgroup/memory" if first_version else "/sys/fs/cgroup")
@@ -202,9 +202,6 @@ def describe() -> dict[str, object]:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
+    lines = _text_of("/proc/cpuinfo").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,28 +1,25 @@
-"""How long a training would take here, from a few of its steps."""
+"""Estimate how long a training would take here, from a few of its steps."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import time
 from dataclasses import dataclass
-from typing import Any
 
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy
 
 from common.cli.console import duration, stage
 from common.cli.options import TrainingOptions
-from common.training.callbacks import ProgressLog
-from common.training.checkpoints import Checkpoints
+from common.training.callbacks import Checkpoints, ProgressLog, StepClock
 
-MEASURED_STEPS = 4  # after a first one, which is slower
+MEASURED_STEPS = 4  # after a first, slower one
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long a run would take on this machine, in seconds, and from what that was reckoned."""
+    """How long a run would take on this machine."""
 
     seconds: float
     steps: int
@@ -32,16 +29,16 @@ class TimeEstimate:
     def __str__(self) -> str:
         return (
             f"about {duration(self.seconds)} on this machine for {self.steps:,} steps of {self.seconds_a_step:.2f} s and "
-            f"{self.validations} validations; early stopping may end it before"
+            f"{self.validations} validations; early stopping may shorten it"
         )
 
 
 def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, validation_items: int) -> TimeEstimate:
-    """Runs a few steps, saves nothing, and reckons how long the whole run would take here.
+    """Run a few steps, save nothing, and extrapolate to the whole run.
 
-    A validation is not measured: forward passes alone are reckoned a third of a training step (two thirds are backward).
+    Validations are not measured: a forward pass counts as a third of a training step (two thirds are backward).
     """
-    clock = _Clock()
+    clock = StepClock()
     trackers = INTEGRATION_TO_CALLBACK.values()
     for callback in (EarlyStoppingCallback, Checkpoints, ProgressLog, PrinterCallback, ProgressCallback, *trackers):
         trainer.remove_callback(callback)
@@ -53,21 +50,8 @@ def estimate(trainer: Trainer, options: TrainingOptions, *, train_items: int, va
     trainer.args.load_best_model_at_end = False
     with stage(f"measuring {trainer.args.max_steps} steps"):
         trainer.train()
-    # A run of one step has only that one to go by.
     times = [end - start for start, end in itertools.pairwise(clock.times)] or [0.0]
-    step = sum(times[1:] or times) / len(times[1:] or times)
+    measured = times[1:] or times  # a run of one step has only that one
+    step = sum(measured) / len(measured)
     validations = options.evaluations * validation_items / items * step / 3
     return TimeEstimate(steps * step + validations, steps, step, options.evaluations)
-
-
-class _Clock(TrainerCallback):
-    """When training began, and when each step ended."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.times.append(time.monotonic())
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.times.append(time.monotonic())

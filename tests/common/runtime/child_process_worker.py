@@ -16,7 +16,7 @@ def double(number: int) -> tuple[int, int]:
 
 
 def refuse(file: str) -> None:
-    raise UserError("bad", file=file, line=3, fix="mend it")
+    raise UserError("bad", file=file, line=3, fix="fix it")
 
 
 def end_by(number: int) -> None:

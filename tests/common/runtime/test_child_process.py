@@ -31,7 +31,7 @@ def test_a_users_error_is_raised_here():
 
     with pytest.raises(UserError) as error:
         call(child_process_worker.refuse, "x.csv", preload=WORKER)
-    assert str(error.value) == "x.csv, line 3: bad. Mend it"
+    assert str(error.value) == "x.csv, line 3: bad. Fix it"
 
 
 def test_a_process_that_is_killed_is_one_line():

@@ -145,9 +145,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterru
     process = start(command, tmp_path / "run")
     output = end(process)
     assert process.returncode == 0, output[-3000:]
-    assert (
-        f"{newest.name} is not whole (optimizer.pt is not as it was written): it is passed over and removed" in output
-    )
+    assert f"removing damaged {newest.name}: optimizer.pt is not as it was written" in output
     assert f"continuing from {before.name}" in output
     assert same(whole, folder)
 
@@ -167,7 +165,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing(uninterrupted, tmp_path, smal
     assert process.returncode == 2, output[-3000:]
     assert "Traceback" not in output
     assert f"error: {tmp_path / 'run' / name}: can't be written: " in output.splitlines()[-1]
-    assert output.rstrip().endswith("Mend that, then the same command continues from the last whole checkpoint")
+    assert output.rstrip().endswith("Fix that, then the same command continues from the last intact checkpoint")
     process = start(command, tmp_path / "run")
     output = end(process)
     assert process.returncode == 0, output[-3000:]
@@ -243,7 +241,7 @@ def checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: (path / "manifest.json").unlink(), r"checkpoint-4 is not whole \(it has no manifest\.json\)"),
+        (lambda path: (path / "manifest.json").unlink(), r"removing damaged checkpoint-4: it has no manifest\.json"),
         (lambda path: (path / "manifest.json").write_text("[]"), r"its manifest\.json is damaged"),
         (lambda path: (path / "manifest.json").write_text('{"mod'), r"its manifest\.json is damaged"),
         (lambda path: (path / "model.safetensors").unlink(), r"model\.safetensors is missing"),
@@ -294,12 +292,12 @@ def test_without_the_best_checkpoint_the_later_ones_are_useless(tmp_path, capsys
     (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"other")
     assert checkpoints.last_intact(tmp_path) is None
     said = capsys.readouterr().err
-    assert "checkpoint-4 is not whole (the best until then, checkpoint-2, is not)" in said
-    assert "no checkpoint is whole: training starts anew" in said
+    assert "removing damaged checkpoint-4: its best checkpoint, checkpoint-2, is damaged or missing" in said
+    assert "no intact checkpoint: training starts over" in said
 
 
 def test_a_disk_that_is_too_small_is_refused_before_hours(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path, free // 2, "a model")
-    with pytest.raises(UserError, match=r"MB are free on this disk; expected about .* MB, for 3 checkpoints"):
+    with pytest.raises(UserError, match=r"only .* MB are free on this disk; expected about .* MB for 3 checkpoints"):
         require_space(tmp_path, 2 * free, "3 checkpoints")
