@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common.results.scoring import keep
-from common.results.record import training_costs, training_facts
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, stage
@@ -18,8 +16,9 @@ from common.cli.errors import UserError, run
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
 from common.results.finding import Finding, about, read_finding
-from common.results.record import RunRecord
+from common.results.record import RunRecord, training_costs, training_facts
 from common.results.rendering import lines, table_lines
+from common.results.scoring import keep
 from common.runtime import hardware
 from common.runtime.processes import Processes, is_first, join
 from common.tables.writing import write_rows

@@ -1,6 +1,6 @@
-"""How easily an adapter's answers are changed: ``python -m sbic_llama.robustness``.
+"""Measure how easily an adapter's answers are changed: ``python -m sbic_llama.robustness``.
 
-By prompt injection, obfuscation, harmless edits and the name of another group; and how it does on HateCheck's functional tests.
+It tries prompt injections, obfuscations, harmless edits and the names of other groups, and HateCheck's functional tests.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, stage
@@ -21,17 +21,18 @@ from common.results.scoring import command_line
 from common.runtime import hardware
 from common.runtime.project import corpus_folder
 from common.tables.report import fingerprint
-from sbic_llama.baselines import test_set
 from sbic_llama.data import hatecheck
 from sbic_llama.data.corpus import labeled
 from sbic_llama.data.features import Answers
 from sbic_llama.data.hatecheck import Case
-from sbic_llama.evaluation.hatecheck_finding import hatecheck_finding
-from sbic_llama.robustness.flips import ask
-from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon
-from sbic_llama.robustness.outcomes import LIMITS, robustness_parts
-from sbic_llama.robustness.trials import prepare
+from sbic_llama.evaluation.other_corpora import hatecheck_finding
+from sbic_llama.evaluation.scores import test_set
+from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon, Reply
+from sbic_llama.robustness.trials import Trials, ask, prepare, robustness_finding
 from sbic_llama.training.arguments import CorpusArguments
+
+if TYPE_CHECKING:
+    from sbic_llama.model.description import AnnotatorFile
 
 MODULE = "sbic_llama.robustness"
 
@@ -40,13 +41,15 @@ MODULE = "sbic_llama.robustness"
 class RobustnessArguments(CorpusArguments):
     """Measures how easily an adapter's answers to SBIC's test posts are changed, and scores it on HateCheck."""
 
-    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json says for which feature")
+    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json names the feature")
     revision: str | None = option(None, "its branch, tag or commit on the Hub")
     title: str = option("QLoRA", "name of the adapter in tables")
-    hatecheck: Path | None = option(None, "HateCheck's test_suite_cases.csv; on the miniature, its own")
-    posts: int = option(200, "posts to draw, and as many for each family of group names; 0 for all", minimum=0)
-    batch_size: int = option(32, "posts a forward pass", minimum=1)
-    output_dir: Path = option(Path("output/sbic_evaluation"), "folder of the run records; goes into its findings/")
+    hatecheck: Path | None = option(None, "HateCheck's test_suite_cases.csv; the miniature has its own")
+    posts: int = option(200, "posts to draw, and as many per family of group names; 0 for all", minimum=0)
+    batch_size: int = option(32, "posts per forward pass", minimum=1)
+    output_dir: Path = option(
+        Path("output/sbic_evaluation"), "folder of the run records; findings go into its findings/"
+    )
     seed: int = option(0, "seed of the draws, of the edits and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self) -> None:
@@ -54,97 +57,82 @@ class RobustnessArguments(CorpusArguments):
         check_place(self.adapter, self.revision)
 
     def cases(self) -> list[Case]:
-        """HateCheck's cases; none where no file was given for a real corpus.
-
-        Raises:
-            UserError: See :func:`sbic_llama.data.hatecheck.read_cases`.
-        """
+        """Read HateCheck's cases; none for a real corpus without a file of them."""
         if self.hatecheck is None and not self.on_miniature:
-            log("no --hatecheck: its functional tests are left out")
+            log("HateCheck is skipped: no --hatecheck was given")
             return []
         return hatecheck.read_cases(self.hatecheck or corpus_folder(self, "hatecheck") / hatecheck.FILE_NAME)
 
 
 def check(arguments: RobustnessArguments) -> list[Finding]:
-    """Tries everything on an adapter, and writes what was found beside the run records and into the adapter's folder.
+    """Try everything on an adapter; write the findings next to the run records and into the adapter's folder.
 
     Returns:
-        The finding "robustness" and, where there are test cases, the finding "hatecheck".
-
-    Raises:
-        UserError: An adapter that can't be loaded, or bad data.
+        The finding "robustness" and, given test cases, the finding "hatecheck".
     """
     quiet_libraries()
-    from sbic_llama.model.adapter import load_adapter, precision_for, read_description
-    from sbic_llama.model.answering import answer
+    from sbic_llama.model.adapter import read_description
 
-    # All that can be refused is, before a base model is loaded.
+    # Whatever can be rejected is rejected before a base model is loaded.
     folder = local_folder(arguments.adapter, arguments.revision)
     description = read_description(folder, arguments.adapter)
     arguments.require_training_corpus(description.corpus, arguments.adapter)
-    declared = description.resolve_feature()
+    feature = description.resolve_feature()
     cases = arguments.cases()
     splits = arguments.load()
-    scored = test_set(declared, splits, arguments)
-    posts = [post.text for post in labeled(splits["test"], declared.label_of)]
+    scored = test_set(feature, splits, arguments)
+    posts = [post.text for post in labeled(splits["test"], feature.label_of)]
     lexicon = Lexicon(INVENTED if arguments.on_miniature else FAMILIES)
-    trials = prepare(declared, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
+    trials = prepare(feature, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
+    replies, facts = reply(arguments, description, trials)
+    shared: dict[str, Any] = {
+        "task": scored.task,
+        "model": arguments.title,
+        "command": command_line(MODULE),
+        "miniature": scored.miniature,
+        "facts": {"seed": arguments.seed, "posts": len(trials.posts), "texts": len(replies), **facts},
+        "seed": arguments.seed,
+    }
+    with stage("measuring"):
+        data = {"name": scored.data, "split": scored.split, "fingerprint": fingerprint(trials.posts)}
+        result = [robustness_finding(feature, trials, replies, data=data, **shared)]
+        if cases:
+            result.append(hatecheck_finding(feature, cases, [replies[case.text].label for case in cases], **shared))
+    own = None if hub_commit(folder) is not None else folder
+    for finding in result:
+        findings.leave(finding, arguments.output_dir, findings.stem(f"sbic-{feature.slug}", arguments.title), own)
+    return result
+
+
+def reply(
+    arguments: RobustnessArguments, description: AnnotatorFile, trials: Trials
+) -> tuple[dict[str, Reply], dict[str, Any]]:
+    """Load the adapter and ask it about all texts; return its replies, and facts about how."""
+    from sbic_llama.model.adapter import load_adapter, precision_for
+    from sbic_llama.model.answering import answer
 
     hardware.choose_device()
     precision = precision_for(description)
     log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
     model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
+    feature = description.resolve_feature()
     cut = 0
 
-    def answering(texts: Sequence[str]) -> Answers:
+    def read(texts: Sequence[str]) -> Answers:
         nonlocal cut
+        options = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size}
         answers = answer(
-            model,
-            tokenizer,
-            declared,
-            texts,
-            max_post_tokens=description.max_post_tokens,
-            batch_size=arguments.batch_size,
-            progress=True,
-            temperature=description.temperature,
+            model, tokenizer, feature, texts, progress=True, temperature=description.temperature, **options
         )
         cut += answers.cut
         return answers
 
-    with stage(f"{len(set(trials.texts())):,} texts made of {len(trials.posts):,} posts and {len(cases):,} test cases"):
-        said = ask(answering, declared, trials.texts())
+    count = len(set(trials.texts()))
+    with stage(f"{count:,} texts made from {len(trials.posts):,} posts and {len(trials.cases):,} test cases"):
+        replies = ask(read, feature, trials.texts())
     if cut:
-        log(f"{cut:,} texts were longer than the adapter reads, and cut")
-    shared: dict[str, Any] = {
-        "task": scored.task,
-        "model": arguments.title,
-        "command": command_line(MODULE),
-        "facts": {"seed": arguments.seed, "posts": len(trials.posts), "texts": len(said), "cut": cut}
-        | {"scored in": precision.value},
-    }
-    with stage("measuring"):
-        summary, parts = robustness_parts(declared, trials, said, arguments.seed)
-        found = [
-            Finding(
-                name="robustness",
-                title="How easily its answers are changed",
-                summary=[f"{len(trials.posts):,} test posts, and what was made of them.", *summary],
-                parts=parts,
-                limits=LIMITS,
-                data={"name": scored.data, "split": scored.split, "fingerprint": fingerprint(trials.posts)},
-                miniature=scored.miniature,
-                **shared,
-            )
-        ]
-        if cases:
-            labels = [said[case.text].label for case in cases]
-            found.append(
-                hatecheck_finding(declared, cases, labels, seed=arguments.seed, miniature=scored.miniature, **shared)
-            )
-    own = None if hub_commit(folder) is not None else folder
-    for finding in found:
-        findings.leave(finding, arguments.output_dir, findings.stem(f"sbic-{declared.slug}", arguments.title), own)
-    return found
+        log(f"{cut:,} texts were longer than the adapter reads and were truncated")
+    return replies, {"cut": cut, "scored in": precision.value}
 
 
 def main() -> None:

@@ -1,0 +1,118 @@
+"""Score baselines and adapters on SBIC's test split: what the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.results.record import RunRecord
+from common.results.scoring import ScoredSet, class_counts
+from common.stats import baselines
+from common.stats.metrics import confusion_matrix
+from common.tables.report import fingerprint
+from sbic_llama.data.corpus import Post, Split, SplitName, labeled, post_id
+from sbic_llama.data.features import Answers, Feature
+from sbic_llama.data.groups import NONE, PRESENCE, Groups, evaluate_groups, normalized_groups, presence
+from sbic_llama.training.arguments import CorpusArguments
+
+LIMITS = (
+    "Whether the annotators were right (a label is the opinion of a few crowd workers), or how a model treats posts from other "
+    "places, times and dialects. They do not justify judging anybody by a model's answer."
+)
+Splits = dict[SplitName, Split]
+
+
+class ScoredGroups(ScoredSet):
+    """A scored set with lists of groups as labels; its confusion matrix counts posts with and without a group."""
+
+    def metrics(self, predictions: Sequence[Groups], seed: int) -> dict[str, dict[str, Any]]:
+        return evaluate_groups(self.labels, predictions, seed=seed)
+
+    def confusion(self, predictions: Sequence[Groups]) -> list[list[int]]:
+        return confusion_matrix(presence(self.labels), presence(predictions), len(PRESENCE)).tolist()
+
+
+def texts_and_labels(split: Split, feature: Feature) -> tuple[list[tuple[str]], list[Any]]:
+    """Return the texts and labels of the posts that have a label."""
+    posts = labeled(split, feature.label_of)
+    return [(post.text,) for post in posts], [feature.label_of(post) for post in posts]
+
+
+def test_set(feature: Feature, splits: Splits, corpus: CorpusArguments) -> ScoredSet:
+    """Return a feature's test split as the set that every model is scored on."""
+    posts = labeled(splits["test"], feature.label_of)
+    texts, labels = texts_and_labels(splits["test"], feature)
+    _, train_labels = texts_and_labels(splits["train"], feature)
+    policy = {"aggregation": corpus.aggregation, "label": feature.policy}
+    if not feature.classifies:
+        policy["score"] = "F1 of the two sets of groups, per post; targeted: posts for which annotators named a group"
+    return (ScoredSet if feature.classifies else ScoredGroups)(
+        task=f"SBIC {feature.title}",
+        question=feature.question,
+        limits=LIMITS,
+        data=corpus.corpus_name,
+        split="test",
+        names=feature.labels or PRESENCE,
+        labels=labels,
+        fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
+        groups={
+            "source": [post.source for post in posts],
+            "target group": [normalized_groups(post.groups) or (NONE,) for post in posts],
+        },
+        class_counts={
+            f"train, {corpus.corpus_name}": label_counts(feature, train_labels),
+            f"test, {corpus.corpus_name}": label_counts(feature, labels),
+        },
+        reports=[splits["train"].report, splits["test"].report],
+        policy=policy,
+        miniature=corpus.on_miniature,
+    )
+
+
+def label_counts(feature: Feature, labels: Sequence[Any]) -> dict[str, int]:
+    """Count posts by label; for lists of groups, by the number of groups."""
+    if feature.classifies:
+        return class_counts(labels, feature.labels)
+    return class_counts([min(len(label), 3) for label in labels], ("none", "1 group", "2 groups", "3 or more"))
+
+
+def predictors(feature: Feature, splits: Splits, seed: int) -> dict[str, Callable[[], Sequence[Any]]]:
+    """Return a feature's baselines: title → function that predicts the test split's labels."""
+    (train_texts, train_labels), (texts, _) = (texts_and_labels(splits[name], feature) for name in ("train", "test"))
+    if not feature.classifies:
+        return {
+            "always none": lambda: [()] * len(texts),
+            "TF-IDF": lambda: baselines.tfidf_sets(train_texts, train_labels, texts, seed=seed),
+        }
+    return {
+        "majority label": lambda: baselines.majority(train_labels, len(texts)),
+        "TF-IDF": lambda: baselines.tfidf(train_texts, train_labels, texts, seed=seed),
+    }
+
+
+def score_baselines(
+    feature: Feature, splits: Splits, scored: ScoredSet, *, module: str, output_dir: Path, seed: int
+) -> list[RunRecord]:
+    """Score a feature's baselines on the test split and write their records."""
+    records = []
+    for number, (title, predict) in enumerate(predictors(feature, splits, seed).items(), 1):
+        stem = f"sbic-{feature.slug}-{number}"
+        records.append(
+            scored.measure(title, predict, module=module, seed=seed, path=output_dir / f"{stem}-baseline.json")
+        )
+        (output_dir / f"{stem}-control.json").unlink(missing_ok=True)  # the same record, as earlier versions named it
+    return records
+
+
+def score_rows(feature: Feature, posts: Sequence[Post], answers: Answers) -> list[dict[str, Any]]:
+    """Return a row per post without its text: an id made from the text, the label, the answer, and its numbers."""
+    return [
+        {
+            "id": post_id(post),
+            "label": feature.target(post),
+            "answer": feature.answer(answer),
+            **{name: round(number, 6) for name, number in numbers.items()},
+        }
+        for post, answer, numbers in zip(posts, answers.labels, answers.details, strict=True)
+    ]

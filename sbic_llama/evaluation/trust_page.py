@@ -1,0 +1,307 @@
+"""Say how far a model's labels of a file can be trusted, on one page."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from common.results import pictures
+from common.results.finding import Finding, about, worded
+from common.results.record import RunRecord, git_commit, versions
+from common.results.rendering import heading, on_page, page, scores
+from common.results.scoring import ScoredSet, class_counts
+from common.stats.agreement import ALIKE
+from common.stats.metrics import Measure, mean
+from common.tables.reading import read_rows, text_of
+from common.tables.report import fingerprint
+from common.tables.writing import row_writer
+from sbic_llama.data.features import Feature, Label
+from sbic_llama.data.groups import PRESENCE
+from sbic_llama.data.label_files import PREFIX, read_annotated
+from sbic_llama.evaluation.prevalence import prevalence_finding
+from sbic_llama.evaluation.scores import ScoredGroups
+from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings, score_of
+
+if TYPE_CHECKING:
+    from sbic_llama.model.annotator import Adapter
+
+TEMPLATES = Path(__file__).parent / "templates"
+ELSEWHERE = ("robustness", "hatecheck", "md-agreement")  # an adapter's findings that a user's own labels can't give
+LIMITS = (
+    "How good the labels are on other files, or whether the people who labeled were right. The numbers hold for this file only if "
+    "the labeled posts were drawn from it at random: posts that were picked for a reason represent only such posts."
+)
+WIDEST = 0.2  # width of the interval of the gain, beyond which there are too few human labels
+LEAST_ALPHA = 0.667  # Krippendorff's lowest alpha for tentative conclusions (2004, ch. 11)
+
+Use = Literal["use as is", "use with review", "do not use", "too few human labels to say"]
+
+
+def verdict(gain: Measure, alpha: float | None, passed: bool | None) -> Use:
+    """Say whether a feature's labels may be used.
+
+    *Do not use*: the model is not shown to be better than always giving the best constant answer. *Too few human labels to say*:
+    that is undecided because the interval is wide. *Use as is*: better than a constant, in reliable agreement with people, and at
+    least as good as a single annotator. *Use with review*: better than a constant, but one of these is not shown.
+
+    Args:
+        gain: Score of the model minus that of the best constant answer, paired by post.
+        alpha: Krippendorff's alpha of model and people; None if it is unknown.
+        passed: Result of the Alternative Annotator Test; None if it is unknown.
+    """
+    low, high = gain["ci95"]
+    narrow = high - low <= WIDEST
+    if low <= 0:
+        return "do not use" if narrow or high < 0 else "too few human labels to say"
+    as_is = narrow and passed and alpha is not None and alpha >= LEAST_ALPHA
+    return "use as is" if as_is else "use with review"
+
+
+def labels_needed(gain: Measure) -> int:
+    """Return the human labels for an interval of the gain no wider than :data:`WIDEST`; width falls with the root of n."""
+    low, high = gain["ci95"]
+    return max(gain["n"], math.ceil(gain["n"] * ((high - low) / WIDEST) ** 2))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A feature's answers on the posts that people labeled, least certain first, and on the whole file."""
+
+    feature: Feature
+    labels: list[Label]  # people's
+    answers: list[Label]  # the model's
+    confidences: list[float]  # rising
+    probabilities: np.ndarray | None  # of the labels, shape (posts, labels); None for lists of groups
+    everywhere: dict[str, int]  # answer → number of posts of the whole file
+    missing: int  # human labels of posts that are not in the file or not annotated
+    by_key: dict[str, Label]  # key of a labeled post → the model's answer
+    repeated: int  # rows with the key of an earlier row
+
+    def constant(self) -> tuple[Label, list[float]]:
+        """Return the best constant answer and its score on each post."""
+        score = score_of(self.feature)
+        by_answer = {answer: [score(label, answer) for label in self.labels] for answer in dict.fromkeys(self.labels)}
+        best = max(by_answer, key=lambda answer: sum(by_answer[answer]))
+        return best, by_answer[best]
+
+    def gain(self, seed: int) -> Measure:
+        """Return the mean score minus that of the best constant answer, paired by post."""
+        own = [score_of(self.feature)(*pair) for pair in zip(self.labels, self.answers, strict=True)]
+        return mean(np.subtract(own, self.constant()[1]), seed)
+
+
+def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, key: str) -> Judged:
+    """Join a feature's answers with people's labels by the key column."""
+    feature, left = adapter.feature, dict(human_labels)
+    rows: list[tuple[float, Label, Label, list[float]]] = []
+    everywhere: Counter[str] = Counter()
+    by_key: dict[str, Label] = {}
+    keys: set[str] = set()
+    for row in read_rows(annotated):
+        values = _answer_in(row.values, adapter)
+        if values[feature.name] is None:
+            continue
+        name = text_of(row, key) or ""
+        keys.add(name)
+        everywhere[values[feature.name]] += 1
+        if (human := left.pop(name, None)) is not None:
+            answer = feature.parse(values[feature.name])
+            by_key[name] = () if answer is None else answer
+            numbers = [float(values[column]) for column in adapter.columns[1:]]
+            rows.append((adapter.confidence(values), human, by_key[name], numbers))
+    rows.sort(key=lambda row: row[0])
+    return Judged(
+        feature,
+        labels=[human for _, human, _, _ in rows],
+        answers=[answer for _, _, answer, _ in rows],
+        confidences=[confidence for confidence, _, _, _ in rows],
+        probabilities=np.array([numbers for _, _, _, numbers in rows]) if feature.classifies else None,
+        everywhere=dict(everywhere.most_common()),
+        missing=len(left),
+        by_key=by_key,
+        repeated=everywhere.total() - len(keys),
+    )
+
+
+def _answer_in(values: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
+    return {name: values[f"{PREFIX}{name}"] for name in adapter.columns}
+
+
+def record_of(judged: Judged, source: Path, module: str, seed: int) -> RunRecord:
+    """Score the answers against people's labels, as a run record."""
+    feature = judged.feature
+    counts = (
+        class_counts(judged.labels, feature.labels)
+        if feature.classifies
+        else class_counts([min(len(label), 1) for label in judged.labels], PRESENCE)
+    )
+    return (ScoredSet if feature.classifies else ScoredGroups)(
+        task=feature.title,
+        question=feature.question,
+        limits=LIMITS,
+        data=source.name,
+        split="posts with human labels",
+        names=feature.labels or PRESENCE,
+        labels=judged.labels,
+        fingerprint=fingerprint([label, answer] for label, answer in zip(judged.labels, judged.answers, strict=True)),
+        class_counts={"human labels": counts},
+        reports=[],
+        policy={},
+        miniature=False,
+    ).record("model", judged.answers, module=module, seed=seed)
+
+
+def findings_of(
+    judged: Judged,
+    record: RunRecord,
+    annotated: Path,
+    human_labels: dict[str, Label],
+    opinions: dict[str, dict[str, Label]],
+    *,
+    key: str,
+    temperature: float,
+    seed: int,
+) -> list[Finding]:
+    """Return what people's labels show besides the scores."""
+    shared = {**about(record), "seed": seed}
+    result = certainty_findings(
+        judged.feature,
+        judged.labels,
+        judged.answers,
+        judged.confidences,
+        probabilities=judged.probabilities,
+        temperature=temperature,
+        **shared,
+    )
+    agreement = agreement_with_people(judged.feature, opinions, judged.by_key, **shared)
+    if agreement:
+        result.append(agreement)
+    if not judged.repeated:
+        answers = read_annotated(annotated, judged.feature, key=key)
+        where = {name: value for name, value in about(record).items() if name != "data"}
+        result.append(prevalence_finding(answers, human_labels, source=record.data["name"], **where))
+    return result
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A feature's scores, findings and verdict."""
+
+    judged: Judged
+    record: RunRecord
+    findings: list[Finding]
+    use: Use
+    why: str
+
+
+def assess(judged: Judged, record: RunRecord, findings: Sequence[Finding], seed: int) -> Assessment:
+    """Decide on a feature from its scores and its agreement with people."""
+    agreement = next((finding for finding in findings if finding.name == "agreement"), None)
+    facts = agreement.facts if agreement else {}
+    alpha = facts.get("coefficients", {}).get("Krippendorff's alpha", {}).get(ALIKE)
+    test = facts.get("alternative_annotator_test", {})
+    gain = judged.gain(seed)
+    use = verdict(gain, alpha and alpha["value"], test.get("passed"))
+    words = worded(
+        TEMPLATES / "verdict.jinja",
+        use=use,
+        metric=heading(scores(record)[0]),
+        score=record.metrics[scores(record)[0]],
+        gain=gain,
+        constant=judged.feature.answer(judged.constant()[0]),
+        alpha=alpha,
+        least_alpha=LEAST_ALPHA,
+        passed=test.get("passed"),
+        omega=test.get("omega"),
+        min_items=test.get("min_items"),
+        several=agreement is not None,
+        narrow=gain["ci95"][1] - gain["ci95"][0] <= WIDEST,
+        needed=labels_needed(gain),
+    )
+    return Assessment(judged, record, list(findings), use, " ".join(words["summary"]))
+
+
+def write_review(
+    annotated: Path,
+    adapters: Sequence[Adapter],
+    human_labels: dict[str, dict[str, Label]],
+    path: Path,
+    *,
+    key: str,
+    text_column: str,
+    count: int,
+) -> int:
+    """Write the least certain rows that nobody has labeled yet, least certain first. Returns how many."""
+
+    def waiting() -> Iterator[tuple[float, int, dict[str, Any]]]:
+        for row in read_rows(annotated):
+            if all((text_of(row, key) or "") in labels for labels in human_labels.values()):
+                continue
+            answers = [(adapter, _answer_in(row.values, adapter)) for adapter in adapters]
+            confidences = [
+                adapter.confidence(values) for adapter, values in answers if values[adapter.name] is not None
+            ]
+            if (text_of(row, text_column) or "").strip():  # otherwise there is nothing to label
+                yield min(confidences, default=0.0), row.number, row.values
+
+    chosen = heapq.nsmallest(count, waiting(), key=lambda row: row[:2])
+    columns = list(chosen[0][2]) if chosen else [key]
+    place, certainty = (_unused(name, columns) for name in ("model_row", "model_confidence"))
+    with row_writer(path, [place, certainty, *columns]) as write:
+        for confidence, number, values in chosen:
+            write({place: number, certainty: round(confidence, 6), **values})
+    return len(chosen)
+
+
+def _unused(name: str, columns: Sequence[str]) -> str:
+    while name in columns:
+        name += "_"
+    return name
+
+
+def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: Path, **values: Any) -> str:
+    """Render the page; ``values`` are further ones of ``trust.html.jinja``."""
+    return page(
+        TEMPLATES / "trust.html.jinja",
+        title=f"Can you trust the labels on {source.name}?",
+        source=source.name,
+        features=[_on_page(each) for each in assessed],
+        heading=heading,
+        limits=LIMITS,
+        widest=WIDEST,
+        least_alpha=LEAST_ALPHA,
+        trained_on=sorted({adapter.description.corpus for adapter in adapters}),
+        miniature=any(adapter.description.of_miniature for adapter in adapters),
+        commit=git_commit(),
+        versions=versions(),
+        **values,
+    )
+
+
+def _on_page(assessed: Assessment) -> dict[str, Any]:
+    judged, record = assessed.judged, assessed.record
+    headline = scores(record)[0]
+    return {
+        "record": record,
+        "feature": judged.feature,
+        "use": assessed.use,
+        "why": assessed.why,
+        "headline": headline,
+        "metric": record.metrics[headline],
+        "scores": scores(record),
+        "per_label": record.labels if judged.feature.classifies else (),
+        "confusion": pictures.confusion_heatmap(record),
+        "shares": pictures.class_shares({"human labels": record.data["class_counts"]["human labels"]}),
+        "findings": [on_page(finding) for finding in assessed.findings],
+        "everywhere": list(judged.everywhere.items())[:12],
+        "kinds": len(judged.everywhere),
+        "annotated": sum(judged.everywhere.values()),
+        "missing": judged.missing,
+    }
