@@ -1,4 +1,4 @@
-"""What the notebooks need of Colab: the Hub's token, a folder that outlives the machine, and output while a command runs."""
+"""Helpers for notebooks in Colab: the Hub's token, a folder that outlives the machine, and live output of commands."""
 
 from __future__ import annotations
 
@@ -7,50 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.console import log
-from common.runtime.project import NAME
+from common.runtime.project import NAME, miniature_corpora
 
-SECRET = "HF_TOKEN"  # the secret's name in Colab, and the environment variable that the Hub's library reads
+SECRET = "HF_TOKEN"  # the secret's name in Colab, and the environment variable that huggingface_hub reads
 MOUNT = Path("/content/drive")
 
 
 def login() -> None:
-    """Takes the Hub's token from Colab's secret into the environment, for every later command; it is never shown.
+    """Copy the Hub token from Colab's secrets into the environment, for all later commands; it is never shown.
 
-    Without the secret, or access to it, the environment stays as it is and one line says what to do: a base model that is
-    not gated needs no token. Outside Colab nothing is done, which is said too.
+    Without a secret, or outside Colab, only a line is printed: open base models need no token.
     """
     try:
         from google.colab import userdata
     except ImportError:
-        log(f"not in Colab: the Hub's token is that of `hf auth login` or of the variable {SECRET}, if there is one")
+        log(f"not in Colab: the Hub token, if any, comes from `hf auth login` or {SECRET}")
         return
-    give = (
-        f"open Secrets (the key at the left), add {SECRET} with a token of the Hub, allow this notebook, run this again"
-    )
+    problem = f"no secret {SECRET}"
     try:
-        token = (userdata.get(SECRET) or "").strip()  # pasted tokens bring line ends along
+        token = (userdata.get(SECRET) or "").strip()  # pasted tokens end with a line break
     except userdata.NotebookAccessError:
-        log(f"this notebook may not read the secret {SECRET}; for gated models and publishing {give}")
-        return
+        token, problem = "", f"this notebook may not read the secret {SECRET}"
     except userdata.SecretNotFoundError:
         token = ""
-    if not token:
-        log(f"there is no secret {SECRET}; for gated models and publishing {give}")
-        return
-    os.environ[SECRET] = token
-    log(f"the Hub's token was taken from the secret {SECRET}")
+    if token:
+        os.environ[SECRET] = token
+        log(f"using the Hub token from the secret {SECRET}")
+    else:
+        how = f"open Secrets (the key on the left), add {SECRET}, allow this notebook, and run this cell again"
+        log(f"{problem}; for gated models and publishing, {how}")
 
 
 def drive_folder(name: str) -> Path:
-    """A folder on Google Drive, mounted and made where need be: a free machine may be taken away at any time, and what lies
-    there stays. The same command on the next machine continues the run.
+    """Return a folder on Google Drive, mounted and created; outside Colab, ``output/<name>``.
 
-    Args:
-        name: Its name. Outside Colab it is ``output/<name>``, which the command that writes to it makes.
-
-    Raises:
-        ValueError: Drive can't be mounted (Colab's own error).
-        OSError: The folder can't be made, as on a full Drive.
+    A free machine may be taken away at any time, but files on Drive stay: the same command resumes the run on the next one.
     """
     try:
         from google.colab import drive
@@ -63,17 +54,15 @@ def drive_folder(name: str) -> Path:
 
 
 def example() -> Path:
-    """A folder with ``posts.csv``, a few posts about invented groups, and ``human_labels.csv``, what people said of some."""
-    from common.runtime.project import miniature_corpora
-
+    """Return a folder with ``posts.csv``, posts about invented groups, and ``human_labels.csv``, people's labels of some."""
     return miniature_corpora() / "own_file"
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """``%load_ext common.colab``: in Colab, ``%%bash`` cells show what a command prints while it runs.
+    """Make ``%%bash`` cells in Colab print while a command runs: ``%load_ext common.colab``.
 
-    Colab's IPython is older than the first one that does so, and would leave hours of training without a line. Its own
-    ``%%shell`` streams, and also raises where a command fails; it takes the place of ``%%bash``. Elsewhere nothing is changed.
+    Colab's IPython is too old to stream by itself. Its own ``%%shell`` streams, and also raises where a command fails; it
+    replaces ``%%bash``. Elsewhere nothing changes.
     """
     if shell.find_cell_magic("shell") is None:
         return

@@ -1,8 +1,9 @@
-"""A page on this machine that both projects' apps are: served, private, and gone when it ends."""
+"""Serve a private page on this machine, for both projects' apps; uploads are gone when it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import importlib.util
 import os
@@ -15,16 +16,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from common.cli.arguments import option
 from common.cli.console import log
 from common.cli.errors import UserError
 
-KEPT_SECONDS = 600  # that an upload or a result lies in the temporary folder, at most
+KEPT_SECONDS = 600  # how long an upload or a result stays in the temporary folder, at most
 LARGEST_UPLOAD = "200mb"
-MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one at a time: there is one model
+MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one request at a time: there is one model
+# The third rule keeps a question of two lines from covering the answer below it.
 STYLE = """
 footer {display: none !important}
 .gradio-container {max-width: min(60rem, 100vw) !important; margin: 0 auto !important}
@@ -32,57 +33,46 @@ footer {display: none !important}
 .variants {width: 100%; font-size: .875rem; border-collapse: collapse}
 .variants th, .variants td {padding: .4rem .6rem .4rem 0 !important; border: solid var(--border-color-primary) !important;
   border-width: 0 0 1px !important; text-align: left; vertical-align: top; overflow-wrap: break-word}
-"""  # the third: a question of two lines would lie over the answer below it
+"""
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-Given = TypeVar("Given")
-_busy: set[Path] = set()  # folders whose files are being worked on
+Result = TypeVar("Result")
+_busy: set[Path] = set()  # folders in use
 
 
 @dataclass(kw_only=True)
 class PageArguments:
-    """Where the page is."""
+    """Where the page is served."""
 
-    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0 lets the network in, and whoever is on it")
-    port: int = option(7860, "port to listen at", minimum=1, maximum=65535)
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 lets everybody on the network in")
+    port: int = option(7860, "port to listen on", minimum=1, maximum=65535)
 
 
 def require() -> None:
-    """Checks that what pages take is installed, before seconds of imports.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Check that the page's requirements are installed, before seconds of imports."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("gradio is not installed", fix="pip install -r requirements-app.txt")
 
 
-def answering(work: Callable[..., Given]) -> Callable[..., Given]:
-    """``work`` for a page: what the user can mend is shown there in its one line."""
-    import functools
-
+def answering(work: Callable[..., Result]) -> Callable[..., Result]:
+    """Wrap ``work`` for a page, which then shows user errors in one line."""
     import gradio
 
     @functools.wraps(work)
-    def shown(*given: Any) -> Given:
+    def answer(*given: Any) -> Result:
         try:
             return work(*given)
         except UserError as error:
-            # The page takes a message for HTML, and it may quote a file.
             if error.file is not None:
-                error.file = Path(error.file).name  # not the temporary folder's
-            message = html.escape(str(error))
+                error.file = Path(error.file).name  # without the temporary folder
+            message = html.escape(str(error))  # the page renders HTML, and the message may quote a file
             raise gradio.Error(message, duration=30, title="That did not work", print_exception=False) from None
 
-    return shown
+    return answer
 
 
 @contextlib.contextmanager
 def working(upload: Path) -> Iterator[Path]:
-    """An upload under its own name in a folder of its own, kept as long as it is worked on; results go into the folder above.
-
-    Raises:
-        UserError: It has been deleted.
-    """
+    """Copy an upload into its own folder for the time of the block; results go into the folder above."""
     folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
     _busy.add(folder)
     try:
@@ -90,7 +80,7 @@ def working(upload: Path) -> Iterator[Path]:
         try:
             shutil.copyfile(upload, folder / "source" / upload.name)
         except FileNotFoundError:
-            raise UserError("it is not here any more", file=upload.name, fix="upload it again") from None
+            raise UserError("the upload has expired", file=upload.name, fix="upload it again") from None
         yield folder / "source" / upload.name
     finally:
         shutil.rmtree(folder / "source", ignore_errors=True)
@@ -98,31 +88,27 @@ def working(upload: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, seconds: float) -> None:
-    """Deletes what has lain in a folder for longer than that, save what is worked on."""
+    """Delete files older than that in a folder, except those in use."""
     for path in sorted(folder.rglob("*"), reverse=True):  # files before the folders that they are in
         if _busy.isdisjoint([path, *path.parents]):
             with contextlib.suppress(OSError):
                 if path.is_dir():
-                    path.rmdir()  # only where it is empty
+                    path.rmdir()  # fails unless it is empty
                 elif time.time() - path.stat().st_mtime > seconds:
                     path.unlink()
 
 
 def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> None:
-    """Shows the page that ``build`` lays out until Ctrl-C. Uploads lie in a temporary folder that goes with it.
-
-    Raises:
-        UserError: The address can't be listened at.
-    """
-    signal.signal(signal.SIGTERM, _leave)
-    for name in ("NO_PROXY", "no_proxy"):  # the library asks the page itself whether it is up
+    """Serve the page that ``build`` lays out until Ctrl-C, with uploads in a temporary folder."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for name in ("NO_PROXY", "no_proxy"):  # gradio asks the page itself whether it is up
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), *LOOPBACK[:2])))
     with tempfile.TemporaryDirectory(prefix="app-", ignore_cleanup_errors=True) as name:
         os.environ["GRADIO_TEMP_DIR"] = name
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         import gradio
 
-        # The library's own theme fetches its fonts from a third party.
+        # Gradio's default theme fetches its fonts from a third party.
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         with gradio.Blocks(title=title, analytics_enabled=False) as page:
             build()
@@ -130,7 +116,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
             _, address, _ = page.launch(
                 server_name=arguments.host,
                 server_port=arguments.port,
-                share=False,  # a hosted notebook would open a tunnel by itself
+                share=False,  # hosted notebooks would open a tunnel
                 run_history=False,
                 mcp_server=False,
                 quiet=True,
@@ -143,13 +129,10 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
                 app_kwargs=_only_local(arguments.host),
             )
         except OSError as error:
-            raise UserError(
-                f"{arguments.host}:{arguments.port} can't be listened at",
-                key="--port",
-                fix="choose another --port, or end what listens there",
-            ) from error
+            fix = "choose another --port, or stop the program that uses it"
+            raise UserError(f"cannot listen on {arguments.host}:{arguments.port}", key="--port", fix=fix) from error
         log(f"the page is at {address} (Ctrl-C ends it)", always=True)
-        threading.Thread(target=_sweep_always, args=(Path(name),), daemon=True).start()
+        threading.Thread(target=_sweep_forever, args=(Path(name),), daemon=True).start()
         try:
             page.block_thread()
         finally:
@@ -157,7 +140,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
 
 
 def _only_local(host: str) -> dict[str, Any]:
-    """Where only this machine is let in, a site elsewhere whose name is made to mean this machine is not let in either."""
+    """Refuse requests to a local page under any other host name, such as a remote site's that resolves to this machine."""
     if host not in LOOPBACK:
         return {}
     from starlette.middleware import Middleware
@@ -166,11 +149,7 @@ def _only_local(host: str) -> dict[str, Any]:
     return {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))]}
 
 
-def _sweep_always(folder: Path) -> None:
+def _sweep_forever(folder: Path) -> None:
     while folder.is_dir():
         time.sleep(KEPT_SECONDS / 20)
         sweep(folder, KEPT_SECONDS)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)

@@ -1,7 +1,7 @@
-"""Builds and describes the miniature: ``python -m common.miniature``. With a command behind it, runs that beside a Hub.
+"""Build and describe the miniature: ``python -m common.miniature``. With a command, run that next to a local Hub.
 
-``python -m common.miniature bash`` gives a shell in which every command's Hub is a server on the loopback that holds the
-miniature's base models: to try publishing without an account. It forgets everything when the shell ends.
+``python -m common.miniature bash`` opens a shell in which every command's Hub is a server on the loopback that holds the
+miniature's base models, to try publishing without an account. It forgets everything when the shell ends.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from common.runtime.project import MINIATURE
 
 @dataclass
 class MiniatureArguments:
-    """Builds the miniature's corpora, and describes them and the models. Given a command, runs that beside a Hub instead."""
+    """Builds the miniature's corpora and describes them and the models; given a command, runs that next to a local Hub."""
 
-    print_folder: bool = option(False, "print the folder of the corpora and nothing else")
+    print_folder: bool = option(False, "print only the folder of the corpora")
 
 
 def describe_files(folder: Path) -> None:
@@ -40,34 +40,31 @@ def describe_models() -> None:
         facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
         size = (folder / "model.safetensors").stat().st_size / 1e6
         print(
-            f"  {folder.name}  {facts['parameters']:,} parameters, {size:.2f} MB, pre-trained in {facts['steps']:,} steps "
-            f"({facts['seconds']:.0f} s on one thread), last loss {facts['loss']}"
+            f"  {folder.name}  {facts['parameters']:,} parameters, {size:.2f} MB, pre-trained for {facts['steps']:,} steps "
+            f"({facts['seconds']:.0f} s on one thread), final loss {facts['loss']}"
         )
 
 
-def beside_a_hub(command: list[str]) -> int:
-    """Runs a command whose Hub is a local server, and returns its exit status."""
+def run_beside_hub(command: list[str]) -> int:
+    """Run a command with a local server as its Hub, and return its exit status."""
     with LocalHub() as hub, tempfile.TemporaryDirectory(prefix="hub-home-") as home:
         for folder in MODELS.iterdir():
             hub.add_model(f"{MINIATURE}{folder.name}", folder)
-        log(f"a Hub on the loopback: {hub.url}, with write access to {MINIATURE}")
+        log(f"local Hub at {hub.url}, with write access to {MINIATURE}")
         return subprocess.run(command, env={**os.environ, **hub.environment(home)}).returncode
 
 
 def main() -> None:
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
-        sys.exit(beside_a_hub(sys.argv[1:]))
-    arguments = parse(
-        MiniatureArguments,
-        prog="python -m common.miniature",
-        examples="  python -m common.miniature\n  python -m common.miniature bash",
-    )
+        sys.exit(run_beside_hub(sys.argv[1:]))
+    prog = "python -m common.miniature"
+    arguments = parse(MiniatureArguments, prog=prog, examples=f"  {prog}\n  {prog} bash")
     with stage("building the miniature's corpora"):
         folder = corpora.build()
     if arguments.print_folder:
         print(folder)
         return
-    print(f"The miniature: invented posts and sentences, in {folder}")
+    print(f"The miniature (invented posts and sentences) is in {folder}")
     describe_files(folder)
     print("Its models:")
     describe_models()

@@ -1,4 +1,4 @@
-"""The miniature's corpora on disk: built on first use in a moment, kept in the user's cache under their content's hash."""
+"""Build the miniature's corpora on first use, and keep them in the user's cache under a hash of their generators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.runtime.project import miniature_cache
 
 SEED = 0
 MANIFEST = "manifest.json"
-# Folder of the miniature -> the project's function that writes it. By name only: common imports neither project.
+# Folder -> the function that writes it; by name only, because common imports neither project.
 GENERATORS = {
     "SBIC.v2": "sbic_llama.miniature.sbic:write",
     "snli_1.0": "snli_roberta.miniature.snli:write",
@@ -30,14 +30,10 @@ GENERATORS = {
 
 
 def build() -> Path:
-    """Returns the folder that holds ``SBIC.v2/``, ``snli_1.0/``, ``hatecheck/``, ``md_agreement/``, ``chaosnli/``, ``hans/`` and
-    ``breaking_nli/``, in the official file formats, and ``own_file/``.
+    """Return the folder with a corpus in each of :data:`GENERATORS`' folders, in the official file formats.
 
-    The folder's name is a hash of the generators, so a changed generator makes a new one. A folder whose files are not
-    what was written is built again. Several processes may ask at once: one builds, the others wait.
-
-    Raises:
-        UserError: The cache folder can't be written to.
+    The folder's name is a hash of the generators, so a changed generator makes a new one. A damaged folder is built again.
+    Of several processes, one builds and the others wait.
     """
     from filelock import FileLock
 
@@ -57,9 +53,8 @@ def build() -> Path:
                         write(part / name, SEED)
                     (part / MANIFEST).write_text(json.dumps(_digests(part), indent=1), encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"can't be written: {error.strerror}", file=folder.parent, fix="set XDG_CACHE_HOME to a folder that can"
-        ) from error
+        fix = "set XDG_CACHE_HOME to a writable folder"
+        raise UserError(f"cannot be written: {error.strerror}", file=folder.parent, fix=fix) from error
     return folder
 
 

@@ -1,7 +1,7 @@
-"""A small Hub for the loopback: enough of the Hub's HTTP API for the real client to publish, list, tag and download.
+"""Serve a small Hub on the loopback: enough of its HTTP API for the real client to publish, list, tag and download.
 
-``with LocalHub() as hub:`` serves on a free port of 127.0.0.1 until the block ends; repositories live in memory. It checks
-tokens, digests and parent commits as the Hub does, keeps a log of requests, and can be told to fail.
+``with LocalHub() as hub:`` serves on a free port of 127.0.0.1 until the block ends; repositories are kept in memory. Like
+the Hub, it checks tokens, digests and parent commits. It logs requests, and can be made to fail.
 
 huggingface_hub reads ``HF_ENDPOINT`` when it is imported, so start the client's process with :meth:`LocalHub.environment`,
 or set that environment before the first import.
@@ -16,7 +16,6 @@ import fnmatch
 import hashlib
 import json
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -25,95 +24,31 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from common.miniature.loopback_metadata import problems
+from common.miniature.loopback_repository import Answer, Blob, Repository, problems
 
-LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.gz", "*.arrow", "*.zip")  # a part of the Hub's own list
-LFS_SIZE = 10_000_000  # bytes from which any file goes to LFS
+LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.gz", "*.arrow", "*.zip")  # part of the Hub's own list
+LFS_SIZE = 10_000_000  # bytes from which every file goes to LFS
 GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
 PREFIXES = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}
 USER, TOKEN, READ_TOKEN = "miniature", "hf_miniature_write", "hf_miniature_read"
 
 
-@dataclass(frozen=True)
-class Blob:
-    """A file's content as git (``oid``) and LFS (``sha256``) know it."""
-
-    data: bytes
-    lfs: bool
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        stored = self.data
-        if self.lfs:
-            stored = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
-        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A state of a repository."""
-
-    parent: str | None
-    title: str
-    files: dict[str, Blob]
-
-
-@dataclass
-class Repository:
-    """A repository: its commits by id, its branches and tags by full name (``refs/heads/main``)."""
-
-    private: bool = False
-    gated: bool = False  # anybody finds it; nobody but its owner may read its files
-    commits: dict[str, Commit] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-
-    def add(self, ref: str, title: str, files: dict[str, Blob]) -> str:
-        sha = secrets.token_hex(20)
-        self.commits[sha] = Commit(self.refs.get(ref), title, files)
-        self.refs[ref] = sha
-        return sha
-
-    def sha(self, revision: str) -> str:
-        for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
-            if name in self.refs:
-                return self.refs[name]
-        if revision in self.commits:
-            return revision
-        raise Answer(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-
-    def files(self, revision: str = "main") -> dict[str, Blob]:
-        """Path → content at a branch, tag or commit."""
-        return self.commits[self.sha(revision)].files
-
-
 @dataclass
 class Fault:
-    """A failure to come: matching requests after the first ``after`` fail ``times`` times (−1: always)."""
+    """A failure to inject: requests that match fail ``times`` times (-1: always), after the first ``after`` of them."""
 
     pattern: re.Pattern[str]
     status: int
     times: int = 1
     after: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    drop: bool = False  # close the connection without an answer
-    apply: bool = False  # do the work first: only the answer is lost
-    delay: float = 0.0  # seconds to wait first; with status 0 the request then succeeds
-
-
-class Answer(Exception):
-    """An answer that is an error, raised from where it is found."""
-
-    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None):
-        super().__init__(message)
-        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
+    drop: bool = False  # close the connection without a response
+    apply: bool = False  # do the work first, so that only the response is lost
+    delay: float = 0.0  # seconds; with status 0 the request then succeeds
 
 
 class LocalHub:
-    """The server. ``repositories`` maps ``(kind, id)`` to what was published; ``log`` lists ``METHOD /path`` of requests."""
+    """The server. ``repositories`` maps ``(kind, id)`` to a repository; ``log`` lists ``METHOD /path`` of requests."""
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
@@ -134,7 +69,7 @@ class LocalHub:
         self._server.server_close()
 
     def environment(self, home: str) -> dict[str, str]:
-        """Variables that point the Hub's client here, with ``home`` for its caches and nothing of the user's own."""
+        """Return variables that point the client here, with ``home`` for its caches and nothing of the user's own."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": home,
@@ -147,7 +82,7 @@ class LocalHub:
         }
 
     def add_model(self, id: str, folder: Path, *, gated: bool = False) -> Repository:
-        """Serves a folder's files as a model."""
+        """Serve a folder's files as a model."""
         files = {path.name: Blob(path.read_bytes(), path.suffix == ".safetensors") for path in folder.iterdir()}
         self.lfs |= {blob.sha256: blob.data for blob in files.values() if blob.lfs}
         repository = self.repositories["models", id] = Repository(gated=gated)
@@ -155,7 +90,7 @@ class LocalHub:
         return repository
 
     def fail(self, pattern: str, status: int = 500, **how: object) -> None:
-        """Lets requests whose ``METHOD /path?query`` matches ``pattern`` fail; see :class:`Fault`."""
+        """Make requests fail that match ``pattern`` in their ``METHOD /path?query``; see :class:`Fault`."""
         self.faults.append(Fault(re.compile(pattern), status, **how))  # type: ignore[arg-type]
 
     def due_fault(self, line: str) -> Fault | None:
@@ -170,9 +105,7 @@ class LocalHub:
         return None
 
 
-Route = tuple[str, str, str]  # methods, path pattern, handler's name
-
-ROUTES: tuple[Route, ...] = (
+ROUTES = (  # methods, pattern of the path, name of the handler
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
     ("POST", r"/api/repos/create", "create"),
@@ -193,7 +126,7 @@ ROUTES: tuple[Route, ...] = (
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client."""
+    """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"  # keep-alive, as the client expects
     disable_nagle_algorithm = True
@@ -214,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(fault.delay)
                 if fault.apply:
                     self.silent = True
-                    with contextlib.suppress(Answer):  # should the work itself fail, that answer is lost too
+                    with contextlib.suppress(Answer):  # an error response is lost too
                         self._route(url.path)
                     self.silent = False
                 if fault.drop:
@@ -249,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
                 handler: Callable[..., None] = getattr(self, name)
                 with self.hub.lock:
                     return handler(*groups)
-        raise Answer(404, f"No such page here: {self.command} {path}")
+        raise Answer(404, f"No such page: {self.command} {path}")
 
     def send(self, status: int, body: object = b"", headers: dict[str, str] | None = None) -> None:
         if self.silent:
@@ -263,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    # ---- who asks, and for what
+    # ---- access
 
     @property
     def token(self) -> str:
@@ -275,10 +208,14 @@ class Handler(BaseHTTPRequestHandler):
             raise Answer(401, "Invalid credentials in Authorization header")
         return token or None
 
-    def require_write(self, namespace: str) -> None:
+    def require_user(self) -> str:
         token = self.user()
         if token is None:
             raise Answer(401, "Invalid username or password.")
+        return token
+
+    def require_write(self, namespace: str) -> None:
+        token = self.require_user()
         if token != TOKEN or namespace != USER:
             raise Answer(403, f"You don't have the rights to write to the namespace {namespace!r}")
 
@@ -292,10 +229,7 @@ class Handler(BaseHTTPRequestHandler):
         return repository
 
     def whoami(self) -> None:
-        token = self.user()
-        if token is None:
-            raise Answer(401, "Invalid username or password.")
-        role = "write" if token == TOKEN else "read"
+        role = "write" if self.require_user() == TOKEN else "read"
         access = {"type": "access_token", "accessToken": {"displayName": "miniature", "role": role}}
         self.send(200, {"type": "user", "name": USER, "fullname": USER, "isPro": False, "orgs": [], "auth": access})
 
@@ -304,14 +238,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def create(self) -> None:
-        asked = json.loads(self.body)
-        namespace = asked.get("organization") or USER
+        request = json.loads(self.body)
+        namespace = request.get("organization") or USER
         self.require_write(namespace)
-        kind, id = (asked.get("type") or "model") + "s", f"{namespace}/{asked['name']}"
+        kind, id = (request.get("type") or "model") + "s", f"{namespace}/{request['name']}"
         url = f"{self.hub.url}/{PREFIXES[kind]}{id}"
         if (kind, id) in self.hub.repositories:
             return self.send(409, {"error": "You already created this repo", "url": url}, {"X-Error-Message": "exists"})
-        repository = Repository(private=bool(asked.get("private")) or asked.get("visibility") == "private")
+        repository = Repository(private=bool(request.get("private")) or request.get("visibility") == "private")
         repository.add("refs/heads/main", "initial commit", {".gitattributes": Blob(GIT_ATTRIBUTES, False)})
         self.hub.repositories[kind, id] = repository
         self.send(200, {"url": url, "name": id})
@@ -323,29 +257,17 @@ class Handler(BaseHTTPRequestHandler):
         sha = repository.sha(revision or "main")
         files = sorted(repository.files(sha).items())
         siblings = [{"rfilename": path, "size": len(blob.data), "blobId": blob.oid} for path, blob in files]
-        self.send(
-            200,
-            {
-                "id": id,
-                "modelId": id,
-                "author": id.split("/")[0],
-                "sha": sha,
-                "private": repository.private,
-                "gated": "manual" if repository.gated else False,
-                "disabled": False,
-                "downloads": 0,
-                "likes": 0,
-                "tags": [],
-                "siblings": siblings,
-            },
-        )
+        about = {"id": id, "modelId": id, "author": id.split("/")[0], "sha": sha, "private": repository.private}
+        gated = "manual" if repository.gated else False
+        about |= {"gated": gated, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings}
+        self.send(200, about)
 
     def refs(self, kind: str, id: str) -> None:
-        found: dict[str, list] = {"branches": [], "tags": [], "converts": []}
+        groups: dict[str, list] = {"branches": [], "tags": [], "converts": []}
         for ref, sha in self.repository(kind, id).refs.items():
             group = "branches" if ref.startswith("refs/heads/") else "tags"
-            found[group].append({"name": ref.split("/", 2)[2], "ref": ref, "targetCommit": sha})
-        self.send(200, found)
+            groups[group].append({"name": ref.split("/", 2)[2], "ref": ref, "targetCommit": sha})
+        self.send(200, groups)
 
     def commits(self, kind: str, id: str, revision: str) -> None:
         repository, listed = self.repository(kind, id), []
@@ -357,13 +279,6 @@ class Handler(BaseHTTPRequestHandler):
             sha = commit.parent
         self.send(200, listed)
 
-    @staticmethod
-    def entry(path: str, blob: Blob) -> dict[str, object]:
-        entry: dict[str, object] = {"type": "file", "path": path, "oid": blob.oid, "size": len(blob.data)}
-        if blob.lfs:
-            entry["lfs"] = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": 130}
-        return entry
-
     def tree(self, kind: str, id: str, revision: str, folder: str | None) -> None:
         files = self.repository(kind, id).files(revision)
         start = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
@@ -371,21 +286,18 @@ class Handler(BaseHTTPRequestHandler):
         if start and not inside:
             raise Answer(404, f"{folder} does not exist on {revision!r}", "EntryNotFound")
         recursive = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
-        entries = [
-            self.entry(path, blob) for path, blob in inside.items() if recursive or "/" not in path[len(start) :]
-        ]
+        entries = [blob.entry(path) for path, blob in inside.items() if recursive or "/" not in path[len(start) :]]
         folders = {path[: path.index("/", len(start))] for path in inside if "/" in path[len(start) :]}
-        entries += [
-            {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0}
-            for path in folders
-        ]
+        for path in folders:
+            oid = hashlib.sha1(path.encode()).hexdigest()
+            entries.append({"type": "directory", "path": path, "oid": oid, "size": 0})
         self.send(200, sorted(entries, key=lambda entry: str(entry["path"])))
 
     def paths_info(self, kind: str, id: str, revision: str) -> None:
         files = self.repository(kind, id).files(revision)
         text = self.body.decode()
         paths = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text).get("paths", [])
-        self.send(200, [self.entry(path, files[path]) for path in paths if path in files])
+        self.send(200, [files[path].entry(path) for path in paths if path in files])
 
     def resolve(self, kind: str | None, id: str, revision: str, path: str) -> None:
         repository = self.repository(kind, id)
@@ -419,10 +331,10 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, kind: str, id: str, revision: str) -> None:
         files = self.repository(kind, id, write=True).files(revision)
         answers = []
-        for asked in json.loads(self.body)["files"]:
-            path, sample = asked["path"], base64.b64decode(asked.get("sample") or "")
+        for request in json.loads(self.body)["files"]:
+            path, sample = request["path"], base64.b64decode(request.get("sample") or "")
             name = path.rsplit("/", 1)[-1]
-            large = asked["size"] > LFS_SIZE or b"\0" in sample or any(fnmatch.fnmatch(name, p) for p in LFS_PATTERNS)
+            large = request["size"] > LFS_SIZE or b"\0" in sample or any(fnmatch.fnmatch(name, p) for p in LFS_PATTERNS)
             entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if path in files:
                 entry["oid"] = files[path].sha256 if files[path].lfs else files[path].oid
@@ -432,14 +344,12 @@ class Handler(BaseHTTPRequestHandler):
     def lfs_batch(self, kind: str | None, id: str) -> None:
         self.repository(kind, id, write=True)
         objects = []
-        for asked in json.loads(self.body)["objects"]:
-            entry = {"oid": asked["oid"], "size": asked["size"]}
-            if asked["oid"] not in self.hub.lfs:
+        for request in json.loads(self.body)["objects"]:
+            entry = {"oid": request["oid"], "size": request["size"]}
+            if request["oid"] not in self.hub.lfs:
+                upload = f"{self.hub.url}/_lfs/{request['oid']}"
                 verify = f"{self.hub.url}/{kind or ''}{quote(id)}.git/info/lfs/verify"
-                entry["actions"] = {
-                    "upload": {"href": f"{self.hub.url}/_lfs/{asked['oid']}"},
-                    "verify": {"href": verify},
-                }
+                entry["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
             objects.append(entry)
         self.send(200, {"transfer": "basic", "objects": objects})
 
@@ -450,9 +360,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200)
 
     def lfs_verify(self, kind: str | None, id: str) -> None:
-        asked = json.loads(self.body)
-        if len(self.hub.lfs.get(asked["oid"], b"")) != asked["size"]:
-            raise Answer(404, f"LFS object {asked['oid']} not found or of another size")
+        request = json.loads(self.body)
+        if len(self.hub.lfs.get(request["oid"], b"")) != request["size"]:
+            raise Answer(404, f"LFS object {request['oid']} not found or of another size")
         self.send(200, {})
 
     def commit(self, kind: str, id: str, revision: str) -> None:

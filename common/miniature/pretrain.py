@@ -1,7 +1,7 @@
-"""Rebuilds the miniature's models: ``python -m common.miniature.pretrain --model llama`` (or ``roberta``).
+"""Rebuild a model of the miniature: ``python -m common.miniature.pretrain --model llama`` (or ``roberta``).
 
-The weights are shipped because a build takes many minutes on two cores. Rebuild them when the text that they are
-pre-trained on changes; a test compares the fingerprints.
+The weights are shipped because a build takes many minutes on two cores. Rebuild them when their pre-training text changes;
+a test compares the fingerprints.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ BUILDERS = {"llama": "sbic_llama.miniature.tiny_llama", "roberta": "snli_roberta
 
 @dataclass
 class PretrainArguments:
-    """Pre-trains one of the miniature's models from nothing and replaces the shipped one."""
+    """Pre-trains one of the miniature's models from scratch and replaces the shipped one."""
 
     model: Literal["llama", "roberta"] = option(help="which model to build")
     output_dir: Path = option(MODELS, "folder that holds tiny_llama and tiny_roberta")
 
 
 def fit(model: torch.nn.Module, batches: Iterator[dict], *, steps: int, learning_rate: float) -> dict[str, float]:
-    """AdamW with warm-up and linear decay. Returns steps, wall seconds and the mean loss of the last 100 steps."""
+    """Train with AdamW, warmup and linear decay; return the steps, seconds and mean loss of the last 100 steps."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -64,16 +64,13 @@ def fit(model: torch.nn.Module, batches: Iterator[dict], *, steps: int, learning
 
 
 def text_fingerprint(model: str) -> str:
-    """Fingerprint of the text that a model is pre-trained on, as its generator makes it today (a sample of it)."""
+    """Return the fingerprint of a sample of a model's pre-training text, as it is generated today."""
     return fingerprint(importlib.import_module(BUILDERS[model]).documents(SEED, 2000))
 
 
 def main() -> None:
-    arguments = parse(
-        PretrainArguments,
-        prog="python -m common.miniature.pretrain",
-        examples="  python -m common.miniature.pretrain --model roberta",
-    )
+    prog = "python -m common.miniature.pretrain"
+    arguments = parse(PretrainArguments, prog=prog, examples=f"  {prog} --model roberta")
     import torch
 
     from common.runtime import hardware

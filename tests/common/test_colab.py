@@ -63,9 +63,9 @@ def test_the_token_goes_into_the_environment_and_is_not_shown(google, capfd):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (SecretNotFoundError("HF_TOKEN"), "there is no secret HF_TOKEN"),
+        (SecretNotFoundError("HF_TOKEN"), "no secret HF_TOKEN"),
         (NotebookAccessError("HF_TOKEN"), "this notebook may not read the secret HF_TOKEN"),
-        (None, "there is no secret HF_TOKEN"),
+        (None, "no secret HF_TOKEN"),
     ],
 )
 def test_without_a_token_one_line_says_what_to_do(google, error, words, capsys):

@@ -196,5 +196,5 @@ def test_what_was_uploaded_and_made_goes_unless_it_is_worked_on(tmp_path, monkey
     web.sweep(tmp_path, -1)
     web.sweep(tmp_path, -1)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match=r"posts.csv: it is not here any more. Upload it again"), web.working(upload):
+    with pytest.raises(UserError, match=r"posts.csv: the upload has expired. Upload it again"), web.working(upload):
         pass

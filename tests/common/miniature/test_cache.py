@@ -320,5 +320,5 @@ def test_a_damaged_corpus_is_built_again_and_a_whole_one_is_not(tmp_path, monkey
 def test_an_unwritable_cache_is_the_users_error(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="Set XDG_CACHE_HOME to a folder that can"):
+    with pytest.raises(UserError, match="Set XDG_CACHE_HOME to a writable folder"):
         corpora.build()
