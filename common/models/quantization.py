@@ -49,7 +49,7 @@ def load_base(
                 quantization_config=BitsAndBytesConfig(**settings) if settings else None,
                 device_map={"": device},
                 dtype=hardware.dtype(precision),
-                attn_implementation=hardware.attention_implementation().value,
+                attn_implementation=hardware.ATTENTION,
                 use_safetensors=True,  # pickles run code
                 trust_remote_code=False,  # the default asks on the terminal
             )

@@ -1,4 +1,4 @@
-"""What the recipes here would take: see :mod:`common.models.step_memory`."""
+"""Forecast memory and time of this project's recipes; see :mod:`common.models.step_memory`."""
 
 from __future__ import annotations
 
@@ -10,27 +10,17 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
 from common.cli.arguments import parse
-from common.models.step_memory import (
-    ADAM_BYTES,
-    FULL,
-    LORA,
-    MINIATURE,
-    Forecast,
-    config_of,
-    fake_mode,
-    make_fake,
-    model_bytes,
-    peak_bytes,
-)
+from common.models import step_memory
+from common.models.step_memory import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, config_of
 from common.results.record import count_parameters
 from common.runtime import hardware
 from snli_roberta.model.encoder import HEAD_FACTS, add_lora
 from snli_roberta.study.runs import StudyArguments
-from snli_roberta.training.arguments import Method, SetUp, TrainArguments
+from snli_roberta.training.arguments import Method, SharedSettings, TrainArguments
 
 _ROBERTA: dict[str, Any] = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
-# Of the models' own config.json on the Hub.
-SHAPES = {
+# From the models' config.json on the Hub.
+CONFIGS = {
     "FacebookAI/roberta-base": RobertaConfig(**_ROBERTA),
     "FacebookAI/roberta-large": RobertaConfig(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, **_ROBERTA
@@ -39,19 +29,18 @@ SHAPES = {
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     ),
 }
-# Of 5,016 real pairs in tokens of RoBERTa: on average, and the longest of 95 % of shuffled batches of 32.
+# RoBERTa tokens of 5,016 real pairs: mean, and the longest pair in 95 % of shuffled batches of 32.
 MEAN_TOKENS, LONG_TOKENS = 29, 68
-PAIRS, MINIATURE_PAIRS = 549_367, 6_000  # labelled pairs of the train splits
+PAIRS, MINIATURE_PAIRS = 549_367, 6_000  # labeled pairs of the train splits
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def forecasts() -> list[Forecast]:
-    """Of every recipe in this folder."""
     return [forecast(path) for path in sorted(RECIPES.glob("*.yaml"))]
 
 
 def forecast(path: Path) -> Forecast:
-    """Of one recipe: a training's memory, and the time of all that it has."""
+    """Forecast one recipe: the memory of its largest training, and the operations of all of them."""
     study = "study" in path.stem
     options: Any = parse(StudyArguments if study else TrainArguments, ["--config", str(path)])
     trainings: dict[Method, int] = {options.method: 1} if not study else {}
@@ -63,23 +52,22 @@ def forecast(path: Path) -> Forecast:
     steps = options.max_steps if options.max_steps > 0 else math.ceil(pairs / passes * options.num_train_epochs)
     recipe, base = path.relative_to(RECIPES.parents[1]), options.model_name_or_path
     corpus = MINIATURE if options.on_miniature else "SNLI"
-    config = config_of(base, options.model_revision, SHAPES)
+    config = config_of(base, options.model_revision, CONFIGS)
     if config is None:
         return Forecast(recipe, base, None, None, steps * sum(trainings.values()), corpus)
     precision = hardware.choose_precision(options.precision, width=config.hidden_size).value
     needed, operations = 0, 0.0
     for method, count in trainings.items():
-        model = _pretended(config, options, method)
-        known = count_parameters(model)
+        model = _fake_model(config, options, method)
+        weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
         needed = max(needed, _memory(model, options.per_device_train_batch_size, precision))
-        embeddings = model.get_input_embeddings().weight.numel()
-        a_token = (FULL if method == "full" else LORA) * (known["total"] - embeddings)
-        operations += count * a_token * steps * passes * MEAN_TOKENS
+        per_token = (FULL if method == "full" else LORA) * weights
+        operations += count * per_token * steps * passes * MEAN_TOKENS
     return Forecast(recipe, base, needed, operations, steps * sum(trainings.values()), corpus)
 
 
-def _pretended(config: Any, options: SetUp, method: Method) -> Any:
-    """The model that a training would have, of fake tensors."""
+def _fake_model(config: Any, settings: SharedSettings, method: Method) -> Any:
+    """Build the model of a training with fake tensors."""
     for name, value in HEAD_FACTS.items():
         setattr(config, name, value)
     with torch.device("meta"):
@@ -87,19 +75,19 @@ def _pretended(config: Any, options: SetUp, method: Method) -> Any:
             config, attn_implementation=hardware.ATTENTION, trust_remote_code=False
         )
         if method == "lora":
-            model = add_lora(model, ["classifier"], options)
-    make_fake(model)
+            model = add_lora(model, ["classifier"], settings)
+    step_memory.make_fake(model)
     return model
 
 
 def _memory(model: Any, pairs: int, precision: hardware.Precision) -> int:
-    """Weights, gradients and moments in fp32, and what a pass over a batch holds."""
+    """Return the bytes of weights, gradients and moments in fp32, and of a forward and backward pass over a batch."""
 
     def loss() -> torch.Tensor:
         ids = torch.ones(pairs, LONG_TOKENS, dtype=torch.long)
         with torch.autocast("cpu", dtype=hardware.dtype(precision), enabled=precision != "fp32"):
             return model(input_ids=ids, attention_mask=ids, labels=torch.zeros(pairs, dtype=torch.long)).loss
 
-    with fake_mode(model):
+    with step_memory.fake_mode(model):
         trained = count_parameters(model)["trainable"]
-    return model_bytes(model) + trained * (4 + ADAM_BYTES) + peak_bytes(model, loss)
+    return step_memory.model_bytes(model) + trained * (4 + ADAM_BYTES) + step_memory.peak_bytes(model, loss)
