@@ -1,4 +1,4 @@
-"""Annotating social media posts with QLoRA adapters: ``from sbic_llama import Annotator``."""
+"""Annotate social media posts with QLoRA adapters: ``from sbic_llama import Annotator``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Annotator"]
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported before it is asked for: it brings torch, and `--help` must not.
+    # Imported on first use: it imports torch, which would slow down `--help`.
     if name == "Annotator":
         from sbic_llama.model.annotator import Annotator
 

@@ -1,4 +1,4 @@
-"""Annotates posts: ``python -m sbic_llama.annotate posts.csv --adapter PATH_OR_ID --output annotated.csv``."""
+"""Annotate posts: ``python -m sbic_llama.annotate posts.csv --adapter PATH_OR_ID --output annotated.csv``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError, run
 from common.runtime.processes import join
 from sbic_llama.annotation.run import STREAM, AnnotateArguments, annotate
-
-if TYPE_CHECKING:
-    pass
 
 MODULE = "sbic_llama.annotate"
 
@@ -31,7 +27,8 @@ def main() -> None:
     )
     processes = join()
     if processes.count > 1 and arguments.engine == "ray":
-        raise UserError(f"{processes.count} processes, and Ray", key="--engine", expected="one or the other")
+        problem = f"{processes.count} processes were started, and Ray starts its own"
+        raise UserError(problem, key="--engine", fix="start it with python -m, or use --engine local")
     with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
         source, output = processes.shared(lambda: _paths(arguments, Path(scratch)))
         annotate(arguments, source, output, processes)
@@ -42,7 +39,7 @@ def main() -> None:
 
 
 def _paths(arguments: AnnotateArguments, scratch: Path) -> tuple[Path, Path]:
-    """The files to read and write. A stream can be read once, and a run needs its input three times: it is kept till the end."""
+    """Return the files to read and write; a stream is stored, because a run reads its input three times."""
     source, output = Path(arguments.posts[0]), Path(arguments.output)
     if arguments.output == STREAM:
         output = scratch / f"out.{arguments.output_format}"

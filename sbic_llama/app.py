@@ -1,7 +1,11 @@
-"""A page to try adapters on, with a post or a file: ``python -m sbic_llama.app --adapter PATH_OR_ID``"""
+"""Try adapters in a browser, on a post or a file: ``python -m sbic_llama.app --adapter PATH_OR_ID``"""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,142 +15,264 @@ from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
 from common.models.loading import check_place, with_revision
-from common.tables.reading import FORMATS
+from common.tables.reading import FORMATS, read_rows, table_format
 from common.web import MODEL, PageArguments
+from sbic_llama.annotation.input import Part, RowFormat, annotated, survey, windows
+from sbic_llama.annotation.parts import AnnotationJob, new_columns, review_thresholds
+from sbic_llama.data.corpus import clean
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Annotator
 
 MODULE = "sbic_llama.app"
-DEMO = Path("output/demo/sbic")  # what `make demo` trains
-EXAMPLES = ("the florbs by the river sing well", "what a quiet day")  # of the miniature, whose groups are invented
+DEMO = Path("output/demo/sbic")  # adapters that `make demo` trains
+PREFIX = "model_"
+PREVIEW = 20  # rows of an annotated file that the page shows
+LONGEST = 10_000  # characters of a typed post
+TITLE = "What would annotators say about a post?"
+EXAMPLES = ("the florbs by the river sing well", "what a quiet day")  # about the miniature's invented groups
 WARNING = (
     "**Content warning.** The corpus behind these models consists of offensive posts, and some answers name groups that a post "
-    "targets. The labels are opinions of crowd workers, and the model repeats them with their mistakes. Not fit for judging, "
-    "watching or punishing people."
+    "targets. The labels are opinions of crowd workers, and the model repeats their mistakes. Do not use it to judge, monitor or "
+    "punish people."
 )
-INVENTED = "**Adapters of the miniature.** They learnt from invented posts. What they say of real ones means nothing."
+INVENTED = (
+    "**Adapters of the miniature.** They were trained on invented posts. Their answers about real ones mean nothing."
+)
 PRIVACY = (
-    "Nothing leaves the machine that serves this page. A file that you upload, and its annotation, lie in a temporary folder for "
-    "ten minutes."
+    "No data leaves the machine that serves this page. An uploaded file and its annotation stay in a temporary folder for ten "
+    "minutes."
 )
 
 
 @dataclass(kw_only=True)
 class AppArguments(PageArguments):
-    """Opens a page on which adapters annotate a post or a file."""
+    """Open a page on which adapters annotate a post or a file."""
 
     adapter: tuple[str, ...] = option(
         (),
-        "adapters for different features: folders or Hub ids, user/name@v1 at a revision (default: those of make demo)",
+        "adapters for different features: folders or Hub ids, user/name@v1 for a revision (default: those of make demo)",
     )
 
     def __post_init__(self) -> None:
         if not self.adapter:
             self.adapter = tuple(str(path.parent) for path in sorted(DEMO.glob("*/annotator.json")))
         if not self.adapter:
-            raise UserError("no adapter was given", key="--adapter", fix="give one, or run make demo first")
+            raise UserError("no adapter was given", key="--adapter", fix="give one, or first run make demo")
         for name in self.adapter:
             check_place(*with_revision(name))
 
 
+@dataclass(frozen=True)
+class PostAnswer:
+    """Answers for a post, by feature."""
+
+    labels: dict[str, dict[str, float]]  # probabilities of labels
+    lists: dict[str, tuple[str, float]]  # groups, and the confidence in them
+    review: dict[str, tuple[float, float]]  # confidence and threshold, where the first is below the second
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """An annotated file."""
+
+    output: Path
+    rows: int
+    unanswered: int  # rows that could not be annotated
+    review: int  # rows that need review
+    counts: dict[str, Counter[str]]  # by feature, how often each answer was given
+    head: tuple[list[str], list[list[str]]]  # columns and first rows of the preview
+
+    def lines(self) -> list[str]:
+        lines = [f"{self.rows:,} rows; {self.review:,} need review by a person (model_needs_review)"]
+        lines += [f"{self.unanswered:,} could not be annotated (model_problem)"] if self.unanswered else []
+        for name, counts in self.counts.items():
+            common = counts.most_common(5)
+            rest = counts.total() - sum(count for _, count in common)
+            more = f", others {rest:,}" if rest else ""
+            lines.append(f"{name}: " + ", ".join(f"{answer} {count:,}" for answer, count in common) + more)
+        return lines
+
+
+def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
+    """Annotate a post; the least certain ``share`` of posts like the validation posts need review.
+
+    Raises:
+        UserError: The post is empty or too long.
+    """
+    if not clean(post):
+        raise UserError("no post", expected="some text")
+    if len(post) > LONGEST:
+        raise UserError(f"{len(post):,} characters", expected=f"at most {LONGEST:,}")
+    thresholds = review_thresholds(annotator.adapters, share, None)
+    (row,) = annotator.annotate_window([post])
+    labels, lists, review = {}, {}, {}
+    for adapter in annotator.adapters:
+        confidence = adapter.confidence(row)
+        if adapter.feature.classifies:
+            numbers = zip(adapter.feature.labels, adapter.columns[1:], strict=True)
+            labels[adapter.name] = {label: row[column] for label, column in numbers}
+        else:
+            lists[adapter.name] = (row[adapter.name], confidence)
+        if confidence < thresholds[adapter.name]:
+            review[adapter.name] = (confidence, thresholds[adapter.name])
+    return PostAnswer(labels, lists, review)
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the columns of a file's first row.
+
+    Raises:
+        UserError: The file cannot be read, or has no rows.
+    """
+    table_format(path)
+    for row in read_rows(path, lenient=True):
+        if row.values:
+            return list(row.values)
+    raise UserError("no rows", file=path.name, expected="at least one post")
+
+
+def annotate_file(
+    annotator: Annotator, source: Path, column: str, share: float, folder: Path, progress: Callable[[int, int], None]
+) -> FileAnswer:
+    """Annotate a file into ``folder`` as ``sbic_llama.annotate`` would; ``progress`` gets the rows done and their total.
+
+    Raises:
+        UserError: The file cannot be read, or already has columns of an annotation.
+    """
+    if not source.is_file():
+        raise UserError("the file is no longer here", file=source.name, fix="upload it again")
+    file = survey(source, column, strict=False)
+    row_format = RowFormat(column, PREFIX, review_thresholds(annotator.adapters, share, None))
+    new = new_columns(annotator.adapters, [file], PREFIX, review=True)
+    output = folder / f"annotated_{source.name}"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        job = AnnotationJob([file], Path(scratch) / "parts", Path(scratch) / output.name, into_folder=False)
+        parts = (annotated(window, annotator, row_format) for window in windows(job.files, job.parts(), column))
+        job.keep(_reported(parts, file.rows, progress), total=file.rows, done=0, show=False)
+        job.assemble(new)
+        shutil.move(job.output, output)
+    return _summary(output, annotator, column, file.rows)
+
+
+def _reported(parts: Iterable[Part], rows: int, progress: Callable[[int, int], None]) -> Iterator[Part]:
+    done = 0
+    for part in parts:
+        done += part.rows
+        progress(done, rows)
+        yield part
+
+
+def _summary(output: Path, annotator: Annotator, column: str, rows: int) -> FileAnswer:
+    counts: dict[str, Counter[str]] = {adapter.name: Counter() for adapter in annotator.adapters}
+    names = [column, *(f"{PREFIX}{name}" for name in (*counts, "needs_review"))]
+    head: list[list[str]] = []
+    unanswered = review = 0
+    for row in read_rows(output, lenient=True):
+        problem = row.values.get(f"{PREFIX}problem")
+        unanswered += bool(problem)
+        review += str(row.values.get(f"{PREFIX}needs_review")).casefold() == "true"
+        for name, counted in counts.items():
+            if not problem:
+                counted[str(row.values[f"{PREFIX}{name}"])] += 1
+        if len(head) < PREVIEW:
+            cells = [row.values.get(name) for name in names]
+            head.append(["" if cell is None else str(cell) for cell in cells])
+    return FileAnswer(output, rows, unanswered, review, counts, (names, head))
+
+
 def layout(annotator: Annotator) -> None:
-    """The page."""
+    """Lay out the page."""
     import gradio
 
-    from sbic_llama.annotation import in_browser
-
     adapters = annotator.adapters
-    trained = ", ".join(dict.fromkeys(f"{one.description.base_model} on {one.description.corpus}" for one in adapters))
-    gradio.Markdown(f"# What would annotators say of a post?\n\n{WARNING}")
-    if any(one.description.of_miniature for one in adapters):
+    trained = ", ".join(dict.fromkeys(f"{a.description.base_model} on {a.description.corpus}" for a in adapters))
+    gradio.Markdown(f"# {TITLE}\n\n{WARNING}")
+    if any(adapter.description.of_miniature for adapter in adapters):
         gradio.Markdown(INVENTED)
     gradio.Markdown(PRIVACY)
-    gradio.Textbox(f"{', '.join(one.name for one in adapters)}: {trained}", label="Adapters", interactive=False)
-    share = gradio.Slider(
-        0.05, 0.5, value=0.1, step=0.05, label="Share of posts that a person looks at",
-        info="The least certain answers, by thresholds that were learnt on validation posts",
-    )  # fmt: skip
-
+    names = ", ".join(adapter.name for adapter in adapters)
+    gradio.Textbox(f"{names}: {trained}", label="Adapters", interactive=False)
+    info = "The least certain answers, by thresholds learned on validation posts"
+    share = gradio.Slider(0.05, 0.5, value=0.1, step=0.05, label="Share of posts for review by a person", info=info)
     with gradio.Tab("A post"):
-        post = gradio.Textbox(label="Post", lines=3, max_length=in_browser.LONGEST, placeholder="Type or paste a post")
-        ask = gradio.Button("Annotate", variant="primary")
-        answers = {}
-        with gradio.Row():
-            for one in adapters:
-                answers[one.name] = (
-                    gradio.Label(label=one.feature.question, elem_id=one.name)
-                    if one.feature.classifies
-                    else gradio.Textbox(label=one.feature.question, elem_id=one.name, interactive=False)
-                )
-        review = gradio.Textbox(label="Does a person look at it?", elem_id="review", interactive=False)
-        gradio.Examples([[text] for text in EXAMPLES], [post])
-
-        def annotate_post(text: str, share: float) -> list[Any]:
-            found = in_browser.annotate_post(annotator, text or "", share)
-            lists = {name: f"{groups} ({sure:.0%} sure)" for name, (groups, sure) in found.lists.items()}
-            said = [
-                f"{name}: {sure:.1%} sure, under its threshold of {least:.1%}"
-                for name, (sure, least) in found.review.items()
-            ]
-            return [*((found.labels | lists)[name] for name in answers), f"yes. {'; '.join(said)}" if said else "no"]
-
-        asked = {"fn": web.answering(annotate_post), "inputs": [post, share], "outputs": [*answers.values(), review]}
-        ask.click(**asked, **MODEL)
-        post.submit(**asked, **MODEL)
-
+        _post_tab(annotator, share)
     with gradio.Tab("A file"):
-        file = gradio.File(label="CSV, TSV, JSON Lines or Parquet", file_types=[*FORMATS, ".gz"])
-        column = gradio.Dropdown([], label="Column of the posts", elem_id="column")
-        start = gradio.Button("Annotate the file", variant="primary")
-        outcome = gradio.Textbox(label="What was done", elem_id="outcome", lines=5, interactive=False)
-        download = gradio.DownloadButton("Download the annotated file", visible=False)
-        table = gradio.Dataframe(
-            label=f"The first {in_browser.PREVIEW} rows", wrap=True, interactive=False, visible=False
-        )
+        _file_tab(annotator, share)
 
-        def uploaded(path: str | None) -> Any:
-            if path is None:
-                return gradio.Dropdown([], value=None)
-            names = in_browser.columns_of(Path(path))
-            likely = [name for name in names if name.casefold() in ("post", "text", "tweet")]
-            return gradio.Dropdown(names, value=(likely or names)[0])
 
-        def annotate_file(path: str | None, column: str | None, share: float, progress: Any) -> list[Any]:
-            if path is None or column is None:
-                raise UserError("no file", expected="one with a column of posts")
-            with web.working(Path(path)) as source:
-                found = in_browser.annotate_file(
-                    annotator,
-                    source,
-                    column,
-                    share,
-                    source.parents[1],
-                    lambda done, of: progress((done, of), unit="posts"),
-                )
-            lines = [f"{found.rows:,} rows; {found.review:,} go to a person (model_needs_review)"]
-            lines += [f"{found.unanswered:,} could not be annotated (model_problem)"] if found.unanswered else []
-            for name, counts in found.counts.items():
-                common = counts.most_common(5)
-                rest = counts.total() - sum(count for _, count in common)
-                more = f", others {rest:,}" if rest else ""
-                lines.append(f"{name}: " + ", ".join(f"{answer} {count:,}" for answer, count in common) + more)
-            headers, rows = found.head
-            return [
-                "\n".join(lines),
-                gradio.DownloadButton(value=found.output, visible=True),
-                gradio.Dataframe(value=rows, headers=headers, visible=True),
-            ]
+def _post_tab(annotator: Annotator, share: Any) -> None:
+    import gradio
 
-        work = web.answering(annotate_file)
+    post = gradio.Textbox(label="Post", lines=3, max_length=LONGEST, placeholder="Type or paste a post")
+    button = gradio.Button("Annotate", variant="primary")
+    answers = {}
+    with gradio.Row():
+        for adapter in annotator.adapters:
+            question = {"label": adapter.feature.question, "elem_id": adapter.name}
+            answers[adapter.name] = (
+                gradio.Label(**question)
+                if adapter.feature.classifies
+                else gradio.Textbox(**question, interactive=False)
+            )
+    review = gradio.Textbox(label="Should a person review it?", elem_id="review", interactive=False)
+    gradio.Examples([[text] for text in EXAMPLES], [post])
 
-        bar = gradio.Progress()
+    def answer(text: str, share: float) -> list[Any]:
+        result = annotate_post(annotator, text or "", share)
+        lists = {name: f"{groups} ({confidence:.0%} sure)" for name, (groups, confidence) in result.lists.items()}
+        reasons = [
+            f"{name}: {confidence:.1%} sure, below its threshold of {threshold:.1%}"
+            for name, (confidence, threshold) in result.review.items()
+        ]
+        return [*((result.labels | lists)[name] for name in answers), f"yes. {'; '.join(reasons)}" if reasons else "no"]
 
-        def with_bar(path: str | None, column: str | None, share: float, progress: Any = bar) -> list[Any]:
-            return work(path, column, share, progress)
+    event = {"fn": web.answering(answer), "inputs": [post, share], "outputs": [*answers.values(), review]}
+    button.click(**event, **MODEL)
+    post.submit(**event, **MODEL)
 
-        file.change(web.answering(uploaded), [file], [column])
-        start.click(with_bar, [file, column, share], [outcome, download, table], **MODEL)
+
+def _file_tab(annotator: Annotator, share: Any) -> None:
+    import gradio
+
+    file = gradio.File(label="CSV, TSV, JSON Lines or Parquet", file_types=[*FORMATS, ".gz"])
+    column = gradio.Dropdown([], label="Column of the posts", elem_id="column")
+    start = gradio.Button("Annotate the file", variant="primary")
+    outcome = gradio.Textbox(label="Result", elem_id="outcome", lines=5, interactive=False)
+    download = gradio.DownloadButton("Download the annotated file", visible=False)
+    table = gradio.Dataframe(label=f"The first {PREVIEW} rows", wrap=True, interactive=False, visible=False)
+    bar = gradio.Progress()
+
+    def uploaded(path: str | None) -> Any:
+        if path is None:
+            return gradio.Dropdown([], value=None)
+        names = columns_of(Path(path))
+        likely = [name for name in names if name.casefold() in ("post", "text", "tweet")]
+        return gradio.Dropdown(names, value=(likely or names)[0])
+
+    def answer(path: str | None, column: str | None, share: float, bar: Any) -> list[Any]:
+        if path is None or column is None:
+            raise UserError("no file", expected="a file with a column of posts")
+
+        def progress(done: int, total: int) -> None:
+            bar((done, total), unit="posts")
+
+        with web.working(Path(path)) as source:
+            result = annotate_file(annotator, source, column, share, source.parents[1], progress)
+        headers, rows = result.head
+        return [
+            "\n".join(result.lines()),
+            gradio.DownloadButton(value=result.output, visible=True),
+            gradio.Dataframe(value=rows, headers=headers, visible=True),
+        ]
+
+    work = web.answering(answer)
+
+    def with_bar(path: str | None, column: str | None, share: float, progress: Any = bar) -> list[Any]:
+        return work(path, column, share, progress)  # gradio injects the bar for a default of this type
+
+    file.change(web.answering(uploaded), [file], [column])
+    start.click(with_bar, [file, column, share], [outcome, download, table], **MODEL)
 
 
 def main() -> None:
@@ -160,10 +286,9 @@ def main() -> None:
     from sbic_llama.model.annotator import Annotator
 
     annotator = Annotator(*arguments.adapter)
-    log(
-        f"{', '.join(one.name for one in annotator.adapters)} in {annotator.precision.value} ({annotator.precision.reason})"
-    )
-    web.serve("What would annotators say of a post?", lambda: layout(annotator), arguments)
+    names = ", ".join(adapter.name for adapter in annotator.adapters)
+    log(f"{names} in {annotator.precision.value} ({annotator.precision.reason})")
+    web.serve(TITLE, lambda: layout(annotator), arguments)
 
 
 if __name__ == "__main__":

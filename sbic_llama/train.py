@@ -1,4 +1,4 @@
-"""An adapter for any feature that :mod:`sbic_llama.data.features` declares.
+"""Train an adapter for any feature that :mod:`sbic_llama.data.features` declares.
 
 accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train --config sbic_llama/recipes/intent_t4.yaml
 """
@@ -6,35 +6,31 @@ accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train --con
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
-from common.cli.arguments import option, parse
-from common.cli.console import quiet_libraries
+from common.cli.arguments import parse
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import run
-from sbic_llama.data.features import Name
-from sbic_llama.training.arguments import TrainArguments
-
-MODULE = "sbic_llama.train"
-
-
-@dataclass(kw_only=True)
-class FeatureArguments(TrainArguments):
-    """Trains an adapter for a feature of SBIC on a 4-bit base model. The same command continues a stopped run."""
-
-    feature: Name = option(help="the feature")
+from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 
 
 def main() -> None:
-    arguments = parse(
+    given = parse(
         FeatureArguments,
-        prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE} --feature intentYN --config sbic_llama/recipes/miniature.yaml",
+        prog="python -m sbic_llama.train",
+        examples="  python -m sbic_llama.train --feature intentYN --config sbic_llama/recipes/miniature.yaml",
     )
-    quiet_libraries()  # before the first of them is imported
-    from sbic_llama.training.run import train
+    arguments = TrainArguments(
+        **{field.name: getattr(given, field.name) for field in dataclasses.fields(TrainArguments)}
+    )
+    quiet_libraries()  # before the first import of them
+    from sbic_llama.training.run import dump_dataset, estimate, train
 
-    settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(TrainArguments)}
-    train(TrainArguments(**settings), arguments.feature)
+    if arguments.dump_dataset:
+        dump_dataset(arguments, given.feature)
+    elif arguments.estimate_only:
+        log(str(estimate(arguments, given.feature)), always=True)
+    else:
+        train(arguments, given.feature)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An adapter for hasBiasedImplication: does the post imply something biased about a group of people?
+"""Train an adapter for hasBiasedImplication: does the post imply something biased about a group of people?
 
 accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train_has_biased_implication \\
     --config sbic_llama/recipes/llama2_7b_t4.yaml
@@ -7,7 +7,7 @@ accelerate launch --config_file accelerate_config.yaml -m sbic_llama.train_has_b
 from __future__ import annotations
 
 from common.cli.arguments import parse
-from common.cli.console import quiet_libraries
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import run
 from sbic_llama.training.arguments import TrainArguments
 
@@ -20,10 +20,15 @@ def main() -> None:
         prog="python -m sbic_llama.train_has_biased_implication",
         examples="  python -m sbic_llama.train_has_biased_implication --config sbic_llama/recipes/miniature.yaml",
     )
-    quiet_libraries()  # before the first of them is imported
-    from sbic_llama.training.run import train
+    quiet_libraries()  # before the first import of them
+    from sbic_llama.training.run import dump_dataset, estimate, train
 
-    train(arguments, FEATURE)
+    if arguments.dump_dataset:
+        dump_dataset(arguments, FEATURE)
+    elif arguments.estimate_only:
+        log(str(estimate(arguments, FEATURE)), always=True)
+    else:
+        train(arguments, FEATURE)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ INTENT_YN = Feature(
     lambda annotation: annotation.intended,
 )
 FEATURES = {
-    get_feature.name: get_feature for get_feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)
+    feature.name: feature for feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)
 }
 Name: TypeAlias = Literal[tuple(FEATURES)]  # type: ignore[valid-type]
 

@@ -28,22 +28,23 @@ from sbic_llama.data.groups import NONE
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.description import ANNOTATOR_FILE, AnnotatorFile
 from sbic_llama.model.scoring import score_branches
+from sbic_llama.training.arguments import ALL_LINEAR, TrainArguments
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
 
 
-def lora_config(
-    *, rank: int, alpha: float, dropout: float, revision: str | None, target_modules: Sequence[str] | None = None
-) -> LoraConfig:
-    """Configure LoRA, by default on every linear layer but the output; ``revision`` is the base model's."""
+def lora_config(arguments: TrainArguments, revision: str | None) -> LoraConfig:
+    """Configure a run's LoRA; ``revision`` is the base model's."""
+    modules = arguments.target_modules
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=list(target_modules) if target_modules else "all-linear",
-        revision=revision,  # loading puts the adapter on the base at this revision again
+        r=arguments.r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        # PEFT excludes the output layer from "all-linear".
+        target_modules="all-linear" if modules == ALL_LINEAR else list(modules),
+        revision=revision,  # loading puts the adapter on the base at this revision
     )
 
 

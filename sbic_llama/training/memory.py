@@ -1,7 +1,7 @@
-"""How much memory a training will take, told before its base model is loaded.
+"""Estimate the memory of a training before its base model is loaded.
 
-The step runs on fake tensors (``common.models.step_memory``): the model's own code, PEFT's, bitsandbytes' 4-bit functions,
-autograd and activation checkpointing say what is held, and for how long.
+A step runs on fake tensors (see :mod:`common.models.step_memory`), through the code of the model, PEFT, bitsandbytes,
+autograd and activation checkpointing.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
 
-from common.models.loading import check_config, loading
+from common.cli.console import log
+from common.cli.errors import UserError
+from common.models.loading import base_path, check_config, loading
 from common.models.quantization import adapters_to_fp32, disable_cpu_repacking
 from common.models.step_memory import make_fake, model_bytes, peak_bytes
+from common.results.record import count_parameters
 from common.runtime import hardware
+from sbic_llama.model.adapter import lora_config
 from sbic_llama.model.scoring import decoder_of
+from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.trainer import TrainingRows
 
-GRADIENT_BYTES = 4  # of a trained weight, in fp32
-MOMENTS_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2}  # Adam's two, of a trained weight
+GRADIENT_BYTES = 4  # per trained weight, in fp32
+MOMENTS_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2}  # Adam's two, per trained weight
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a training holds at its largest step. The libraries' own (some hundred MB) come on top.
+    """Bytes in use at a training's largest step, without the some hundred MB of the libraries themselves."""
 
-    Attributes:
-        model: Base (4-bit weights with their constants, the other weights) and adapter.
-        optimizer: Gradients and moments of what is trained.
-        activations: The most that a forward and backward pass hold besides: what is kept for the backward pass, and what lives for
-            a moment, as a layer that is computed again, dequantised weights, gradients of activations, and the answers' logits.
-    """
-
-    model: int
-    optimizer: int
+    model: int  # base (4-bit weights with their constants, other weights) and adapter
+    optimizer: int  # gradients and moments of trained weights
+    # Peak of a forward and backward pass: what is saved for the backward pass, and temporary tensors, such as recomputed
+    # layers, dequantized weights, gradients of activations, and the answers' logits.
     activations: int
 
     @property
@@ -50,26 +51,18 @@ class Memory:
         return self.model + self.optimizer + self.activations
 
     def line(self) -> str:
-        """The estimate in words."""
         parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in vars(self).items())
-        return f"estimated memory {self.total / 1e6:,.0f} MB ({parts}), besides the libraries' own"
+        return f"estimated memory {self.total / 1e6:,.0f} MB ({parts}), plus that of the libraries"
 
 
 @dataclass(frozen=True)
 class Step:
-    """Shape of one forward and backward pass.
+    """Shape of one forward and backward pass."""
 
-    Attributes:
-        rows: Sequences: 1 where posts stand behind one instruction.
-        tokens: Tokens of each, padding included.
-        answers: Tokens that are learnt, of all rows.
-        packed: Whether a 4-D mask keeps posts of a row apart.
-    """
-
-    rows: int
-    tokens: int
-    answers: int
-    packed: bool
+    rows: int  # sequences; 1 where posts share one instruction
+    tokens: int  # of each sequence, with padding
+    answers: int  # learned tokens of all rows
+    packed: bool  # whether a 4-D mask separates the posts of a row
 
     @property
     def size(self) -> int:
@@ -79,15 +72,15 @@ class Step:
 def largest_step(
     lengths: Sequence[int], answers: Sequence[int], *, prefix: int, size: int, packed: bool, seed: int
 ) -> Step:
-    """The largest step of one shuffled pass, which stands for that of the run, with the most answers that a step has.
+    """Return the largest step of one shuffled pass, an estimate of the run's, with the most answer tokens of any step.
 
     Args:
-        lengths: Tokens of each post with what follows it.
+        lengths: Tokens of each post with its tail and answer.
         answers: Tokens of each post's answer.
         prefix: Tokens of the instruction.
-        size: Posts a forward pass.
-        packed: Whether they stand behind one instruction.
-        seed: Of the order.
+        size: Posts per forward pass.
+        packed: Whether they share one instruction.
+        seed: Seed of the order.
     """
     order = np.random.default_rng(seed).permutation(len(lengths))
     steps = [order[start : start + size] for start in range(0, len(order), size)]
@@ -99,51 +92,64 @@ def largest_step(
     return Step(len(largest), prefix + int(largest.max()), most, packed=False)
 
 
-def estimate(
+def estimate_memory(
     model: PeftModel, step: Step, *, precision: hardware.Precision, checkpointing: bool, optim: str = "adamw_torch"
 ) -> Memory:
-    """Estimates a training's memory; of a model that :func:`pretended` made, without using any.
+    """Estimate a training's memory; for a :func:`fake_model`, no memory is used.
 
-    Counted are all tensors that a step makes, in the size in which PyTorch gives memory, and the weight that bitsandbytes
-    dequantises inside a multiplication. Not counted: kernels' work space, gaps between blocks of memory, PyTorch's and CUDA's own,
-    and what AdamW holds for a moment after the backward pass, when activations are gone. Several processes each hold all of this,
-    with FSDP less of the model. Attention is that of PyTorch on the CPU; fused kernels on a GPU keep the same tensors.
-
-    Args:
-        model: The base with its adapter in fp32.
-        step: Shape of the largest pass.
-        precision: Compute precision.
-        checkpointing: Whether activations are computed twice.
-        optim: The optimizer's name.
+    Counts all tensors of a step, in the sizes in which PyTorch allocates memory, and the weights that bitsandbytes
+    dequantizes for a multiplication. Does not count kernels' workspace, fragmentation, memory of PyTorch and CUDA
+    themselves, and what AdamW holds briefly after the backward pass, when activations are freed. Each of several processes
+    needs this much, less with FSDP. Attention is PyTorch's on the CPU; fused GPU kernels save the same tensors.
     """
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    passing = peak_bytes(model, lambda: loss(model, step, precision=precision), checkpointing=checkpointing)
+    passing = peak_bytes(model, lambda: step_loss(model, step, precision=precision), checkpointing=checkpointing)
     return Memory(model_bytes(model), trained * (GRADIENT_BYTES + MOMENTS_BYTES[optim]), passing)
 
 
-def base_config(name: str, revision: str | None) -> PretrainedConfig:
-    """A base model's configuration.
-
-    Args:
-        name: Folder or Hub id.
-        revision: Its branch, tag or commit.
+def estimate_run(
+    arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, revision: str | None
+) -> tuple[dict[str, int], Memory] | None:
+    """Return a run's parameter counts and its memory; None if fake tensors cannot run the base.
 
     Raises:
-        UserError: No such model, or no access to it.
+        UserError: The base does not exist or cannot be accessed.
+    """
+    config = base_config(base_path(arguments.model_name_or_path), revision)
+    step = largest_step(
+        [len(ids) for ids in rows.input_ids],
+        [len(ids) for ids in rows.answers],
+        prefix=len(rows.encoded.prefix_ids),
+        size=arguments.per_device_train_batch_size,
+        packed=arguments.shares_instruction,
+        seed=arguments.seed,
+    )
+    again, optim = arguments.activation_checkpointing, arguments.optim
+    try:
+        model = fake_model(config, lora_config(arguments, revision), precision=precision)
+        return count_parameters(model), estimate_memory(
+            model, step, precision=precision, checkpointing=again, optim=optim
+        )
+    except UserError:
+        raise
+    except Exception as error:  # whatever the base does that fake tensors cannot; if it is invalid, loading says why
+        log(f"memory cannot be estimated for this base model ({type(error).__name__})")
+        return None
+
+
+def base_config(name: str, revision: str | None) -> PretrainedConfig:
+    """Load a base model's configuration.
+
+    Raises:
+        UserError: The model does not exist or cannot be accessed.
     """
     check_config(name, revision)
     with loading(name):
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
-def pretended(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware.Precision) -> PeftModel:
-    """The model that a training would load, with its adapter, made of fake tensors.
-
-    Args:
-        config: The base's.
-        lora: The adapter.
-        precision: Compute precision, in which weights that are not quantised are kept.
-    """
+def fake_model(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware.Precision) -> PeftModel:
+    """Return the model that a training would load, with its adapter, made of fake tensors."""
     with torch.device("meta"):
         model = get_peft_model(_four_bit(config, precision), lora, autocast_adapter_dtype=False)
     adapters_to_fp32(model)
@@ -152,7 +158,7 @@ def pretended(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware
 
 
 def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
-    """The layers that :func:`common.models.quantization.load_base` loads, without weights."""
+    """Return the layers that :func:`common.models.quantization.load_base` loads, without weights."""
     model = AutoModelForCausalLM.from_config(
         config,
         dtype=hardware.dtype(precision),
@@ -173,13 +179,12 @@ def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
 
 
 def _fake_weight(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> torch.nn.Parameter | None:
-    """A weight in 4 bits where the layer is quantised."""
-    quantised = isinstance(module, Linear4bit) and name == "weight"
-    return _four_bit_weight(parameter.shape, module.compute_dtype) if quantised else None
+    quantized = isinstance(module, Linear4bit) and name == "weight"
+    return _four_bit_weight(parameter.shape, module.compute_dtype) if quantized else None
 
 
 def _four_bit_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
-    """What bitsandbytes makes of a weight: NF4 with a scale for every 64, which are 8-bit numbers with a scale for every 256."""
+    """Return what bitsandbytes makes of a weight: NF4, an 8-bit scale per 64 weights, and a scale per 256 of those."""
     scales = math.ceil(shape.numel() / 64)
     second = QuantState(torch.empty(math.ceil(scales / 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32)
     state = QuantState(
@@ -193,18 +198,18 @@ def _four_bit_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Paramete
         state2=second,
     )
     weight = torch.nn.Parameter(torch.empty(shape.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
-    # What Params4bit carries, which can't be made of a fake tensor.
+    # The attributes of Params4bit, which cannot be built from a fake tensor.
     vars(weight).update(quant_state=state, compress_statistics=True, quant_type="nf4")
     return weight
 
 
-def loss(model: PeftModel, step: Step, *, precision: hardware.Precision) -> torch.Tensor:
-    """A pass over some tokens as :class:`sbic_llama.training.trainer.FeatureTrainer` does it under Trainer's autocast."""
+def step_loss(model: PeftModel, step: Step, *, precision: hardware.Precision) -> torch.Tensor:
+    """Compute a loss as :class:`sbic_llama.training.trainer.FeatureTrainer` does under Trainer's autocast."""
     ids = torch.ones(step.rows, step.tokens, dtype=torch.long)
     mask = torch.ones(1, 1, step.tokens, step.tokens, dtype=torch.bool) if step.packed else torch.ones_like(ids)
     positions = {"position_ids": ids} if step.packed else {}
-    learnt = torch.zeros(step.answers, dtype=torch.long)
+    learned = torch.zeros(step.answers, dtype=torch.long)
     with torch.autocast("cpu", dtype=hardware.dtype(precision), enabled=precision != "fp32"):
         hidden = decoder_of(model)(input_ids=ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[learnt])
-    return torch.nn.functional.cross_entropy(logits.float(), learnt, reduction="sum")
+        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[learned])
+    return torch.nn.functional.cross_entropy(logits.float(), learned, reduction="sum")

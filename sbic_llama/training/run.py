@@ -1,196 +1,185 @@
-"""One training function for all features: QLoRA with TRL's SFTTrainer on ready token ids and labels."""
+"""Train the adapter of any feature: QLoRA with TRL's SFTTrainer on tokenized posts."""
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel, get_peft_model
 from trl import SFTConfig
 
 from common.cli.console import log, stage
 from common.cli.errors import UserError
-from common.hub import package
-from common.models import quantization
+from common.hub.package import check_publishing, publish_if_asked
 from common.models.loading import base_path, commit_of
-from common.results.record import count_parameters
+from common.models.quantization import adapters_to_fp32, load_base, load_tokenizer
 from common.runtime import hardware
+from common.runtime.files import atomic_write
 from common.runtime.run_folder import locked
 from common.stats.calibration import fit_temperature, tempered
 from common.tables.report import fingerprint
-from common.training import run as training
+from common.training import time_estimate
 from common.training.callbacks import TrainsInFp32
-from common.training.time_estimate import estimate as estimate_run
+from common.training.run import (
+    RunContext,
+    TrainResult,
+    already_finished,
+    base_facts,
+    callbacks,
+    identity,
+    prepare,
+    result_facts,
+    run,
+    save_run,
+    trained_model,
+    trainer_settings,
+)
 from sbic_llama.data.corpus import Post, Split, labeled
 from sbic_llama.data.features import Feature, confidence, get_feature
-from sbic_llama.model import adapter
-from sbic_llama.model import description as annotator_file
+from sbic_llama.model import adapter, description
 from sbic_llama.model.answering import answer
-from sbic_llama.model.description import MAX_POSTS, ReviewCurve, curve
+from sbic_llama.model.description import ReviewCurve
 from sbic_llama.model.scoring import context_of
 from sbic_llama.training.arguments import TrainArguments
-from sbic_llama.training.memory import Memory, base_config, estimate, largest_step, pretended
-from sbic_llama.training.trainer import (
-    FeatureTrainer,
-    SharedInstruction,
-    TrainingRows,
-    dump_dataset,
-    training_rows,
-    validation_set,
-)
+from sbic_llama.training.memory import estimate_run
+from sbic_llama.training.trainer import FeatureTrainer, SharedInstruction, TrainingRows, training_rows
 
-PROBE = 32  # validation posts on which a saved adapter must answer exactly as the trained one
+PROBE = 32  # validation posts for which a saved adapter must give exactly the scores of the trained one
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on."""
+
+    feature: Feature
+    loaded: Split  # the whole train split
+    posts: list[Post]  # its labeled posts
+    dev_posts: list[Post]
+    revision: str | None  # commit of the base model
+    identity: dict[str, Any]  # see common.training.run.identity
 
 
 def train(arguments: TrainArguments, feature_name: str) -> None:
-    """Trains an adapter, keeps the checkpoint that validates best, saves it and proves that it loads; publishes it if asked to.
+    """Train an adapter, keep the checkpoint that validates best, prove that it reloads, and publish it if requested.
 
     Raises:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    declared = get_feature(feature_name, arguments.label_policy, arguments.wording)
-    if arguments.dump_dataset:
-        dump_dataset(declared, arguments.load()["train"], arguments.dump_dataset)
-        return
-    if arguments.estimate_only:
-        with tempfile.TemporaryDirectory() as folder:
-            _train(replace(arguments, output_dir=Path(folder)), declared, Path(folder))
-        return
+    feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
     output_dir = arguments.output_dir / feature_name
     with locked(output_dir):
-        _train(arguments, declared, output_dir)
-    evaluate = [
-        "sbic_llama.evaluate",
-        "--adapter",
-        str(output_dir),
-        "--output_dir",
-        str(arguments.output_dir / "records"),
-    ]
+        context = prepare_device(arguments)
+        data = load_data(arguments, feature)
+        if not already_finished(output_dir, data.identity, context.precision):
+            trainer = build_trainer(arguments, context, data)
+            result = run(trainer, output_dir)
+            save(arguments, context, data, trainer, result)
+    evaluate = ["sbic_llama.evaluate", "--adapter", str(output_dir)]
+    evaluate += ["--output_dir", str(arguments.output_dir / "records")]
     evaluate += ["--view", arguments.view, "--repeats", arguments.repeats]
-    package.publish_if_asked(arguments, output_dir, evaluate, arguments.words())
+    publish_if_asked(arguments, output_dir, evaluate, arguments.words())
 
 
-def _train(arguments: TrainArguments, declared: Feature, output_dir: Path) -> None:
+def estimate(arguments: TrainArguments, feature_name: str) -> time_estimate.TimeEstimate:
+    """Estimate how long the run would take here from a few of its steps; nothing is kept."""
+    feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = replace(arguments, output_dir=Path(folder))
+        context = prepare_device(arguments)
+        data = load_data(arguments, feature)
+        trainer = build_trainer(arguments, context, data)
+        items = {"train_items": len(data.posts), "validation_items": len(data.dev_posts)}
+        return time_estimate.estimate(trainer, arguments, **items)
+
+
+def dump_dataset(arguments: TrainArguments, feature_name: str) -> None:
+    """Write the feature's training posts to ``arguments.dump_dataset`` as JSON Lines: prompt, completion and label."""
+    feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
+    posts = labeled(arguments.load()["train"], feature.label_of)
+    path = Path(str(arguments.dump_dataset))
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
+        for post in posts:
+            label = feature.label_of(post)
+            row = {
+                "prompt": feature.prompt(post),
+                "completion": feature.target(post),
+                "label": feature.labels[label] if isinstance(label, int) else list(label),
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    log(f"{len(posts):,} training posts of {feature.name}: {path}")
+
+
+def prepare_device(arguments: TrainArguments) -> RunContext:
+    """Choose device, precision and seed, and check that the optimizer runs on the device."""
     hardware.choose_device()
-    setup = training.prepare(arguments, arguments.model_name_or_path)
+    context = prepare(arguments, arguments.model_name_or_path)
     if arguments.optim != "adamw_torch" and hardware.device_type() != "cuda":
-        raise UserError(f"{arguments.optim} needs an NVIDIA GPU", key="optim", expected="adamw_torch")
+        raise UserError(f"{arguments.optim} requires an NVIDIA GPU", key="optim", expected="adamw_torch")
+    return context
+
+
+def load_data(arguments: TrainArguments, feature: Feature) -> TrainingData:
+    """Load training and validation posts, which identify the run together with its arguments."""
     splits = arguments.load()
-    posts, dev_posts = (labeled(splits[name], declared.label_of) for name in ("train", "dev"))
-    # The base's main branch may move on before a stopped run is continued, so the run is that of the commit.
+    posts, dev_posts = (labeled(splits[name], feature.label_of) for name in ("train", "dev"))
+    # The base's main branch may move before a stopped run continues, so the commit is part of the run's identity.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
-    package.check_publishing(arguments, arguments.model_name_or_path, revision)
-    identity = training.identity(
-        arguments,
-        fingerprint([declared.prompt_hash(), post.text, declared.target(post)] for post in [*posts, *dev_posts]),
-    ) | {"base_commit": revision}
-    if not arguments.estimate_only and training.already_finished(output_dir, identity, setup.precision):
-        return
-
-    tokenizer, trainer, rows = build_trainer(arguments, setup, declared, revision, posts, dev_posts)
-    parameters = count_parameters(trainer.model)
-    if arguments.estimate_only:
-        found = estimate_run(trainer, arguments, train_items=len(posts), validation_items=len(dev_posts))
-        log(str(found), always=True)
-        return
-    course = training.run(trainer, output_dir)
-    plain = training.trained_model(trainer, lambda: model_to_train(arguments, setup, revision))
-    if plain is not None:
-        facts = {
-            "project": "sbic_llama",
-            "kind": "adapter",
-            "base": training.base_facts(arguments.model_name_or_path, revision),
-            "feature": declared.name,
-            "settings": identity,
-            "data": data_facts(splits["train"], posts, declared)
-            | {"fingerprint": identity["data"], "cut_to_max_post_tokens": rows.encoded.cut},
-            "parameters": parameters,
-            **training.result_facts(trainer, setup, course),
-        }
-        temperature, review = learn_confidence(plain, tokenizer, declared, dev_posts, arguments)
-        save = partial(
-            adapter.save,
-            plain,
-            tokenizer,
-            annotator_file.describe(arguments, declared, revision, temperature, review),
-            feature=declared,
-            probe=[post.text for post in dev_posts[:PROBE]],
-        )
-        training.save_run(save, facts, output_dir)
-    trainer.accelerator.wait_for_everyone()
+    check_publishing(arguments, arguments.model_name_or_path, revision)
+    rows = ([feature.prompt_hash(), post.text, feature.target(post)] for post in [*posts, *dev_posts])
+    run_identity = identity(arguments, fingerprint(rows)) | {"base_commit": revision}
+    return TrainingData(feature, splits["train"], posts, dev_posts, revision, run_identity)
 
 
-def build_trainer(
-    arguments: TrainArguments,
-    setup: training.RunContext,
-    declared: Feature,
-    revision: str | None,
-    posts: Sequence[Post],
-    dev_posts: Sequence[Post],
-) -> tuple[PreTrainedTokenizerBase, FeatureTrainer, TrainingRows]:
-    """The base with a new adapter in fp32, and the trainer over the posts in pieces.
+def build_trainer(arguments: TrainArguments, context: RunContext, data: TrainingData) -> FeatureTrainer:
+    """Build the trainer: the 4-bit base with a new adapter in fp32, and tokenized posts.
 
     Raises:
-        UserError: A base that can't be loaded, or posts beyond what it reads.
+        UserError: The base cannot be loaded, or posts exceed its context.
     """
-    name = base_path(arguments.model_name_or_path)
-    tokenizer = quantization.load_tokenizer(name, revision)
-    rows = training_rows(tokenizer, declared, posts, max_post_tokens=arguments.max_post_tokens)
-    validation = validation_set(tokenizer, declared, dev_posts, max_post_tokens=arguments.max_post_tokens)
-    announce(arguments, setup.precision, rows, len(dev_posts), revision)
-    base = quantization.load_base(name, revision, precision=setup.precision)
-    for encoded, answers in ((rows.encoded, rows.answers), (validation.encoded, validation.answers)):
-        encoded.require_context(max(map(len, answers)), context_of(base))
+    name, feature = base_path(arguments.model_name_or_path), data.feature
+    tokenizer = load_tokenizer(name, data.revision)
+    rows, validation = (
+        training_rows(tokenizer, feature, posts, max_post_tokens=arguments.max_post_tokens)
+        for posts in (data.posts, data.dev_posts)
+    )
+    announce(arguments, context.precision, rows, len(data.dev_posts), data.revision)
+    base = load_base(name, data.revision, precision=context.precision)
+    for each in (rows, validation):
+        each.encoded.require_context(max(map(len, each.answers)), context_of(base))
+    share = arguments.shares_instruction
     trainer = FeatureTrainer(
         model=base,
-        peft_config=lora_of(arguments, revision),
-        args=trainer_arguments(arguments, setup.precision, declared),
-        train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
+        peft_config=adapter.lora_config(arguments, data.revision),
+        args=trainer_arguments(arguments, context.precision, feature),
+        feature=feature,
+        rows=rows,
         validation=validation,
+        validation_labels=[feature.label_of(post) for post in data.dev_posts] if feature.classifies else [],
         processing_class=tokenizer,
-        data_collator=SharedInstruction(rows.encoded.prefix_ids, tokenizer.pad_token_id, share=shares(arguments)),
-        callbacks=[*training.callbacks(arguments), TrainsInFp32()],
+        data_collator=SharedInstruction(rows.encoded.prefix_ids, tokenizer.pad_token_id, share=share),
+        callbacks=[*callbacks(arguments), TrainsInFp32()],
     )
-    quantization.adapters_to_fp32(trainer.model)
-    return tokenizer, trainer, rows
+    adapters_to_fp32(trainer.model)
+    return trainer
 
 
-def lora_of(arguments: TrainArguments, revision: str | None) -> LoraConfig:
-    """The run's adapter."""
-    return adapter.lora_config(
-        rank=arguments.r, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, revision=revision
-    )
-
-
-def model_to_train(arguments: TrainArguments, setup: training.RunContext, revision: str | None) -> PeftModel:
-    """The base with a new adapter, for weights that lie in shards elsewhere."""
-    base = quantization.load_base(base_path(arguments.model_name_or_path), revision, precision=setup.precision)
-    adapted = get_peft_model(base, lora_of(arguments, revision), autocast_adapter_dtype=False)
-    quantization.adapters_to_fp32(adapted)
-    return adapted
-
-
-def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, declared: Feature) -> SFTConfig:
-    """SFTTrainer's own arguments for a run."""
-    metric, greater = ("balanced_accuracy", True) if declared.classifies else ("loss", False)
-    output_dir = arguments.output_dir / declared.name
-    settings = training.trainer_settings(
-        arguments, precision, metric=metric, greater_is_better=greater, output_dir=output_dir
-    )
+def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, feature: Feature) -> SFTConfig:
+    """Return SFTTrainer's own arguments."""
+    metric, greater = ("balanced_accuracy", True) if feature.classifies else ("loss", False)
+    output_dir = arguments.output_dir / feature.name
+    settings = trainer_settings(arguments, precision, metric=metric, greater_is_better=greater, output_dir=output_dir)
     return SFTConfig(
         **settings,
         optim=arguments.optim,
         activation_checkpointing=arguments.activation_checkpointing,
-        dataset_kwargs={"skip_prepare_dataset": True},  # rows come as token ids, already cut
+        dataset_kwargs={"skip_prepare_dataset": True},  # rows are token ids, already truncated
         remove_unused_columns=False,
         packing=False,
         max_length=None,
@@ -198,102 +187,93 @@ def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, 
     )
 
 
-def shares(arguments: TrainArguments) -> bool:
-    """Whether posts stand behind one copy of the instruction: with dropout that would not be the same."""
-    return arguments.lora_dropout == 0
-
-
 def announce(
     arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, validation: int, revision: str | None
 ) -> None:
-    """Says before the base is loaded what will be trained, on how much, and the memory that it will take."""
+    """Print, before the base is loaded, what will be trained on how much, and the memory that it takes."""
     lengths, prefix = [len(ids) for ids in rows.input_ids], len(rows.encoded.prefix_ids)
     size = arguments.per_device_train_batch_size
-    log(
-        f"{len(lengths):,} training posts ({rows.encoded.cut:,} cut to {arguments.max_post_tokens} tokens), "
-        f"{validation:,} for validation"
-    )
-    apart = sum(lengths) + prefix * len(lengths)
-    if shares(arguments):
-        read = sum(lengths) + prefix * math.ceil(len(lengths) / size)
-        log(f"{read:,} tokens a pass, {size} posts behind one copy of the instruction ({apart:,} with a copy for each)")
-    else:
-        log(f"{apart:,} tokens a pass: with LoRA dropout every post has its own copy of the instruction")
-    found = estimated_memory(arguments, precision, rows, revision)
-    if found is None:
-        return
-    parameters, needed = found
-    part = parameters["trainable"] / parameters["total"]
-    log(f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained ({part:.2%})")
-    log(needed.line())
-
-
-def estimated_memory(
-    arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, revision: str | None
-) -> tuple[dict[str, int], Memory] | None:
-    """Parameters as :func:`count_parameters` gives them, and the memory of the run; None for a base that can't be estimated.
-
-    Raises:
-        UserError: No such base, or no access to it.
-    """
-    name = base_path(arguments.model_name_or_path)
-    config = base_config(name, revision)
-    step = largest_step(
-        [len(ids) for ids in rows.input_ids],
-        [len(ids) for ids in rows.answers],
-        prefix=len(rows.encoded.prefix_ids),
-        size=arguments.per_device_train_batch_size,
-        packed=shares(arguments),
-        seed=arguments.seed,
-    )
-    try:
-        adapted = pretended(config, lora_of(arguments, revision), precision=precision)
-        needed = estimate(
-            adapted,
-            step,
-            precision=precision,
-            checkpointing=arguments.activation_checkpointing,
-            optim=arguments.optim,
+    truncated = f"{rows.encoded.cut:,} truncated to {arguments.max_post_tokens} tokens"
+    log(f"{len(lengths):,} training posts ({truncated}), {validation:,} for validation")
+    separate = sum(lengths) + prefix * len(lengths)
+    if arguments.shares_instruction:
+        shared = sum(lengths) + prefix * math.ceil(len(lengths) / size)
+        log(
+            f"{shared:,} tokens per epoch: {size} posts share a copy of the instruction ({separate:,} with a copy each)"
         )
-    except UserError:
-        raise
-    except (
-        Exception
-    ) as error:  # whatever a base does that fake tensors can't: loading says what is wrong with it, if anything is
-        log(f"the memory that it takes can't be estimated ({type(error).__name__})")
-        return None
-    return count_parameters(adapted), needed
+    else:
+        log(f"{separate:,} tokens per epoch: with LoRA dropout every post has its own copy of the instruction")
+    estimated = estimate_run(arguments, precision, rows, revision)
+    if estimated is not None:
+        parameters, memory = estimated
+        trainable, total = parameters["trainable"], parameters["total"]
+        log(f"{trainable:,} of {total:,} parameters trained ({trainable / total:.2%})")
+        log(memory.line())
 
 
-def learn_confidence(
-    trained: Any, tokenizer: Any, declared: Feature, posts: Sequence[Post], arguments: TrainArguments
-) -> tuple[float, ReviewCurve]:
-    """What validation posts say of how sure the model is: the temperature that calibrates it, and how often answers are right
-    by how sure they are then, for choosing what a person should look at."""
-    chosen = posts[:: math.ceil(len(posts) / MAX_POSTS)]
-    with stage(f"learning on {len(chosen):,} validation posts which answers are unsure"):
-        found = answer(
-            trained,
+def save(
+    arguments: TrainArguments, context: RunContext, data: TrainingData, trainer: FeatureTrainer, result: TrainResult
+) -> None:
+    """Save the adapter, its description and the run's record, on the first process."""
+    model = trained_model(trainer, lambda: untrained_model(arguments, context, data.revision))
+    if model is not None:
+        facts = {
+            "project": "sbic_llama",
+            "kind": "adapter",
+            "base": base_facts(arguments.model_name_or_path, data.revision),
+            "feature": data.feature.name,
+            "settings": data.identity,
+            "data": data_facts(data) | {"cut_to_max_post_tokens": trainer.rows.encoded.cut},
+            "parameters": trainer.parameter_counts,
+            **result_facts(trainer, context, result),
+        }
+        tokenizer, probe = trainer.processing_class, [post.text for post in data.dev_posts[:PROBE]]
+        temperature, review = calibrate(model, tokenizer, data, arguments)
+        described = description.describe(arguments, data.feature, data.revision, temperature, review)
+        write = partial(adapter.save, model, tokenizer, described, feature=data.feature, probe=probe)
+        save_run(write, facts, arguments.output_dir / data.feature.name)
+    trainer.accelerator.wait_for_everyone()
+
+
+def untrained_model(arguments: TrainArguments, context: RunContext, revision: str | None) -> PeftModel:
+    """Build the base with a new adapter, to receive trained weights that are sharded."""
+    base = load_base(base_path(arguments.model_name_or_path), revision, precision=context.precision)
+    model = get_peft_model(base, adapter.lora_config(arguments, revision), autocast_adapter_dtype=False)
+    adapters_to_fp32(model)
+    return model
+
+
+def calibrate(model: Any, tokenizer: Any, data: TrainingData, arguments: TrainArguments) -> tuple[float, ReviewCurve]:
+    """Fit a temperature on validation posts, and learn how often answers of each confidence are right.
+
+    The curve is for choosing the posts that a person should review.
+    """
+    feature = data.feature
+    chosen = data.dev_posts[:: math.ceil(len(data.dev_posts) / description.MAX_POSTS)]
+    with stage(f"calibrating confidence on {len(chosen):,} validation posts"):
+        answers = answer(
+            model,
             tokenizer,
-            declared,
+            feature,
             [post.text for post in chosen],
             max_post_tokens=arguments.max_post_tokens,
             batch_size=2 * arguments.per_device_train_batch_size,
         )
-    labels = [declared.label_of(post) for post in chosen]
-    right = [answer == label for answer, label in zip(found.labels, labels, strict=True)]
-    if not declared.classifies:  # how sure a list of groups is, is no probability of being right
-        return 1.0, curve([confidence(declared, details) for details in found.details], right)
-    probabilities = np.array([list(details.values()) for details in found.details])
+    labels = [feature.label_of(post) for post in chosen]
+    right = [answer == label for answer, label in zip(answers.labels, labels, strict=True)]
+    if not feature.classifies:  # the confidence of a list of groups is not a probability of being right
+        return 1.0, description.curve([confidence(feature, details) for details in answers.details], right)
+    probabilities = np.array([list(details.values()) for details in answers.details])
     temperature = round(fit_temperature(probabilities, labels), 4)
     log(f"temperature {temperature:.3f}")
-    return temperature, curve(tempered(probabilities, temperature).max(1), right)
+    return temperature, description.curve(tempered(probabilities, temperature).max(1), right)
 
 
-def data_facts(loaded: Split, used: Sequence[Post], declared: Feature) -> dict[str, Any]:
-    """What a run's record says of its training posts."""
-    facts: dict[str, Any] = {"loaded": len(loaded.posts), "used": len(used), "report": loaded.report.as_dict()}
-    if declared.classifies:
-        labels = [declared.label_of(post) for post in used]
-        facts["labels"] = {name: labels.count(i) for i, name in enumerate(declared.labels)}
-    return facts
+def data_facts(data: TrainingData) -> dict[str, Any]:
+    """Return a record's facts about the training posts."""
+    feature, report = data.feature, data.loaded.report.as_dict()
+    facts: dict[str, Any] = {"loaded": len(data.loaded.posts), "used": len(data.posts), "report": report}
+    if feature.classifies:
+        labels = [feature.label_of(post) for post in data.posts]
+        facts["labels"] = {name: labels.count(i) for i, name in enumerate(feature.labels)}
+    return facts | {"fingerprint": data.identity["data"]}
