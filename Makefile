@@ -1,56 +1,66 @@
-# Two commands to start with: make demo, make test. `make help` lists all.
+# Two commands to start with: make demo and make test. `make help` lists all targets.
 # Variables:
-#   PYTHON=/path/to/python3.12   another interpreter for .venv (3.11 or newer)
-#   PACKAGE_INDEX=URL            a further package index, as PyTorch's index of CPU-only wheels: without it a machine
-#                                without a GPU may download several GB of CUDA libraries
+#   PYTHON=/path/to/python3.12   interpreter for .venv (3.11 or newer)
+#   PACKAGE_INDEX=URL            an additional package index, such as PyTorch's index of CPU-only wheels. Without it, a
+#                                machine without a GPU may download several GB of CUDA libraries.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)) python3)
 PACKAGE_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(PACKAGE_INDEX),--extra-index-url $(PACKAGE_INDEX))
+PIP_LOG := $(VENV)/pip.log
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
 DEMO := output/demo
+# Drops the log line that a training writes every 20 steps.
+few := 2>&1 | sed -u '/, about .* left$$/d'
 export TOKENIZERS_PARALLELISM := false
-export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full demo-hub test test-slow bench bench-gpu quality format clean
+.PHONY: help demo demo-full demo-hub picture test test-slow bench bench-gpu quality format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.main ## run both projects on the miniature: tables, a file annotated, a Hub on the loopback, HTML pages
-	@$(BIN)/python -m common.miniature
+demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annotate a file, publish to a loopback Hub
+	@echo "The miniature: invented posts and sentences, in $$($(BIN)/python -m common.miniature --print_folder --quiet)"
 	@rm -rf $(DEMO)
-	@echo; echo "Step 1 of 5: SNLI's miniature, fully fine-tuned and with LoRA"
-	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full
-	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora
-	@$(BIN)/python -m snli_roberta.evaluate --model $(DEMO)/snli_full $(DEMO)/snli_lora --title "full fine-tuning" LoRA --output_dir $(DEMO)/records
-	@echo; echo "Step 2 of 5: SBIC's miniature, an adapter a feature"
-	@for feature in has_biased_implication offensive_yn target_minority; do \
-		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic || exit; \
+	@echo; echo "Step 1 of 5: classify sentence pairs (SNLI) with full fine-tuning, then with LoRA"
+	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full $(few)
+	@echo "training again, with LoRA …"
+	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora --quiet
+	@$(BIN)/python -m snli_roberta.evaluate --model $(DEMO)/snli_full $(DEMO)/snli_lora --title "full fine-tuning" LoRA \
+		--output_dir $(DEMO)/records --quiet
+	@echo; echo "Step 2 of 5: annotate posts (SBIC) with one QLoRA adapter per feature"
+	@$(BIN)/python -m sbic_llama.train_offensive_yn --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic $(few)
+	@for feature in has_biased_implication target_minority; do \
+		echo "training $$feature …"; \
+		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic --quiet || exit; \
 	done
 	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
-		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
+		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records --quiet || exit; \
 	done
-	@echo; echo "Step 3 of 5: a file of one's own, annotated, and how far to trust that"
+	@echo; echo "Step 3 of 5: annotate your own file, and measure how far to trust the labels"
 	@own=$$($(BIN)/python -m common.miniature --print_folder --quiet)/own_file && \
 		adapters="--adapter $(DEMO)/sbic/offensiveYN --adapter $(DEMO)/sbic/targetMinority" && \
 		$(BIN)/python -m sbic_llama.annotate $$own/posts.csv $$adapters --adapter $(DEMO)/sbic/hasBiasedImplication \
-			--review_share 0.1 --output $(DEMO)/annotated.csv && \
+			--review_share 0.1 --output $(DEMO)/annotated.csv --quiet && \
+		head -n 3 $(DEMO)/annotated.csv && \
 		$(BIN)/python -m sbic_llama.trust $$own/posts.csv --human_labels $$own/human_labels.csv --key id $$adapters \
-			--output_dir $(DEMO)/trust
-	@echo; echo "Step 4 of 5: the models, through a Hub on the loopback"
+			--output_dir $(DEMO)/trust --quiet
+	@echo; echo "Step 4 of 5: publish the models to a Hub on the loopback, verify them, and use one from there"
 	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
-	@echo; echo "Step 5 of 5: one page of all"
-	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature" >$(DEMO)/report.txt
-	@echo; echo "Made, on the miniature, whose numbers say nothing about real data:"
-	@echo "  $(DEMO)/report.html       the scores of all models beside their controls (as text: report.txt)"
-	@echo "  $(DEMO)/trust/trust.html  how far to trust the labels of a file of one's own"
-	@echo "  $(DEMO)/annotated.csv     that file, annotated"
-	@echo "Next: $(BIN)/python -m common.doctor says what this machine can run; README.md, \"Three ways in\", has pages to try the models on"
+	@echo; echo "Step 5 of 5: one page with all results"
+	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature" \
+		--quiet >$(DEMO)/report.txt
+	@echo; echo "Open these files. They are about the miniature, so their numbers say nothing about real data:"
+	@echo "  $(DEMO)/trust/trust.html  how far to trust the labels of your file"
+	@echo "  $(DEMO)/report.html       the scores of all models next to their baselines (as text: report.txt)"
+	@echo "  $(DEMO)/annotated.csv     the annotated file"
+	@echo "Next: $(BIN)/python -m common.doctor shows what this machine can run. README.md, \"Three ways in\", has pages to try the models on."
 
-demo-full: demo ## demo, then the study of full against LoRA, and all that says how far to trust the models
+demo-full: demo ## the demo, then the study of full fine-tuning vs. LoRA and every trust check
 	@$(BIN)/python -m snli_roberta.compare --config snli_roberta/recipes/miniature_study.yaml --output_dir $(DEMO)/snli_study \
 		--report $(DEMO)/snli_study.html
 	@$(BIN)/python -m snli_roberta.disagreement --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
@@ -76,12 +86,20 @@ demo-full: demo ## demo, then the study of full against LoRA, and all that says 
 	done
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
-# What demo trained, sent through a Hub on the loopback: published, verified, downloaded and used.
+# The demo's models through a Hub on the loopback: published, verified, downloaded and used.
 demo-hub:
 	@for model in snli_full snli_lora sbic/hasBiasedImplication sbic/offensiveYN sbic/targetMinority; do \
-		$(BIN)/python -m common.hub publish $(DEMO)/$$model --repo_id miniature/$$(basename $$model) --tag v1 --items 50 || exit; \
+		$(BIN)/python -m common.hub publish $(DEMO)/$$model --repo_id miniature/$$(basename $$model) --tag v1 --items 50 --quiet || exit; \
 	done
-	@$(BIN)/python -m snli_roberta.predict --model miniature/snli_lora --revision v1 "A boy who is wet is indoors and quiet." "A child is dry."
+	@echo "Does \"A boy who is wet is indoors and quiet.\" entail \"A child is dry.\"?"
+	@$(BIN)/python -m snli_roberta.predict --model miniature/snli_lora --revision v1 --quiet \
+		"A boy who is wet is indoors and quiet." "A child is dry."
+
+picture: ## take the README's screenshot of the demo's trust page (needs Chromium)
+	@test -f $(DEMO)/trust/trust.html || $(call stop,there is no $(DEMO)/trust/trust.html: run make demo first)
+	@test -n "$(CHROMIUM)" || $(call stop,Chromium is missing: install it$(comma) or name a browser: make picture CHROMIUM=/path/to/chrome)
+	@"$(CHROMIUM)" --headless --no-sandbox --hide-scrollbars --window-size=1000,900 --screenshot=docs/images/trust.png \
+		"file://$(CURDIR)/$(DEMO)/trust/trust.html" 2>/dev/null
 
 test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
@@ -98,32 +116,24 @@ bench-gpu: $(VENV)/.main ## measure training and annotating on an NVIDIA GPU (ab
 quality: $(VENV)/.dev ## check format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 
-format: $(VENV)/.dev ## format the code and mend what lint can
+format: $(VENV)/.dev ## format the code and fix what lint can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean: ## remove .venv and output
 	rm -rf $(VENV) output
 
-# The stamps are written last, so an interrupted install is taken up again.
+# Stamps are written last, so an interrupted installation is repeated. pip writes to a log.
 $(VENV)/.main: requirements.txt pyproject.toml | $(VENV)/.python
-	@echo "installing the packages of requirements.txt into $(VENV) (once) …"
-	@$(PIP) -r requirements.txt && $(PIP) --no-deps -e . || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+	@$(call install,$<)
+	@$(PIP) --no-deps -e . >>$(PIP_LOG) 2>&1 || $(failed)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.main
-	@$(PIP) -r requirements-dev.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
-	@touch $@
-
 $(VENV)/.scale: requirements-scale.txt $(VENV)/.main
-	@$(PIP) -r requirements-scale.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
-	@touch $@
-
 $(VENV)/.app: requirements-app.txt $(VENV)/.main
-	@$(PIP) -r requirements-app.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
-	@touch $@
-
 $(VENV)/.bench: requirements-bench.txt $(VENV)/.main
-	@$(PIP) -r requirements-bench.txt || $(call stop,installing packages failed: is a package index reachable? A further one: make PACKAGE_INDEX=URL)
+$(VENV)/.dev $(VENV)/.scale $(VENV)/.app $(VENV)/.bench:
+	@$(call install,$<)
 	@touch $@
 
 $(VENV)/.python:
@@ -137,3 +147,5 @@ $(VENV)/.python:
 comma := ,
 stop = { echo $(call quoted,error: $(1)) >&2; exit 2; }
 quoted = "$(subst ",,$(subst \',',$(1)))"
+install = echo "Installing the packages of $(1) into $(VENV) (once) …"; $(PIP) -r $(1) >>$(PIP_LOG) 2>&1 || $(failed)
+failed = $(call stop,installing packages failed; see $(PIP_LOG). Is a package index reachable? To add one: make PACKAGE_INDEX=URL)
