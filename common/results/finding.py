@@ -13,13 +13,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Len, Lt, MinLen
 
 from common.cli.errors import UserError
 from common.results.record import Open, RunRecord, StoredMeasure, git_commit, versions
 from common.runtime.files import atomic_write, read_json
+
+if TYPE_CHECKING:
+    import jinja2
 
 SCHEMA = 1
 FOLDER = "findings"  # next to records
@@ -161,6 +164,16 @@ def read_findings(folder: Path) -> list[Finding]:
     return [read_finding(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
+def text_environment(folder: Path) -> jinja2.Environment:
+    """Return the environment for templates of plain text, with filters for measures and shares."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(folder)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
+    environment.filters |= {"interval": interval, "percent_interval": percent_interval, "percent": "{:.0%}".format}
+    return environment
+
+
 def worded(template: Path, **numbers: Any) -> dict[str, Any]:
     """Render the words of a finding from its template; pass them on as ``Finding(**worded(…), …)``.
 
@@ -174,16 +187,7 @@ def worded(template: Path, **numbers: Any) -> dict[str, Any]:
     Returns:
         ``title``, ``summary`` (the headline first) and ``limits``.
     """
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(template.parent)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)  # plain text
-    environment.filters |= {
-        "interval": interval,
-        "percent": lambda share: f"{share:.0%}",
-        "percent_interval": percent_interval,
-    }
-    page = environment.get_template(template.name)
+    page = text_environment(template.parent).get_template(template.name)
     context = page.new_context(numbers)
     list(page.root_render_func(context))  # defines the template's macros
     texts = {}
@@ -239,7 +243,7 @@ def interval(row: StoredMeasure) -> str:
     return f"{row['value']:.4f} [{low:.3f}, {high:.3f}]"
 
 
-def percent_interval(row: Measure) -> str:
-    """A share as ``20.2% [17.3%, 23.2%]``."""
+def percent_interval(row: StoredMeasure) -> str:
+    """Format a share as ``20.2% [17.3%, 23.2%]``."""
     low, high = row["ci95"]
     return f"{row['value']:.1%} [{low:.1%}, {high:.1%}]"

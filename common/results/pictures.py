@@ -1,4 +1,4 @@
-"""Pictures made from run records: as SVG text for a page, whose text colour they take, light or dark; or as PNG on white."""
+"""Pictures of records and findings: SVG text that takes a page's text color (light or dark), or PNG on white."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from common.results.finding import Curve, Measures, Points
 from common.results.record import RunRecord
 
 if TYPE_CHECKING:
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Form = TypeVar("Form", str, bytes)
-INK = "#010203"  # stands for the page's text colour until the SVG is finished
-COLOURS = ("#3f7fbf", "#d9822b", "#5a9e57", "#a05fb0")  # readable on white and on black
+Finish = Callable[["Figure", str], Form]  # from a figure and its description to a picture: svg or png
+Rows = Sequence[tuple[str, Mapping[str, Any]]]  # names and measures
+INK = "#010203"  # placeholder for the page's text color
+COLORS = ("#3f7fbf", "#d9822b", "#5a9e57", "#a05fb0")  # readable on white and on black
 
 
 def svg(figure: Figure, description: str) -> str:
-    """The figure as SVG text; ``description`` is read out to those who can't see it."""
+    """Render the figure as SVG text; screen readers read out ``description``."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    # One page holds several pictures: without a prefix their ids would collide.
+    # Keeps the ids of several pictures on one page apart.
     prefix = f"p{zlib.crc32((text + description).encode()):x}-"
     text = re.sub(r'(id="|url\(#|xlink:href="#)', lambda match: match[0] + prefix, text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -37,181 +40,102 @@ def svg(figure: Figure, description: str) -> str:
 
 
 def png(figure: Figure, description: str) -> bytes:
-    """The figure as a PNG file; equal records give equal bytes."""
+    """Render the figure as a PNG file; equal records give equal bytes."""
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None, "Description": description}
-    )
+    metadata = {"Software": None, "Description": description}
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata=metadata)
     return buffer.getvalue()
 
 
-def metric_bars(records: Sequence[RunRecord], metric: str, finish: Callable[[Figure, str], Form] = svg) -> Form:
-    """One bar a record with its 95 % interval. The axis starts at 0, so lengths compare."""
+def metric_bars(records: Sequence[RunRecord], metric: str, finish: Finish[Form] = svg) -> Form:
+    """Draw a bar with its 95 % interval for each record, on an axis that starts at 0."""
     rows = [(record.title, record.metrics[metric]) for record in records if metric in record.metrics]
     name = metric.replace("_", " ").replace("f1", "F1")
     with _figure(height=0.8 + 0.42 * len(rows)) as (figure, axes):
-        values, errors = _with_errors([measure for _, measure in rows])
-        axes.barh(range(len(rows)), values, xerr=errors, color=COLOURS[0], ecolor=INK, capsize=3, height=0.62)
-        return _finish_rows(figure, axes, rows, f"{name} (95 % interval)", name, finish)
+        values, errors = _with_errors(rows)
+        axes.barh(range(len(rows)), values, xerr=errors, color=COLORS[0], ecolor=INK, capsize=3, height=0.62)
+        return _finish_rows(figure, axes, rows, name, finish)
 
 
-def intervals(
-    measures: Mapping[str, Mapping[str, Any]],
-    metric: str,
-    finish: Callable[[Figure, str], Form] = svg,
-    *,
-    reference: float | None = None,
-    reference_name: str = "",
-    differences: bool = False,
-) -> Form:
-    """One dot a measure with its 95 % interval, and a dashed line where a reference value lies.
+def intervals(part: Measures, finish: Finish[Form] = svg) -> Form:
+    """Draw a dot with its 95 % interval for each measure, and the reference as a dashed line.
 
-    The axis runs from 0, or below, to 1; of ``differences`` it fits them, with a line at 0.
+    The axis runs from 0, or below, to 1; for differences it fits them, with a line at 0.
     """
-    rows = list(measures.items())
-    named = [(_wrapped(f"{name} (n\u00a0=\u00a0{measure['n']:,})"), measure) for name, measure in rows]
-    written = sum(max(1.6, 1 + name.count("\n")) for name, _ in named)  # lines
-    with _figure(height=0.9 + 0.19 * written + (0.2 if reference is not None else 0)) as (figure, axes):
-        values, errors = _with_errors([measure for _, measure in rows])
-        axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color=COLOURS[0], ecolor=INK, capsize=3)
-        if reference is not None:
-            axes.axvline(reference, color=COLOURS[1], linestyle="--", label=f"{reference_name} ({reference:.3f})")
-            figure.legend(frameon=False, loc="outside upper left")
+    # Wrapped names leave room for the picture.
+    rows = [
+        ("\n".join(textwrap.wrap(f"{name} (n\u00a0=\u00a0{row['n']:,})", 36)), row) for name, row in part.rows.items()
+    ]
+    lines = sum(max(1.6, 1 + name.count("\n")) for name, _ in rows)
+    with _figure(height=0.9 + 0.19 * lines + (0.2 if part.reference is not None else 0)) as (figure, axes):
+        values, errors = _with_errors(rows)
+        axes.errorbar(values, range(len(rows)), xerr=errors, fmt="o", color=COLORS[0], ecolor=INK, capsize=3)
+        if part.reference is not None:
+            label = f"{part.reference_name} ({part.reference:.3f})"
+            axes.axvline(part.reference, color=COLORS[1], linestyle="--", label=label)
+            _legend(figure)
         axes.grid(axis="x", alpha=0.25)
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        if differences:
-            axes.axvline(0, color=INK, linewidth=1)
-            _rows_from_the_top(axes, named)
-            axes.set_xlabel(f"{metric} (95 % interval)")
-            return finish(figure, _in_words(metric, named, signed=True))
-        return _finish_rows(figure, axes, named, f"{metric} (95 % interval)", metric, finish)
+        if not part.differences:
+            return _finish_rows(figure, axes, rows, part.metric, finish)
+        axes.axvline(0, color=INK, linewidth=1)
+        _rows_from_the_top(axes, rows, part.metric)
+        return finish(figure, _in_words(part.metric, rows, "+.4f"))
 
 
-def curves(
-    series: Mapping[str, Sequence[Sequence[float]]],
-    x: str,
-    y: str,
-    finish: Callable[[Figure, str], Form] = svg,
-    *,
-    diagonal: bool = False,
-) -> Form:
-    """Lines through points, both axes from 0 to 1."""
+def curves(part: Curve, finish: Finish[Form] = svg) -> Form:
+    """Draw lines through points, with both axes from 0 to 1."""
     with _figure(width=5.2, height=4.0) as (figure, axes):
-        if diagonal:
+        if part.diagonal:
             axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
-        for number, (name, points) in enumerate(series.items()):
-            marker = "o" if len(points) <= 30 else None
-            axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], marker=marker, label=name)
+        for number, (name, places) in enumerate(part.series.items()):
+            marker = "o" if len(places) <= 30 else None
+            axes.plot(*zip(*places, strict=True), color=COLORS[number % len(COLORS)], marker=marker, label=name)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.grid(alpha=0.25)
-        figure.legend(frameon=False, loc="outside upper left", ncols=2)
+        _label(figure, axes, part)
         ends = "; ".join(
-            f"{name} from ({points[0][0]:.2f}, {points[0][1]:.2f}) to ({points[-1][0]:.2f}, {points[-1][1]:.2f})"
-            for name, points in series.items()
+            f"{name} from ({places[0][0]:.2f}, {places[0][1]:.2f}) to ({places[-1][0]:.2f}, {places[-1][1]:.2f})"
+            for name, places in part.series.items()
         )
-        return finish(figure, f"{y} against {x}: {ends}")
+        return finish(figure, f"{part.y} against {part.x}: {ends}")
 
 
-def points(
-    series: Mapping[str, Sequence[Sequence[float]]],
-    x: str,
-    y: str,
-    finish: Callable[[Figure, str], Form] = svg,
-    *,
-    joined: bool = False,
-) -> Form:
-    """Dots; the vertical axis fits them, the horizontal one starts at 0. Joined ones get lines.
+def points(part: Points, finish: Finish[Form] = svg) -> Form:
+    """Draw dots, joined by lines if asked; the vertical axis fits them, the horizontal one starts at 0.
 
-    Series whose names share what stands before a comma ("LoRA, seed 33") share a colour, and differ in their marks.
+    Series with the same name up to a comma ("LoRA, seed 33") share a color and differ in their markers.
     """
-    with _figure(width=6.4, height=3.6 + 0.16 * len(series)) as (figure, axes):
+    with _figure(width=6.4, height=3.6 + 0.16 * len(part.series)) as (figure, axes):
         kinds: dict[str, list[str]] = {}
-        for name, places in series.items():
-            kind = name.partition(",")[0]
-            colour = list(kinds).index(kind) if kind in kinds else len(kinds)
-            alike = kinds.setdefault(kind, [])
-            mark, line = "os^Dv"[len(alike) % 5], ("-", "--", ":")[len(alike) % 3]
+        for name, places in part.series.items():
+            alike = kinds.setdefault(name.partition(",")[0], [])
+            color = COLORS[list(kinds).index(name.partition(",")[0]) % len(COLORS)]
+            marker, line = "os^Dv"[len(alike) % 5], ("-", "--", ":")[len(alike) % 3] if part.joined else ""
             alike.append(name)
-            axes.plot(
-                *zip(*places, strict=True),
-                color=COLOURS[colour % len(COLOURS)],
-                marker=mark,
-                linestyle=line if joined else "",
-                label=name,
-            )
+            axes.plot(*zip(*places, strict=True), color=color, marker=marker, linestyle=line, label=name)
         axes.set_xlim(left=0)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.grid(alpha=0.25)
-        figure.legend(frameon=False, loc="outside upper left", ncols=2)
-        told = {name: [places[0], places[-1]] if joined else places for name, places in series.items()}
+        _label(figure, axes, part)
         words = (
-            f"{name} " + ", ".join(f"({across:.4g}, {up:.4g})" for across, up in places)
-            for name, places in told.items()
+            f"{name} "
+            + ", ".join(f"({x:.4g}, {y:.4g})" for x, y in ([places[0], places[-1]] if part.joined else places))
+            for name, places in part.series.items()
         )
-        return finish(figure, f"{y} against {x}: {'; '.join(words)}")
+        return finish(figure, f"{part.y} against {part.x}: {'; '.join(words)}")
 
 
-def _wrapped(name: str) -> str:
-    """A row's name on lines short enough to leave the picture its place."""
-    return "\n".join(textwrap.wrap(name, 36))
-
-
-def _with_errors(measures: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[list[float]]]:
-    """Values, and how far their intervals reach below and above. A bootstrap interval need not hold the value."""
-    values = [measure["value"] for measure in measures]
-    below = [max(0.0, value - measure["ci95"][0]) for value, measure in zip(values, measures, strict=True)]
-    above = [max(0.0, measure["ci95"][1] - value) for value, measure in zip(values, measures, strict=True)]
-    return values, [below, above]
-
-
-def _finish_rows(
-    figure: Figure,
-    axes: Axes,
-    rows: Sequence[tuple[str, Mapping[str, Any]]],
-    label: str,
-    name: str,
-    finish: Callable[[Figure, str], Form],
-) -> Form:
-    """A row a measure from top to bottom, its value written behind its interval; the axis runs from 0, or below, to 1."""
-    _rows_from_the_top(axes, rows)
-    lowest = min(0.0, *(measure["ci95"][0] for _, measure in rows))
-    axes.set_xlim(lowest, 1.12)
-    axes.set_xticks([*([] if lowest == 0 else [-0.5] if lowest > -0.75 else [-1, -0.5]), 0, 0.25, 0.5, 0.75, 1])
-    axes.set_xlabel(label)
-    for place, (_, measure) in enumerate(rows):
-        axes.text(max(measure["ci95"][1], measure["value"]) + 0.015, place, f"{measure['value']:.3f}", va="center")
-    return finish(figure, _in_words(name, rows))
-
-
-def _rows_from_the_top(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    axes.set_yticks(range(len(rows)), [title for title, _ in rows])
-    axes.invert_yaxis()
-
-
-def _in_words(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, signed: bool = False) -> str:
-    """What those hear who can't see the picture."""
-    form = "+.4f" if signed else ".3f"
-    return f"{name}: " + ", ".join(f"{' '.join(title.split())} {measure['value']:{form}}" for title, measure in rows)
-
-
-def confusion_heatmap(record: RunRecord, finish: Callable[[Figure, str], Form] = svg) -> Form:
-    """A record's confusion matrix: rows = labels, columns = predictions, shade = share of the row, text = count."""
+def confusion_heatmap(record: RunRecord, finish: Finish[Form] = svg) -> Form:
+    """Draw a record's confusion matrix: rows are labels, columns predictions, shade is the share of the row, text the count."""
     size = len(record.labels)
     with _figure(width=2.6 + 0.9 * size, height=1.2 + 0.55 * size) as (figure, axes):
         shares = [[count / max(1, sum(row)) for count in row] for row in record.confusion]
-        # Vector cells; imshow would put a bitmap into the page.
+        # Vector cells; imshow would embed a bitmap.
         axes.pcolormesh(range(size), range(size), shares, cmap="Blues", vmin=0, vmax=1, shading="nearest")
         axes.invert_yaxis()
         for i, row in enumerate(record.confusion):
             for j, count in enumerate(row):
-                # On the cell's own shade, not on the page's background.
-                axes.text(
-                    j, i, f"{count:,}", ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black"
-                )
+                color = "white" if shares[i][j] > 0.5 else "black"  # by the cell's shade, not the page's background
+                axes.text(j, i, f"{count:,}", ha="center", va="center", color=color)
         axes.set_xticks(range(size), record.labels)
         axes.set_yticks(range(size), record.labels)
         axes.set_xlabel("prediction")
@@ -222,7 +146,7 @@ def confusion_heatmap(record: RunRecord, finish: Callable[[Figure, str], Form] =
 
 
 def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
-    """Class shares of several samples side by side: sample → class → count."""
+    """Draw the class shares of several samples side by side: sample → class → count."""
     classes = list(next(iter(splits.values())))
     with _figure(height=1.2 + 0.32 * len(classes) * len(splits)) as (figure, axes):
         width = 0.8 / len(splits)
@@ -230,7 +154,7 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
             total = sum(counts.values())
             places = [place + number * width for place in range(len(classes))]
             label = f"{name} (n = {total:,})"
-            axes.barh(places, [counts[c] / total for c in classes], width * 0.92, color=COLOURS[number], label=label)
+            axes.barh(places, [counts[c] / total for c in classes], width * 0.92, color=COLORS[number], label=label)
             for place, c in zip(places, classes, strict=True):
                 axes.text(counts[c] / total + 0.008, place, f"{counts[c] / total:.1%}", va="center", fontsize=8)
         middle = 0.4 - width / 2
@@ -238,15 +162,15 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of items")
-        figure.legend(frameon=False, loc="outside upper left", ncols=2)  # of the figure: axes shrink with long names
-        alt = "; ".join(
+        _legend(figure)
+        described = (
             f"{name}: " + ", ".join(f"{c} {n:,}" for c, n in counts.items()) for name, counts in splits.items()
         )
-        return svg(figure, f"Class shares. {alt}")
+        return svg(figure, f"Class shares. {'; '.join(described)}")
 
 
-def learning_curve(log: Sequence[Mapping[str, Any]], metric: str, finish: Callable[[Figure, str], Form] = svg) -> Form:
-    """Training loss (left axis) and the validation score that chose the checkpoint (right axis) against steps.
+def learning_curve(log: Sequence[Mapping[str, Any]], metric: str, finish: Finish[Form] = svg) -> Form:
+    """Draw training loss (left axis) and the validation score that chose the checkpoint (right axis) by step.
 
     ``log`` is Trainer's history: entries of ``step`` and ``loss``, or of ``step`` and ``eval_<metric>``.
     """
@@ -254,19 +178,61 @@ def learning_curve(log: Sequence[Mapping[str, Any]], metric: str, finish: Callab
     validation = [(entry["step"], entry[f"eval_{metric}"]) for entry in log if f"eval_{metric}" in entry]
     name = f"validation {metric.replace('_', ' ')}"
     with _figure() as (figure, axes):
-        if training:  # a run shorter than the logging interval has none to show
-            axes.plot(*zip(*training, strict=True), color=COLOURS[0], label="training loss")
+        if training:  # a run shorter than the logging interval has none
+            axes.plot(*zip(*training, strict=True), color=COLORS[0], label="training loss")
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("training loss")
         axes.set_ylim(bottom=0)
         right = axes.twinx()
         right.spines["right"].set_visible(True)
-        right.plot(*zip(*validation, strict=True), color=COLOURS[1], marker="o", label=name)
+        right.plot(*zip(*validation, strict=True), color=COLORS[1], marker="o", label=name)
         right.set_ylabel(name)
-        figure.legend(frameon=False, loc="outside upper left", ncols=2)
-        points = ", ".join(f"{value:.3f} at {step}" for step, value in validation)
-        return finish(figure, f"Learning curve; {name}: {points}")
+        _legend(figure)
+        described = ", ".join(f"{value:.3f} at {step}" for step, value in validation)
+        return finish(figure, f"Learning curve; {name}: {described}")
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(frameon=False, loc="outside upper left", ncols=2)  # of the figure: long names shrink the axes
+
+
+def _label(figure: Figure, axes: Axes, part: Curve | Points) -> None:
+    axes.set_xlabel(part.x)
+    axes.set_ylabel(part.y)
+    axes.grid(alpha=0.25)
+    _legend(figure)
+
+
+def _with_errors(rows: Rows) -> tuple[list[float], list[list[float]]]:
+    """Return values, and how far their intervals extend below and above; a bootstrap interval may exclude the value."""
+    values = [row["value"] for _, row in rows]
+    ends = [row["ci95"] for _, row in rows]
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
+    return values, [below, above]
+
+
+def _finish_rows(figure: Figure, axes: Axes, rows: Rows, metric: str, finish: Finish[Form]) -> Form:
+    """Write each measure's value behind its interval; the axis runs from 0, or below, to 1."""
+    _rows_from_the_top(axes, rows, metric)
+    lowest = min(0.0, *(row["ci95"][0] for _, row in rows))
+    axes.set_xlim(lowest, 1.12)
+    axes.set_xticks([*([] if lowest == 0 else [-0.5] if lowest > -0.75 else [-1, -0.5]), 0, 0.25, 0.5, 0.75, 1])
+    for place, (_, row) in enumerate(rows):
+        axes.text(max(row["ci95"][1], row["value"]) + 0.015, place, f"{row['value']:.3f}", va="center")
+    return finish(figure, _in_words(metric, rows, ".3f"))
+
+
+def _rows_from_the_top(axes: Axes, rows: Rows, metric: str) -> None:
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{metric} (95 % interval)")
+
+
+def _in_words(metric: str, rows: Rows, form: str) -> str:
+    """Describe the picture for screen readers."""
+    return f"{metric}: " + ", ".join(f"{' '.join(name.split())} {row['value']:{form}}" for name, row in rows)
 
 
 @contextmanager
@@ -275,11 +241,7 @@ def _figure(width: float = 7.2, height: float = 3.0) -> Iterator[tuple[Figure, A
     from matplotlib.figure import Figure
 
     style = {
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font

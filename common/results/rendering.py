@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Records and findings as text tables, Markdown and self-contained HTML pages."""
 
 from __future__ import annotations
 
@@ -7,89 +7,49 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.cli.console import log
 from common.cli.errors import UserError
 from common.results import pictures
-from common.results.finding import interval
+from common.results.finding import Curve, Finding, Listing, Measures, Points, interval, text_environment
+from common.results.pictures import Form
 from common.results.record import RunRecord
 from common.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from common.cli.console import log
-from common.results.finding import Curve, Finding, Form, Listing, Measures, Points
-from common.results.checks import group_scores
 
-# The first column of each is the headline, shown with its interval wherever there is room for one only.
-# Recall weighted by support equals accuracy and macro recall equals balanced accuracy; both stand in published tables.
 TEMPLATES = Path(__file__).parent / "templates"
+# The first metric of each is the headline, shown with its interval if there is room for only one.
+# Weighted recall equals accuracy and macro recall equals balanced accuracy; published tables show both.
 CLASS_SCORES = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision/weighted",
-    "recall/weighted",
-    "f1/weighted",
-    "precision/macro",
-    "recall/macro",
-    "f1/macro",
+    *("accuracy", "balanced_accuracy", "precision/weighted", "recall/weighted", "f1/weighted"),
+    *("precision/macro", "recall/macro", "f1/macro"),
 )
-
-# Sets of groups: over all posts, over those with a group, and the telling apart of the two kinds of posts.
+# Sets of groups: over all posts, over those with a group, and telling the two apart.
 SET_SCORES = (
-    "set_f1",
-    "set_f1/targeted",
-    "exact",
-    "exact/targeted",
-    "token_f1/targeted",
-    "bleu2/targeted",
-    "rouge_l/targeted",
-    "precision/groups",
-    "recall/groups",
-    "f1/groups",
-    "f1/none",
+    *(
+        "set_f1",
+        "set_f1/targeted",
+        "exact",
+        "exact/targeted",
+        "token_f1/targeted",
+        "bleu2/targeted",
+        "rouge_l/targeted",
+    ),
+    *("precision/groups", "recall/groups", "f1/groups", "f1/none"),
 )
-
 SHORT_SCORES = {"accuracy": ("balanced_accuracy", "f1/weighted", "f1/macro"), "set_f1": ("set_f1/targeted", "f1/none")}
-
 WITH_INTERVAL = {"accuracy", "balanced_accuracy", "set_f1", "set_f1/targeted"}
-
-LEGEND = {
-    "accuracy": "P is precision, R recall. Weighted: the mean over the labels by how frequent they are; macro: each label alike. "
-    "Balanced accuracy is macro recall.",
-    "set_f1": "Set F1: of the groups that were named and those that people named, a post at a time. Targeted: over the posts of "
-    "which people named a group. P, R and F1 of any group, and F1 of none: whether a group was named at all, whichever it was.",
-}
-
 BEST_BY = {"accuracy": "balanced_accuracy", "set_f1": "set_f1"}
-
-
-def render(records: Sequence[RunRecord], title: str, found: Sequence[Finding] = ()) -> str:
-    """The page as text. Records of one task make one section; they must be of the same scored items. Findings stand in the section
-    of their task.
-
-    Raises:
-        UserError: No records, or records of one task that were scored on different items.
-    """
-    if not records:
-        raise UserError("no run records", expected="at least one")
-    tasks = {record.task for record in records}
-    if strange := [finding for finding in found if finding.task not in tasks]:
-        raise UserError(
-            f"a finding of {strange[0].task!r}, of which there is no record",
-            fix="evaluate that model into the same folder",
-        )
-    return page(
-        TEMPLATES / "report.html.jinja",
-        title=title,
-        miniature=any(record.miniature for record in records),
-        tasks=[_task(group, found) for group in by_task(records)],
-        hardware={"gpus": [], **records[0].hardware},
-        commit=records[0].commit,
-        versions=records[0].versions,
-    )
+SHORT_NAMES = {
+    **{"precision": "P", "recall": "R", "f1": "F1", "balanced_accuracy": "balanced acc", "set_f1": "set F1"},
+    **{"exact": "exact set", "token_f1": "token F1", "bleu2": "BLEU-2", "rouge_l": "ROUGE-L"},
+}
+MAX_ROWS = 20  # of a listing that is shown; the file has all
 
 
 def page(template: Path, **values: object) -> str:
-    """An HTML page that needs nothing but itself; its template extends ``page.html.jinja``."""
+    """Render a self-contained HTML page; its template extends ``page.html.jinja``."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -102,97 +62,115 @@ def page(template: Path, **values: object) -> str:
     return environment.get_template(template.name).render(**values)
 
 
-def write_report(records: Sequence[RunRecord], path: Path, title: str, found: Sequence[Finding] = ()) -> None:
-    """Renders the page, writes it to ``path`` and says where it is."""
-    page = render(records, title, found)
+def render(records: Sequence[RunRecord], title: str, findings: Sequence[Finding] = ()) -> str:
+    """Render a page with a section per task. Records of one task must be of the same items; findings join their task's section."""
+    if not records:
+        raise UserError("no run records", expected="at least one")
+    tasks = {record.task for record in records}
+    if strange := [finding for finding in findings if finding.task not in tasks]:
+        raise UserError(
+            f"a finding on {strange[0].task!r}, but no record of this task",
+            fix="evaluate that model into the same folder",
+        )
+    return page(
+        TEMPLATES / "report.html.jinja",
+        title=title,
+        miniature=any(record.miniature for record in records),
+        tasks=[_task(group, findings) for group in by_task(records)],
+        hardware={"gpus": [], **records[0].hardware},
+        commit=records[0].commit,
+        versions=records[0].versions,
+        heading=heading,
+        with_deviation=with_deviation,
+        cost_cells=cost_cells,
+    )
+
+
+def write_report(records: Sequence[RunRecord], path: Path, title: str, findings: Sequence[Finding] = ()) -> None:
+    """Render the page, write it to ``path`` and log the path."""
+    text = render(records, title, findings)
     with atomic_write(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
     log(f"report: {path}")
 
 
 def by_task(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Records grouped by task in order of first appearance.
-
-    Raises:
-        UserError: Two records of one task were scored on different items.
-    """
+    """Group records by task in order of appearance, and check that those of one task were scored on the same items."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        first = groups.setdefault(record.task, [record])[0]
-        if record is not first:
-            if record.data["fingerprint"] != first.data["fingerprint"]:
-                raise UserError(
-                    f"{record.title!r} and {first.title!r} were scored on different items",
-                    fix="compare records of the same split of the same data",
-                )
-            groups[record.task].append(record)
+        group = groups.setdefault(record.task, [])
+        group.append(record)
+        if record.data["fingerprint"] != group[0].data["fingerprint"]:
+            raise UserError(
+                f"{record.title!r} and {group[0].title!r} were scored on different items",
+                fix="compare records of the same split of the same data",
+            )
     return list(groups.values())
 
 
-def _task(records: list[RunRecord], found: Sequence[Finding]) -> dict[str, object]:
-    from common.results import pictures
+def _task(records: list[RunRecord], findings: Sequence[Finding]) -> dict[str, object]:
+    """Return a task's section for ``report.html.jinja``."""
+    from common.results.checks import group_scores
 
-    first = records[0]
-    columns = scores(first)
+    first, columns, models = records[0], scores(records[0]), trained(records)
     best = max(records, key=lambda record: record.metrics[BEST_BY[columns[0]]]["value"])
-    trained = [record for record in records if record.storage_bytes is not None]
+    own = [finding for finding in findings if finding.task == first.task]
     titles = {record.title for record in records}
-    told = [one for one in [*map(group_scores, trained), *of_task(found, first.task)] if one]
+    shown = [*filter(None, map(group_scores, models)), *own]
+    n = first.metrics[columns[0]]["n"]
+    over_seeds = any(
+        "sd" in metric for metric in best.metrics.values()
+    )  # means over seeds, and summed confusion counts
     return {
         "name": first.task,
-        "question": first.data["question"],
-        "limits": first.data["limits"],
         "data": first.data,
-        "n": first.metrics[columns[0]]["n"],
+        "n": n,
         "scores": columns,
-        "legend": LEGEND[columns[0]],
-        "heading": heading,
-        "deviation": with_deviation,
-        "seeds": round(sum(map(sum, best.confusion)) / first.metrics[columns[0]]["n"]) if _of_seeds(best) else None,
+        "seeds": round(sum(map(sum, best.confusion)) / n) if over_seeds else None,
         "answer": answer(records),
         "records": records,
         "policy": first.policy,
-        "costs": [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None],
+        "trained": models,
         "best": best,
         "bars": pictures.metric_bars(records, BEST_BY[columns[0]]),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
-        "findings": [
-            on_page(one) for one in sorted(told, key=lambda one: one.model in titles)
-        ],  # of several models first
-        "commands": list(dict.fromkeys(one.command for one in [*records, *of_task(found, first.task)])),
+        # Those of several models first.
+        "findings": [on_page(finding) for finding in sorted(shown, key=lambda finding: finding.model in titles)],
+        "commands": list(dict.fromkeys(each.command for each in [*records, *own])),
     }
 
 
-def _of_seeds(record: RunRecord) -> bool:
-    """Whether its metrics are means over seeds, and its confusion counts their sums."""
-    return any("sd" in metric for metric in record.metrics.values())
+def trained(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the records of trained models; the others are baselines."""
+    return [record for record in records if record.storage_bytes is not None]
 
 
 def answer(records: Sequence[RunRecord]) -> str:
-    """The best trained model of a task beside the best of what it has to beat, in a sentence."""
+    """Compare the best trained model of a task with its best baseline, in words."""
     metric = BEST_BY[scores(records[0])[0]]
-    name = metric.replace("balanced_accuracy", "balanced accuracy").replace("set_f1", "set F1")
+    models = trained(records)
 
-    def best(found: list[RunRecord]) -> RunRecord:
-        return max(found, key=lambda record: record.metrics[metric]["value"])
+    def best(chosen: list[RunRecord]) -> dict[str, Any] | None:
+        if not chosen:
+            return None
+        record = max(chosen, key=lambda record: record.metrics[metric]["value"])
+        return {**record.metrics[metric], "title": record.title, "score": with_interval(record, metric)}
 
-    trained = [record for record in records if record.storage_bytes is not None]
-    controls = [record for record in records if record.storage_bytes is None]
-    said = [f"{one.title}: {name} {with_interval(one, metric)}" for one in map(best, filter(None, (trained, controls)))]
-    if not trained:
-        return f"Of what a trained model has to beat, the best is {said[0]}."
-    if not controls:
-        return f"The best trained model is {said[0]}. Nothing stands beside it that it has to beat."
-    (low, high), (least, most) = (best(found).metrics[metric]["ci95"] for found in (trained, controls))
-    between = "it is better" if low > most else "it is worse" if high < least else "the intervals overlap"
-    return f"The best trained model is {said[0]}. Of what it has to beat, the best is {said[1]}: {between}."
+    text = (
+        text_environment(TEMPLATES)
+        .get_template("answer.jinja")
+        .render(
+            metric=metric.replace("balanced_accuracy", "balanced accuracy").replace("set_f1", "set F1"),
+            trained=best(models),
+            baseline=best([record for record in records if record not in models]),
+        )
+    )
+    return " ".join(text.split())
 
 
 def on_page(finding: Finding) -> dict[str, object]:
-    """A finding as ``finding.html.jinja`` takes it."""
-    from common.results import pictures
-
+    """Return a finding for ``finding.html.jinja``."""
     return {
         "title": f"{finding.title} ({finding.model})",
         "on": f"{finding.data['name']}, {finding.data['split']}" + (" (miniature)" if finding.miniature else ""),
@@ -204,93 +182,79 @@ def on_page(finding: Finding) -> dict[str, object]:
 
 
 def scores(record: RunRecord) -> tuple[str, ...]:
-    """The metrics that a record's table shows, the headline first."""
+    """Return the metrics for a record's table, the headline first."""
     wanted = SET_SCORES if "set_f1" in record.metrics else CLASS_SCORES
-    return tuple(metric for metric in wanted if metric in record.metrics)  # without a targeted post, none is scored
+    return tuple(metric for metric in wanted if metric in record.metrics)  # some need a post that targets a group
 
 
 def table_lines(records: Sequence[RunRecord]) -> list[str]:
-    """The records of one task as aligned text tables for a terminal: scores, then costs where something was trained."""
+    """Format the records of one task as text tables for a terminal: scores, then costs if something was trained."""
     first = records[0]
-    note = " (miniature)" if first.miniature else ""
-    width = max(len(record.title) for record in records)
     headline, *others = scores(first)
-    wide = max(len(with_interval(record, headline)) for record in records)
-    lines = [
-        f"{first.task}{note}: {first.data['split']}, n = {first.metrics[headline]['n']:,}; "
-        f"{heading(headline)} with its 95 % interval",
-        f"{'':{width}}  {heading(headline):>{wide}}" + "".join(f"  {heading(metric):>15}" for metric in others),
-    ]
+    note = " (miniature)" if first.miniature else ""
+    n = f"n = {first.metrics[headline]['n']:,}"
+    rows = [["", heading(headline), *map(heading, others)]]
     for record in records:
-        cells = [f"  {with_deviation(record, metric):>15}" for metric in others]
-        lines.append(f"{record.title:{width}}  {with_interval(record, headline):>{wide}}" + "".join(cells))
-    costs = [(record.title, cost_cells(record)) for record in records if record.storage_bytes is not None]
-    if costs:
-        lines += ["", f"{'':{width}}" + "".join(f"  {name:>14}" for name in costs[0][1])]
-        lines += [f"{title:{width}}" + "".join(f"  {cell:>14}" for cell in cells.values()) for title, cells in costs]
+        rows.append([record.title, with_interval(record, headline), *(with_deviation(record, name) for name in others)])
+    lines = [f"{first.task}{note}: {first.data['split']}, {n}; {heading(headline)} with its 95 % interval"]
+    lines += _aligned(rows, str.rjust)
+    if models := trained(records):
+        costs = [["", *cost_cells(models[0])], *([record.title, *cost_cells(record).values()] for record in models)]
+        lines += ["", *_aligned(costs, str.rjust)]
     return lines
 
 
+def _aligned(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str]) -> list[str]:
+    """Format rows as columns as wide as their cells, the first one left-justified."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(justify, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
 def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
-    """The records of one task as a Markdown table: the main scores, and the costs."""
+    """Format the records of one task as a Markdown table of the main scores and the costs."""
     first = records[0]
     headline = scores(first)[0]
     metrics = [headline, *SHORT_SCORES[headline]]
     names = [heading(metric) + (" [95 %]" if metric in WITH_INTERVAL else "") for metric in metrics]
-    columns = [*names, *cost_cells(first)]
-    lines = [
-        f"{first.task} ({first.data['name']}, split {first.data['split']}, n = {first.metrics[headline]['n']:,})",
-        "",
-        "| | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    rows = [["", *names, *cost_cells(first)]]
     for record in records:
-        cells = [
-            with_interval(record, metric) if metric in WITH_INTERVAL else with_deviation(record, metric)
-            for metric in metrics
-        ]
-        lines.append(f"| {record.title} | " + " | ".join([*cells, *cost_cells(record).values()]) + " |")
-    return lines
+        cells = [(with_interval if name in WITH_INTERVAL else with_deviation)(record, name) for name in metrics]
+        rows.append([record.title, *cells, *cost_cells(record).values()])
+    n = f"n = {first.metrics[headline]['n']:,}"
+    return [f"{first.task} ({first.data['name']}, split {first.data['split']}, {n})", "", *_markdown_table(rows)]
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return [head, "|---" * len(rows[0]) + "|", *body]
 
 
 def sentence(finding: Finding) -> str:
-    """A finding as a Markdown list item, its numbers in words."""
-    return plain(f"- *{finding.title}* {' '.join(finding.summary)}")
+    """Format a finding's headline as a Markdown list item."""
+    return plain(f"- *{finding.title}* {' '.join(finding.summary[:1])}")
 
 
 def with_interval(record: RunRecord, metric: str) -> str:
-    """A metric as ``0.8009 [0.789, 0.812]``; of several seeds as ``0.8009 ± 0.0021 [0.789, 0.812]``."""
+    """Format a metric as ``0.8009 [0.789, 0.812]``, over several seeds as ``0.8009 ± 0.0021 [0.789, 0.812]``."""
     low, high = record.metrics[metric]["ci95"]
     return f"{with_deviation(record, metric)} [{low:.3f}, {high:.3f}]"
 
 
 def with_deviation(record: RunRecord, metric: str) -> str:
-    """A metric as ``0.8009``; of several seeds the mean and the standard deviation between them."""
-    found = record.metrics[metric]
-    deviation = found.get("sd")
-    return f"{found['value']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+    """Format a metric as ``0.8009``, over several seeds with the standard deviation between them."""
+    measure = record.metrics[metric]
+    deviation = measure.get("sd")
+    return f"{measure['value']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
 
 
 def heading(metric: str) -> str:
-    """A metric's name as it heads a column: ``f1/macro`` → ``F1 macro``; weighted precision is ``P weighted``."""
-    short = {
-        "precision": "P",
-        "recall": "R",
-        "f1": "F1",
-        "balanced_accuracy": "balanced acc",
-        "set_f1": "set F1",
-        "exact": "exact set",
-        "token_f1": "token F1",
-        "bleu2": "BLEU-2",
-        "rouge_l": "ROUGE-L",
-    }
+    """Format a metric's name as a column's heading: ``f1/macro`` → ``F1 macro``; weighted precision is ``P weighted``."""
     name, _, average = metric.partition("/")
-    average = average.replace("groups", "any group")
-    return f"{short.get(name, name)} {average}".strip()
+    return f"{SHORT_NAMES.get(name, name)} {average.replace('groups', 'any group')}".strip()
 
 
 def cost_cells(record: RunRecord) -> dict[str, str]:
-    """What a model cost to train and costs to store, ready to print; a control's are dashes."""
+    """Format what a model cost to train and costs to store; dashes for a baseline."""
     if record.storage_bytes is None:
         return dict.fromkeys(("trained", "of all", "peak memory", "training", "stored"), "–")
     trainable, total = record.parameters["trainable"], record.parameters["total"]
@@ -304,93 +268,34 @@ def cost_cells(record: RunRecord) -> dict[str, str]:
     }
 
 
-MOST_ROWS = 20  # of a listing on a page; the file has them all
-
-
 def lines(finding: Finding, *, numbers: bool = True) -> list[str]:
-    """A finding for a terminal: its sentences, then its tables unless only sentences are wanted."""
+    """Format a finding for a terminal: question and headline, then the details and tables unless ``numbers`` is false."""
     note = " (miniature)" if finding.miniature else ""
-    found = [f"{finding.task}, {finding.model}{note}: {finding.title}", *(f"  {line}" for line in finding.summary)]
+    text = [f"{finding.task}, {finding.model}{note}: {finding.title}"]
+    text += [f"  {paragraph}" for paragraph in (finding.summary if numbers else finding.summary[:1])]
     for title, rows in tables(finding) if numbers else ():
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        found += [f"  {title}"]
-        found += [
-            "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-    return [
-        "".join(c if c.isprintable() else " " for c in line) for line in found
-    ]  # names may hold a terminal's escapes
+        text += [f"  {title}", *(f"    {line}" for line in _aligned(rows, str.ljust))]
+    return ["".join(c if c.isprintable() else " " for c in line) for line in text]  # no terminal escapes from names
 
 
-def show(found: Iterable[Finding]) -> None:
-    """Prints findings with their numbers, and what they do not show."""
-    for finding in found:
+def show(findings: Iterable[Finding]) -> None:
+    """Print findings with their numbers and limits."""
+    for finding in findings:
         print("\n".join(lines(finding)))
         print(f"  What this does not show: {finding.limits}")
 
 
-def tables(finding: Finding, most: int = MOST_ROWS) -> list[tuple[str, list[list[str]]]]:
-    """Title and rows of text, the heading first, of each part that is a table. Long listings are cut, and say so."""
-    found = []
+def tables(finding: Finding, most: int = MAX_ROWS) -> list[tuple[str, list[list[str]]]]:
+    """Return title and rows of text, headings first, of each part that is a table. Long listings are cut, as their title says."""
+    result = []
     for part in finding.parts:
         if isinstance(part, Measures):
-            rows = [[part.of, "n", f"{part.metric} [95 %]"]]
-            rows += [[name, f"{row['n']:,}", interval(row)] for name, row in part.rows.items()]
-            found.append((part.title, rows))
+            rows = [[name, f"{row['n']:,}", interval(row)] for name, row in part.rows.items()]
+            result.append((part.title, [[part.of, "n", f"{part.metric} [95 %]"], *rows]))
         elif isinstance(part, Listing) and part.rows:
             title = part.title if len(part.rows) <= most else f"{part.title} (the first {most} of {len(part.rows):,})"
-            found.append((title, [part.columns, *([_cell(cell) for cell in row] for row in part.rows[:most])]))
-    return found
-
-
-def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple[str, Form]]:
-    """Title and picture of each part that is one: measures of at least two things, curves, and points."""
-    found: list[tuple[str, Form]] = []
-    for part in finding.parts:
-        if isinstance(part, Measures) and len(part.rows) > 1:
-            picture = pictures.intervals(
-                part.rows,
-                part.metric,
-                finish,
-                reference=part.reference,
-                reference_name=part.reference_name,
-                differences=part.differences,
-            )
-            found.append((part.title, picture))
-        elif isinstance(part, Curve):
-            found.append((part.title, pictures.curves(part.series, part.x, part.y, finish, diagonal=part.diagonal)))
-        elif isinstance(part, Points):
-            found.append((part.title, pictures.points(part.series, part.x, part.y, finish, joined=part.joined)))
-    return found
-
-
-def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
-    """A finding as Markdown under a heading of the third level.
-
-    Args:
-        finding: The finding.
-        images: Title and path of each of its pictures.
-    """
-    found = [f"### {plain(finding.title)}", " ".join(map(plain, finding.summary))]
-    for title, (head, *rows) in tables(finding):
-        found.append(f"{plain(title)}:")
-        body = ["| " + " | ".join(map(plain, row)) + " |" for row in (head, *rows)]
-        found.append("\n".join([body[0], "|---" * len(head) + "|", *body[1:]]))
-    found += [f"![{plain(title)}]({path})" for title, path in images]
-    if finding.limits:
-        found.append(f"What this does not show: {plain(finding.limits)}")
-    return "\n\n".join(filter(None, found))
-
-
-def plain(text: str) -> str:
-    """A text that may be a corpus's own, so that it can't break a table or be markup; ``<`` before a space is none."""
-    return re.sub(r"[|`>]|<(?! )", " ", "".join(c if c.isprintable() else " " for c in text)).replace("](", "] (")
-
-
-def of_task(findings: Iterable[Finding], task: str) -> list[Finding]:
-    """The findings that belong to a task's records."""
-    return [finding for finding in findings if finding.task == task]
+            result.append((title, [part.columns, *([_cell(cell) for cell in row] for row in part.rows[:most])]))
+    return result
 
 
 def _cell(value: Any) -> str:
@@ -401,3 +306,35 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple[str, Form]]:
+    """Return title and picture of each part that is one: measures of at least two things, curves and points."""
+    result: list[tuple[str, Form]] = []
+    for part in finding.parts:
+        if isinstance(part, Measures) and len(part.rows) > 1:
+            result.append((part.title, pictures.intervals(part, finish)))
+        elif isinstance(part, Curve):
+            result.append((part.title, pictures.curves(part, finish)))
+        elif isinstance(part, Points):
+            result.append((part.title, pictures.points(part, finish)))
+    return result
+
+
+def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
+    """Format a finding as Markdown under a third-level heading; ``images`` are titles and paths of its pictures."""
+    headline, *details = [*map(plain, finding.summary)] or [""]
+    text = [f"### {plain(finding.title)}", headline]
+    text += [f"![{plain(title)}]({path})" for title, path in images]
+    for title, rows in tables(finding):
+        details += [f"{plain(title)}:", "\n".join(_markdown_table([[*map(plain, row)] for row in rows]))]
+    if finding.limits:
+        details.append(f"What this does not show: {plain(finding.limits)}")
+    if details:
+        text += ["<details><summary>The numbers</summary>", *details, "</details>"]
+    return "\n\n".join(filter(None, text))
+
+
+def plain(text: str) -> str:
+    """Make text that may come from a corpus harmless in Markdown: no tables, no markup; ``<`` before a space opens no tag."""
+    return re.sub(r"[|`>]|<(?! )", " ", "".join(c if c.isprintable() else " " for c in text)).replace("](", "] (")
