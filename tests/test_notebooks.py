@@ -23,7 +23,7 @@ from common import colab as colab_help
 from common.cli import arguments
 from common.cli.options import CorpusOptions
 from common.miniature import cache as corpora
-from common.runtime.project import SOURCE, colab
+from common.runtime.project import PROJECT, SOURCE
 
 ROOT = Path(__file__).parents[1]
 SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
@@ -35,6 +35,11 @@ LOGIC = (
 )
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS)
+
+
+def colab(notebook: str) -> str:
+    """Return the address that opens a notebook of the repository in Colab."""
+    return f"https://colab.research.google.com/github/{PROJECT}/blob/main/{notebook}"
 
 
 def read(path: str) -> nbformat.NotebookNode:

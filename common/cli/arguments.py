@@ -78,8 +78,7 @@ def parse(
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     types_ = typing.get_type_hints(kind)
-    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
-    given = _known_only(_parser(kind, fields, types_, prog, examples), list(fields), words)
+    given = _given(_parser(kind, fields, types_, prog, examples), list(fields), sys.argv[1:] if argv is None else argv)
     if given.pop("quiet", False):
         be_quiet()
     recipe = given.pop("config", None)
@@ -102,12 +101,6 @@ def parse(
             origin = origins[error.key]
             error.file, error.line, error.key = origin.get("file"), origin.get("line"), origin["key"]
         raise
-
-
-def _underscored(word: str) -> str:
-    # --dry-run and --dry_run are the same argument
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
 
 
 class _Once(argparse.Action):
@@ -163,11 +156,13 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
     return parser
 
 
-def _known_only(parser: argparse.ArgumentParser, names: list[str], argv: list[str]) -> dict[str, Any]:
-    known, unknown = parser.parse_known_args(argv)
+def _given(parser: argparse.ArgumentParser, names: list[str], argv: Sequence[str]) -> dict[str, Any]:
+    # --dry-run and --dry_run are the same argument
+    words = [re.sub("(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
+    known, unknown = parser.parse_known_args(words)
+    if unknown and not unknown[0].startswith("--"):
+        raise UserError(f"unexpected argument {shown(unknown[0])}", fix="see --help")
     if unknown:
-        if not unknown[0].startswith("--"):
-            raise UserError(f"unexpected argument {shown(unknown[0])}", fix="see --help")
         name = unknown[0].partition("=")[0]  # the value may be a secret, as in --token=…
         raise UserError(f"unknown argument {name}", fix=_suggestion(name.lstrip("-"), names))
     return vars(known)
@@ -182,12 +177,10 @@ def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, di
         raise UserError("no such recipe", file=path, fix="check the path given to --config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't be read: {error}", file=path) from None
-    except RecursionError:
-        raise UserError("nested too deeply", file=path, expected=expected) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(problem, file=path, line=mark.line + 1 if mark else None, expected="YAML") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        line = error.problem_mark.line + 1 if getattr(error, "problem_mark", None) else None
+        deep = "nested too deeply" if isinstance(error, RecursionError) else "not YAML"
+        raise UserError(getattr(error, "problem", None) or deep, file=path, line=line, expected="YAML") from None
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
@@ -206,9 +199,8 @@ def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, di
         try:
             values[key] = yaml.constructor.SafeConstructor().construct_document(value_node)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(
-                getattr(error, "problem", None) or str(error), **origins[key], expected="a plain value"
-            ) from None
+            problem = getattr(error, "problem", None) or str(error)
+            raise UserError(problem, **origins[key], expected="a plain value") from None
     return values, origins
 
 

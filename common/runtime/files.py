@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,35 +24,31 @@ def atomic_write(path: Path) -> contextlib.AbstractContextManager[Path]:
 
     Readers see the old file or the new one, complete. If the block fails, the old file stays.
     """
-    return _renamed_to(Path(path), lambda **where: _closed(*tempfile.mkstemp(**where)))
+    return _renamed_to(Path(path), folder=False)
 
 
 def atomic_folder(path: Path) -> contextlib.AbstractContextManager[Path]:
     """Like :func:`atomic_write`, for a folder that does not exist yet."""
-    return _renamed_to(Path(path), tempfile.mkdtemp)
+    return _renamed_to(Path(path), folder=True)
 
 
 @contextlib.contextmanager
-def _renamed_to(path: Path, make: Callable[..., str]) -> Iterator[Path]:
+def _renamed_to(path: Path, *, folder: bool) -> Iterator[Path]:
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(make(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        part.mkdir() if folder else part.touch(exist_ok=False)
     try:
         yield part
         with _writable(path):
             for each in (part, *part.rglob("*")):
                 _sync(each)
-            # tempfile's 0600 would keep colleagues on a shared disk from reading it.
-            part.chmod(0o777 & ~_umask() if part.is_dir() else readable_mode())
+            # The writer's 0600 would keep colleagues on a shared disk from reading it.
+            part.chmod(readable_mode(0o777 if folder else 0o666))
             part.replace(path)
             _sync(path.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
-
-
-def _closed(handle: int, name: str) -> str:
-    os.close(handle)
-    return name
+        shutil.rmtree(part, ignore_errors=True) if folder else part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -80,9 +77,11 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def readable_mode() -> int:
+def readable_mode(mode: int = 0o666) -> int:
     """Return the mode of a newly created file, for files created with stricter permissions."""
-    return 0o666 & ~_umask()
+    umask = os.umask(0)
+    os.umask(umask)
+    return mode & ~umask
 
 
 @contextlib.contextmanager
@@ -91,12 +90,6 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"can't be written: {error.strerror}", file=path, fix="choose another output path") from error
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _sync(path: Path) -> None:
@@ -176,18 +169,12 @@ def parse_json(text: str) -> tuple[Any, str | None]:
         value = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:  # ValueError: also a number with thousands of digits
         return None, f"not JSON: {getattr(error, 'msg', error)}"
-    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
-        return None, f"nested deeper than {DEEPEST} levels"
+    if text.count("[") + text.count("{") > DEEPEST:
+        brackets = re.findall(r"[\[\]{}]", re.sub(r'"(?:\\.|[^"\\])*"', "", text))
+        if max(itertools.accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > DEEPEST:
+            return None, f"nested deeper than {DEEPEST} levels"
     if re.search(r"\\u[dD][89a-fA-F]", text):
         text = json.dumps(value, ensure_ascii=False)
         if _HALF.search(text):
             return json.loads(_HALF.sub("\ufffd", text)), "half of a surrogate pair"
     return value, f"duplicate name {shown(twice[0])} in an object" if twice else None
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level := [each for each in level if isinstance(each, (list, dict))]:
-        depth += 1
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
-    return depth

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +33,7 @@ class Choice:
 def device_type() -> Literal["cuda", "mps", "cpu"]:
     import torch
 
-    if _cpu_requested():
+    if _enabled("ACCELERATE_USE_CPU"):
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
@@ -66,11 +67,11 @@ def choose_precision(requested: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     elif device == "mps":
         name, supported = "Apple GPU", ("fp32",)
     else:
-        fast = cpu_has_bf16()
-        name = "CPU with bf16 instructions" if fast else "CPU without bf16 instructions"
-        supported = ("fp32",) if not fast else ("bf16", "fp32") if width >= WIDE else ("fp32", "bf16")
-        if fast and width < WIDE:
-            name += f", a model of width {width}"
+        name, supported = "CPU without bf16 instructions", ("fp32",)
+        if cpu_has_bf16():
+            wide = width >= WIDE
+            name = "CPU with bf16 instructions" + ("" if wide else f", a model of width {width}")
+            supported = ("bf16", "fp32") if wide else ("fp32", "bf16")
     if requested == "auto":
         return Choice(supported[0], name)
     if requested not in supported:
@@ -129,13 +130,13 @@ def local_processes() -> int:
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _cpu_requested() -> bool:
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-
-
 def shards() -> bool:
     """Return whether accelerate shards the model among the processes (FSDP)."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+    return _enabled("ACCELERATE_USE_FSDP")
+
+
+def _enabled(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
 
 
 def check_processes() -> int:
@@ -149,33 +150,24 @@ def check_processes() -> int:
     if device_type() == "cuda" and "WORLD_SIZE" not in os.environ:
         import torch
 
-        if torch.cuda.device_count() > 1:
+        if (count := torch.cuda.device_count()) > 1:
             # Trainer would split each batch among the cards (DataParallel), and train with a multiple of the batch size.
-            raise UserError(
-                f"{torch.cuda.device_count()} GPUs are visible to one process",
-                fix="use accelerate launch --num_processes with their number, or CUDA_VISIBLE_DEVICES=0 for one of them",
-            )
+            fix = "use accelerate launch --num_processes with their number, or CUDA_VISIBLE_DEVICES=0 for one of them"
+            raise UserError(f"{count} GPUs are visible to one process", fix=fix)
     # By default, a GPU's process gives up after ten minutes in which another one evaluates or saves.
-    state = PartialState(cpu=_cpu_requested(), timeout=datetime.timedelta(hours=2))
+    state = PartialState(cpu=_enabled("ACCELERATE_USE_CPU"), timeout=datetime.timedelta(hours=2))
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
-        raise UserError(
-            f"{started} processes were started but each would work alone",
-            fix="on a machine without GPUs set ACCELERATE_USE_CPU=true before accelerate launch, or use --num_processes 1",
-        )
+        fix = "on a machine without GPUs set ACCELERATE_USE_CPU=true before accelerate launch, or use --num_processes 1"
+        raise UserError(f"{started} processes were started but each would work alone", fix=fix)
     if shards() and state.distributed_type.value not in ("MULTI_GPU", "FSDP"):
-        raise UserError(
-            f"FSDP was requested, but {state.num_processes} process(es) on this device would train without it",
-            expected="several GPUs",
-            fix="use accelerate_config.yaml",
-        )
+        problem = f"FSDP was requested, but {state.num_processes} process(es) on this device would train without it"
+        raise UserError(problem, expected="several GPUs", fix="use accelerate_config.yaml")
     # accelerate's launcher sets MASTER_ADDR if several processes are requested, and WORLD_SIZE only if it starts them.
     requested = os.environ.get("ACCELERATE_MIXED_PRECISION") and os.environ.get("MASTER_ADDR")
     if requested and "WORLD_SIZE" not in os.environ:
-        raise UserError(
-            "several processes were requested but only one was started",
-            fix="use distributed_type: MULTI_GPU, as in accelerate_config.yaml, with ACCELERATE_USE_CPU=true on a CPU",
-        )
+        fix = "use distributed_type: MULTI_GPU, as in accelerate_config.yaml, with ACCELERATE_USE_CPU=true on a CPU"
+        raise UserError("several processes were requested but only one was started", fix=fix)
     return state.num_processes
 
 
@@ -202,6 +194,5 @@ def describe() -> dict[str, object]:
 
 
 def _cpu_name() -> str:
-    lines = _text_of("/proc/cpuinfo").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = re.search(r"^model name.*?:(.*)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()

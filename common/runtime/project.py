@@ -20,11 +20,6 @@ MINIATURE = "miniature/"  # prefix by which a trained model names the shipped ba
 MINIATURE_MODELS = ROOT / "common" / "miniature" / "models"
 
 
-def colab(notebook: str) -> str:
-    """Return the address that opens a notebook, given by its path in the repository, in Colab."""
-    return f"https://colab.research.google.com/github/{PROJECT}/blob/main/{notebook}"
-
-
 def cache_folder(name: str) -> Path:
     """Return ``$XDG_CACHE_HOME/name`` (``~/.cache/name`` by default)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
@@ -40,20 +35,14 @@ def is_miniature(path: Path) -> bool:
     return path.resolve().is_relative_to(miniature_cache().resolve())
 
 
-def miniature_corpora() -> Path:
-    """Return the folder of the miniature's corpora, which are built on first use.
-
-    Product code does not import the generators: their command builds the files.
-
-    Raises:
-        UserError: The cache folder is not writable.
-    """
-    return _built(miniature_cache())
-
-
 def corpus_folder(options: CorpusOptions, name: str) -> Path | None:
     """Return ``data_dir``, or the miniature's corpus of that name; None for a Hub dataset."""
     return miniature_corpora() / name if options.on_miniature else options.data_dir
+
+
+def miniature_corpora() -> Path:
+    """Return the folder of the miniature's corpora, which a command builds on first use: nothing imports the generators."""
+    return _built(miniature_cache())
 
 
 @functools.cache

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import gzip
-import io
 import itertools
 import math
 import re
@@ -62,7 +60,8 @@ def read_rows(
             return
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
             read = _read_jsonl if suffix == ".jsonl" else _read_delimited
-            yield from read(path, _Decoder(path, raw, lenient), suffix, columns)
+            problems: dict[int, str] | None = {} if lenient else None
+            yield from read(path, _decoded(path, raw, problems), suffix, columns, problems)
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror or error}", file=path) from error
     except (EOFError, zlib.error) as error:
@@ -124,44 +123,37 @@ def table_format(path: Path) -> str:
     return suffix
 
 
-class _Decoder(io.TextIOBase):
-    """Decode a byte stream line by line; an error names the line, where TextIOWrapper only has an offset.
+def _decoded(path: Path, raw: Iterable[bytes], problems: dict[int, str] | None) -> Iterator[str]:
+    """Yield lines as text, where TextIOWrapper would name only the offset of a malformed byte.
 
-    A lenient one replaces malformed characters by U+FFFD and keeps each line's problem until it is queried.
+    Malformed lines are errors, or, if there are ``problems``, are noted there with U+FFFD in place of malformed characters.
     """
-
-    def __init__(self, path: Path, raw: io.BufferedIOBase, lenient: bool):
-        self._path, self._raw, self.lenient, self.line = path, raw, lenient, 0
-        self._problems: dict[int, str] = {}
-
-    def problem(self, first: int, last: int) -> str | None:
-        """Return and forget the problem of a record's lines."""
-        problems = [self._problems.pop(line) for line in range(first, last + 1) if line in self._problems]
-        return problems[0] if problems else None
-
-    def __iter__(self) -> Iterator[str]:
-        for data in self._raw:
-            self.line += 1
-            encoding = "utf-8-sig" if self.line == 1 else "utf-8"
-            try:
-                text = data.decode(encoding)
-            except UnicodeDecodeError as error:
-                text = data.decode(encoding, errors="replace")
-                self._malformed(f"byte 0x{data[error.start]:02x} is not UTF-8")
-            if "\0" in text:
-                text = text.replace("\0", "\ufffd")
-                self._malformed("a NUL character")
-            yield text
-
-    def _malformed(self, problem: str) -> None:
-        if not self.lenient:
-            raise UserError(problem, file=self._path, line=self.line, fix="save the file as UTF-8")
-        self._problems[self.line] = problem
+    for line, data in enumerate(raw, 1):
+        encoding, problem = "utf-8-sig" if line == 1 else "utf-8", None
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            text, problem = data.decode(encoding, errors="replace"), f"byte 0x{data[error.start]:02x} is not UTF-8"
+        if "\0" in text:
+            text, problem = text.replace("\0", "\ufffd"), problem or "a NUL character"
+        if problem and problems is None:
+            raise UserError(problem, file=path, line=line, fix="save the file as UTF-8")
+        if problem and problems is not None:
+            problems[line] = problem
+        yield text
 
 
-def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
+def _problem(problems: dict[int, str] | None, first: int, last: int) -> str | None:
+    """Remove and return the first problem of a record's lines."""
+    noted = [problems.pop(line) for line in range(first, last + 1) if line in problems] if problems else []
+    return noted[0] if noted else None
+
+
+def _read_delimited(
+    path: Path, lines: Iterator[str], suffix: str, columns: Sequence[str], problems: dict[int, str] | None
+) -> Iterator[Row]:
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
+    reader = csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
     header: list[str] | None = None
     number = 0
     while True:
@@ -177,7 +169,7 @@ def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[s
             break
         if not fields:  # a blank line
             continue
-        problem = file.problem(line, reader.line_num)
+        problem = _problem(problems, line, reader.line_num)
         if header is None:
             header = fields
             _check_header(path, line, header, problem, suffix)
@@ -185,7 +177,7 @@ def _read_delimited(path: Path, file: _Decoder, suffix: str, columns: Sequence[s
             continue
         number += 1
         if len(fields) != len(header):
-            if not file.lenient:
+            if problems is None:
                 expected, fix = f"{len(header)}, as in the header", "quote fields that contain the delimiter"
                 raise UserError(f"{len(fields)} fields", file=path, line=line, expected=expected, fix=fix)
             problem = problem or f"{len(fields)} fields, where the header has {len(header)}"
@@ -199,44 +191,39 @@ def _check_header(path: Path, line: int, header: list[str], problem: str | None,
     if problem is None and (name := _duplicate(header)) is not None:
         problem, fix = f"duplicate column {shown(name)} in the header", "rename one of them"
     elif problem is None and len(header) == 1 and re.fullmatch(r"[\w .-]+([;,\t][\w .-]+)+", header[0]):
-        problem, expected = f"one column, {shown(header[0])}", f"columns separated by {_SEPARATORS[suffix]}"
+        problem, expected = (
+            f"one column, {shown(header[0])}",
+            f"columns separated by {'tabs' if suffix == '.tsv' else 'commas'}",
+        )
         fix = "save the table that way (a spreadsheet's CSV may use semicolons)"
     if problem is not None:
         raise UserError(problem, file=path, line=line, expected=expected, fix=fix)
 
 
-_SEPARATORS = {".csv": "commas", ".tsv": "tabs"}
-
-
-def _read_jsonl(path: Path, file: _Decoder, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
+def _read_jsonl(
+    path: Path, lines: Iterator[str], suffix: str, columns: Sequence[str], problems: dict[int, str] | None
+) -> Iterator[Row]:
     number = 0
-    for text in file:
+    for line, text in enumerate(lines, 1):
         if not text.strip():
             continue
         number += 1
-        row = _json_row(path, file, text, number)
-        missing = next((column for column in columns if column not in row.values), None)
-        if row.problem is None and missing is not None:
-            row = dataclasses.replace(row, problem=f"no {shown(missing)}")
-            if not file.lenient:
-                raise row.error("missing", missing, expected="a value")
+        values: Any = {}
+        problem, column, expected, fix = _problem(problems, line, line), None, None, None
+        if problem is None:
+            values, problem = files.parse_json(text)
+            if not isinstance(values, dict):
+                problem, expected = problem or f"a JSON {type(values).__name__}", "one JSON object per line"
+                values = {}
+            elif problem:
+                fix = "write that line again"
+            elif missing := [column for column in columns if column not in values]:
+                problem = "missing" if problems is None else f"no {shown(missing[0])}"
+                column, expected = missing[0], "a value"
+        row = Row(values, str(path), line, number, problem)
+        if problem and problems is None:
+            raise row.error(problem, column, expected, fix)
         yield row
-
-
-def _json_row(path: Path, file: _Decoder, text: str, number: int) -> Row:
-    values: Any = {}
-    problem, expected, fix = file.problem(file.line, file.line), None, None
-    if problem is None:
-        values, problem = files.parse_json(text)
-        if not isinstance(values, dict):
-            problem = problem or f"a JSON {type(values).__name__}"
-            values, expected = {}, "one JSON object per line"
-        elif problem:
-            fix = "write that line again"
-    row = Row(values, str(path), file.line, number, problem)
-    if problem and not file.lenient:
-        raise row.error(problem, expected=expected, fix=fix)
-    return row
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -10,14 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from common.cli.console import duration, log
 from common.cli.errors import UserError
@@ -72,8 +65,7 @@ class StepClock(TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.times.append(time.monotonic())
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.times.append(time.monotonic())
+    on_step_end = on_train_begin
 
 
 class Checkpoints(TrainerCallback):
@@ -85,13 +77,13 @@ class Checkpoints(TrainerCallback):
     def __init__(self, limit: int):
         self.limit = limit
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         # The state knows its best checkpoint by path, and Trainer forgets it if the folder was moved: the last model would be
         # saved as the best.
         if state.best_global_step and (best := checkpoint_folder(args.output_dir, state.best_global_step)).is_dir():
             state.best_model_checkpoint = str(best)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if args.world_size > 1:
             torch.distributed.barrier()  # every process saves its own random state
         if state.is_world_process_zero:
@@ -131,7 +123,7 @@ class SafeStop(TrainerCallback):
         log(f"{signal.Signals(number).name}: stopping after this step, with a checkpoint (again: at once, without)")
         self.__exit__()
 
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> Any:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         number = self.signal or 0
         if args.world_size > 1:
             highest = torch.tensor(number, device=args.device)
@@ -171,7 +163,7 @@ class DivergenceCheck(TrainerCallback):
                 raise _diverged(f"non-finite weights (first in {name})", args, state)
 
 
-def _diverged(problem: str, args: TrainingArguments, state: TrainerState) -> Diverged:
+def _diverged(problem: str, args: Any, state: TrainerState) -> Diverged:
     return Diverged(
         f"{problem} at step {state.global_step}",
         file=args.output_dir,

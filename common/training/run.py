@@ -31,16 +31,10 @@ from common.runtime.run_folder import claim
 from common.training import callbacks as cb
 from common.training.checkpoints import keep_packed_weights, last_intact, unsharded_copy
 
-# Where a run's files are, who may read them, and what is kept or reported do not make it another run.
-NOT_THE_RUN = (
-    "output_dir",
-    "estimate_only",
-    "save_total_limit",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private",
-    "report_to",
-)
+PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private")
+NOT_THE_RUN = ("output_dir", "estimate_only", "save_total_limit", "report_to", *PUBLISHING)  # the same run with others
+SCHEDULE = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+PASSED_ON = ("learning_rate", "lr_scheduler_type", "weight_decay", "logging_steps", "seed", "report_to", *SCHEDULE)
 
 
 @dataclass(frozen=True)
@@ -103,16 +97,10 @@ def trainer_settings(
     device = hardware.device_type()
     os.environ.setdefault("WANDB_PROJECT", NAME)  # other trackers read `project`
     return {
+        **{name: getattr(options, name) for name in PASSED_ON},
         "output_dir": str(output_dir),
-        "learning_rate": options.learning_rate,
-        "lr_scheduler_type": options.lr_scheduler_type,
-        "num_train_epochs": options.num_train_epochs,
-        "max_steps": options.max_steps,
-        "per_device_train_batch_size": options.per_device_train_batch_size,
         "per_device_eval_batch_size": 2 * options.per_device_train_batch_size,
-        "gradient_accumulation_steps": options.gradient_accumulation_steps,
         "warmup_steps": options.warmup_ratio,  # Trainer takes a value below 1 as a share
-        "weight_decay": options.weight_decay,
         "eval_strategy": "steps",
         "eval_steps": interval,
         "save_strategy": "steps",
@@ -121,7 +109,6 @@ def trainer_settings(
         "metric_for_best_model": metric,
         "greater_is_better": greater_is_better,
         "restore_callback_states_from_checkpoint": True,  # otherwise early stopping starts counting again on resume
-        "logging_steps": options.logging_steps,
         "logging_nan_inf_filter": False,  # otherwise a NaN loss is logged as the mean of earlier ones
         "disable_tqdm": quiet() or not sys.stderr.isatty(),  # in a log file a bar would be thousands of lines
         "bf16": precision == "bf16",
@@ -129,9 +116,7 @@ def trainer_settings(
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device == "cuda",
         "ddp_find_unused_parameters": False,
-        "seed": options.seed,
         "data_seed": options.seed,
-        "report_to": options.report_to,
         "project": NAME,
         "run_name": f"{output_dir.parent.name}-{output_dir.name}",
     }
