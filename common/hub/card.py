@@ -27,29 +27,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 CARD = "README.md"
-SETTINGS = {
-    "learning rate": "learning_rate",
-    "max epochs": "num_train_epochs",
-    "max steps": "max_steps",
-    "warmup ratio": "warmup_ratio",
-    "weight decay": "weight_decay",
-    "optimizer": "optim",
-    "max tokens per post": "max_post_tokens",
-    "max tokens per pair": "max_length",
-    "fraction of the training pairs": "train_fraction",
-    "classes balanced": "balance_classes",
-    "seed of the sample": "sample_seed",
-    "seed": "seed",
-}
-ADAPTER_SETTINGS = {
-    "LoRA rank": "r",
-    "LoRA alpha": "lora_alpha",
-    "LoRA dropout": "lora_dropout",
-    "LoRA target modules": "target_modules",
-    "LoRA initialization": "init_lora_weights",
-    "rank-stabilized (rsLoRA)": "use_rslora",
-    "weight-decomposed (DoRA)": "use_dora",
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +101,6 @@ def render(trained: Trained, repo_id: str, content: Content) -> dict[str, bytes]
         base=trained.base,
         facts=facts,
         evaluation=evaluation,
-        hyperparameters=hyperparameters(facts),
         **values,
         **content.values,
     )
@@ -201,18 +177,6 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
     for name, content in files.items():
         with atomic_write(folder / name) as part:
             part.write_bytes(content)
-
-
-def hyperparameters(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return a run's settings as the card shows them, without those that its kind does not have."""
-    settings = facts["settings"]
-    batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * facts["processes"]
-    rows = {"batch size": f"{batch:,}", "compute precision": facts["precision"]}
-    for name, key in (SETTINGS | (ADAPTER_SETTINGS if facts["kind"] == "adapter" else {})).items():
-        value = settings.get(key)
-        if value is not None and (key, value) != ("max_steps", -1):
-            rows[name] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return rows
 
 
 def _metadata(trained: Trained, repo_id: str, content: Content) -> str:

@@ -155,7 +155,7 @@ def test_a_missing_field_of_the_training_is_an_error(run):
     trained = run("snli_adapter")
     trained.facts.pop("base")
     (trained.folder / "training.json").write_text(json.dumps(trained.facts))
-    with pytest.raises(UserError, match=r"not a training's record: base is missing"):
+    with pytest.raises(UserError, match=r"not a training record: base: Field required"):
         read_trained(trained.folder)
 
 
