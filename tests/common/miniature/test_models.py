@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
-import torch
 
 from common.miniature.pretrain import FACTS_FILE, MODELS, text_fingerprint
 
@@ -45,48 +42,3 @@ def test_weights_are_fp32(name):
     # transformers loads in the saved precision: half-precision weights would train in half precision.
     with safe_open(MODELS / name / "model.safetensors", "pt") as file:
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F32"}  # noqa: SIM118
-
-
-def load_learnability():
-    path = Path(__file__).with_name("learnability.py")
-    spec = importlib.util.spec_from_file_location("learnability", path)
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["learnability"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-# Least balanced accuracy measured over seeds 0, 1, 2, less a margin of about .03.
-THRESHOLDS = {
-    "SNLI full fine-tuning": 0.93,
-    "SNLI LoRA": 0.92,
-    "SBIC hasBiasedImplication QLoRA": 0.97,
-    "SBIC offensiveYN QLoRA": 0.95,
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arm", THRESHOLDS)
-def test_the_miniature_can_be_learnt_and_not_by_counting_words(arm, tmp_path, monkeypatch):
-    torch.set_num_threads(1)
-    outcome = load_learnability().ARMS[arm](0)
-    assert outcome.trained >= THRESHOLDS[arm]
-    assert outcome.untouched <= 0.55
-    assert outcome.trained - control(arm, tmp_path, monkeypatch) >= 0.05
-
-
-def control(arm: str, folder: Path, monkeypatch) -> float:
-    """The best control's balanced accuracy on the same task."""
-    from common.results.record import read_record
-    from sbic_llama import baselines as sbic_controls
-    from snli_roberta import baselines as snli_controls
-
-    monkeypatch.setattr("sys.argv", ["x", "--output_dir", str(folder)])
-    module = snli_controls if arm.startswith("SNLI") else sbic_controls
-    module.main()
-    word = "snli" if arm.startswith("SNLI") else arm.split()[1]
-    found = [read_record(path) for path in folder.glob("*.json") if word in path.name]
-    assert found
-    return max(record.metrics["balanced_accuracy"]["value"] for record in found)
