@@ -1,4 +1,4 @@
-"""Findings come from files that anybody may have written, and go into pages, cards and terminals."""
+"""Findings may come from anybody's files, and end up on pages, cards and terminals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 
 from common.cli.errors import UserError
 from common.results import rendering
-from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings
 from common.results.checks import group_scores
+from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings, worded
 from common.results.pictures import png
 from common.results.rendering import drawn, lines, markdown, plain
 from common.results.scoring import ScoredSet
@@ -36,7 +36,7 @@ def finding(**changes: object) -> Finding:
         "title": "Do they agree?",
         "task": "a task",
         "model": "QLoRA",
-        "summary": ["They agree in 0.500 of 1,200 items."],
+        "summary": ["They agree in 0.500 of 1,200 items.", "Which is <half>."],
         "parts": [
             Measures(
                 "By group", "group", "accuracy", {"florbs": MEASURE, "other | <b> [http](x)": MEASURE}, 0.25, "chance"
@@ -105,7 +105,7 @@ def test_a_damaged_finding_is_refused(tmp_path, path, value):
         read_finding(file)
 
 
-def test_what_nests_without_end_is_no_finding(tmp_path):
+def test_deep_nesting_is_refused(tmp_path):
     (tmp_path / "f.json").write_text('{"facts": ' + "[" * 100_000 + "]" * 100_000 + "}")
     with pytest.raises(UserError, match="not a finding"):
         read_finding(tmp_path / "f.json")
@@ -115,7 +115,7 @@ def test_names_are_neither_markup_nor_mathematics_nor_escapes():
     strange = finding(parts=[Measures("t", "of", "m", {"team $$ one": MEASURE, "a\x1b[2Jb\nc": MEASURE})])
     assert [title for title, _ in drawn(strange, png)] == ["t"]
     assert not any(c in line for line in lines(strange) for c in "\x1b\n")
-    assert plain("<b>a</b> | `c`, p < .05") == " b a /b     c , p < .05", "before a space it opens no tag"
+    assert plain("<b>a</b> | `c`, p < .05") == " b a /b     c , p < .05", "before a space it cannot open a tag"
 
 
 def test_groups_are_told_apart_from_chance():
@@ -124,17 +124,17 @@ def test_groups_are_told_apart_from_chance():
     scored = replace(scored_set(), labels=labels, groups={"group": names})
     rng = np.random.default_rng(0)
     even = group_scores(scored.record("m", (rng.random(400) < 0.2).astype(int).tolist(), module="m"))
-    assert float(re.search(r"p = (0\.\d+)", even.summary[0])[1]) > 0.01
+    assert float(re.search(r"p = (0\.\d+)", even.summary[1])[1]) > 0.01
     uneven = group_scores(scored.record("m", [int(i % 20 < 4) for i in range(400)], module="m"))
-    assert "p < .001" in uneven.summary[0]
+    assert "p < .001" in uneven.summary[1]
     assert "by chance too" in uneven.limits
     alike = group_scores(scored.record("m", labels, module="m"))
-    assert alike.summary == ["By group, accuracy is 1.000 in all 20."]
+    assert alike.summary == ["By group, accuracy is 1.000 in all 20 groups."]
     few = group_scores(replace(scored, groups={"group": ["big"] * 390 + ["rare"] * 10}).record("m", labels, module="m"))
-    assert few.summary == [], "one group and a rest are nothing to compare"
+    assert few.summary == [], "one group has nothing to compare with"
 
 
-def test_a_number_that_is_none_is_not_written(tmp_path):
+def test_nan_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         finding(facts={"x": float("nan")}).write(tmp_path / "f.json")
     assert not list(tmp_path.iterdir())
@@ -144,7 +144,7 @@ def test_what_a_terminal_and_a_card_show():
     text = "\n".join(lines(finding()))
     for part in ("a task, QLoRA: Do they agree?", "1,200", "0.5000 [0.400, 0.600]", "bob", "0.1235", "yes", "–"):
         assert part in text
-    assert "florbs" not in "\n".join(lines(finding(), numbers=False))
+    assert lines(finding(), numbers=False)[1:] == ["  They agree in 0.500 of 1,200 items."]
     assert "(miniature)" in lines(finding(miniature=True))[0]
     card = markdown(finding(), [("By group", "pictures/agreement-1.png")])
     assert "| other    b  [http] (x) | 1,200 | 0.5000 [0.400, 0.600] |" in card, "a group's name can't break the table"
@@ -155,13 +155,38 @@ def test_what_a_terminal_and_a_card_show():
     assert "p20" not in "\n".join(lines(long))
 
 
-def test_a_picture_a_part():
-    found = drawn(finding(), png)
-    assert [title for title, _ in found] == ["By group", "A curve"]
-    assert all(picture.startswith(b"\x89PNG") for _, picture in found)
-    assert found == drawn(finding(), png), "equal findings, equal bytes"
+def test_a_card_and_a_page_fold_everything_but_the_headline_and_the_pictures():
+    card = markdown(finding(), [("By group", "pictures/agreement-1.png")])
+    open_part, folded = card.split("<details><summary>The numbers</summary>")
+    assert open_part.index("They agree in 0.500") < open_part.index("![By group]")
+    assert all(text in folded for text in ("Which is  half .", "| ann | 1,200 |", "Whether they are right."))
+    record = scored_set().record("QLoRA", [0] * 90, module="m", **TRAINED)
+    page = rendering.render([record], "Page", [finding()])
+    shown = page[page.index("Do they agree? (QLoRA)</h3>") :]
+    open_part, folded = shown.split("<details>")[:2]
+    assert "They agree in 0.500" in open_part and "<figure>" in open_part
+    assert "Which is &lt;half&gt;." in folded and "whether they are right." in folded
+    assert "<table>" not in open_part
+
+
+def test_words_come_from_a_template(tmp_path):
+    (tmp_path / "w.jinja").write_text(
+        "{% macro double(n) %}{{ 2 * n }}{% endmacro %}{% block title %}How{% endblock %}"
+        "{% block headline %}\nIt is\n{{ double(m.n) }}: {{ m|interval }}.\n{% endblock %}"
+        "{% block details %}One {{ text }}.\n\nTwo.{% endblock %}{% block limits %}{% endblock %}"
+    )
+    words = worded(tmp_path / "w.jinja", m=MEASURE, text="{{ 7 * 7 }} <b>")
+    expected = ["It is 2400: 0.5000 [0.400, 0.600].", "One {{ 7 * 7 }} <b>.", "Two."]
+    assert words == {"title": "How", "summary": expected, "limits": ""}
+
+
+def test_each_part_has_a_picture():
+    result = drawn(finding(), png)
+    assert [title for title, _ in result] == ["By group", "A curve"]
+    assert all(picture.startswith(b"\x89PNG") for _, picture in result)
+    assert result == drawn(finding(), png), "equal findings, equal bytes"
     single = finding(parts=[Measures("One", "of", "accuracy", {"a": MEASURE})])
-    assert drawn(single, png) == [], "one dot is no picture"
+    assert drawn(single, png) == [], "one dot needs no picture"
 
 
 def scored_set() -> ScoredSet:
@@ -185,15 +210,15 @@ def test_an_item_of_several_groups_counts_in_each():
 
 def test_the_page_shows_findings_in_the_section_of_their_task():
     record = scored_set().record("QLoRA", [0] * 90, module="m", **TRAINED)
-    control = replace(record, title="control", storage_bytes=None)
-    page = rendering.render([control, record], "Page", [finding(summary=["<script>alert(1)</script>"])])
+    baseline = replace(record, title="baseline", storage_bytes=None)
+    page = rendering.render([baseline, record], "Page", [finding(summary=["<script>alert(1)</script>"])])
     assert "Do they agree? (QLoRA)" in page
     assert "<script>alert" not in page
-    assert "<i>drevins</i>" not in page, "a group's name is no markup"
+    assert "<i>drevins</i>" not in page, "a group's name must not become markup"
     assert "drevins" in html.unescape(page)
-    assert "Is it as good everywhere? (QLoRA)" in page
+    assert "Is it equally good everywhere? (QLoRA)" in page
     assert page.count("<figure>") == 3 + 1 + 2
-    with pytest.raises(UserError, match="a finding of 'another', of which there is no record"):
+    with pytest.raises(UserError, match="a finding on 'another', but no record of this task"):
         rendering.render([record], "Page", [finding(task="another")])
 
 
@@ -211,7 +236,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
 
 
 @pytest.mark.parametrize(("right", "n"), [(12, 12), (0, 7), (5, 5)])
-def test_all_right_of_a_few_is_no_certainty(right, n):
+def test_few_right_answers_leave_an_interval_of_some_width(right, n):
     values = [1.0] * right + [0.0] * (n - right)
     low, high = binomtest(right, n).proportion_ci(method="wilson")
     assert metrics.share(values, 0)["ci95"] == pytest.approx([low, high])

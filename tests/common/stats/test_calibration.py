@@ -1,6 +1,8 @@
-"""What is said of a model's certainty: against cases worked by hand, scikit-learn, and models whose certainty is known."""
+"""Calibration and selective prediction, against hand calculations, scikit-learn and models with known calibration."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
@@ -47,14 +49,14 @@ def test_the_temperature_that_was_applied_is_found_again(honest):
     probabilities, labels = honest
     assert fit_temperature(probabilities, labels) == pytest.approx(1, abs=0.05)
     for applied in (0.4, 2.5):
-        spoilt = tempered(probabilities, 1 / applied)
-        found = fit_temperature(spoilt, labels)
-        assert found == pytest.approx(applied, rel=0.06)
-        np.testing.assert_allclose(tempered(spoilt, applied), probabilities, atol=1e-9)
-        assert (spoilt.argmax(1) == probabilities.argmax(1)).all(), "a temperature changes no answer"
-        mended = negative_log_likelihood(tempered(spoilt, found), labels)
-        assert mended <= negative_log_likelihood(tempered(spoilt, found * 1.05), labels)
-        assert mended <= negative_log_likelihood(tempered(spoilt, found / 1.05), labels)
+        distorted = tempered(probabilities, 1 / applied)
+        fitted = fit_temperature(distorted, labels)
+        assert fitted == pytest.approx(applied, rel=0.06)
+        np.testing.assert_allclose(tempered(distorted, applied), probabilities, atol=1e-9)
+        assert (distorted.argmax(1) == probabilities.argmax(1)).all(), "a temperature changes no answer"
+        restored = negative_log_likelihood(tempered(distorted, fitted), labels)
+        assert restored <= negative_log_likelihood(tempered(distorted, fitted * 1.05), labels)
+        assert restored <= negative_log_likelihood(tempered(distorted, fitted / 1.05), labels)
 
 
 def test_the_likelihood_is_that_of_scikit_learn(honest):
@@ -88,21 +90,22 @@ def test_what_calibration_error_chance_would_show():
         confidence = rng.uniform(0.4, 1, 300)
         right = rng.random(300) < confidence
         under += expected_calibration_error(confidence, right) <= expected_by_chance(confidence, seed)[1]
-    assert 34 <= under <= 40, "a calibrated model stays under it in 95 % of cases"
+    assert 34 <= under <= 40, "a calibrated model stays below in 95 % of cases"
 
 
-def test_the_finding_tells_an_honest_model_from_one_that_is_too_sure(honest):
+def test_the_finding_distinguishes_calibrated_from_overconfident_models(honest):
     probabilities, labels = honest
     finding = calibration_finding(probabilities, labels, temperature=1.0, seed=0, **ABOUT)
-    assert "which may be chance" in finding.summary[0]
-    assert "within what chance would show" in finding.summary[1]
-    assert "no temperature was fitted" in finding.summary[1]
+    assert finding.summary[0].startswith("No miscalibration is shown on average: confidence minus accuracy is ")
+    assert "within what chance would show" in finding.summary[2]
+    assert "No temperature was fitted" in finding.summary[2]
     finding = calibration_finding(tempered(probabilities, 0.5), labels, temperature=2.0, seed=0, **ABOUT)
-    assert "too sure" in finding.summary[0]
-    assert "chance" not in finding.summary[0]
-    assert "more than chance would show" in finding.summary[1]
+    assert finding.summary[0].startswith("It is overconfident by ")
+    assert "more than chance would show" in finding.summary[2]
+    hesitant = calibration_finding(tempered(probabilities, 2), labels, temperature=1.0, seed=0, **ABOUT)
+    assert re.match(r"It is underconfident by 0\.\d+ \[0\.", hesitant.summary[0])
     as_given, without = finding.facts["errors"].values()
-    # Divided by 2 it is this bad, so without the 2 it is worse, and that is what the row says.
+    # Without the temperature it is even more overconfident.
     assert without["ece"] > as_given["ece"] > 0.1
     assert without["ece"] == pytest.approx(
         expected_calibration_error((p := tempered(probabilities, 0.25)).max(1), p.argmax(1) == labels)
@@ -114,16 +117,16 @@ def test_the_finding_tells_an_honest_model_from_one_that_is_too_sure(honest):
 
 
 def test_risk_and_coverage_by_hand():
-    # Surest first: right, wrong, right, wrong. Risks 0, 1/2, 1/3, 1/2.
+    # Most certain first: right, wrong, right, wrong. Risks 0, 1/2, 1/3, 1/2.
     confidence, losses = [0.6, 0.9, 0.7, 0.8], [1, 0, 0, 1]
     np.testing.assert_allclose(risks(confidence, losses), [0, 1 / 2, 1 / 3, 1 / 2])
     assert area(np.array(confidence), np.array(losses)) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
-    # Equally sure items: their order in the file must not matter.
+    # Ties: their order in the file must not matter.
     for order in ([0, 0, 1, 1], [1, 0, 1, 0]):
         np.testing.assert_allclose(risks([0.5] * 4, order), [0.5] * 4)
 
 
-def test_the_surer_half_is_what_is_left(honest):
+def test_the_most_certain_half_remains(honest):
     probabilities, labels = honest
     sure, right = probabilities.max(1), probabilities.argmax(1) == labels
     finding = risk_coverage_finding(sure, right, metric="accuracy", seed=0, **ABOUT)
@@ -137,8 +140,8 @@ def test_the_surer_half_is_what_is_left(honest):
     shuffled = np.random.default_rng(1).permutation(4000)
     again = risk_coverage_finding(sure[shuffled].round(1), right[shuffled], metric="accuracy", seed=0, **ABOUT)
     other = risk_coverage_finding(sure.round(1), right, metric="accuracy", seed=0, **ABOUT)
-    values = [[row["value"] for row in one.parts[1].rows.values()] for one in (again, other)]
-    assert values[0] == pytest.approx(values[1]), "equally sure items have no order"
+    values = [[row["value"] for row in each.parts[1].rows.values()] for each in (again, other)]
+    assert values[0] == pytest.approx(values[1]), "ties have no order"
     facts = finding.facts
     assert facts["aurc_best"] < facts["aurc"]["value"] < facts["mean_loss"]
     assert facts["aurc"]["ci95"][0] < facts["aurc"]["value"] < facts["aurc"]["ci95"][1]

@@ -35,12 +35,12 @@ def test_distances_are_those_of_the_formulas():
     people, model = rng.dirichlet([0.5] * 3, size=200), rng.dirichlet([0.5] * 3, size=200)
     people[:20, 0] = 0
     people /= people.sum(1, keepdims=True)
-    found = metrics.jensen_shannon(people, model)
-    assert found == pytest.approx([formula_jsd(p, q) for p, q in zip(people.tolist(), model.tolist(), strict=True)])
-    assert found == pytest.approx(metrics.jensen_shannon(model, people))
+    result = metrics.jensen_shannon(people, model)
+    assert result == pytest.approx([formula_jsd(p, q) for p, q in zip(people.tolist(), model.tolist(), strict=True)])
+    assert result == pytest.approx(metrics.jensen_shannon(model, people))
     assert not np.isnan(metrics.jensen_shannon(people, people * (1 + 1e-16))).any()
-    found = metrics.kl_divergence(people, model)
-    assert found == pytest.approx([formula_kl(p, q) for p, q in zip(people.tolist(), model.tolist(), strict=True)])
+    result = metrics.kl_divergence(people, model)
+    assert result == pytest.approx([formula_kl(p, q) for p, q in zip(people.tolist(), model.tolist(), strict=True)])
 
 
 def test_kl_is_of_the_model_from_people_and_never_infinite():
@@ -51,8 +51,8 @@ def test_kl_is_of_the_model_from_people_and_never_infinite():
 
 
 def test_entropy_is_in_bits():
-    found = metrics.entropy(np.array([[1 / 3] * 3, [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
-    assert found == pytest.approx([math.log2(3), 1.0, 0.0])
+    result = metrics.entropy(np.array([[1 / 3] * 3, [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
+    assert result == pytest.approx([math.log2(3), 1.0, 0.0])
 
 
 def test_correlations_are_scipys_and_have_intervals():
@@ -60,13 +60,13 @@ def test_correlations_are_scipys_and_have_intervals():
     first = np.round(rng.random(80), 1)  # with ties
     second = first**3 + 0.2 * rng.random(80)
     for ours, theirs in ((metrics.pearson, stats.pearsonr), (metrics.spearman, stats.spearmanr)):
-        found = ours(first, second, 0)
-        assert found["value"] == pytest.approx(theirs(first, second).statistic)
-        assert found["n"] == 80
-        low, high = found["ci95"]
-        assert low < found["value"] < high <= 1
+        result = ours(first, second, 0)
+        assert result["value"] == pytest.approx(theirs(first, second).statistic)
+        assert result["n"] == 80
+        low, high = result["ci95"]
+        assert low < result["value"] < high <= 1
         assert high - low < 0.3
-        assert ours(first, -second, 0)["value"] == pytest.approx(-found["value"])
+        assert ours(first, -second, 0)["value"] == pytest.approx(-result["value"])
         assert ours(first, np.ones(80), 0) is None
         with pytest.raises(ValueError, match="80 numbers against 79"):
             ours(first, second[1:], 0)

@@ -1,3 +1,5 @@
+"""Metrics and their intervals, against scikit-learn and scipy; baselines."""
+
 from __future__ import annotations
 
 import warnings
@@ -20,18 +22,18 @@ def test_every_metric_equals_scikit_learns(case):
     predictions = np.where(rng.random(200) < 0.6, labels, rng.integers(0, 3, 200))
     if case in ("never predicted", "neither"):
         predictions = predictions % 2
-    found = scores(confusion_matrix(labels, predictions, 3), NAMES)
+    result = scores(confusion_matrix(labels, predictions, 3), NAMES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, of a class without labels
-        assert found["accuracy"] == pytest.approx(reference.accuracy_score(labels, predictions))
-        assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, predictions))
+        assert result["accuracy"] == pytest.approx(reference.accuracy_score(labels, predictions))
+        assert result["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, predictions))
         for average in ("macro", "weighted"):
             expected = reference.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)
             for metric, value in zip(("precision", "recall", "f1"), expected, strict=False):
-                assert found[f"{metric}/{average}"] == pytest.approx(value)
+                assert result[f"{metric}/{average}"] == pytest.approx(value)
         expected = reference.precision_recall_fscore_support(labels, predictions, labels=[0, 1, 2], zero_division=0)
         for metric, values in zip(("precision", "recall", "f1"), expected, strict=False):
-            assert [found[f"{metric}/{name}"] for name in NAMES] == pytest.approx(values)
+            assert [result[f"{metric}/{name}"] for name in NAMES] == pytest.approx(values)
     assert (
         confusion_matrix(labels, predictions, 3) == reference.confusion_matrix(labels, predictions, labels=[0, 1, 2])
     ).all()
@@ -41,7 +43,7 @@ def test_intervals_agree_with_scipys_bootstrap_of_the_items():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 300)
     predictions = np.where(rng.random(300) < 0.7, labels, rng.integers(0, 3, 300))
-    found = evaluate(labels, predictions, NAMES)
+    result = evaluate(labels, predictions, NAMES)
     for metric, function in {
         "accuracy": reference.accuracy_score,
         "f1/macro": lambda y, p: reference.f1_score(y, p, average="macro"),
@@ -49,16 +51,16 @@ def test_intervals_agree_with_scipys_bootstrap_of_the_items():
         expected = stats.bootstrap(
             (labels, predictions), function, paired=True, vectorized=False, n_resamples=999, method="percentile", rng=0
         ).confidence_interval
-        assert found[metric]["ci95"] == pytest.approx(list(expected), abs=0.012)
-        assert found[metric]["ci95"][0] < found[metric]["value"] < found[metric]["ci95"][1]
+        assert result[metric]["ci95"] == pytest.approx(list(expected), abs=0.012)
+        assert result[metric]["ci95"][0] < result[metric]["value"] < result[metric]["ci95"][1]
 
 
 def test_n_is_the_support_and_the_same_seed_gives_the_same_interval():
     labels, predictions = [0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0]
-    found = evaluate(labels, predictions, NAMES, seed=3)
-    assert {name: found[f"recall/{name}"]["n"] for name in NAMES} == {"a": 3, "b": 1, "c": 2}
-    assert found["accuracy"]["n"] == found["f1/macro"]["n"] == 6
-    assert found == evaluate(labels, predictions, NAMES, seed=3)
+    result = evaluate(labels, predictions, NAMES, seed=3)
+    assert {name: result[f"recall/{name}"]["n"] for name in NAMES} == {"a": 3, "b": 1, "c": 2}
+    assert result["accuracy"]["n"] == result["f1/macro"]["n"] == 6
+    assert result == evaluate(labels, predictions, NAMES, seed=3)
 
 
 @pytest.mark.parametrize(("labels", "predictions"), [([0, 1], [0]), ([], []), ([0, 3], [0, 1]), ([0, -1], [0, 1])])
@@ -70,15 +72,15 @@ def test_impossible_input_is_refused(labels, predictions):
 def test_the_published_baseline_is_a_constant_answer():
     # 3,329 of 9,842 dev pairs are entailment: the published baseline (.3382 / .1144 / .3382 / .1710) to the digit.
     labels = [0] * 3329 + [1] * 3235 + [2] * 3278
-    found = evaluate(labels, majority(labels, len(labels)), NAMES)
+    result = evaluate(labels, majority(labels, len(labels)), NAMES)
     wanted = {"accuracy": 0.3382, "precision/weighted": 0.1144, "recall/weighted": 0.3382, "f1/weighted": 0.1710}
-    assert {metric: round(found[metric]["value"], 4) for metric in wanted} == wanted
+    assert {metric: round(result[metric]["value"], 4) for metric in wanted} == wanted
 
 
-def test_controls():
+def test_baselines():
     assert majority([2, 1, 1, 2], 3).tolist() == [1, 1, 1]
     train = [("good day", "x"), ("bad day", "x"), ("good food", "x"), ("bad food", "x")] * 5
     assert tfidf(train, [1, 0, 1, 0] * 5, [("good", "x"), ("bad", "x")]).tolist() == [1, 0]
-    # A word has a meaning of its own in each position.
+    # A word is a different feature in each position.
     swapped = [("a", "b"), ("b", "a")] * 10
     assert tfidf(swapped, [0, 1] * 10, [("a", "b"), ("b", "a")]).tolist() == [0, 1]

@@ -1,4 +1,4 @@
-"""Two methods on the same items with several seeds: scores, differences, McNemar's test, and what may be concluded."""
+"""Two methods on the same items with several seeds: scores, differences, McNemar's test, and verdicts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def answers(rng: np.random.Generator, labels: np.ndarray, right: float) -> np.nd
 def test_mcnemars_test_is_the_exact_binomial_one():
     first = np.array([1] * 50 + [1] * 3 + [0] * 12 + [0] * 9, dtype=bool)
     second = np.array([1] * 50 + [0] * 3 + [1] * 12 + [0] * 9, dtype=bool)
-    found = mcnemar(first, second)
-    assert (found.both, found.only_first, found.only_second, found.neither) == (50, 3, 12, 9)
-    assert found.p == pytest.approx(2 * sum(comb(15, k) for k in range(4)) / 2**15)
+    result = mcnemar(first, second)
+    assert (result.both, result.only_first, result.only_second, result.neither) == (50, 3, 12, 9)
+    assert result.p == pytest.approx(2 * sum(comb(15, k) for k in range(4)) / 2**15)
     assert mcnemar(first, first).p == 1.0
 
 
@@ -31,17 +31,17 @@ def test_scores_over_seeds_are_the_means_of_the_seeds_scores():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 400)
     given = np.stack([answers(rng, labels, right) for right in (0.7, 0.8, 0.75)])
-    found = over_seeds(labels, given, NAMES, seed=1)
+    result = over_seeds(labels, given, NAMES, seed=1)
     each = [accuracy_score(labels, one) for one in given]
-    assert found["accuracy"]["value"] == pytest.approx(np.mean(each))
-    assert found["accuracy"]["sd"] == pytest.approx(np.std(each, ddof=1))
-    low, high = found["accuracy"]["ci95"]
+    assert result["accuracy"]["value"] == pytest.approx(np.mean(each))
+    assert result["accuracy"]["sd"] == pytest.approx(np.std(each, ddof=1))
+    low, high = result["accuracy"]["ci95"]
     assert low < np.mean(each) < high
     for average in ("weighted", "macro"):
         scores = [precision_recall_fscore_support(labels, one, average=average)[:3] for one in given]
-        shown = [found[f"{name}/{average}"]["value"] for name in ("precision", "recall", "f1")]
+        shown = [result[f"{name}/{average}"]["value"] for name in ("precision", "recall", "f1")]
         assert shown == pytest.approx(np.mean(scores, axis=0))
-    assert (found["recall/b"]["n"], found["accuracy"]["n"]) == ((labels == 1).sum(), 400)
+    assert (result["recall/b"]["n"], result["accuracy"]["n"]) == ((labels == 1).sum(), 400)
     assert over_seeds(labels, given[:1], NAMES, seed=1)["accuracy"]["sd"] is None
 
 
@@ -57,8 +57,8 @@ def test_seeds_that_differ_widen_the_interval():
 
 
 def test_what_all_get_right_is_no_certainty():
-    found = over_seeds([0, 1, 2] * 4, np.array([[0, 1, 2] * 4] * 3), NAMES, seed=0)["accuracy"]
-    assert found["ci95"] == pytest.approx([0.757, 1], abs=1e-3)
+    result = over_seeds([0, 1, 2] * 4, np.array([[0, 1, 2] * 4] * 3), NAMES, seed=0)["accuracy"]
+    assert result["ci95"] == pytest.approx([0.757, 1], abs=1e-3)
 
 
 def test_a_difference_is_paired_by_items():
@@ -68,11 +68,11 @@ def test_a_difference_is_paired_by_items():
     first = np.stack([~hard] * 2)
     second = first.copy()
     second[:, :30] = ~second[:, :30]
-    found = difference(first, second, seed=0)
-    assert found["value"] == pytest.approx(second.mean() - first.mean())
-    assert np.ptp(found["ci95"]) < 0.01
+    result = difference(first, second, seed=0)
+    assert result["value"] == pytest.approx(second.mean() - first.mean())
+    assert np.ptp(result["ci95"]) < 0.01
     unpaired = difference(first, second[:, rng.permutation(3000)], seed=0)
-    assert np.ptp(unpaired["ci95"]) > 3 * np.ptp(found["ci95"])
+    assert np.ptp(unpaired["ci95"]) > 3 * np.ptp(result["ci95"])
 
 
 def test_seeds_that_differ_widen_the_interval_of_a_difference():

@@ -18,37 +18,37 @@ Z = 1.959964
 
 def test_a_case_worked_by_hand():
     """Four labels, six items without: all numbers below are from pencil and paper."""
-    found = share([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0, 0, 0])
+    result = share([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0, 0, 0])
     # Covariance 1/8, variance of the labelled items' predictions 3/16: slope 2/3, lambda 6/10 of it.
-    assert found.weight == pytest.approx(0.4)
+    assert result.weight == pytest.approx(0.4)
     # 1/2 + 4/10 · (1/3 − 1/4)
-    assert found.value == pytest.approx(1 / 2 + 0.4 / 12)
+    assert result.value == pytest.approx(1 / 2 + 0.4 / 12)
     # Residuals with the slope s: 1 − s, 1, 0, 0; and of the made-up items 0, 1, −s, 1 − s.
     s = 2 / 3
     variance = (2 - 2 * s + s**2) / 4 - ((2 - s) / 4) ** 2
-    assert found.standard_error == pytest.approx(math.sqrt(0.6 * variance / 4))
+    assert result.standard_error == pytest.approx(math.sqrt(0.6 * variance / 4))
     eight = np.array([1 - s, 1, 0, 0, 0, 1, -s, 1 - s])
-    centre = found.value + 0.6 * (eight.mean() - eight[:4].mean())
+    centre = result.value + 0.6 * (eight.mean() - eight[:4].mean())
     half = 2.364624 * math.sqrt(0.6 * eight.var(ddof=1) / 8)  # Student's t with seven degrees of freedom
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert (result.low, result.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
     # Of a population, slope and lambda are one, and the rest's own variance, 2/9, counts.
     drawn = share([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0, 0, 0], "population")
     eight = np.array([0.6, 1, 0, 0, 0, 1, -0.4, 0.6])
     half = 2.364624 * math.sqrt(eight.var(ddof=1) / 8 + 0.4**2 * (2 / 9) / 6)
     centre = drawn.value + eight.mean() - eight[:4].mean()
-    assert drawn.value == found.value
+    assert drawn.value == result.value
     assert (drawn.low, drawn.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
 
 
 @pytest.mark.parametrize("case", ORACLE, ids=[f"{case['kind']} {len(case['labels'])}" for case in ORACLE])
 def test_value_and_standard_error_are_those_of_the_papers_package(case):
-    found = share(case["labels"], case["predictions"], case["rest"], "population")
-    assert found.weight == pytest.approx(case["lambda"], abs=1e-12)
-    assert found.value == pytest.approx(case["tuned"]["value"], abs=1e-12)
-    normal = (found.value - Z * found.standard_error, found.value + Z * found.standard_error)
+    result = share(case["labels"], case["predictions"], case["rest"], "population")
+    assert result.weight == pytest.approx(case["lambda"], abs=1e-12)
+    assert result.value == pytest.approx(case["tuned"]["value"], abs=1e-12)
+    normal = (result.value - Z * result.standard_error, result.value + Z * result.standard_error)
     assert normal == pytest.approx(case["tuned"]["ci95"], abs=1e-6)
     # The package's own lambda, from the variance of all predictions, is another estimate of the same.
-    assert (found.value, *normal) == pytest.approx((case["own"]["value"], *case["own"]["ci95"]), abs=0.01)
+    assert (result.value, *normal) == pytest.approx((case["own"]["value"], *case["own"]["ci95"]), abs=0.01)
     # What is made up for small samples fades where there are many.
     many = share(case["labels"] * 100, case["predictions"] * 100, case["rest"] * 100, "population")
     normal = (many.value - Z * many.standard_error, many.value + Z * many.standard_error)
@@ -57,23 +57,23 @@ def test_value_and_standard_error_are_those_of_the_papers_package(case):
 
 def test_without_a_machine_it_is_two_successes_and_two_failures_more():
     """Agresti and Coull's interval of 3 in 40 is that of 5 in 44; here with Student's quantile."""
-    found = labelled_only([1] * 3 + [0] * 37, 1000, "population")
+    result = labelled_only([1] * 3 + [0] * 37, 1000, "population")
     half = 2.016692 * math.sqrt(5 / 44 * 39 / 44 / 43)
-    assert found.value == 3 / 40
-    assert (found.low, found.high) == pytest.approx((5 / 44 - half, 5 / 44 + half), abs=1e-6)
+    assert result.value == 3 / 40
+    assert (result.low, result.high) == pytest.approx((5 / 44 - half, 5 / 44 + half), abs=1e-6)
     # A machine that says the same of all, or the opposite of people, is not listened to.
     for predictions, rest in ([0.3] * 40, [0.3] * 960), ([0.0] * 3 + [1.0] * 37, [0.5] * 960):
         deaf = share([1] * 3 + [0] * 37, predictions, rest, "population")
         assert deaf.weight == 0
-        assert (deaf.low, deaf.high) == pytest.approx((found.low, found.high))
+        assert (deaf.low, deaf.high) == pytest.approx((result.low, result.high))
 
 
 def test_no_spread_is_no_certainty():
     """People and machine agreed on all labels; nobody was in the class; all of them were."""
     for label in (0.0, 1.0):
-        found = share([label] * 30, [label] * 30, [label] * 300)
-        assert found.value == label
-        assert found.high - found.low > 0.05
+        result = share([label] * 30, [label] * 30, [label] * 300)
+        assert result.value == label
+        assert result.high - result.low > 0.05
     agreed = share([1.0, 0.0] * 15, [1.0, 0.0] * 15, [1.0, 0.0] * 150)
     assert agreed.value == 0.5
     assert agreed.standard_error == pytest.approx(0, abs=0.01)
@@ -113,11 +113,11 @@ def covered(
     held: dict[str, list[bool]] = {name: [] for name in ("both", "people", "normal", "machine")}
     widths: dict[str, list[float]] = {name: [] for name in held}
     for _ in range(draws):
-        truth, said = draw(rng, items, rate, machine)
+        truth, given = draw(rng, items, rate, machine)
         few, rest = np.split(rng.permutation(items), [labelled])
-        both = share(truth[few], said[few], said[rest], target)
+        both = share(truth[few], given[few], given[rest], target)
         people = labelled_only(truth[few], items, target)
-        counted = labelled_only(np.round(said), items, "population")
+        counted = labelled_only(np.round(given), items, "population")
         half = Z * both.standard_error
         right = truth.mean() if target == "file" else rate
         for name, low, high in (
@@ -159,12 +159,12 @@ def test_few_labels_of_a_rare_class_where_the_normal_interval_fails():
 def test_the_interval_holds_the_share_over_a_grid_of_files_and_machines():
     machines = ("perfect", "good", "biased", "credulous", "useless", "under-confident")
     grid = itertools.product((150, 2000), (30, 100), (0.01, 0.05, 0.2, 0.4), machines, ("file", "population"))
-    found = {case: covered(1000, *case)[0] for case in grid}
+    result = {case: covered(1000, *case)[0] for case in grid}
     # By chance alone, the least of 192 shares of a thousand draws lies some two points below the true one.
-    assert min(held["both"] for held in found.values()) >= 0.92
-    assert sum(held["both"] < 0.93 for held in found.values()) <= 5
-    assert 0.96 < np.mean([held["both"] for held in found.values()]) < 0.99
-    assert min(held["normal"] for held in found.values()) < 0.3
+    assert min(held["both"] for held in result.values()) >= 0.92
+    assert sum(held["both"] < 0.93 for held in result.values()) <= 5
+    assert 0.96 < np.mean([held["both"] for held in result.values()]) < 0.99
+    assert min(held["normal"] for held in result.values()) < 0.3
 
 
 def test_labels_needed():
@@ -172,8 +172,8 @@ def test_labels_needed():
     truth, good = draw(rng, 3000, 0.3, "good")
     few, rest = np.split(rng.permutation(3000), [200])
 
-    def needed(width: float, said: np.ndarray = good, target: str = "file") -> int | None:
-        return labels_needed(truth[few], said[few], said[rest], width, target)
+    def needed(width: float, given: np.ndarray = good, target: str = "file") -> int | None:
+        return labels_needed(truth[few], given[few], given[rest], width, target)
 
     counts = [needed(width) for width in (0.02, 0.05, 0.1, 0.2)]
     assert counts == sorted(counts, reverse=True)
@@ -193,18 +193,18 @@ def test_labels_needed():
     # The projection keeps its promise: with so many labels, intervals are about that wide.
     count = labels_needed(truth, good, [], 0.05)  # the moments of all items, which a sample has on average
     draws = [np.split(rng.permutation(3000), [count]) for _ in range(30)]
-    found = [share(truth[more], good[more], good[others]) for more, others in draws]
-    assert np.mean([one.high - one.low for one in found]) == pytest.approx(0.05, rel=0.05)
+    result = [share(truth[more], good[more], good[others]) for more, others in draws]
+    assert np.mean([one.high - one.low for one in result]) == pytest.approx(0.05, rel=0.05)
 
 
 def test_order_and_names_of_the_classes_do_not_matter():
     rng = np.random.default_rng(3)
-    truth, said = draw(rng, 300, 0.3, "biased")
-    first = share(truth[:60], said[:60], said[60:])
+    truth, given = draw(rng, 300, 0.3, "biased")
+    first = share(truth[:60], given[:60], given[60:])
     mixed = rng.permutation(60)
-    again = share(truth[mixed], said[mixed], said[60:][::-1])
+    again = share(truth[mixed], given[mixed], given[60:][::-1])
     assert (again.low, again.value, again.high) == pytest.approx((first.low, first.value, first.high))
-    other = share(1 - truth[:60], 1 - said[:60], 1 - said[60:])
+    other = share(1 - truth[:60], 1 - given[:60], 1 - given[60:])
     assert (1 - other.high, 1 - other.value, 1 - other.low) == pytest.approx((first.low, first.value, first.high))
 
 
@@ -213,11 +213,11 @@ def test_a_share_stays_between_0_and_1_and_in_its_interval():
     for _ in range(300):
         items = int(rng.integers(2, 80))
         truth = (rng.random(items) < rng.choice([0.02, 0.5, 0.98])).astype(float)
-        said = rng.choice([truth, rng.random(items), np.round(rng.random(items))])
+        given = rng.choice([truth, rng.random(items), np.round(rng.random(items))])
         count = int(rng.integers(1, items + 1))
         for target in ("file", "population"):
-            found = share(truth[:count], said[:count], said[count:], target)
-            assert 0 <= found.low <= found.value <= found.high <= 1
+            result = share(truth[:count], given[:count], given[count:], target)
+            assert 0 <= result.low <= result.value <= result.high <= 1
     # The machine's probabilities would move 1 in 10 beyond 0.
     below = share([0.0] * 27 + [1.0] * 3, [0.5] * 27 + [0.9] * 3, [0.0] * 500)
     assert below.value == below.low == 0
