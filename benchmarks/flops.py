@@ -1,27 +1,30 @@
-"""Floating-point operations that a method needs, from a model's shape: what a model FLOPs utilisation (MFU) counts.
+"""Floating-point operations that a method needs, and how many this CPU can do per second: ``python -m benchmarks.flops``
 
-Counted are the matrix products of the linear layers, 2 operations a weight and token (Kaplan et al. 2020; Chowdhery et al. 2022).
-Attention's own products, adapters, embeddings and padding are not, so a utilisation from these numbers is rather too low.
+Model FLOPs utilization (MFU) is their ratio. Counted are the matrix products of the linear layers, 2 operations per weight and
+token (Kaplan et al. 2020; Chowdhery et al. 2022); products inside attention, adapters, embeddings and padding are not, so these
+utilizations are slightly too low.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
-FORWARD = 1
 TRAINING = 3  # forward, and backward twice: to activations and to weights
 LORA_TRAINING = 2  # frozen weights get no gradient
+MATRICES = ((2048, 2048, 2048), (2048, 2048, 4096), (4096, 2048, 2048))  # rows, inner, columns
+REPEATS = 5
 
 
 def read_shape(folder: str) -> dict[str, Any]:
-    """A model's ``config.json``."""
+    """Read a model's ``config.json``."""
     return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
 
 
 def llama(shape: dict[str, Any], tokens: int, logits: int) -> int:
-    """A forward pass of a Llama over ``tokens``, with the output layer at ``logits`` positions."""
+    """Count a Llama's forward pass over ``tokens``, with the output layer at ``logits`` positions."""
     width, inner = shape["hidden_size"], shape["intermediate_size"]
     key_value = width // shape["num_attention_heads"] * shape.get("num_key_value_heads", shape["num_attention_heads"])
     layer = 2 * width * width + 2 * width * key_value + 3 * width * inner
@@ -29,7 +32,35 @@ def llama(shape: dict[str, Any], tokens: int, logits: int) -> int:
 
 
 def encoder(shape: dict[str, Any], tokens: int, pairs: int, classes: int = 3) -> int:
-    """A forward pass of a RoBERTa that classifies ``pairs`` of ``tokens`` in all, by its head of two layers."""
+    """Count the forward pass of a RoBERTa with a two-layer head over ``pairs`` of ``tokens`` in total."""
     width, inner = shape["hidden_size"], shape["intermediate_size"]
     layer = 4 * width * width + 2 * width * inner
     return 2 * (shape["num_hidden_layers"] * layer * tokens + (width * width + width * classes) * pairs)
+
+
+def matmul_rates() -> dict[str, float]:
+    """Measure operations per second by precision: the best of several matrix products; bf16 only if the CPU has it."""
+    import torch
+
+    from common.runtime.hardware import cpu_has_bf16
+
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        if name == "bf16" and not cpu_has_bf16():
+            continue
+        best = 0.0
+        for rows, inner, columns in MATRICES:
+            left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+            torch.nn.functional.linear(left, right)
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                torch.nn.functional.linear(left, right)
+                best = max(best, 2 * rows * inner * columns / (time.perf_counter() - start))
+        rates[name] = best
+    return rates
+
+
+if __name__ == "__main__":
+    from common.runtime import hardware
+
+    print(json.dumps({"rates": matmul_rates(), "hardware": hardware.describe()}))

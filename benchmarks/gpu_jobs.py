@@ -9,16 +9,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 from huggingface_hub import split_torch_state_dict_into_shards
 from peft import get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
-from sbic_llama.model.generation import MAX_NEW_TOKENS
 
 import sbic_llama.training.run as sbic_training
 import snli_roberta.training.run as snli_training
@@ -37,6 +36,7 @@ from sbic_llama.data.encoding import answer_ids, encode
 from sbic_llama.data.features import FEATURES
 from sbic_llama.model import adapter, description
 from sbic_llama.model.annotator import Annotator
+from sbic_llama.model.answering import MAX_NEW_TOKENS
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.memory import estimate_run
 from snli_roberta.training.arguments import TrainArguments as ClassifierArguments
@@ -53,22 +53,21 @@ def roberta(width: int, layers: int, **changes: Any) -> transformers.RobertaConf
     return transformers.RobertaConfig(**{**shape, "intermediate_size": 4 * width, **changes})
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Configurations of the models; tests use small ones."""
+class Shapes(NamedTuple):
+    """Configurations of the models, and the size of the matrices that measure the device."""
 
-    llama: transformers.PretrainedConfig = field(
-        default_factory=lambda: transformers.LlamaConfig(max_position_embeddings=4096)
-    )  # Llama-2-7B
-    base: transformers.PretrainedConfig = field(default_factory=lambda: roberta(768, 12))
-    large: transformers.PretrainedConfig = field(default_factory=lambda: roberta(1024, 24))
-    matmul: int = 8192  # rows and columns of the matrices that measure the device
+    llama: transformers.PretrainedConfig
+    base: transformers.PretrainedConfig
+    large: transformers.PretrainedConfig
+    matmul: int = 8192
 
 
-def measure(job: GpuJob, settings: GpuSettings, shapes: Shapes | None = None) -> dict[str, Any]:
+PUBLISHED = Shapes(transformers.LlamaConfig(max_position_embeddings=4096), roberta(768, 12), roberta(1024, 24))
+
+
+def measure(job: GpuJob, settings: GpuSettings, shapes: Shapes = PUBLISHED) -> dict[str, Any]:
     """Return median, minimum and maximum rates of the repeats, and bytes; None for what the device does not report."""
     quiet_libraries()
-    shapes = shapes or Shapes()
     if job in CLASSIFIERS:
         return classifier_training(job, settings, shapes)
     if job.startswith("annotation"):
@@ -92,17 +91,11 @@ def measure(job: GpuJob, settings: GpuSettings, shapes: Shapes | None = None) ->
 
 def qlora_training(settings: GpuSettings, shapes: Shapes, precision: str = "auto") -> dict[str, Any]:
     """Train as the T4's recipe does."""
+    base, corpus = str(llama_base(settings, shapes)), str(settings.corpora()[0])
+    precision = precision if hardware.device_type() == "cuda" else "auto"
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            "--config",
-            str(QLORA),
-            "--model_name_or_path",
-            str(llama_base(settings, shapes)),
-            "--output_dir",
-            folder,
-        ]
-        words += ["--data_dir", str(settings.corpora()[0])]
-        words += ["--precision", precision if hardware.device_type() == "cuda" else "auto"]
+        words = ["--config", str(QLORA), "--model_name_or_path", base, "--data_dir", corpus]
+        words += ["--output_dir", folder, "--precision", precision]
         arguments = parse(TrainArguments, words)
         context = sbic_training.prepare_device(arguments)
         data = sbic_training.load_data(arguments, FEATURES["offensiveYN"])
@@ -169,13 +162,8 @@ def timed_training(
     ``prefix`` is the length of the instruction, of which a batch has one copy; 0 if there is none.
     """
     clock, collator = Clock(), CountingCollator(trainer.data_collator)
-    for callback in (
-        transformers.EarlyStoppingCallback,
-        Checkpoints,
-        ProgressLog,
-        transformers.PrinterCallback,
-        transformers.ProgressCallback,
-    ):
+    theirs = transformers.EarlyStoppingCallback, transformers.PrinterCallback, transformers.ProgressCallback
+    for callback in (Checkpoints, ProgressLog, *theirs):
         trainer.remove_callback(callback)
     trainer.add_callback(clock)
     trainer.data_collator = collator
@@ -188,12 +176,12 @@ def timed_training(
         trainer.train()
     several = trainer.args.gradient_accumulation_steps
     repeats = []
-    for number in range(settings.repeats):
-        start = WARM_UP + number * settings.steps
-        batches = collator.batches[start * several : (start + settings.steps) * several]
+    for start in range(WARM_UP, trainer.args.max_steps, settings.steps):
+        end = start + settings.steps
+        batches = collator.batches[start * several : end * several]
         examples, tokens = map(sum, zip(*batches, strict=True))
         apart = tokens + (examples - len(batches)) * prefix if prefix else tokens
-        repeats.append((clock.times[start + settings.steps - 1] - clock.times[start - 1], examples, tokens, apart))
+        repeats.append((clock.times[end - 1] - clock.times[start - 1], examples, tokens, apart))
     # With LoRA, the adapter's weights are trained: six operations each.
     operations = forward_backward * weights + (6 * trained if forward_backward == 4 else 0)
     dtype = torch.bfloat16 if trainer.args.bf16 else torch.float16 if trainer.args.fp16 else torch.float32
@@ -229,8 +217,8 @@ def annotation(settings: GpuSettings, shapes: Shapes, feature_name: str) -> dict
         for _ in annotator.annotate(posts):
             pass
         synchronize()
-        seconds = time.perf_counter() - start
-        repeats.append((seconds, len(posts), tokens, tokens + len(posts) * len(encoded.prefix_ids)))
+        apart = tokens + len(posts) * len(encoded.prefix_ids)
+        repeats.append((time.perf_counter() - start, len(posts), tokens, apart))
     precision = annotator.precision.value
     operations = 2 * linear_weights(annotator._model)
     measured = rates(repeats[1:], operations, hardware.dtype(precision), shapes)  # the first warms up
@@ -347,11 +335,11 @@ def roberta_base(settings: GpuSettings, size: str, shapes: Shapes) -> Path:
 def random_adapter(folder: Path, arguments: TrainArguments, feature: str, shapes: Shapes) -> None:
     """Write an adapter as a training with these arguments would save it."""
     with torch.device("meta"):
-        adapted = get_peft_model(
-            transformers.AutoModelForCausalLM.from_config(shapes.llama), adapter.lora_config(arguments, None)
-        )
-    adapted.peft_config["default"].base_model_name_or_path = arguments.model_name_or_path
-    adapted.peft_config["default"].save_pretrained(str(folder))
+        base = transformers.AutoModelForCausalLM.from_config(shapes.llama)
+        adapted = get_peft_model(base, adapter.lora_config(arguments, None))
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path = arguments.model_name_or_path
+    config.save_pretrained(str(folder))
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     tensors = {name: 0.01 * torch.randn(tensor.shape) for name, tensor in state.items()}
     save_file(tensors, folder / adapter.WEIGHTS_FILE, metadata={"format": "pt"})

@@ -29,8 +29,8 @@ NONE = "none"  # the answer for an item that targets nobody
 OURS, PEOPLE, NORMAL = "people and machine", "people alone", "people and machine, normal"
 KINDS = (OURS, PEOPLE, NORMAL)
 WORDS = Path(__file__).with_name("templates") / "prevalence_coverage.jinja"
-# (class, labels, kind) → whether each draw's interval contains the share of all items, and the mean width
-Coverage = dict[tuple[str, int, str], tuple[list[bool], float]]
+# (class, labels, kind of interval) → how often it contains the share of all items, and its mean width
+Coverage = dict[tuple[str, int, str], tuple[Estimate, float]]
 
 
 @dataclass(kw_only=True)
@@ -88,7 +88,7 @@ def intervals(scored: ScoredClass, labelled: np.ndarray, rest: np.ndarray) -> di
     both = share(scored.labels[labelled], scored.predictions[labelled], scored.predictions[rest])
     alone = labelled_only(scored.labels[labelled], len(scored.labels))
     half = 1.959964 * both.standard_error
-    normal = (max(0.0, both.value - half), min(1.0, both.value + half))
+    normal = max(0.0, both.value - half), min(1.0, both.value + half)
     return {OURS: (both.low, both.high), PEOPLE: (alone.low, alone.high), NORMAL: normal}
 
 
@@ -102,33 +102,30 @@ def measure_coverage(classes: list[ScoredClass], counts: tuple[int, ...], draws:
             for kind in KINDS:
                 ends = [each[kind] for each in drawn]
                 # A share of the whole file is exact: rounding must not decide.
-                holds = [low - 1e-9 <= scored.truth <= high + 1e-9 for low, high in ends]
-                coverage[scored.name, count, kind] = (holds, float(np.mean([high - low for low, high in ends])))
+                holds = np.array([low - 1e-9 <= scored.truth <= high + 1e-9 for low, high in ends], dtype=float)
+                width = float(np.mean([high - low for low, high in ends]))
+                coverage[scored.name, count, kind] = labelled_only(holds, draws, "population"), width
     return coverage
 
 
 def coverage_finding(arguments: CoverageArguments) -> Finding:
     """Run the draws."""
-    classes = read_classes(arguments.scores)
-    items = len(classes[0].labels)
-    if max(arguments.labels) >= items:
-        raise UserError(
-            f"{max(arguments.labels):,} labels of {items:,} items", key="--labels", expected=f"fewer than {items:,}"
-        )
+    classes, name = read_classes(arguments.scores), arguments.scores.name
+    items, most = len(classes[0].labels), max(arguments.labels)
+    if most >= items:
+        raise UserError(f"{most:,} labels of {items:,} items", key="--labels", expected=f"fewer than {items:,}")
     coverage = measure_coverage(classes, arguments.labels, arguments.draws, arguments.seed)
     beside = arguments.scores.parent / Path(RECORD).name
     record = read_record(beside) if beside.is_file() else None
+    data = record.data if record else {"name": name, "split": "all items"}
+    items_read = fingerprint([c.name, c.labels.tolist(), c.predictions.tolist()] for c in classes)
     return Finding(
         name="prevalence-coverage",
-        task=record.task if record else arguments.scores.name,
+        task=record.task if record else name,
         model=record.title if record else "model",
         **worded(WORDS, **_numbers(classes, coverage), draws=arguments.draws, items=items),
         parts=_parts(classes, arguments.labels, coverage),
-        data={
-            "name": record.data["name"] if record else arguments.scores.name,
-            "split": record.data["split"] if record else "all items",
-            "fingerprint": fingerprint([c.name, c.labels.tolist(), c.predictions.tolist()] for c in classes),
-        },
+        data={"name": data["name"], "split": data["split"], "fingerprint": items_read},
         facts={"draws": arguments.draws, "seed": arguments.seed, "items": items},
         miniature=bool(record and record.miniature),
         command=command_line(MODULE),
@@ -139,16 +136,9 @@ def _parts(classes: list[ScoredClass], counts: tuple[int, ...], coverage: Covera
     parts: list = []
     for scored in classes:
         title = f"Draws in which the interval contains the share of {scored.name}"
-        rows = {}
-        for count in counts:
-            for kind in KINDS:
-                holds, _ = coverage[scored.name, count, kind]
-                held = labelled_only(np.array(holds, dtype=float), len(holds), "population")
-                rows[f"{count:,} labels, {kind}"] = held.measure()
+        rows = {f"{n:,} labels, {kind}": coverage[scored.name, n, kind][0].measure() for n in counts for kind in KINDS}
         parts.append(Measures(title, "labels and interval", "coverage", rows, 0.95, "nominal"))
-    widths = [
-        [c.name, count, *(coverage[c.name, count, kind][1] for kind in KINDS)] for c in classes for count in counts
-    ]
+    widths = [[c.name, n, *(coverage[c.name, n, kind][1] for kind in KINDS)] for c in classes for n in counts]
     counted = [(scored, scored.counted()) for scored in classes]
     shares = [[scored.name, scored.truth, each.value, each.low, each.high] for scored, each in counted]
     return [
@@ -159,17 +149,10 @@ def _parts(classes: list[ScoredClass], counts: tuple[int, ...], coverage: Covera
 
 
 def _numbers(classes: list[ScoredClass], coverage: Coverage) -> dict[str, Any]:
-    pairs = [
-        (width, coverage[name, count, PEOPLE][1])
-        for (name, count, kind), (_, width) in coverage.items()
-        if kind == OURS
-    ]
+    widths = [(coverage[name, n, OURS][1], width) for (name, n, kind), (_, width) in coverage.items() if kind == PEOPLE]
     return {
-        "ours": OURS,
-        "people": PEOPLE,
-        "normal": NORMAL,
-        "least": {kind: min(np.mean(holds) for (*_, k), (holds, _) in coverage.items() if k == kind) for kind in KINDS},
-        "narrower": 1 - np.mean([ours / alone for ours, alone in pairs]),
+        "least": [min(held.value for (*_, k), (held, _) in coverage.items() if k == kind) for kind in KINDS],
+        "narrower": 1 - np.mean([ours / alone for ours, alone in widths]),
         "missed": [scored.name for scored in classes if not scored.counted().holds(scored.truth)],
     }
 

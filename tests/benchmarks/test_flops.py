@@ -1,4 +1,4 @@
-"""The operations that a shape needs are those that PyTorch counts in the linear layers of such a model."""
+"""The operations computed from a shape equal those that PyTorch counts in the linear layers of such a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PRODUCTS = {"aten.mm", "aten.addmm", "aten.bmm"}
 
 
 def counted(work) -> int:
-    """Operations of matrix products outside attention's own kernel."""
+    """Count operations of matrix products outside attention's own kernel."""
     with FlopCounterMode(display=False) as counter:
         work()
     return sum(n for name, n in counter.get_flop_counts()["Global"].items() if str(name) in PRODUCTS)
@@ -24,11 +24,11 @@ def test_a_llama_forward_and_in_training():
         num_key_value_heads=2, attn_implementation="sdpa",
     )  # fmt: skip
     model, ids = LlamaForCausalLM(config), torch.arange(21).view(3, 7)
-    rotations = 2 * 3 * 7 * 2  # the rotary embedding's outer product: no linear layer
+    rotations = 2 * 3 * 7 * 2  # the rotary embedding's outer product, not a linear layer
     need = flops.llama(config.to_dict(), tokens=21, logits=3 * 2)
     with torch.no_grad():
-        found = counted(lambda: model(ids, logits_to_keep=2))
-    assert found - need in (0, rotations // 3, rotations)
+        forward = counted(lambda: model(ids, logits_to_keep=2))
+    assert forward - need in (0, rotations // 3, rotations)
     loss = lambda: model(ids, logits_to_keep=2).logits.sum().backward()  # noqa: E731
     assert abs(counted(loss) - flops.TRAINING * need) <= rotations
 
@@ -39,11 +39,11 @@ def test_an_encoder_forward():
     )
     model = RobertaForSequenceClassification(config).eval()
     with torch.no_grad():
-        found = counted(lambda: model(torch.full((3, 7), 5)))
-    assert found == flops.encoder(config.to_dict(), tokens=21, pairs=3)
+        forward = counted(lambda: model(torch.full((3, 7), 5)))
+    assert forward == flops.encoder(config.to_dict(), tokens=21, pairs=3)
 
 
 def test_frozen_weights_get_no_gradient():
     layer = torch.nn.Linear(8, 8, bias=False).requires_grad_(False)
-    given = torch.randn(5, 8, requires_grad=True)
-    assert counted(lambda: layer(given).sum().backward()) == flops.LORA_TRAINING * 2 * 64 * 5
+    inputs = torch.randn(5, 8, requires_grad=True)
+    assert counted(lambda: layer(inputs).sum().backward()) == flops.LORA_TRAINING * 2 * 64 * 5

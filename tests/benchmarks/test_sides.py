@@ -1,4 +1,4 @@
-"""Sides do the same job: on the miniature's tiny Llama, theirs and ours give the same answers."""
+"""All sides do the same job: on the miniature's tiny Llama they give the same answers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import sbic_sides
-from benchmarks.jobs import OURS
-from benchmarks.setting import Setting
-from benchmarks.table import agreement
-from common.miniature.pretrain import MODELS
+from benchmarks import inference
+from benchmarks.jobs import OURS, agreement
+from benchmarks.processes import Setting
+from common.runtime.project import MINIATURE_MODELS
 
 POSTS = 24
 
@@ -27,19 +26,19 @@ def setting(miniature, tmp_path_factory):
         sbic_dir=str(miniature / "SBIC.v2"),
         snli_dir=str(miniature / "snli_1.0"),
         scratch=str(output),
-        llama=str(MODELS / "tiny_llama"),
+        llama=str(MINIATURE_MODELS / "tiny_llama"),
         adapters={"offensiveYN": str(output / "offensiveYN")},
         most=POSTS,
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("load", ["generate_each", "pipeline", "harness"])
-def test_every_way_to_classify_answers_as_ours(setting, load):
+@pytest.mark.parametrize("load", ["generate_each", "post_pipeline", "harness"])
+def test_every_tool_answers_as_ours(setting, load):
     if load == "harness" and importlib.util.find_spec("lm_eval") is None:
         pytest.skip("the evaluation harness is not installed")
-    ours = sbic_sides.annotator_labels(setting)(POSTS)
-    theirs = getattr(sbic_sides, load)(replace(setting, precision="fp32"))(POSTS // 2)
+    ours = inference.annotator_labels(setting)(POSTS)
+    theirs = getattr(inference, load)(replace(setting, precision="fp32"))(POSTS // 2)
     assert (ours.items, theirs.items) == (POSTS, POSTS // 2)
     assert agreement("classification", {OURS: ours, load: theirs})[load] >= 0.9
     assert 0 < ours.flops / ours.items < theirs.flops / theirs.items, "the instruction is read once"

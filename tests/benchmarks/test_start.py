@@ -1,4 +1,4 @@
-"""What is wrong with a command line is said before seconds of imports."""
+"""Commands refuse a missing file before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.start import MISSING
+from benchmarks.solo import missing_files
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -21,9 +21,8 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("module", MISSING)
-def test_a_missing_file_is_refused_before_anything_heavy_is_imported(tmp_path, module):
-    words = [word.format(tmp_path) for word in MISSING[module]]
-    command = [sys.executable, "-c", RUN, module, *words]
+@pytest.mark.parametrize(("module", "line"), missing_files().items())
+def test_a_missing_file_is_refused_before_anything_heavy_is_imported(tmp_path, module, line):
+    command = [sys.executable, "-c", RUN, module, *line.format(tmp_path).split()]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert result.stdout.split()[-1:] == ["2"], result.stdout + result.stderr[-500:]

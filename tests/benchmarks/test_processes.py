@@ -1,4 +1,4 @@
-"""Sides in turn: who begins, what a ratio is, and what is said when a side fails."""
+"""Sides take turns, and a side that fails is one line of error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from benchmarks.alternating import Worker, alternate, finished, middle, ratios
-from benchmarks.setting import Measured, spread
+from benchmarks.jobs import JOBS, OURS, JobResult
+from benchmarks.processes import Measured, Worker, alternate, finished, middle, spread
 from common.cli.errors import UserError
 
 
@@ -19,33 +19,32 @@ def measured(items: int, seconds: float) -> Measured:
     return Measured(items, seconds, flops=0, precision="fp32")
 
 
-def test_another_side_begins_each_round_and_a_ratio_compares_within_one():
-    asked = []
+def test_each_round_starts_with_another_side_and_ratios_compare_within_rounds():
+    calls = []
 
     def side(name, *seconds):
         left = list(seconds)
 
         def ask():
-            asked.append(name)
-            return measured(10 if name == "ours" else 5, left.pop(0))
+            calls.append(name)
+            return measured(10 if name == OURS else 5, left.pop(0))
 
         return ask
 
-    # In the second round the machine is twice as slow, for all: the ratios are the same.
-    ask = {"ours": side("ours", 1.0, 2.0), "a": side("a", 1.0, 2.0), "b": side("b", 5.0, 10.0)}
+    # In the second round the machine is half as fast for all sides: the ratios stay the same.
+    ask = {OURS: side(OURS, 1.0, 2.0), "a": side("a", 1.0, 2.0), "b": side("b", 5.0, 10.0)}
     rounds = list(alternate(ask, 2))
-    assert asked == ["ours", "a", "b", "a", "b", "ours"]
-    assert ratios(rounds, "ours", "a") == [2.0, 2.0]
-    assert ratios(rounds, "ours", "b") == [10.0, 10.0]
+    assert calls == [OURS, "a", "b", "a", "b", OURS]
+    assert JobResult(JOBS[0], rounds, {}).ratios() == {"a": [2.0, 2.0], "b": [10.0, 10.0]}
     assert middle([3.0, 1.0, 2.0]) == "2.00 (1.00–3.00)"
 
 
-def test_a_smaller_side_takes_its_items_from_all_lengths():
+def test_a_smaller_side_uses_items_of_all_lengths():
     assert spread(list(range(100)), 4) == [12, 37, 62, 87]
     assert spread([1, 2], 5) == [1, 2]
 
 
-def test_a_worker_answers_line_by_line_and_a_failing_one_is_one_line():
+def test_a_worker_answers_line_by_line_and_its_failure_is_one_line():
     code = (
         "import json, sys\nprint('{}', flush=True)\n"
         "for line in sys.stdin:\n"
@@ -57,7 +56,7 @@ def test_a_worker_answers_line_by_line_and_a_failing_one_is_one_line():
     try:
         assert worker.receive() == {}
         assert worker.ask({"n": 1}) == {"twice": 2}
-        with pytest.raises(UserError, match=r"^a side: it ended with status 1: no 2 here$"):
+        with pytest.raises(UserError, match=r"^a side exited with status 1: no 2 here$"):
             worker.ask({"n": 2})
         with pytest.raises(UserError, match="no 2 here"):
             worker.ask({"n": 1})
@@ -65,12 +64,12 @@ def test_a_worker_answers_line_by_line_and_a_failing_one_is_one_line():
         worker.end()
 
 
-def test_a_command_that_fails_is_one_line():
-    with pytest.raises(UserError, match=r"^it: it ended with status 3: it said nothing$"):
-        finished("it", [sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ))
+def test_a_failing_command_is_one_line():
+    with pytest.raises(UserError, match=r"^it exited with status 3: no output$"):
+        finished("it", [sys.executable, "-c", "raise SystemExit(3)"])
 
 
-def test_a_worker_ends_with_what_it_has_started():
+def test_a_worker_ends_with_its_own_children():
     code = (
         "import json, subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -104,12 +103,12 @@ def test_ctrl_c_ends_the_benchmark_and_its_sides(tmp_path):
         "--jobs",
         "start",
         "--output",
-        str(tmp_path / "found.json"),
+        str(tmp_path / "bench.json"),
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     while "--help" not in (line := process.stderr.readline()):
-        assert line, "it ended early"
+        assert line, "ended early"
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(30) == 130
-    assert not (tmp_path / "found.json").exists()
+    assert not (tmp_path / "bench.json").exists()
