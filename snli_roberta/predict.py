@@ -1,11 +1,11 @@
-"""Labels for pairs of sentences: ``python -m snli_roberta.predict --model PATH_OR_ID "premise" "hypothesis"``, or a file."""
+"""Label a pair of sentences, or a file: ``python -m snli_roberta.predict --model PATH_OR_ID "premise" "hypothesis"``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,41 +17,39 @@ from common.runtime import hardware
 from common.tables.reading import Row, in_windows, read_rows, table_format
 from common.tables.writing import parquet_types, row_writer
 from snli_roberta.data.corpus import LABELS, Pair
-
-if TYPE_CHECKING:
-    from snli_roberta.model.classifier import Classifier
+from snli_roberta.model import classifier
+from snli_roberta.model.classifier import Classifier
 
 MODULE = "snli_roberta.predict"
-WINDOW = 4096  # pairs that are sorted by length together
-BLANK = {"predicted_label": ""} | dict.fromkeys((f"probability_{label}" for label in LABELS), 0.0)  # an answer
+WINDOW = 4096  # pairs that are sorted by length and held in memory together
+BLANK = {"predicted_label": ""} | dict.fromkeys((f"probability_{label}" for label in LABELS), 0.0)  # an empty answer
 
 
 @dataclass(kw_only=True)
 class PredictArguments:
-    """Says whether a premise entails a hypothesis, with the probability of each label."""
+    """Tell whether a premise entails a hypothesis, with the probability of each label."""
 
     sentences: tuple[str, ...] = option((), "a premise and a hypothesis", positional=True)
-    model: str = option(help="folder or Hub id of the trained model or adapter")
+    model: str = option(help="folder or Hub ID of the trained model or adapter")
     revision: str | None = option(None, "its branch, tag or commit on the Hub")
     input: Path | None = option(None, "file of pairs instead (.csv, .tsv, .jsonl, .parquet; text formats also .gz)")
     output: Path | None = option(
-        None, "file to write: the input's columns, then predicted_label and a probability a label"
+        None, "file to write: the input's columns, predicted_label, and a probability per label"
     )
     premise_column: str = option("premise", "column of the premises")
     hypothesis_column: str = option("hypothesis", "column of the hypotheses")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", "compute precision; evaluations use fp32, half precision may change a probability's third digit"
+        "auto", "compute precision; evaluations use fp32, half precision may change the third digit of a probability"
     )
-    max_length: int | None = option(None, "tokens a pair at most (default: as it was trained, else 128)", minimum=8)
+    max_length: int | None = option(None, "maximum tokens per pair (default: as trained, else 128)", minimum=8)
 
     def __post_init__(self) -> None:
         check_place(self.model, self.revision)
         if self.input is None and len(self.sentences) != 2:
-            raise UserError(
-                f"{len(self.sentences)} sentences were given", expected="a premise and a hypothesis, or --input"
-            )
+            problem = f"{len(self.sentences)} sentences were given"
+            raise UserError(problem, expected="a premise and a hypothesis, or --input")
         if self.input is not None and self.sentences:
-            raise UserError("sentences and --input were given", fix="give one of them")
+            raise UserError("sentences and --input were given", fix="give only one of them")
         if (self.input is None) != (self.output is None):
             raise UserError("--input and --output go together", fix="give both")
         if self.output is not None:
@@ -60,39 +58,31 @@ class PredictArguments:
 
 @dataclass(frozen=True)
 class Input:
-    """A file of pairs that were all looked at: its columns, in order of appearance, and how many rows it has."""
+    """A checked file of pairs: its columns, in order of appearance, and its number of rows."""
 
     arguments: PredictArguments
     columns: tuple[str, ...]
     rows: int
 
     def windows(self) -> Iterator[tuple[list[Row], list[Pair]]]:
-        """The rows and their pairs, :data:`WINDOW` at a time: memory does not grow with the file."""
+        """Yield the rows and their pairs, :data:`WINDOW` at a time."""
         names = (self.arguments.premise_column, self.arguments.hypothesis_column)
         for rows in in_windows(checked_rows(self.arguments), WINDOW):
             yield list(rows), [Pair(*(row.values[name] for name in names), label=-1) for row in rows]
 
 
 def checked_rows(arguments: PredictArguments) -> Iterator[Row]:
-    """The input's rows.
-
-    Raises:
-        UserError: A row whose sentences are not text, with its place.
-    """
+    """Yield the input's rows; refuse one without text in its sentences."""
     names = (arguments.premise_column, arguments.hypothesis_column)
     for row in read_rows(arguments.input, names):
         for name in names:
             if not isinstance(row.values[name], str) or not row.values[name].strip():
-                raise row.error(f"{shown(row.values[name])} is no sentence", name, expected="text")
+                raise row.error(f"not a sentence: {shown(row.values[name])}", name, expected="text")
         yield row
 
 
 def survey(arguments: PredictArguments) -> Input:
-    """Reads the input once.
-
-    Raises:
-        UserError: A row whose sentences are not text, with its place, or no row at all.
-    """
+    """Check the whole input before the model is loaded."""
     columns: dict[str, None] = {}
     count = 0
     for row in checked_rows(arguments):
@@ -104,14 +94,11 @@ def survey(arguments: PredictArguments) -> Input:
 
 
 def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
-    """For each pair its label and the probability of each label.
-
-    Raises:
-        UserError: The model gives no numbers, as in a precision whose range is too small for it.
-    """
+    """Return each pair's label and the probability of each label."""
     probabilities = model.probabilities(pairs, max_length=max_length)
     if not np.isfinite(probabilities).all():
-        raise UserError(f"it gives no numbers in {model.precision.value}", file=model.name, fix="--precision fp32")
+        problem = f"NaN or infinite probabilities in {model.precision.value}"
+        raise UserError(problem, file=model.name, fix="use --precision fp32")
     return [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
@@ -119,30 +106,26 @@ def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) ->
     ]
 
 
-def label_file(model: Classifier, found: Input) -> None:
-    """Writes the input's rows with their answers, whole or not at all.
-
-    Raises:
-        UserError: A path that can't be written to, or a Parquet column of mixed types.
-    """
-    output, types, labelled = found.arguments.output, None, 0
-    columns = list(dict.fromkeys([*found.columns, *BLANK]))
+def label_file(model: Classifier, source: Input) -> None:
+    """Write the input's rows with their answers to a complete file, or none."""
+    output, types, labeled = source.arguments.output, None, 0
+    columns = list(dict.fromkeys([*source.columns, *BLANK]))
     if table_format(output) == ".parquet":
-        types = parquet_types(output, ([row.values | BLANK for row in rows] for rows, _ in found.windows()))
-    with row_writer(output, columns, types) as write, bar(found.rows, "pair", show=True) as done:
-        for rows, pairs in found.windows():
-            for row, answer in zip(rows, answers(model, pairs, found.arguments.max_length), strict=True):
+        types = parquet_types(output, ([row.values | BLANK for row in rows] for rows, _ in source.windows()))
+    with row_writer(output, columns, types) as write, bar(source.rows, "pair", show=True) as done:
+        for rows, pairs in source.windows():
+            for row, answer in zip(rows, answers(model, pairs, source.arguments.max_length), strict=True):
                 write(row.values | answer)
             done.update(len(rows))
-            labelled += len(rows)
-        if labelled != found.rows:
+            labeled += len(rows)
+        if labeled != source.rows:
             raise UserError(
-                f"it had {found.rows:,} rows and now {labelled:,}",
-                file=found.arguments.input,
-                expected="a file that nobody writes to",
+                f"the file had {source.rows:,} rows and now has {labeled:,}",
+                file=source.arguments.input,
+                expected="a file that does not change meanwhile",
                 fix="repeat the command",
             )
-    log(f"{found.rows:,} pairs labelled: {output}")
+    log(f"{source.rows:,} pairs labeled: {output}")
 
 
 def main() -> None:
@@ -151,15 +134,12 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f'  python -m {MODULE} --model output/miniature_lora "A boy who is wet is indoors and quiet." "A child is dry."',
     )
-    found = survey(arguments) if arguments.input is not None else None
-
-    quiet_libraries()  # before the first of them is imported
-    from snli_roberta.model import classifier
-
+    source = survey(arguments) if arguments.input is not None else None
+    quiet_libraries()  # before other imports of these libraries
     model = classifier.load(arguments.model, arguments.revision, precision=arguments.precision)
     log(f"{hardware.device_type()}, {model.precision.value} ({model.precision.reason})")
-    if found is not None:
-        label_file(model, found)
+    if source is not None:
+        label_file(model, source)
         return
     (answer,) = answers(model, [Pair(*arguments.sentences, label=-1)], arguments.max_length)
     print(answer["predicted_label"])

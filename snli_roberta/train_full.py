@@ -6,7 +6,7 @@ accelerate launch --config_file accelerate_config.yaml -m snli_roberta.train_ful
 from __future__ import annotations
 
 from common.cli.arguments import parse
-from common.cli.console import quiet_libraries
+from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
 from snli_roberta.training.arguments import TrainArguments
 
@@ -21,10 +21,13 @@ def main() -> None:
     )
     if arguments.method != METHOD:
         raise UserError(f"the recipe is for {arguments.method}", key="method", expected=METHOD)
-    quiet_libraries()  # before the first of them is imported
-    from snli_roberta.training.run import train
+    quiet_libraries()  # before other imports of these libraries
+    from snli_roberta.training.run import estimate, train
 
-    train(arguments)
+    if arguments.estimate_only:
+        log(str(estimate(arguments)), always=True)
+    else:
+        train(arguments)
 
 
 if __name__ == "__main__":

@@ -1,84 +1,87 @@
-"""How a classifier fares on pairs that were made to mislead it: ``python -m snli_roberta.adversarial``.
+"""Try a classifier on pairs that were made to mislead it: ``python -m snli_roberta.adversarial``.
 
-On HANS, on Breaking NLI, and on a suite of our own; or, with ``--interactive``, on what somebody types.
+On HANS, Breaking NLI and a suite of our own; or, with ``--interactive``, on pairs that you type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, stage
-from common.cli.errors import UserError, run
+from common.cli.errors import UserError, plain, run
 from common.models.loading import check_place, local_folder
 from common.results import finding as findings
 from common.results import rendering
 from common.results.finding import Finding
-from common.results.scoring import command_line
 from common.results.record import training_facts
+from common.results.scoring import command_line
+from common.runtime.project import miniature_corpora
 from common.tables.writing import write_rows
-from snli_roberta.adversarial import breaking_nli, hans
-from snli_roberta.adversarial.suite import everyday, invented
-from snli_roberta.adversarial.suite.everyday import Scene, Sentences
-from snli_roberta.adversarial.suite.outcomes import outcomes, rows, suite_finding
-from snli_roberta.adversarial.suite.rules import Trial, trials
-from snli_roberta.baselines import TASK
-from snli_roberta.data.corpus import Pair
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from snli_roberta.model.classifier import Classifier
+from snli_roberta.adversarial import challenge_sets as sets
+from snli_roberta.adversarial.scenes import Scene, Sentences, everyday_scenes, invented_scenes
+from snli_roberta.adversarial.suite import EDITS, Trial, edited, outcomes, suite_finding, table, trials
+from snli_roberta.data.corpus import LABELS, Pair
+from snli_roberta.model import classifier
+from snli_roberta.model.classifier import Classifier
+from snli_roberta.model.evaluation import TASK
 
 MODULE = "snli_roberta.adversarial"
+BLOCK, DASH = "█", "-"
+WIDEST, NARROWEST = 60, 10  # characters of a bar
+NAME = max(map(len, LABELS))
 
 
 @dataclass(kw_only=True)
 class AdversarialArguments:
-    """Tries a trained classifier on HANS, on Breaking NLI and on adversarial pairs of our own; or on pairs that you type."""
+    """Try a trained classifier on HANS, Breaking NLI and adversarial pairs of our own; or on pairs that you type."""
 
-    model: str = option(help="folder or Hub id of the trained model or adapter")
+    model: str = option(help="folder or Hub ID of the trained model or adapter")
     revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    hans: Path | None = option(None, f"HANS's {hans.FILE_NAME}; for a model of the miniature, the miniature's")
+    hans: Path | None = option(None, f"HANS's {sets.HANS_FILE}; a model of the miniature gets the miniature's")
     breaking_nli: Path | None = option(
-        None, f"Breaking NLI's {breaking_nli.FILE_NAME}; for a model of the miniature, the miniature's"
+        None, f"Breaking NLI's {sets.BREAKING_FILE}; a model of the miniature gets the miniature's"
     )
     title: str = option("trained", "name of the model in tables")
-    output_dir: Path = option(Path("output/snli_evaluation"), "folder of the run records; goes into its findings/")
-    seed: int = option(0, "seed of the typos, the disorder and the bootstrap", minimum=0, maximum=MAX_SEED)
+    output_dir: Path = option(Path("output/snli_evaluation"), "folder of the run records; findings/ is written there")
+    seed: int = option(0, "seed of the typos, the shuffling and the bootstrap", minimum=0, maximum=MAX_SEED)
     interactive: bool = option(False, "ask for pairs at a prompt instead")
 
     def __post_init__(self) -> None:
         check_place(self.model, self.revision)
         if self.interactive and (self.hans or self.breaking_nli):
-            raise UserError("a file and --interactive", key="interactive", fix="give one of them")
+            raise UserError("a file and --interactive were given", key="interactive", fix="give only one of them")
 
 
 def check(arguments: AdversarialArguments) -> list[Finding]:
-    """Tries a model on everything, and writes what was found beside the run records and into the model's folder; the suite's
-    pairs with their answers also go into ``<model>-adversarial.csv``.
+    """Try a model on everything; write the findings, and a table of the suite's pairs with their answers.
 
     Returns:
-        The findings "hans" and "breaking-nli", as far as there are files of them, and "adversarial".
+        The findings "hans" and "breaking-nli", if there are files, and "adversarial".
 
     Raises:
-        UserError: A model that can't be loaded, or a bad file.
+        UserError: A model that cannot be loaded, or a bad file.
     """
-    # All that can be refused is, before the model is loaded.
-    folder = local_folder(arguments.model, arguments.revision)
-    of_miniature = trained_on_miniature(training_facts(folder))
-    hans_path = _file(arguments.hans, "hans", hans.FILE_NAME, of_miniature)
-    breaking_path = _file(arguments.breaking_nli, "breaking_nli", breaking_nli.FILE_NAME, of_miniature)
-    cases = hans.read_cases(hans_path) if hans_path else []
-    items = breaking_nli.read_items(breaking_path) if breaking_path else []
-    scenes = invented.scenes() if of_miniature else everyday.scenes()
+    # Check everything before the model is loaded.
+    facts = training_facts(local_folder(arguments.model, arguments.revision))
+    settings = {} if facts is None else facts["settings"]
+    of_miniature = facts is not None and settings["data_dir"] is None and settings["dataset_name"] is None
+    hans_path = _file(arguments.hans, "hans", sets.HANS_FILE, of_miniature)
+    breaking_path = _file(arguments.breaking_nli, "breaking_nli", sets.BREAKING_FILE, of_miniature)
+    hans = sets.read_hans(hans_path) if hans_path else []
+    breaking = sets.read_breaking_nli(breaking_path) if breaking_path else []
+    scenes = invented_scenes() if of_miniature else everyday_scenes()
 
-    quiet_libraries()  # before the first of them is imported
-    from snli_roberta.model import classifier
-
+    quiet_libraries()  # before other imports of these libraries
     model = classifier.load(arguments.model, arguments.revision)
     about: dict[str, Any] = {
         "task": TASK,
@@ -86,52 +89,95 @@ def check(arguments: AdversarialArguments) -> list[Finding]:
         "miniature": of_miniature,
         "command": command_line(MODULE),
         "facts": {"seed": arguments.seed, "max_length": model.max_length},
+        "seed": arguments.seed,
     }
-    stem = findings.stem("snli", arguments.title)
-    found = []
-    if cases:
-        with stage(f"HANS: {len(cases):,} pairs"):
-            probabilities = model.probabilities([case.pair for case in cases], progress=True)
-            found.append(hans.hans_finding(cases, probabilities, seed=arguments.seed, **about))
-    if items:
-        with stage(f"Breaking NLI: {len(items):,} pairs"):
-            probabilities = model.probabilities([item.pair for item in items], progress=True)
-            found.append(breaking_nli.breaking_nli_finding(items, probabilities, seed=arguments.seed, **about))
-    made = trials(scenes, arguments.seed)
-    said = _said(model, scenes, made)
+
+    def answered(name: str, items: Sequence[Any], finding: Callable[..., Finding]) -> list[Finding]:
+        if not items:
+            return []
+        with stage(f"{name}: {len(items):,} pairs"):
+            return [finding(items, model.probabilities([item.pair for item in items], progress=True), **about)]
+
+    made = answered("HANS", hans, sets.hans_finding)
+    made += answered("Breaking NLI", breaking, sets.breaking_nli_finding)
+    tried = trials(scenes, arguments.seed)
+    answers = _answers(model, scenes, tried)
     data = "scenes of the SNLI miniature" if of_miniature else "everyday scenes of our own"
-    found.append(suite_finding(scenes, made, said, seed=arguments.seed, data=data, **about))
-    table = arguments.output_dir / f"{stem}-adversarial.csv"
-    write_rows(table, rows(outcomes(made, said), said))
-    for finding in found:
+    made.append(suite_finding(scenes, tried, answers, data=data, **about))
+    stem = findings.stem("snli", arguments.title)
+    path = arguments.output_dir / f"{stem}-adversarial.csv"
+    write_rows(path, table(outcomes(tried, answers), answers))
+    for finding in made:
         findings.leave(finding, arguments.output_dir, stem, model.own_folder)
-    log(f"all pairs of the suite with their answers, failures first: {table}")
-    return found
-
-
-def trained_on_miniature(facts: dict[str, Any] | None) -> bool:
-    """Whether a model's training says that it knows the miniature's sentences and no others."""
-    return facts is not None and facts["settings"]["data_dir"] is None and facts["settings"]["dataset_name"] is None
+    log(f"all pairs of the suite with their answers, failures first: {path}")
+    return made
 
 
 def _file(given: Path | None, name: str, file_name: str, of_miniature: bool) -> Path | None:
-    """The file to read: the one given or, for a model of the miniature, the miniature's."""
-    if given is not None:
-        return given
-    if not of_miniature:
-        log(f"no --{name}: it is left out")
+    """Return the given file or, for a model of the miniature, the miniature's."""
+    if given is None and not of_miniature:
+        log(f"{name} is skipped: no --{name}")
         return None
-    from common.runtime.project import miniature_corpora
-
-    return miniature_corpora() / name / file_name
+    return given or miniature_corpora() / name / file_name
 
 
-def _said(model: Classifier, scenes: Sequence[Scene], made: Sequence[Trial]) -> dict[Sentences, np.ndarray]:
-    """The probabilities of the scenes' plain pairs and of the trials', each distinct pair asked once."""
-    pairs = list(dict.fromkeys([*(pair for scene in scenes for pair in scene.plain.values()), *(t.pair for t in made)]))
+def _answers(model: Classifier, scenes: Sequence[Scene], tried: Sequence[Trial]) -> dict[Sentences, np.ndarray]:
+    """Return probabilities of the scenes' plain pairs and of the trials, each distinct pair once."""
+    pairs = [*(pair for scene in scenes for pair in scene.plain.values()), *(trial.pair for trial in tried)]
+    pairs = list(dict.fromkeys(pairs))
     with stage(f"the suite: {len(pairs):,} pairs"):
         probabilities = model.probabilities([Pair(*pair, label=-1) for pair in pairs], progress=True)
     return dict(zip(pairs, probabilities, strict=True))
+
+
+def converse(model: Classifier, seed: int = 0) -> None:
+    """Ask for a premise and a hypothesis and show the answer, until the premise is empty or the input ends.
+
+    What is typed or pasted reaches the model and the terminal without control characters.
+    """
+    for stream in (sys.stdin, sys.stdout):  # a byte that the other side cannot decode is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    print("Type a premise and a hypothesis; an empty premise ends.")
+    with contextlib.suppress(EOFError):
+        while premise := plain(input("premise:    ")):
+            if hypothesis := plain(input("hypothesis: ")):
+                print("\n".join(answer_lines(model, (premise, hypothesis), seed)))
+            else:
+                print("no hypothesis: skipped")
+            print()
+        return
+    print()  # ends the line of the prompt
+
+
+def answer_lines(model: Classifier, pair: Sentences, seed: int = 0) -> list[str]:
+    """Return the answer to a pair as lines for a terminal, then the answers to the pair as :data:`EDITS` change it."""
+    changed = {rule: other for rule in EDITS if (other := edited(rule, pair, seed=seed)) != pair}
+    pairs = [pair, *changed.values()]
+    probabilities = dict(zip(pairs, model.probabilities([Pair(*p, label=-1) for p in pairs]), strict=True))
+    answers = {p: LABELS[int(row.argmax())] for p, row in probabilities.items()}
+    lines = [*bars(probabilities[pair]), f"answer: {answers[pair]}"]
+    for rule, other in changed.items():
+        now = answers[other]
+        unscored = "same" if now == answers[pair] else "other"
+        verdict = {True: "right", False: "wrong", None: unscored}[rule.passed(now, answers[pair])]
+        expected = f"expected: {rule.expected}" if rule.scored else "no answer is wrong"
+        lines.append(f"  {rule.name:22} {now:{NAME}} {probabilities[other].max():6.1%}  {verdict}, {expected}")
+    return lines
+
+
+def bars(probabilities: np.ndarray) -> list[str]:
+    """Show three probabilities as bars as wide as the terminal; in ASCII if it has no block characters."""
+    width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size((80, 24)).columns - NAME - 10))
+    block = BLOCK
+    try:
+        block.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        block = DASH
+    return [
+        f"{name:{NAME}} {p:6.1%} {block * round(float(p) * width)}".rstrip()
+        for name, p in zip(LABELS, probabilities, strict=True)
+    ]
 
 
 def main() -> None:
@@ -143,9 +189,6 @@ def main() -> None:
     )
     if arguments.interactive:
         quiet_libraries()
-        from snli_roberta.adversarial.interactive import converse
-        from snli_roberta.model import classifier
-
         converse(classifier.load(arguments.model, arguments.revision), arguments.seed)
         return
     rendering.show(check(arguments))

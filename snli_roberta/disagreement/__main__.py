@@ -1,6 +1,7 @@
 """How far to trust a classifier where people disagree: ``python -m snli_roberta.disagreement --model DIR_OR_HUB_ID``.
 
-By how many of five annotators agreed; where no gold label exists; and its probabilities against what five or a hundred people said.
+By how many of five annotators agreed; on pairs without a gold label; and its probabilities against the labels of five or
+a hundred people.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from common.results import rendering
 from common.results.finding import Finding
 from common.results.scoring import command_line
 from common.runtime.project import corpus_folder
+from common.tables.report import fingerprint
 from common.tables.writing import write_rows
-from snli_roberta.baselines import TASK
-from snli_roberta.data.corpus import Pair, training_sample
-from snli_roberta.disagreement import chaosnli, disputed
-from snli_roberta.disagreement.chaosnli import Item
-from snli_roberta.disagreement.finding import annotators_finding, chaosnli_finding, data_of
-from snli_roberta.disagreement.validation_temperature import ValidationTemperature
-from snli_roberta.evaluate import require_training_pairs, sampling_of
-from snli_roberta.model.facts import model_facts
+from snli_roberta.data import chaosnli
+from snli_roberta.data.chaosnli import Item, contained_in
+from snli_roberta.data.corpus import Pair, Split, training_sample
+from snli_roberta.disagreement.findings import annotators_finding, chaosnli_finding
+from snli_roberta.disagreement.people import COLUMNS, ValidationTemperature, table
+from snli_roberta.model import classifier
+from snli_roberta.model.evaluation import TASK, require_training_pairs, sampling_of
 from snli_roberta.training.arguments import CorpusArguments
 
 MODULE = "snli_roberta.disagreement"
@@ -37,15 +38,17 @@ MODULE = "snli_roberta.disagreement"
 
 @dataclass(kw_only=True)
 class DisagreementArguments(CorpusArguments):
-    """Measures how far to trust a classifier on SNLI's test pairs, and on ChaosNLI's, by how much people disagree on them."""
+    """Measure how far to trust a classifier on test pairs, and on ChaosNLI's, by how much people disagree about them."""
 
-    model: str = option(help="folder or Hub id of the trained model or adapter")
+    model: str = option(help="folder or Hub ID of the trained model or adapter")
     revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    chaosnli: Path | None = option(None, "chaosNLI_snli.jsonl, a hundred labels a pair; on the miniature, its own")
+    chaosnli: Path | None = option(
+        None, "chaosNLI_snli.jsonl, with a hundred labels per pair; the miniature has its own"
+    )
     title: str = option("trained", "name of the model in tables")
     output_dir: Path = option(
         Path("output/snli_evaluation"),
-        "folder of the run records; goes into its findings/, and a table of all pairs beside them",
+        "folder of the run records; findings/ and a table of all pairs are written there",
     )
     seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
 
@@ -53,49 +56,46 @@ class DisagreementArguments(CorpusArguments):
         CorpusArguments.__post_init__(self)
         check_place(self.model, self.revision)
 
-    def items(self) -> list[Item]:
-        """ChaosNLI's items; none where no file was given for a real corpus.
+    @property
+    def table(self) -> Path:
+        """Where the table of all pairs goes; tables of two models in one folder have different names."""
+        return self.output_dir / f"{findings.stem('snli', self.title)}-disagreement.csv"
 
-        Raises:
-            UserError: See :func:`snli_roberta.disagreement.chaosnli.read_items`.
-        """
+    def items(self) -> list[Item]:
+        """Read ChaosNLI; empty without a file for a real corpus."""
         if self.chaosnli is None and not self.on_miniature:
-            log("no --chaosnli: what a hundred people said is left out")
+            log("ChaosNLI is skipped: no --chaosnli")
             return []
         return chaosnli.read_items(self.chaosnli or corpus_folder(self, "chaosnli") / chaosnli.FILE_NAME)
 
 
 def check(arguments: DisagreementArguments) -> list[Finding]:
-    """Asks the model about validation, test and ChaosNLI's pairs, and writes what was found beside the run records, into the
-    model's folder, and as a table of all pairs.
+    """Score validation, test and ChaosNLI's pairs, and write the findings and a table of all pairs.
 
     Returns:
-        The finding "disagreement" and, where there are items, the finding "chaosnli".
+        The finding "disagreement" and, with ChaosNLI, the finding "chaosnli".
 
     Raises:
-        UserError: A model that can't be loaded or was trained on another corpus, or bad data.
+        UserError: A model that cannot be loaded or was trained on another corpus, or bad data.
     """
-    # All that can be refused is, before a model is loaded.
-    facts = model_facts(local_folder(arguments.model, arguments.revision))
+    # Check everything before a model is loaded.
+    facts = classifier.model_facts(local_folder(arguments.model, arguments.revision))
     items = arguments.items()
     train, dev, test = arguments.load("train", "dev", "test")
     if facts:
         sampled = training_sample(train.pairs, **sampling_of(facts))
         require_training_pairs(sampled, facts, arguments)
-    items, standing = without_training(
-        items, train.pairs, {"dev": dev.pairs, "test": [*test.pairs, *test.without_gold]}
-    )
+    splits = {"train": train.pairs, "dev": dev.pairs, "test": [*test.pairs, *test.without_gold]}
+    items, standing = without_training(items, splits)
     if not test.pairs:
         raise UserError("no test pair has a gold label", file=arguments.data_dir or arguments.dataset_name)
-    quiet_libraries()  # before the first of them is imported
-    from snli_roberta.model import classifier
-
+    quiet_libraries()  # before other imports of these libraries
     model = classifier.load(arguments.model, arguments.revision)
-    asked = {"validation": dev.pairs, "test": test.pairs, "no gold": test.without_gold}
-    asked["ChaosNLI"] = [item.pair for item in items]
-    with stage(f"asking about {sum(map(len, asked.values())):,} pairs"):
-        said = _probabilities(model, asked)
-    temperature = ValidationTemperature(dev.pairs, said["validation"])
+    pairs = {"validation": dev.pairs, "test": test.pairs, "no gold": test.without_gold}
+    pairs["ChaosNLI"] = [item.pair for item in items]
+    with stage(f"scoring {sum(map(len, pairs.values())):,} pairs"):
+        probabilities = _probabilities(model, pairs)
+    temperature = ValidationTemperature(dev.pairs, probabilities["validation"])
     shared: dict[str, Any] = {
         "task": TASK,
         "model": arguments.title,
@@ -104,55 +104,48 @@ def check(arguments: DisagreementArguments) -> list[Finding]:
         "seed": arguments.seed,
     }
     with stage("measuring"):
-        labelled, unlabelled = (
-            (said[name], temperature.apply(asked[name], said[name])) for name in ("test", "no gold")
+        labeled, unlabeled = (
+            (probabilities[name], temperature.apply(pairs[name], probabilities[name])) for name in ("test", "no gold")
         )
-        finding, judged = annotators_finding(
-            test, labelled, unlabelled, temperature, data=data_of(test, arguments.on_miniature), **shared
-        )
-        found, rows = [finding], disputed.rows(judged, "SNLI test")
+        data = data_of(test, arguments.on_miniature)
+        finding, judged = annotators_finding(test, labeled, unlabeled, temperature, data=data, **shared)
+        made, rows = [finding], table(judged, "SNLI test")
         if items:
-            finding, judged = chaosnli_finding(items, said["ChaosNLI"], temperature, standing=standing, **shared)
-            found.append(finding)
-            rows += disputed.rows(judged, "ChaosNLI")
-    stem = findings.stem("snli", arguments.title)
-    for finding in found:
-        findings.leave(finding, arguments.output_dir, stem, model.own_folder)
-    write_rows(table_path(arguments), rows, disputed.TABLE)
-    return found
+            finding, judged = chaosnli_finding(
+                items, probabilities["ChaosNLI"], temperature, standing=standing, **shared
+            )
+            made.append(finding)
+            rows += table(judged, "ChaosNLI")
+    for finding in made:
+        findings.leave(finding, arguments.output_dir, findings.stem("snli", arguments.title), model.own_folder)
+    write_rows(arguments.table, rows, COLUMNS)
+    return made
 
 
-def without_training(
-    items: Sequence[Item], train: Sequence[Pair], others: dict[str, Sequence[Pair]]
-) -> tuple[list[Item], dict[str, int]]:
-    """The items that do not stand in the training split, and how many of all stand in each split.
-
-    Raises:
-        UserError: All of them stand in the training split.
-    """
+def without_training(items: Sequence[Item], splits: dict[str, Sequence[Pair]]) -> tuple[list[Item], dict[str, int]]:
+    """Return the items that are not in the training split, and how many of all items are in each split."""
     pairs = [item.pair for item in items]
-    trained = chaosnli.standing_in(pairs, train)
-    standing = {"train": sum(trained)} | {
-        name: sum(chaosnli.standing_in(pairs, found)) for name, found in others.items()
-    }
-    kept = [item for item, known in zip(items, trained, strict=True) if not known]
+    places = {name: contained_in(pairs, split) for name, split in splits.items()}
+    kept = [item for item, trained in zip(items, places["train"], strict=True) if not trained]
     if items and not kept:
-        raise UserError(
-            "every item stands in the training split", key="--chaosnli", expected="pairs that are new to the model"
-        )
-    return kept, standing
+        problem = "every item is in the training split"
+        raise UserError(problem, key="--chaosnli", expected="pairs that are new to the model")
+    return kept, {name: sum(place) for name, place in places.items()}
 
 
-def table_path(arguments: DisagreementArguments) -> Path:
-    """Where the table of all pairs goes: two models' tables in one folder stay apart."""
-    return arguments.output_dir / f"{findings.stem('snli', arguments.title)}-disagreement.csv"
+def data_of(test: Split, invented: bool) -> dict[str, str]:
+    """Describe the test pairs with their annotators' labels, including those without a gold label."""
+    pairs = [*test.pairs, *test.without_gold]
+    rows = ([pair.premise, pair.hypothesis, pair.label, pair.annotator_labels] for pair in pairs)
+    name = "the SNLI miniature" if invented else "SNLI 1.0"
+    return {"name": name, "split": "test, also without a gold label", "fingerprint": fingerprint(rows)}
 
 
-def _probabilities(model: Any, asked: dict[str, list[Pair]]) -> dict[str, np.ndarray]:
-    """The model's probabilities of each group of pairs, asked all at once."""
-    found = model.probabilities([pair for pairs in asked.values() for pair in pairs], progress=True)
-    ends = np.cumsum([len(pairs) for pairs in asked.values()])[:-1]
-    return dict(zip(asked, np.split(found, ends), strict=True))
+def _probabilities(model: Any, groups: dict[str, list[Pair]]) -> dict[str, np.ndarray]:
+    """Return the model's probabilities of each group of pairs, computed together."""
+    together = model.probabilities([pair for pairs in groups.values() for pair in pairs], progress=True)
+    ends = np.cumsum([len(pairs) for pairs in groups.values()])[:-1]
+    return dict(zip(groups, np.split(together, ends), strict=True))
 
 
 def main() -> None:
@@ -162,7 +155,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --model output/miniature_lora --title LoRA",
     )
     rendering.show(check(arguments))
-    log(f"findings: {arguments.output_dir / findings.FOLDER}; all pairs: {table_path(arguments)}")
+    log(f"findings: {arguments.output_dir / findings.FOLDER}; all pairs: {arguments.table}")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from snli_roberta.adversarial.scenes import FACTS, SUBJECTS, draw_premise, words_of
 from snli_roberta.data.corpus import LABELS
-from snli_roberta.data.grammar import FACTS, SUBJECTS, draw_premise, words_of
 from snli_roberta.miniature import snli
 
 AGREED = 3  # of five annotators, on the pairs that are in ChaosNLI

@@ -12,8 +12,8 @@ import json
 import random
 from pathlib import Path
 
+from snli_roberta.adversarial.scenes import FACTS, SUBJECTS, draw_premise, words_of
 from snli_roberta.data.corpus import LABELS, NO_GOLD
-from snli_roberta.data.grammar import FACTS, SUBJECTS, draw_premise, words_of
 
 SPLIT_SIZES = {"train": 6000, "dev": 900, "test": 1200}
 # A word between the two sides of each antonym pair: whether it follows from either side is a matter of opinion.

@@ -1,4 +1,4 @@
-"""A trained classifier as commands use it: loaded by folder or Hub id, asked for probabilities."""
+"""A trained classifier as commands use it: loaded by folder or Hub ID, asked for probabilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common.cli.errors import UserError, shown
 from common.models.loading import hub_commit, local_folder, width_in
+from common.results.record import TRAINING_FILE, training_facts
 from common.runtime import hardware
 from snli_roberta.data.corpus import Pair
-from snli_roberta.model import encoder
-from snli_roberta.model.facts import model_facts
-from snli_roberta.training.arguments import DEFAULT_LENGTH
+from snli_roberta.training.arguments import ADAPTER_CONFIG, DEFAULT_LENGTH
+
+SETTINGS: dict[str, tuple[type, ...]] = {
+    "max_length": (int,),
+    "balance_classes": (bool,),
+    "train_fraction": (int, float),
+    "sample_seed": (int,),
+}  # of a training.json, and their types
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,12 @@ class Classifier:
     """A fine-tuned model, or an adapter on its base.
 
     Attributes:
-        name: Folder or Hub id, as it was named.
-        folder: Where its files lie.
+        name: Folder or Hub ID, as the user gave it.
+        folder: Local folder of its files.
         model: The torch module, on this device.
         tokenizer: Its tokenizer.
-        precision: In which it computes, and why.
-        facts: What its training left (``training.json``); None for a model that others made.
+        precision: Compute precision, and the reason for it.
+        facts: Contents of ``training.json``; None for a model trained elsewhere.
     """
 
     name: str
@@ -40,41 +47,44 @@ class Classifier:
 
     @property
     def kind(self) -> Literal["full", "adapter"]:
-        return kind_of(self.folder)
+        return "adapter" if (self.folder / ADAPTER_CONFIG).is_file() else "full"
 
     @property
     def max_length(self) -> int:
-        """Tokens a pair at most, as it was trained."""
+        """Maximum tokens per pair, as in training."""
         return self.facts["settings"]["max_length"] if self.facts else DEFAULT_LENGTH
 
     @cached_property
     def own_folder(self) -> Path | None:
-        """Where findings of it may be kept; None for a download, which is not ours to change."""
+        """Where findings about it may be kept; None for a download, which must not be changed."""
         return None if hub_commit(self.folder) is not None else self.folder
 
     def logits(self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False) -> np.ndarray:
-        """Shape (n, 3), in the pairs' order."""
+        """Return logits of shape (n, 3), in the order of the pairs."""
+        from snli_roberta.model import encoder
+
         length = max_length or self.max_length
         return encoder.predict_logits(self.model, self.tokenizer, pairs, max_length=length, progress=progress)
 
     def probabilities(
         self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False
     ) -> np.ndarray:
-        """Shape (n, 3), in the pairs' order, columns as :data:`snli_roberta.data.corpus.LABELS`; rows sum to 1."""
-        return softmax(self.logits(pairs, max_length=max_length, progress=progress))
+        """Return probabilities of shape (n, 3); columns as :data:`~snli_roberta.data.corpus.LABELS`, rows sum to 1."""
+        logits = self.logits(pairs, max_length=max_length, progress=progress)
+        powers = np.exp(np.asarray(logits, dtype=float) - np.max(logits, axis=1, keepdims=True))
+        return powers / powers.sum(1, keepdims=True)
 
 
 def load(
-    name: str,
-    revision: str | None = None,
-    *,
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
+    name: str, revision: str | None = None, *, precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
 ) -> Classifier:
-    """A trained classifier from a folder or the Hub, in a precision of :func:`common.runtime.hardware.choose_precision`.
+    """Load a trained classifier from a folder or the Hub.
 
     Raises:
-        UserError: See :func:`snli_roberta.model.encoder.load_trained`; or a precision that the device lacks.
+        UserError: No such model, no access to it, a model of other labels, or a precision that the device lacks.
     """
+    from snli_roberta.model import encoder
+
     folder = local_folder(name, revision)
     facts = model_facts(folder)
     model, tokenizer = encoder.load_trained(name, revision)
@@ -82,12 +92,22 @@ def load(
     return Classifier(name, folder, model.to(hardware.dtype(chosen.value)), tokenizer, chosen, facts)
 
 
-def kind_of(folder: Path) -> Literal["full", "adapter"]:
-    """Whether a folder holds a whole model or an adapter."""
-    return "adapter" if (folder / encoder.ADAPTER_CONFIG).is_file() else "full"
+def model_facts(folder: Path) -> dict[str, Any] | None:
+    """Read a classifier's ``training.json``; None for a model trained elsewhere.
 
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, shape (n, classes), in double precision."""
-    powers = np.exp(np.asarray(logits, dtype=float) - np.max(logits, axis=1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    Raises:
+        UserError: The file is not a classifier's record; it may come from anybody's repository.
+    """
+    facts = training_facts(folder)
+    if facts is None:
+        return None
+    settings = facts["settings"]
+    wrong = [name for name, kinds in SETTINGS.items() if type(settings.get(name)) not in kinds]
+    if not wrong and not 0 < settings["train_fraction"] <= 1:
+        wrong = ["train_fraction"]
+    if not wrong and settings["max_length"] < 8:
+        wrong = ["max_length"]
+    if wrong:
+        problem = f"not a classifier's record: {wrong[0]} is {shown(settings.get(wrong[0]))}"
+        raise UserError(problem, file=folder / TRAINING_FILE, fix="train the model again")
+    return facts

@@ -1,4 +1,4 @@
-"""The classifier: a pre-trained encoder with a new head, whole or behind a LoRA adapter; loaded, saved, and scored."""
+"""The encoder with a classification head, as a whole or with a LoRA adapter: load, save, predict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from common.models.loading import (
 )
 from common.runtime import hardware
 from snli_roberta.data.corpus import LABELS, Pair
-from snli_roberta.training.arguments import ALL_LINEAR, TrainArguments
+from snli_roberta.training.arguments import ADAPTER_CONFIG, ALL_LINEAR, SharedSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,18 +40,15 @@ HEAD_FACTS = {
     "id2label": dict(enumerate(LABELS)),
     "label2id": {label: i for i, label in enumerate(LABELS)},
 }
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
-    """A pre-trained encoder with a classification head, in fp32.
+    """Load a pretrained encoder with a classification head, in fp32.
 
     Returns:
-        The model, and the names of the modules that are new (the head, and a pooler that the checkpoint lacks): a LoRA
-        adapter must hold them whole, or they would be lost.
-
-    Raises:
-        UserError: No such model, or no access to it.
+        The model, and the names of its new modules (the head, and a pooler if the checkpoint lacks one): a LoRA adapter
+        must store them whole, or they would be lost.
     """
     check_config(name, revision)
     with loading(name):
@@ -62,12 +59,12 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
             attn_implementation=hardware.ATTENTION,
             output_loading_info=True,
             use_safetensors=True,  # pickles run code
-            trust_remote_code=False,  # or a terminal is asked whether to run a repository's own
-            ignore_mismatched_sizes=True,  # a head of other classes is replaced by a new one
+            trust_remote_code=False,  # by default a terminal asks whether to run the repository's code
+            ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
             **HEAD_FACTS,
         )
-    # Without this Trainer multiplies loss and gradients by the accumulation steps and the processes: these models take any
-    # keyword but ignore the one that says how many items a batch has.
+    # These models accept any keyword but ignore the number of items in a batch. Without this, Trainer would multiply loss
+    # and gradients by the accumulation steps and the number of processes.
     model.accepts_loss_kwargs = False
     prefix = model.base_model_prefix
     new = {name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())}
@@ -76,78 +73,55 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A model's tokenizer.
-
-    Raises:
-        UserError: No such model, no access to it, or a tokenizer that can't pad.
-    """
     with loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
-        raise UserError("its tokenizer has no pad token", file=name, expected="an encoder, as roberta-base")
+        raise UserError("the tokenizer has no pad token", file=name, expected="an encoder, such as roberta-base")
     return tokenizer
 
 
 def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequence[str] = ALL_LINEAR) -> str:
-    """A regular expression that matches linear layers of the encoder by their full names, and none of ``excluded``.
+    """Return a regular expression for the full names of the encoder's linear layers, without modules in ``excluded``.
 
-    Names alone would not do: an encoder's ``dense`` is also the name of a layer in the head.
-
-    Args:
-        model: The encoder with its head.
-        excluded: Modules that are trained whole.
-        wanted: Last parts of the layers' names, as ``query``; ``all-linear`` for every one.
-
-    Raises:
-        UserError: The encoder has no such layer.
+    Last parts of names are not enough: a layer of the head is named ``dense`` too. ``wanted`` selects layers by their
+    last part, such as ``query``.
     """
     prefix = model.base_model_prefix
-    names = set()
-    parents = set()
+    names, parents = set(), set()
     for name, module in model.named_modules():
         parts = name.split(".")
         if isinstance(module, torch.nn.Linear) and parts[0] == prefix and parts[1] not in excluded:
             parents.add(parts[1])
             names.add(parts[-1])
     if not names:
-        raise UserError("the model has no linear layers that LoRA could adapt", expected="an encoder, as roberta-base")
+        raise UserError("the model has no linear layers to adapt", expected="an encoder, such as roberta-base")
     if tuple(wanted) != ALL_LINEAR:
-        for name in wanted:
-            if name not in names:
-                raise UserError(
-                    f"no linear layer of the encoder is named {shown(name)}",
-                    key="target_modules",
-                    expected=", ".join(sorted(names)),
-                    fix="or say all-linear, alone",
-                )
+        if unknown := [name for name in wanted if name not in names]:
+            problem = f"no linear layer of the encoder is named {shown(unknown[0])}"
+            expected = f"{', '.join(sorted(names))}, or only all-linear"
+            raise UserError(problem, key="target_modules", expected=expected)
         names = set(wanted)
     return rf"{prefix}\.({'|'.join(sorted(parents))})\..*\b({'|'.join(sorted(names))})"
 
 
 def add_lora(
-    model: PreTrainedModel,
-    new_modules: list[str],
-    arguments: TrainArguments,
-    revision: str | None = None,
+    model: PreTrainedModel, new_modules: list[str], settings: SharedSettings, revision: str | None = None
 ) -> PeftModel:
-    """LoRA on linear layers of the encoder, as a recipe has it; the new modules are trained and saved whole.
+    """Add LoRA to the encoder as a recipe describes it; new modules are trained and saved whole.
 
-    ``revision`` is the base's: it is kept with the adapter, which is loaded onto that revision again.
-
-    Raises:
-        UserError: The encoder has no layer of a name that the recipe gives.
+    The adapter stores ``revision`` of the base, so that it is loaded onto the same weights again.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=arguments.r,
-        lora_alpha=arguments.lora_alpha,
-        lora_dropout=arguments.lora_dropout,
-        use_rslora=arguments.use_rslora,
-        use_dora=arguments.use_dora,
-        init_lora_weights=True if arguments.init_lora_weights == "default" else arguments.init_lora_weights,
-        target_modules=linear_modules(model, new_modules, arguments.target_modules),
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+        init_lora_weights=True if settings.init_lora_weights == "default" else settings.init_lora_weights,
+        target_modules=linear_modules(model, new_modules, settings.target_modules),
         modules_to_save=new_modules,
         revision=revision,
     )
@@ -155,7 +129,7 @@ def add_lora(
 
 
 def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
-    """A trained classifier, whole or as an adapter on its base, from a folder or the Hub, on this device, with its tokenizer.
+    """Load a trained classifier or adapter from a folder or the Hub onto this device, with its tokenizer.
 
     Raises:
         UserError: No such model, no access to it, or a model of other labels.
@@ -169,13 +143,13 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         require(folder, "config.json", name)
         require(folder, "model.safetensors", name)
     with loading(name):
-        # An adapter by itself does not say what its classes are; ours carry a config.json that does.
+        # An adapter alone does not name its classes; ours have a config.json that does.
         labels = _labels(folder) if (folder / "config.json").is_file() else None
         if labels is not None and labels != LABELS:
-            raise UserError(f"a model of the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
+            raise UserError(f"the model has the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
         if is_adapter:
             if labels is None:
-                log(f"{name} names no labels; they are taken to be {', '.join(LABELS)}")
+                log(f"{name} does not name its labels; assuming {', '.join(LABELS)}")
             model = _load_adapter(folder, config, name)
         else:
             require(folder, "config.json", name)
@@ -203,7 +177,7 @@ def _labels(folder: Path) -> tuple[str, ...]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[list[int]], int]:
-    """Token ids of each pair, and how many pairs had to be cut (the longer sentence first) to ``max_length`` tokens."""
+    """Return the token IDs of each pair, and how many pairs were truncated (longest sentence first) to ``max_length``."""
     if not pairs:
         return [], 0
     full = tokenizer([p.premise for p in pairs], [p.hypothesis for p in pairs]).input_ids
@@ -224,7 +198,7 @@ def predict_logits(
     batch_size: int = 64,
     progress: bool = False,
 ) -> np.ndarray:
-    """Logits of shape (n, 3) in the pairs' order; pairs of like length share a batch, so little is padded."""
+    """Return logits of shape (n, 3) in the order of the pairs; batches hold pairs of similar length to save padding."""
     encoded, _ = encode(tokenizer, pairs, max_length)
     order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]))
     logits = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
@@ -240,28 +214,24 @@ def predict_logits(
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, base: str, probe: Sequence[Pair]) -> int:
-    """Saves model (or adapter) and tokenizer, loads them again and compares the logits of ``probe``, bit for bit.
+    """Save model (or adapter) and tokenizer, load them again, and compare the logits of ``probe`` bit for bit.
 
-    ``base`` is the base model as it was named: an adapter is loaded onto it, on any machine.
+    ``base`` is the base model's name as the user gave it; the adapter is loaded onto it, on any machine.
 
     Returns:
-        The bytes that a task costs to store: weights and their configuration, without the tokenizer.
-
-    Raises:
-        RuntimeError: What was saved does not answer as what was trained.
+        Bytes to store for this task: weights and their configuration, without the tokenizer.
     """
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = base
-        # PEFT would look the base up on the Hub, to see whether its embeddings have grown; LoRA leaves them alone.
+        # Otherwise PEFT looks up the base on the Hub to check its embeddings, which LoRA does not touch.
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
         model.save_pretrained(folder)
-    model.config.save_pretrained(folder)  # an adapter's too: it names the labels
-    # PEFT writes a card of its own, full of blanks.
-    (folder / "README.md").unlink(missing_ok=True)
+    model.config.save_pretrained(folder)  # for an adapter too: it names the labels
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card, full of blanks
     size = sum(path.stat().st_size for path in folder.iterdir())
     tokenizer.save_pretrained(folder)
     loaded, loaded_tokenizer = load_trained(folder)
     if not np.array_equal(predict_logits(model, tokenizer, probe), predict_logits(loaded, loaded_tokenizer, probe)):
-        raise RuntimeError(f"{folder}: the saved model answers differently from the trained one")
+        raise RuntimeError(f"{folder}: the saved model gives other answers than the trained one")
     return size

@@ -1,4 +1,4 @@
-"""What the study found: how the two methods differ in accuracy, cost, and in the pairs that they get right."""
+"""Findings of the study: how the methods differ in accuracy and cost, and which pairs each gets right."""
 
 from __future__ import annotations
 
@@ -10,146 +10,96 @@ from typing import Any
 
 import numpy as np
 
-from common.results.finding import Finding, Listing, Measures, Part, Points, about
+from common.results.finding import Finding, Listing, Measures, Points, about, worded
 from common.results.record import RunRecord
 from common.results.rendering import cost_cells, heading, with_interval
 from common.results.scoring import ScoredSet
 from common.stats.metrics import Measure
-from common.stats.paired import MARGIN, difference, mcnemar, verdict
+from common.stats.paired import MARGIN, McNemar, difference, mcnemar, verdict
 from common.tables.writing import write_rows
 from snli_roberta.data.corpus import LABELS, Split
-from snli_roberta.study.runs import TITLES, Run, Study
-from snli_roberta.training.arguments import Method
+from snli_roberta.study.runs import Run, Study
+from snli_roberta.training.arguments import TITLES, Method
 
 METRICS = (
     *("accuracy", "balanced_accuracy", "precision/weighted", "recall/weighted", "f1/weighted"),
     *("precision/macro", "recall/macro", "f1/macro"),
 )
-FEWEST_SEEDS = (
-    3  # in simulations of a true difference at the margin, 1 seed gives a wrong verdict in up to a fifth of studies
-)
+# In simulations of a true difference at the margin, one seed gives a wrong verdict in up to a fifth of studies.
+FEWEST_SEEDS = 3
 BOTH = "full fine-tuning and LoRA"
-LIMITS = (
-    "Another base model, corpus, schedule or LoRA setting: the rates were tuned for each method, what an adapter is was not. The "
-    "interval resamples test pairs and seeds, and few seeds understate how much they matter. Seconds and memory are this machine's."
-)
-TUNING_LIMITS = (
-    "What a rate between those that were tried would give, or one beyond them. A rate at which the first seed did badly got no "
-    "other seed, so equally good rates may stand in another order."
-)
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method with its runs.
-
-    Attributes:
-        method: full or lora.
-        runs: A finished run a seed.
-        answers: The class that each gives each test pair, shape (seeds, n).
-    """
+    """A method with its finished runs."""
 
     method: Method
-    runs: list[Run]
-    answers: np.ndarray
+    runs: list[Run]  # one per seed
+    answers: np.ndarray  # class that each run gives each test pair, shape (seeds, n)
 
     @property
     def title(self) -> str:
         return TITLES[self.method]
 
+    @property
+    def seeds(self) -> list[int]:
+        return [run.arguments.seed for run in self.runs]
 
-def findings_of(
-    study: Study, arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], scored: ScoredSet, *, seed: int
-) -> list[Finding]:
-    """The findings "comparison" and "tuning".
 
-    Args:
-        study: The study, all its runs made.
-        arms: Full fine-tuning, then LoRA.
-        records: Their records.
-        scored: The test set.
-        seed: Seed of the bootstrap.
-    """
+Arms = tuple[Arm, Arm]  # full fine-tuning, LoRA
+Records = tuple[RunRecord, RunRecord]  # theirs
+
+
+def findings_of(study: Study, arms: Arms, records: Records, scored: ScoredSet, *, seed: int) -> list[Finding]:
+    """Return the findings "comparison" and "tuning"."""
     return [_comparison(arms, records, scored, seed), _tuning(study, arms, records[0], np.array(scored.labels))]
 
 
-def _comparison(arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], scored: ScoredSet, seed: int) -> Finding:
+def _comparison(arms: Arms, records: Records, scored: ScoredSet, seed: int) -> Finding:
     labels = np.array(scored.labels)
     full, lora = (arm.answers == labels for arm in arms)
     gap = difference(full, lora, seed=seed)
-    by_label = {
-        f"gold label {name}": difference(full[:, labels == index], lora[:, labels == index], seed=seed)
-        for index, name in enumerate(LABELS)
-        if (labels == index).any()
-    }
-    tests = [mcnemar(one, other) for one, other in zip(full, lora, strict=True)]
-    seeds = [run.arguments.seed for run in arms[0].runs]
-    accuracies = " and ".join(
-        f"{arm.title} {with_interval(record, 'accuracy')}" for arm, record in zip(arms, records, strict=True)
+    tests = [mcnemar(*both) for both in zip(full, lora, strict=True)]
+    decided = verdict(gap) if len(tests) >= FEWEST_SEEDS else None
+    words = worded(
+        TEMPLATES / "comparison.jinja",
+        gap=gap,
+        verdict=decided,
+        margin=MARGIN,
+        fewest_seeds=FEWEST_SEEDS,
+        accuracies={arm.title: with_interval(rec, "accuracy") for arm, rec in zip(arms, records, strict=True)},
+        tests=tests,
+        costs=_cost_ratios(*records),
     )
-    over = f"Over {len(seeds)} seeds" if len(seeds) > 1 else "With one seed"
-    ps = ", ".join(f"{test.p:.3f}" if test.p >= 0.001 else "< .001" for test in tests)
-    summary = [
-        f"{over}, accuracy on {len(labels):,} pairs: {accuracies}.",
-        f"LoRA minus full fine-tuning: {_points(gap)}. {_verdict(gap, len(seeds))}",
-        f"Of the same pair of seeds, {_range([t.only_first for t in tests])} pairs only the fully fine-tuned model gets right and "
-        f"{_range([t.only_second for t in tests])} only the adapter; p of McNemar's exact test by seed: {ps}.",
-        _costs(records),
-    ]
-    parts: list[Part] = [
-        Measures(
-            "LoRA minus full fine-tuning, by gold label",
-            "pairs",
-            "difference of accuracy",
-            {"all": gap} | by_label,
-            -MARGIN,
-            "non-inferior if above",
-            differences=True,
-        ),
-        Listing(
-            "Scores: mean over the seeds, and standard deviation between them",
-            ["score", *(f"{arm.title}{what}" for arm in arms for what in ("", ", sd"))],
-            [
-                [heading(metric), *(cell for record in records for cell in _mean_and_sd(record, metric))]
-                for metric in METRICS
-            ],
-        ),
-        Listing(
-            "Cost of a run",
-            ["method", *cost_cells(records[0])],
-            [[arm.title, *cost_cells(record).values()] for arm, record in zip(arms, records, strict=True)],
-        ),
-        Listing(
-            "Test pairs that each gets right, by seed",
-            ["seed", "both", "only full fine-tuning", "only LoRA", "neither", "McNemar's exact p"],
-            [[str(s), t.both, t.only_first, t.only_second, t.neither, t.p] for s, t in zip(seeds, tests, strict=True)],
-        ),
-        _answers_apart(arms, labels),
-        Points(
-            "Learning curves of the chosen rates",
-            "step",
-            "validation accuracy",
-            {
-                f"{arm.title}, seed {run.arguments.seed}": [
-                    [entry["step"], entry["eval_accuracy"]] for entry in run.facts()["log"] if "eval_accuracy" in entry
-                ]
-                for arm in arms
-                for run in arm.runs
-            },
-            joined=True,
-        ),
-        *_against_cost(arms, (full, lora)),
-    ]
     return Finding(
         name="comparison",
-        title="Full fine-tuning or LoRA?",
-        summary=summary,
-        parts=parts,
-        limits=LIMITS,
+        **words,
+        parts=[
+            _by_label(gap, full, lora, labels, seed),
+            Listing(
+                "Scores: mean over the seeds, and standard deviation between them",
+                ["score", *(f"{arm.title}{what}" for arm in arms for what in ("", ", sd"))],
+                [
+                    [heading(metric), *(cell for rec in records for cell in _mean_and_sd(rec, metric))]
+                    for metric in METRICS
+                ],
+            ),
+            Listing(
+                "Cost of a run",
+                ["method", *cost_cells(records[0])],
+                [[arm.title, *cost_cells(rec).values()] for arm, rec in zip(arms, records, strict=True)],
+            ),
+            _right_by_seed(arms[0].seeds, tests),
+            _different_answers(arms, labels),
+            _curves(arms),
+            *_against_cost(arms, (full, lora)),
+        ],
         facts={
             "margin": MARGIN,
             "difference": gap,
-            "verdict": verdict(gap) if len(seeds) >= FEWEST_SEEDS else None,
+            "verdict": decided,
             "learning_rates": {arm.title: arm.runs[0].arguments.learning_rate for arm in arms},
             "sources": ["McNemar 1947", "Sellam et al. 2022"],
         },
@@ -157,50 +107,52 @@ def _comparison(arms: tuple[Arm, Arm], records: tuple[RunRecord, RunRecord], sco
     )
 
 
-def _points(gap: Measure) -> str:
-    value, (low, high) = 100 * gap["value"], (100 * end for end in gap["ci95"])
-    return f"{value:+.2f} points (95 % interval [{low:+.2f}, {high:+.2f}])"
-
-
-def _verdict(gap: Measure, seeds: int) -> str:
-    if seeds < FEWEST_SEEDS:
-        return f"That is of these models, not of the methods, which want {FEWEST_SEEDS} seeds or more for a verdict."
-    margin = f"{100 * MARGIN:g} points"
+def _cost_ratios(full: RunRecord, lora: RunRecord) -> dict[str, float | None]:
+    """Divide LoRA's costs by those of full fine-tuning; an interrupted run has no time."""
+    memory = [record.peak_memory_bytes.get("device", record.peak_memory_bytes["host"]) for record in (full, lora)]
     return {
-        "non-inferior": f"LoRA is no worse, by a margin of {margin}: the whole interval lies above -{margin}.",
-        "inferior": f"LoRA is worse by more than {margin}: the whole interval lies below -{margin}.",
-        "undecided": f"That does not settle whether LoRA is worse by {margin} or more.",
-    }[verdict(gap)]
+        "trained": lora.parameters["trainable"] / full.parameters["trainable"],
+        "seconds": lora.seconds / full.seconds if full.seconds and lora.seconds else None,
+        "memory": memory[1] / memory[0],
+        "storage": lora.storage_bytes / full.storage_bytes,
+    }
 
 
-def _range(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+def _by_label(gap: Measure, full: np.ndarray, lora: np.ndarray, labels: np.ndarray, seed: int) -> Measures:
+    rows = {
+        f"gold label {name}": difference(full[:, labels == index], lora[:, labels == index], seed=seed)
+        for index, name in enumerate(LABELS)
+        if (labels == index).any()
+    }
+    return Measures(
+        "LoRA minus full fine-tuning, by gold label",
+        "pairs",
+        "difference of accuracy",
+        {"all": gap} | rows,
+        -MARGIN,
+        "non-inferior if above",
+        differences=True,
+    )
 
 
-def _costs(records: tuple[RunRecord, RunRecord]) -> str:
-    full, lora = records
-    trained = lora.parameters["trainable"] / full.parameters["trainable"]
-    memory = [record.peak_memory_bytes.get("device", record.peak_memory_bytes["host"]) for record in records]
-    time = (
-        f" {lora.seconds / full.seconds:.2f} times the training time," if full.seconds and lora.seconds else ""
-    )  # a run that was interrupted has none
-    return (
-        f"LoRA trains {trained:.1%} of the parameters and takes{time} {memory[1] / memory[0]:.2f} times the peak memory and "
-        f"{lora.storage_bytes / full.storage_bytes:.3f} times the storage."
+def _right_by_seed(seeds: Sequence[int], tests: Sequence[McNemar]) -> Listing:
+    return Listing(
+        "Test pairs that each gets right, by seed",
+        ["seed", "both", "only full fine-tuning", "only LoRA", "neither", "McNemar's exact p"],
+        [[str(s), t.both, t.only_first, t.only_second, t.neither, t.p] for s, t in zip(seeds, tests, strict=True)],
     )
 
 
 def _mean_and_sd(record: RunRecord, metric: str) -> list[float | None]:
-    found = record.metrics[metric]
-    return [round(found["value"], 4), None if found["sd"] is None else round(found["sd"], 4)]
+    measure = record.metrics[metric]
+    return [round(measure["value"], 4), None if measure["sd"] is None else round(measure["sd"], 4)]
 
 
-def _answers_apart(arms: tuple[Arm, Arm], labels: np.ndarray) -> Listing:
-    """Which other answers the methods give to the same pair, as the mean number of pairs over the seeds."""
+def _different_answers(arms: Arms, labels: np.ndarray) -> Listing:
+    """Count pairs by gold label and the methods' different answers, as a mean over the seeds."""
     counts: Counter[tuple[int, int, int]] = Counter()
-    for one, other in zip(arms[0].answers, arms[1].answers, strict=True):
-        counts.update((int(label), int(a), int(b)) for label, a, b in zip(labels, one, other, strict=True) if a != b)
+    for full, lora in zip(arms[0].answers, arms[1].answers, strict=True):
+        counts.update((int(label), int(a), int(b)) for label, a, b in zip(labels, full, lora, strict=True) if a != b)
     return Listing(
         "Where the two disagree: pairs, mean over the seeds",
         ["gold label", *(f"{arm.title} says" for arm in arms), "pairs"],
@@ -211,97 +163,94 @@ def _answers_apart(arms: tuple[Arm, Arm], labels: np.ndarray) -> Listing:
     )
 
 
-def _against_cost(arms: tuple[Arm, Arm], right: Sequence[np.ndarray]) -> list[Points]:
-    """Accuracy of every run against what it cost; seconds are left out where a run was interrupted."""
-    facts = [[run.facts() for run in arm.runs] for arm in arms]
-    costs = {
-        "megabytes stored": [[one["storage_bytes"] / 1e6 for one in known] for known in facts],
+def _curves(arms: Arms) -> Points:
+    series = {
+        f"{arm.title}, seed {run.arguments.seed}": [
+            [entry["step"], entry["eval_accuracy"]] for entry in run.facts()["log"] if "eval_accuracy" in entry
+        ]
+        for arm in arms
+        for run in arm.runs
     }
-    if not any(one["continued"] for known in facts for one in known):
-        costs = {"seconds of training": [[one["seconds"] for one in known] for known in facts]} | costs
-    return [
-        Points(
-            f"Accuracy against {name}",
-            name,
-            "test accuracy",
-            {
-                arm.title: [[x, float(seed.mean())] for x, seed in zip(xs, of_arm, strict=True)]
-                for arm, xs, of_arm in zip(arms, found, right, strict=True)
-            },
-        )
-        for name, found in costs.items()
-    ]
+    return Points("Learning curves of the chosen rates", "step", "validation accuracy", series, joined=True)
 
 
-def _tuning(study: Study, arms: tuple[Arm, Arm], record: RunRecord, labels: np.ndarray) -> Finding:
-    rows, summary = [], []
+def _against_cost(arms: Arms, right: Sequence[np.ndarray]) -> list[Points]:
+    """Plot accuracy of every run against its cost; without seconds if a run was interrupted."""
+    facts = [[run.facts() for run in arm.runs] for arm in arms]
+    costs = {"megabytes stored": [[run["storage_bytes"] / 1e6 for run in runs] for runs in facts]}
+    if not any(run["continued"] for runs in facts for run in runs):
+        costs = {"seconds of training": [[run["seconds"] for run in runs] for runs in facts]} | costs
+    points = []
+    for name, by_arm in costs.items():
+        series = {
+            arm.title: [[x, float(seed.mean())] for x, seed in zip(xs, of_arm, strict=True)]
+            for arm, xs, of_arm in zip(arms, by_arm, right, strict=True)
+        }
+        points.append(Points(f"Accuracy against {name}", name, "test accuracy", series))
+    return points
+
+
+def _tuning(study: Study, arms: Arms, record: RunRecord, labels: np.ndarray) -> Finding:
+    rows: list[list[Any]] = []
+    tried = []
     for arm in arms:
+        rows += _run_rows(study, arm, labels)
+        rates = study.arguments.rates(arm.method)
+        runs = Counter(run.arguments.learning_rate for run in study.finished_runs(arm.method))
         chosen = arm.runs[0].arguments.learning_rate
-        tested = {run.folder: float((a == labels).mean()) for run, a in zip(arm.runs, arm.answers, strict=True)}
-        trials = study.trials(arm.method)
-        for run in study.made_runs(arm.method):
-            named = [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
-            accuracy = run.validation_accuracy()
-            if accuracy is None:
-                rows.append([*named, "diverged", None, None, None])
-                continue
-            facts = run.facts()
-            seconds = None if facts["continued"] else round(facts["seconds"])
-            rows.append([*named, round(accuracy, 4), tested.get(run.folder), facts["best"]["step"], seconds])
-        rates = sorted(study.arguments.rates(arm.method))
-        had = Counter(run.arguments.learning_rate for run in study.made_runs(arm.method))
-        means = {rate: study.mean_accuracy(arm.method, rate) for rate in study.arguments.rates(arm.method)}
-        tried = ", ".join(
-            f"{rate:g} ({'diverged' if mean is None else f'{mean:.4f}'}"
-            + (f" over {had[rate]} seeds)" if had[rate] > 1 else ")")
-            for rate, mean in means.items()
+        tried.append(
+            {
+                "title": arm.title,
+                "chosen": chosen,
+                "rates": {rate: {"mean": study.mean_accuracy(arm.method, rate), "runs": runs[rate]} for rate in rates},
+                "at_edge": len(rates) > 1 and chosen in (min(rates), max(rates)),
+            }
         )
-        edge = len(rates) > 1 and chosen in (rates[0], rates[-1])
-        summary.append(
-            f"{arm.title}: {chosen:g} of {tried} by mean validation accuracy"
-            + ("; it lies at the edge of what was tried, and a better one may lie beyond." if edge else ".")
-        )
-    others = len(study.others())
-    looked = (
-        f"The study's folder holds {others:,} more runs, of other settings, that were scored on test pairs too: who chooses "
-        "settings by those scores has used the test split up."
-        if others
-        else "The test pairs had no part in the choice."
+    columns = ["method", "learning rate", "seed", "validation accuracy", "test accuracy", "best step", "seconds"]
+    words = worded(
+        TEMPLATES / "tuning.jinja",
+        arms=tried,
+        trials=len(study.arguments.full_learning_rates),
+        seed=study.arguments.seeds[0],
+        others=len(study.others()),
     )
     return Finding(
         name="tuning",
-        title="Which learning rates were tried?",
-        summary=[f"Trials for each method: {len(trials)}, with seed {study.arguments.seeds[0]}.", *summary, looked],
-        parts=[
-            Listing(
-                "Every run",
-                ["method", "learning rate", "seed", "validation accuracy", "test accuracy", "best step", "seconds"],
-                rows,
-            )
-        ],
-        limits=TUNING_LIMITS,
+        **words,
+        parts=[Listing("Every run", columns, rows)],
         facts={"settings": {k: v for k, v in record.settings.items() if k != "learning_rate"}},
         **about(record) | {"model": BOTH},
     )
 
 
-def disagreements(arms: tuple[Arm, Arm], test: Split, path: Path) -> int:
-    """Writes the pairs on which the methods' seeds differ in how often they are right, the most uneven first.
+def _run_rows(study: Study, arm: Arm, labels: np.ndarray) -> list[list[Any]]:
+    tested = {run.folder: float((a == labels).mean()) for run, a in zip(arm.runs, arm.answers, strict=True)}
+    rows: list[list[Any]] = []
+    for run in study.finished_runs(arm.method):
+        row = [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
+        accuracy = run.validation_accuracy()
+        if accuracy is None:
+            rows.append([*row, "diverged", None, None, None])
+            continue
+        facts = run.facts()
+        seconds = None if facts["continued"] else round(facts["seconds"])
+        rows.append([*row, round(accuracy, 4), tested.get(run.folder), facts["best"]["step"], seconds])
+    return rows
 
-    Returns:
-        How many there are.
-    """
+
+def disagreements(arms: Arms, test: Split, path: Path) -> int:
+    """Write the pairs on which the methods differ in how many seeds are right, the largest difference first; count them."""
     labels = np.array(test.labels)
     right = [(arm.answers == labels).sum(0) for arm in arms]
     rows: list[dict[str, Any]] = []
-    apart = np.abs(right[0] / len(arms[0].runs) - right[1] / len(arms[1].runs))
-    for place in sorted(np.flatnonzero(apart), key=lambda i: (-apart[i], i)):
+    gaps = np.abs(right[0] / len(arms[0].runs) - right[1] / len(arms[1].runs))
+    for place in sorted(np.flatnonzero(gaps), key=lambda i: (-gaps[i], i)):
         pair = test.pairs[place]
         row = {"id": pair.id, "premise": pair.premise, "hypothesis": pair.hypothesis, "gold_label": LABELS[pair.label]}
         for arm, count in zip(arms, right, strict=True):
             row[f"{arm.method}_answers"] = " ".join(LABELS[answer] for answer in arm.answers[:, place])
             row[f"{arm.method}_right"] = f"{count[place]} of {len(arm.runs)}"
         rows.append(row)
-    named = [f"{arm.method}_{what}" for arm in arms for what in ("answers", "right")]
-    write_rows(path, rows, ["id", "premise", "hypothesis", "gold_label", *named])
+    columns = [f"{arm.method}_{what}" for arm in arms for what in ("answers", "right")]
+    write_rows(path, rows, ["id", "premise", "hypothesis", "gold_label", *columns])
     return len(rows)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.cli.arguments import MAX_SEED, option
+from common.cli.arguments import MAX_SEED, identifying, option
 from common.cli.console import duration, log
 from common.cli.errors import UserError
 from common.cli.options import LoraOptions
@@ -33,7 +33,7 @@ from snli_roberta.training.arguments import TITLES, CorpusArguments, Method, Sch
 DIVERGED = "diverged.txt"  # a run leaves it instead of a model
 # Not part of a run's name: where base and corpus come from (their content is), and settings of logs.
 NOT_IDENTITY = {"data_dir", "dataset_name", "dataset_revision", "model_name_or_path", "model_revision"}
-NOT_IDENTITY |= {"logging_steps", "report_to"}
+NOT_IDENTITY |= {"logging_steps", "report_to", "save_total_limit"}
 LORA_ONLY = {field.name for field in dataclasses.fields(LoraOptions)}
 LORA_ONLY |= {"target_modules", "init_lora_weights", "use_rslora", "use_dora"}
 
@@ -123,7 +123,8 @@ class Study:
             # A full run does not depend on the adapter's settings: studies of several adapters share it.
             if method == "lora" or field.name not in LORA_ONLY
         }
-        named = {key: value for key, value in shared.items() if key not in NOT_IDENTITY}
+        recorded = identifying(study).keys() - NOT_IDENTITY
+        named = {key: value for key, value in shared.items() if key in recorded}
         identity = json.loads(json.dumps([method, named, self.data, self.base], default=str))
         name = f"{method}-{rate:g}-seed{seed}-{fingerprint([identity])[:8]}"
         folder = study.output_dir / "runs" / name
@@ -190,7 +191,7 @@ def base_identity(name: str, revision: str | None) -> str:
 def announce(study: Study) -> None:
     """Print how many runs are left and, from a few steps of each method, how long they will take here."""
     from common.runtime.child_process import call
-    from snli_roberta.training import run as training
+    from snli_roberta.study import child
 
     arguments = study.arguments
     always = arguments.estimate_only
@@ -207,7 +208,7 @@ def announce(study: Study) -> None:
         if not left:
             log(f"{title}: nothing to train, {_counted(study.runs_each(), 'run')} found", always=always)
             continue
-        estimate = call(training.estimate, study.trials(method)[0].arguments, preload=training.__name__)
+        estimate = call(child.estimate, study.trials(method)[0].arguments, preload=child.__name__)
         total += left * estimate.seconds
         log(f"{title}: {left} to train, each {estimate}: {duration(left * estimate.seconds)}", always=always)
     if total:
@@ -228,7 +229,7 @@ def train(runs: Sequence[Run]) -> None:
     """
     from common.runtime.child_process import call
     from common.training.callbacks import Diverged
-    from snli_roberta.training import run as training
+    from snli_roberta.study import child
 
     for number, run in enumerate(runs, 1):
         if run.finished:
@@ -236,7 +237,7 @@ def train(runs: Sequence[Run]) -> None:
         else:
             log(f"run {number} of {len(runs)}: {run.title}")
             try:
-                call(training.train, run.arguments, preload=training.__name__)
+                call(child.train, run.arguments, preload=child.__name__)
             except Diverged as error:  # a result too: this rate is too high
                 log(f"{error}. The study continues without this rate")
                 with atomic_write(run.folder / DIVERGED) as part:

@@ -1,4 +1,4 @@
-"""The arguments that commands share, and those of a training run: what a recipe may hold."""
+"""Arguments that commands share, and those of a training run: the keys of a recipe."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from common.runtime.project import MINIATURE, corpus_folder
 from snli_roberta.data.corpus import Split, SplitName, load_split
 
 Method = Literal["full", "lora"]
-Initialisation = Literal["default", "gaussian", "orthogonal", "olora", "pissa"]
+Initialization = Literal["default", "gaussian", "orthogonal", "olora", "pissa"]
+TITLES: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
 ALL_LINEAR = ("all-linear",)
-DEFAULT_LENGTH = 128  # tokens a pair
+ADAPTER_CONFIG = "adapter_config.json"  # a folder with it holds an adapter
+DEFAULT_LENGTH = 128  # tokens per pair
 MINIATURE_BASE = f"{MINIATURE}tiny_roberta"
 
 
 @dataclass(kw_only=True)
 class CorpusArguments(CorpusOptions):
-    """Which corpus to read."""
+    """The corpus to read."""
 
     data_dir: Path | None = option(
-        None, "folder with snli_1.0_{train,dev,test}.jsonl; without a corpus, the miniature", instead_of="dataset_name"
+        None, "folder with snli_1.0_{train,dev,test}.jsonl (default: the miniature)", instead_of="dataset_name"
     )
-    dataset_name: str | None = option(None, "Hub dataset instead, as stanfordnlp/snli", instead_of="data_dir")
+    dataset_name: str | None = option(None, "Hub dataset instead, such as stanfordnlp/snli", instead_of="data_dir")
 
     def load(self, *names: SplitName) -> list[Split]:
-        """The splits of those names.
-
-        Raises:
-            UserError: See :func:`snli_roberta.data.corpus.load_split`.
-        """
+        """Read the named splits."""
         folder = corpus_folder(self, "snli_1.0")
         with stage("reading SNLI"):
             return [
@@ -43,31 +41,33 @@ class CorpusArguments(CorpusOptions):
 
 
 @dataclass(kw_only=True)
-class SetUp(CorpusArguments, Schedule, LoraOptions):
-    """What the runs of a comparison share: base model, pairs, schedule, and what an adapter is."""
+class SharedSettings(CorpusArguments, Schedule, LoraOptions):
+    """Settings that all runs of a comparison share: base model, pairs, schedule and adapter."""
 
-    model_name_or_path: str = option(MINIATURE_BASE, "pre-trained encoder; by default the miniature's tiny RoBERTa")
+    model_name_or_path: str = option(MINIATURE_BASE, "pretrained encoder (default: the miniature's tiny RoBERTa)")
     train_fraction: float = option(
-        1.0, "share of the training pairs to use, class proportions kept", above=0, maximum=1
+        1.0, "fraction of the training pairs to use; class proportions are kept", above=0, maximum=1
     )
     balance_classes: bool = option(False, "first cut each class to the size of the rarest")
     sample_seed: int = option(
-        33, "seed of that choice of pairs: runs of several seeds have the same pairs", minimum=0, maximum=MAX_SEED
+        33, "seed of the training sample: runs with other seeds use the same pairs", minimum=0, maximum=MAX_SEED
     )
-    max_length: int = option(DEFAULT_LENGTH, "tokens a pair at most; the longer sentence is cut", minimum=8)
+    max_length: int = option(DEFAULT_LENGTH, "maximum tokens per pair; the longer sentence is truncated", minimum=8)
     target_modules: tuple[str, ...] = option(
-        ALL_LINEAR, "layers of the encoder that LoRA adapts, by name, as query value; all-linear for each linear one"
+        ALL_LINEAR, "linear layers of the encoder that LoRA adapts, such as query value (default: all)"
     )
-    init_lora_weights: Initialisation = option("default", "how an adapter starts; default: so that it changes nothing")
+    init_lora_weights: Initialization = option(
+        "default", "initialization of the adapter; default: no change to the base"
+    )
     use_rslora: bool = option(False, "scale the adapter by alpha / sqrt(r) instead of alpha / r (rsLoRA)")
-    use_dora: bool = option(False, "learn the weights' lengths apart from their directions (DoRA)")
+    use_dora: bool = option(False, "learn magnitude and direction of the weights separately (DoRA)")
 
 
 @dataclass(kw_only=True)
-class TrainArguments(SetUp, TrainingOptions):
-    """Fine-tunes a pre-trained encoder on SNLI. The same command continues a stopped run."""
+class TrainArguments(SharedSettings, TrainingOptions):
+    """Fine-tune a pretrained encoder on SNLI. The same command continues a run that was stopped."""
 
-    method: Method = option(help="full or lora: every recipe names the one that it is for")
+    method: Method = option(help="full or lora; must match the command")
 
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
