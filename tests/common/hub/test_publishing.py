@@ -276,7 +276,7 @@ def edit(name: str, change):
         (lambda folder: (folder / "training.json").unlink(), r"missing training.json; expected the output folder"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), r"missing \*.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "missing config.json"),
-        (lambda folder: (folder / "evaluation" / "scores.csv").write_text("x\n1\n"), "no answers of a model"),
+        (lambda folder: (folder / "evaluation" / "scores.csv").write_text("x\n1\n"), "not a model's answers"),
         (edit("training.json", lambda v: v["base"].update(name="/home/me/roberta")), "is a folder on this machine"),
         (
             edit("training.json", lambda v: v["base"].update(name="miniature/gone", commit="0" * 40)),

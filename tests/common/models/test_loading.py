@@ -112,7 +112,7 @@ def test_a_gated_base_says_where_to_accept_its_license(bases, monkeypatch, tmp_p
     ("pattern", "how", "message"),
     [
         (r"/api/models/", {"status": 500, "times": -1}, "the Hub answered 500 .*, 6 times. Try again later"),
-        (r"/api/models/", {"status": 403, "times": -1}, "the Hub answered 403 .*Use a token with the rights for it"),
+        (r"/api/models/", {"status": 403, "times": -1}, "the Hub answered 403 .*Use a token with sufficient rights"),
         (
             r"/api/models/",
             {"status": 0, "drop": True, "times": -1},
@@ -161,7 +161,7 @@ def test_damaged_and_foreign_classifiers(upload, runs, bases):
         ({"config.json": None}, "missing config.json"),
         (
             {"config.json": config(runs, "snli_full", "config.json", id2label={0: "yes", 1: "no", 2: "so"})},
-            "of the labels yes, no",
+            "the model has the labels yes, no",
         ),
     ):
         bases.repositories.pop(("models", ID), None)
@@ -180,11 +180,11 @@ def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
         (load_sbic, "sbic_labels", {"adapter_model.safetensors": weights[:-100]}, "its weights are damaged or truncated"),
         (load_sbic, "sbic_labels", {"adapter_model.safetensors": None, "adapter_model.bin": b"x"}, "pickles are never loaded"),
         (load_sbic, "sbic_labels", {"adapter_config.json": config(runs, "sbic_labels", "adapter_config.json", **other)},
-         r"an adapter of \('miniature/tiny_roberta', None\); expected .*tiny_llama.*as annotator.json says"),
+         r"for the base model \('miniature/tiny_roberta', None\); expected .*tiny_llama.*as in annotator.json"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", labels=["A", "B"])},
          "the adapter was trained with another prompt or other labels"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="sexYN")},
-         "not an annotator's description"),
+         "unknown feature 'sexYN'"),
         (load_trained, "snli_adapter", {"adapter_config.json": config(runs, "snli_adapter", "adapter_config.json", r=4)},
          "size mismatch.*Use it with the base model that it was trained on"),
     ):  # fmt: skip
