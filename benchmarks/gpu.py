@@ -30,7 +30,7 @@ TOLERANCE = 0.1  # of the estimated memory
 WORDS = Path(__file__).with_name("templates") / "gpu.jinja"
 TITLES: dict[GpuJob, str] = {
     "qlora-training": "Llama-2-7B, QLoRA training",
-    "qlora-training-t4": "the same in fp16, in a T4's memory",
+    "qlora-training-t4": "Llama-2-7B, QLoRA training in fp16, in a T4's memory",
     "annotation-labels": "Llama-2-7B, annotating: labels",
     "annotation-lists": "Llama-2-7B, annotating: lists of groups",
     "base-full": "roberta-base, full fine-tuning",
