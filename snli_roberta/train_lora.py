@@ -5,22 +5,13 @@ accelerate launch --config_file accelerate_config.yaml -m snli_roberta.train_lor
 
 from __future__ import annotations
 
-from common.cli.arguments import parse
 from common.cli.console import log, quiet_libraries
-from common.cli.errors import UserError, run
-from snli_roberta.training.arguments import TrainArguments
-
-METHOD = "lora"
+from common.cli.errors import run
+from snli_roberta.training.arguments import train_arguments
 
 
 def main() -> None:
-    arguments = parse(
-        TrainArguments,
-        prog="python -m snli_roberta.train_lora",
-        examples="  python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml",
-    )
-    if arguments.method != METHOD:
-        raise UserError(f"the recipe is for {arguments.method}", key="method", expected=METHOD)
+    arguments = train_arguments("lora")
     quiet_libraries()  # before other imports of these libraries
     from snli_roberta.training.run import estimate, train
 

@@ -112,14 +112,7 @@ def is_miniature(items: Sequence[HansItem | BreakingItem]) -> bool:
 
 
 def hans_finding(items: Sequence[HansItem], probabilities: np.ndarray, *, seed: int, **about: Any) -> Finding:
-    """Report answers to HANS.
-
-    Args:
-        items: The pairs.
-        probabilities: Shape (n, 3), columns as :data:`~snli_roberta.data.corpus.LABELS`.
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``miniature``, ``command`` of the finding.
-    """
+    """Report answers to HANS, given probabilities of shape (n, 3) and further fields of the finding."""
     answers = two_labels(probabilities)
     always, scores = hans_scores(items, [0] * len(items), seed), hans_scores(items, answers, seed)
     by_heuristic = {
@@ -176,7 +169,7 @@ def hans_scores(items: Sequence[HansItem], answers: Sequence[int], seed: int = 0
 def breaking_nli_finding(
     items: Sequence[BreakingItem], probabilities: np.ndarray, *, seed: int, **about: Any
 ) -> Finding:
-    """Report answers to Breaking NLI; arguments as of :func:`hans_finding`."""
+    """Report answers to Breaking NLI; see :func:`hans_finding`."""
     labels, answers = [item.pair.label for item in items], probabilities.argmax(1).tolist()
     scores = evaluate(labels, answers, LABELS, seed=seed)
     gold, given = Counter(labels), Counter(answers)

@@ -2,15 +2,13 @@
 
 The miniature's grammar is declared here: its generator draws from it, and checks recognize its sentences. Its premise states
 three facts about a subject, one from each of three antonym pairs.
-
-What somebody does must not reveal who it is ("a person is milking a cow" nearly says "a farmer"): a general word must leave
-the special one open. Colors are few and distinct, so that nothing has two of them.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 OTHER_COLOR = {"red": "blue", "blue": "yellow", "yellow": "red", "green": "white", "black": "green", "white": "black"}
 NUMBERS = (("Two", "Five"), ("Three", "Six"), ("Two", "Four"), ("Four", "Nine"))
@@ -85,124 +83,21 @@ FORMS = (
     "A {0} is {1}, {2} and {3}.",
     "Here is a {0} that is {1} and {2} but {3}.",
 )
-EVENTS = (
-    Event("poodle", "poodles", "dog", "chasing a {color} ball", "red", "across a lawn",
-          "is three years old", "is asleep in a basket"),
-    Event("violinist", "violinists", "musician", "sitting on a {color} bench", "white", "in a garden",
-          "has lost a key", "is standing on a ladder"),
-    Event("carpenter", "carpenters", "worker", "kneeling beside a {color} door", "green", "in a courtyard",
-          "has two brothers", "is swimming in a lake"),
-    Event("toddler", "toddlers", "child", "pushing a {color} cart", "yellow", "along a path",
-          "likes apples", "is sleeping in a bed"),
-    Event("nurse", "nurses", "person", "carrying a {color} box", "blue", "up a staircase",
-          "works at night", "is lying on a beach"),
-    Event("sparrow", "sparrows", "bird", "drinking from a {color} bowl", "blue", "on a balcony",
-          "has built a nest nearby", "is flying over a forest"),
-    Event("pony", "ponies", "animal", "grazing beside a {color} fence", "white", "in a meadow",
-          "belongs to a teacher", "is galloping through a river"),
-    Event("baker", "bakers", "person", "holding a {color} candle", "white", "in a kitchen",
-          "has been awake since dawn", "is riding on a bus"),
-    Event("surgeon", "surgeons", "doctor", "reading a {color} book", "green", "on a train",
-          "has three daughters", "is jogging in a park"),
-    Event("grandmother", "grandmothers", "woman", "knitting a {color} scarf", "white", "beside a window",
-          "is listening to the radio", "is driving a truck"),
-    Event("boy", "boys", "child", "flying a {color} kite", "red", "on a beach",
-          "has a twin sister", "is sitting in a classroom"),
-    Event("girl", "girls", "child", "holding a {color} balloon", "yellow", "at a fair",
-          "won a prize this morning", "is swimming in a pool"),
-    Event("kitten", "kittens", "cat", "playing with a {color} ribbon", "blue", "on a carpet",
-          "was born in spring", "is sleeping on a shelf"),
-    Event("terrier", "terriers", "dog", "digging beside a {color} bench", "green", "in a park",
-          "is looking for a bone", "is sitting in a car"),
-    Event("miner", "miners", "worker", "sitting on a {color} bench", "green", "at a market",
-          "is planning a holiday", "is standing in a bakery"),
-    Event("fisherman", "fishermen", "man", "folding a {color} coat", "black", "on a ferry",
-          "caught nothing yesterday", "is asleep in a tent"),
-    Event("waitress", "waitresses", "woman", "carrying a {color} lamp", "white", "through a hallway",
-          "started a new job last week", "is lying on a sofa"),
-    Event("ballerina", "ballerinas", "dancer", "stretching beside a {color} piano", "black", "on a stage",
-          "is nervous", "is eating soup in a canteen"),
-    Event("guitarist", "guitarists", "musician", "leaning against a {color} van", "red", "in a car park",
-          "wrote a song last night", "is playing on a stage"),
-    Event("sprinter", "sprinters", "athlete", "tying a {color} shoe", "white", "beside a track",
-          "hopes to win a medal", "is climbing a mountain"),
-    Event("goalkeeper", "goalkeepers", "player", "waving a {color} scarf", "yellow", "beside a pitch",
-          "played for another team last year", "is sitting on a bus"),
-    Event("cyclist", "cyclists", "person", "resting beside a {color} tent", "blue", "near a bridge",
-          "is waiting for two friends", "is racing down a hill"),
-    Event("sculptor", "sculptors", "artist", "standing beside a {color} statue", "black", "in a museum",
-          "is preparing an exhibition", "is shopping in a market"),
-    Event("plumber", "plumbers", "worker", "carrying a {color} toolbox", "red", "down a staircase",
-          "is late for an appointment", "is sleeping on a train"),
-    Event("librarian", "librarians", "person", "pushing a {color} trolley", "black", "along a corridor",
-          "speaks four languages", "is digging in a garden"),
-    Event("gardener", "gardeners", "person", "opening a {color} envelope", "yellow", "behind a cottage",
-          "planted a tree last week", "is sitting in a cinema"),
-    Event("bus driver", "bus drivers", "driver", "resting beside a {color} fountain", "blue", "in a square",
-          "is expecting a phone call", "is ironing a shirt at home"),
-    Event("squirrel", "squirrels", "animal", "climbing a {color} post", "white", "near a pond",
-          "is looking for nuts", "is sleeping in a box"),
-    Event("duck", "ducks", "bird", "standing on a {color} boat", "red", "on a canal",
-          "has six ducklings", "is walking across a road"),
-    Event("calf", "calves", "animal", "standing beside a {color} gate", "black", "on a farm",
-          "was born last month", "is running along a beach"),
-    Event("sheepdog", "sheepdogs", "dog", "crossing a {color} bridge", "white", "in a valley",
-          "obeys a whistle", "is lying under a kitchen table"),
-    Event("schoolgirl", "schoolgirls", "girl", "drawing a {color} fish", "blue", "at a desk",
-          "is good at mathematics", "is riding a horse"),
-    Event("juggler", "jugglers", "performer", "buying a {color} hat", "green", "outside a station",
-          "is new to the city", "is sleeping in a hammock"),
-    Event("drummer", "drummers", "musician", "carrying a {color} suitcase", "red", "across a square",
-          "is looking for a hotel", "is taking a bath"),
-    Event("postman", "postmen", "man", "leaning on a {color} bicycle", "yellow", "under a tree",
-          "has delivered every letter", "is running up a staircase"),
-    Event("photographer", "photographers", "person", "closing a {color} umbrella", "black", "on a rooftop",
-          "works for a newspaper", "is swimming in the sea"),
-    Event("uncle", "uncles", "man", "washing a {color} car", "white", "in a driveway",
-          "is planning a long trip", "is eating lunch in an office"),
-    Event("puppy", "puppies", "dog", "tugging at a {color} towel", "yellow", "beside a pool",
-          "is afraid of water", "is sleeping in a crate"),
-    Event("astronomer", "astronomers", "scientist", "opening a {color} umbrella", "green", "outside a museum",
-          "is meeting a colleague", "is sitting in a canoe"),
-    Event("pianist", "pianists", "musician", "drinking from a {color} cup", "white", "in a lobby",
-          "is waiting for a taxi", "is playing on a stage"),
-    Event("tailor", "tailors", "person", "sitting beside a {color} curtain", "blue", "in a theatre",
-          "learned the trade from an aunt", "is playing tennis"),
-    Event("student", "students", "person", "typing beside a {color} lamp", "black", "in a library",
-          "has an exam tomorrow", "is skating on a frozen lake"),
-)  # fmt: skip
-ENCOUNTERS = (
-    Encounter("boy", "chasing", "girl"),
-    Encounter("nurse", "photographing", "clown"),
-    Encounter("teacher", "sketching", "painter"),
-    Encounter("waiter", "filming", "singer"),
-    Encounter("dog", "following", "goat"),
-    Encounter("cat", "chasing", "duck"),
-    Encounter("farmer", "guiding", "tourist"),
-    Encounter("lawyer", "paying", "baker"),
-    Encounter("doctor", "applauding", "runner"),
-    Encounter("drummer", "pulling", "dancer"),
-    Encounter("plumber", "overtaking", "cyclist"),
-    Encounter("child", "imitating", "juggler"),
-    Encounter("woman", "lifting", "man"),
-    Encounter("student", "thanking", "librarian"),
-    Encounter("reporter", "interviewing", "skater"),
-    Encounter("horse", "nudging", "cow"),
-    Encounter("monkey", "feeding", "parrot"),
-    Encounter("gardener", "splashing", "postman"),
-    Encounter("sailor", "pointing at", "cook"),
-    Encounter("actor", "measuring", "tailor"),
-    Encounter("puppy", "licking", "kitten"),
-    Encounter("captain", "calling", "referee"),
-    Encounter("grandfather", "tickling", "toddler"),
-    Encounter("magician", "pushing", "pianist"),
-)
+
+
+def lexicon() -> tuple[list[Event], list[Encounter]]:
+    """Read the words of the everyday scenes."""
+    import yaml
+
+    words = yaml.safe_load((Path(__file__).parent / "everyday.yaml").read_text(encoding="utf-8"))
+    return [Event(*row) for row in words["events"]], [Encounter(*row) for row in words["encounters"]]
 
 
 def everyday_scenes() -> list[Scene]:
     """Return the scenes of all events and encounters, in their order."""
-    events = [_event_scene(event, *NUMBERS[number % len(NUMBERS)]) for number, event in enumerate(EVENTS)]
-    return events + [_encounter_scene(encounter) for encounter in ENCOUNTERS]
+    events, encounters = lexicon()
+    scenes = [_event_scene(event, *NUMBERS[number % len(NUMBERS)]) for number, event in enumerate(events)]
+    return scenes + [_encounter_scene(encounter) for encounter in encounters]
 
 
 def _event_scene(event: Event, number: str, larger: str) -> Scene:

@@ -230,15 +230,9 @@ def table(outcomes: Sequence[Outcome], answers: Answers) -> list[dict[str, Any]]
 def suite_finding(
     scenes: Sequence[Scene], trials: Sequence[Trial], answers: Answers, *, seed: int, data: str, **about: Any
 ) -> Finding:
-    """Measure a classifier rule by rule, next to its accuracy on the plain pairs.
+    """Measure a classifier rule by rule, next to its accuracy on the plain pairs of the scenes.
 
-    Args:
-        scenes: The scenes.
-        trials: The pairs made from them.
-        answers: The answers to these pairs and to the scenes' plain ones.
-        seed: Seed of the bootstrap, which draws scenes: pairs of one scene are right or wrong together.
-        data: Name of the scenes.
-        about: ``task``, ``model``, ``miniature``, ``command`` of the finding.
+    The bootstrap draws scenes, as pairs of one scene are right or wrong together. ``data`` names the scenes.
     """
     made = outcomes(trials, answers)
     by_rule = {rule: [outcome for outcome in made if outcome.trial.rule is rule] for rule in RULES}

@@ -39,26 +39,14 @@ Numbers = dict[str, Any]  # for a template
 
 def annotators_finding(
     test: Split,
-    labeled: Sequence[np.ndarray],
-    unlabeled: Sequence[np.ndarray],
+    labeled: Sequence[np.ndarray],  # probabilities of its pairs, as given and tempered, each of shape (n, 3)
+    unlabeled: Sequence[np.ndarray],  # probabilities of its pairs without a gold label, likewise
     temperature: ValidationTemperature,
     *,
     seed: int,
-    **about: Any,
+    **about: Any,  # further fields of the finding
 ) -> tuple[Finding, Judged]:
-    """Measure a model's answers by the agreement of SNLI's five annotators.
-
-    Args:
-        test: The test split.
-        labeled: Probabilities of its pairs, as given and tempered, each of shape (n, 3).
-        unlabeled: Probabilities of its pairs without a gold label, likewise.
-        temperature: The temperature that they were scaled with.
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
-
-    Returns:
-        The finding, and the pairs with five labels.
-    """
+    """Measure a model's answers by the agreement of SNLI's five annotators; also return the pairs with five labels."""
     pairs = [*test.pairs, *test.without_gold]
     given, tempered = (np.concatenate(both) for both in zip(labeled, unlabeled, strict=True))
 
@@ -80,44 +68,28 @@ def annotators_finding(
         shared, distance, facts["measures"] = people_parts(five, ANNOTATORS, seed)
         numbers |= shared
         parts += distance
+    counts = {"with_five_labels": len(five.pairs), "without_five_labels": len(pairs) - len(five.pairs)}
+    counts["without_gold_label"] = len(test.without_gold)
     finding = Finding(
         name="disagreement",
         **worded(TEMPLATES / "disagreement.jinja", temperature=temperature.value, **numbers),
         parts=parts,
-        facts={
-            **settings(temperature, seed),
-            "with_five_labels": len(five.pairs),
-            "without_five_labels": len(pairs) - len(five.pairs),
-            "without_gold_label": len(test.without_gold),
-            **facts,
-        },
+        facts=settings(temperature, seed) | counts | facts,
         **about,
     )
     return finding, five
 
 
 def chaosnli_finding(
-    items: Sequence[chaosnli.Item],
-    probabilities: np.ndarray,
+    items: Sequence[chaosnli.Item],  # without those that the model was trained on
+    probabilities: np.ndarray,  # as given, shape (n, 3)
     temperature: ValidationTemperature,
     *,
-    standing: dict[str, int],
+    standing: dict[str, int],  # how many of the file's items are in the train, dev and test split
     seed: int,
-    **about: Any,
+    **about: Any,  # further fields of the finding
 ) -> tuple[Finding, Judged]:
-    """Compare a model's answers and probabilities with the labels of a hundred people.
-
-    Args:
-        items: Without those that the model was trained on.
-        probabilities: The model's, as given, shape (n, 3).
-        temperature: The temperature to scale them with.
-        standing: How many of the file's items are in the ``train``, ``dev`` and ``test`` split.
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``miniature``, ``command`` of the finding.
-
-    Returns:
-        The finding, and the items as judged pairs.
-    """
+    """Compare a model with the labels of a hundred people; also return the items as judged pairs."""
     pairs = [item.pair for item in items]
     counts, old, new = (
         np.array(column) for column in zip(*((i.counts, i.pair.label, i.majority) for i in items), strict=True)
@@ -144,17 +116,10 @@ def chaosnli_finding(
         published=chaosnli.PUBLISHED,
         **numbers,
     )
-    accuracy = {
-        "old, of SNLI's annotators": on_old,
-        "new, of the hundred": on_new,
-        "the old one, against the new": same,
-    }
-    facts: dict[str, Any] = {
-        **settings(temperature, seed),
-        "items": len(items),
-        "standing_in": standing,
-        "measures": {**measures, "accuracy/old": on_old, "accuracy/new": on_new, "old_is_new": same},
-    }
+    names = ("old, of SNLI's annotators", "new, of the hundred", "the old one, against the new")
+    accuracy = dict(zip(names, (on_old, on_new, same), strict=True))
+    measures |= {"accuracy/old": on_old, "accuracy/new": on_new, "old_is_new": same}
+    facts = settings(temperature, seed) | {"items": len(items), "standing_in": standing, "measures": measures}
     finding = Finding(
         name="chaosnli",
         **words,
@@ -259,14 +224,7 @@ def people_parts(
 ) -> tuple[Numbers, list[Part], dict[str, Measure]]:
     """Measure distances to people's labels, agreement with them, correlation of entropies, and disputed pairs.
 
-    Args:
-        judged: The pairs.
-        people: Who labeled them, such as "the five annotators".
-        seed: Seed of the bootstrap.
-        references: Further distributions of the same pairs to compare with, shape (n, 3), by name.
-
-    Returns:
-        Numbers for a template, tables and pictures, and the measures by short names such as ``jsd/as given``.
+    ``references`` are further distributions to compare with. The measures have short names such as ``jsd/as given``.
     """
     distance, parts, measures = distance_parts(judged, people, seed, references)
     same, same_parts = same_answer_parts(judged, people, seed)

@@ -77,10 +77,6 @@ class ValidationTemperature:
     ChaosNLI's pairs are validation pairs, and the most disputed ones. Fitting without them would make a model look more
     confident than it may be; fitting with them would measure on the fitted pairs. So validation is split in two by
     premise, and a pair of one half gets the temperature of the other.
-
-    Attributes:
-        value: The temperature of all validation pairs.
-        halves: The temperature of each half.
     """
 
     def __init__(self, pairs: Sequence[Pair], probabilities: np.ndarray):
@@ -89,7 +85,7 @@ class ValidationTemperature:
         if len(order) < 2:
             raise UserError("fewer than two premises in the validation split", expected="pairs to fit a temperature on")
         labels = np.array([pair.label for pair in pairs])
-        self.value = fit_temperature(probabilities, labels)
+        self.value = fit_temperature(probabilities, labels)  # for pairs outside of validation
         self.halves = tuple(fit_temperature(probabilities[half == n], labels[half == n]) for n in (0, 1))
         self._half_of = {pair_key(pair): int(n) for pair, n in zip(pairs, half, strict=True)}
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.cli.arguments import MAX_SEED, option
+from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import stage
+from common.cli.errors import UserError
 from common.cli.options import CorpusOptions, LoraOptions, Schedule, TrainingOptions
 from common.runtime.project import MINIATURE, corpus_folder
 from snli_roberta.data.corpus import Split, SplitName, load_split
@@ -72,3 +73,13 @@ class TrainArguments(SharedSettings, TrainingOptions):
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
         TrainingOptions.__post_init__(self)
+
+
+def train_arguments(method: Method) -> TrainArguments:
+    """Parse the command line of ``train_full`` or ``train_lora``."""
+    command = f"python -m snli_roberta.train_{method}"
+    recipe = f"snli_roberta/recipes/miniature_{method}.yaml"
+    arguments = parse(TrainArguments, prog=command, examples=f"  {command} --config {recipe}")
+    if arguments.method != method:
+        raise UserError(f"the recipe is for {arguments.method}", key="method", expected=method)
+    return arguments
