@@ -21,7 +21,7 @@ class Schedule:
     per_device_train_batch_size: int = option(32, "items per process and forward pass", minimum=1)
     gradient_accumulation_steps: int = option(1, "forward passes per step", minimum=1)
     lr_scheduler_type: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"] = (
-        option("linear", "course of the learning rate after the warmup (constant: without warmup)", added_later=True)
+        option("linear", "learning rate schedule (constant: without warmup)", added_later=True)
     )
     warmup_ratio: float = option(0.06, "share of the steps with a rising learning rate", minimum=0, below=1)
     weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0, maximum=1)

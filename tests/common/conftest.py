@@ -1,4 +1,4 @@
-"""Models of both projects, trained for a few steps on a few items and evaluated: what is published and loaded in these tests."""
+"""Small models of both projects, trained for a few steps and evaluated, for tests that publish and load them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from common.miniature.loopback_hub import LocalHub
 from common.miniature.pretrain import MODELS
 from common.models import retry
+from tests.strict_hub import StrictHub
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch) -> None:
-    """What waits between two tries waits no longer than a test may."""
+    """Do not wait between retries."""
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")
 def few(miniature, tmp_path_factory) -> Path:
-    """A few of the miniature's posts and pairs, as a folder of official files: no miniature any more, but a small corpus."""
+    """Return a folder of official files with a few of the miniature's posts and pairs: a small corpus of its own."""
     folder = tmp_path_factory.mktemp("few")
     for name, count in {"trn": 500, "dev": 160, "tst": 160}.items():
         with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
@@ -38,7 +38,7 @@ def few(miniature, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(few, tmp_path_factory) -> dict[str, Path]:
-    """Kind → folder: an SBIC adapter with labels and one that lists groups, SNLI fully fine-tuned and by LoRA."""
+    """Return kind → folder: SBIC adapters with labels and with lists of groups, SNLI models by both methods."""
     from sbic_llama import evaluate as sbic
     from sbic_llama.training.arguments import TrainArguments as SbicArguments
     from sbic_llama.training.run import train as train_sbic
@@ -66,8 +66,8 @@ def runs(few, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def bases(hub) -> LocalHub:
-    """The Hub, with the miniature's base models."""
+def bases(hub) -> StrictHub:
+    """Return the Hub with the miniature's base models."""
     for folder in MODELS.iterdir():
         hub.add_model(f"miniature/{folder.name}", folder)
     return hub

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class Arguments:
-    """Trains something."""
+    """Train something."""
 
     name: str = option(help="what to train")
     learning_rate: float = option(1e-3, "peak rate", above=0, maximum=1)
@@ -28,7 +28,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         if self.name == "bad":
-            raise UserError("no such thing", key="name")
+            raise UserError("no such model", key="name")
 
 
 def recipe(tmp_path: Path, text: str) -> str:
@@ -48,8 +48,8 @@ def test_yaml_scientific_notation_is_a_number(tmp_path):
     assert parse(Arguments, ["--config", recipe(tmp_path, "name: a\nlearning_rate: 1e-4\n")]).learning_rate == 1e-4
 
 
-def test_text_is_what_stands_there(tmp_path):
-    """YAML would make 8 of 010, and 1.1 of 1.10; pathlib takes no number at all."""
+def test_text_that_looks_like_a_number_is_kept(tmp_path):
+    """YAML would read 010 as 8 and 1.10 as 1.1, and pathlib accepts no numbers."""
     config = recipe(tmp_path, "name: 010\nepochs: 010\ndata_dir: 2020-01-02\n")
     arguments = parse(Arguments, ["--config", config])
     assert (arguments.name, arguments.epochs, arguments.data_dir) == ("010", 10, Path("2020-01-02"))
@@ -97,7 +97,7 @@ def test_several_values_and_paths():
         ("name: a\nepochs: 1:30\n", "line 2, key 'epochs': '1:30' is not valid"),
         ("? [a]\n: b\n", "line 1: the key is not a word"),
         ("name: " + "[" * 5000, "nested too deeply"),
-        ("name: bad\n", "line 1, key 'name': no such thing"),
+        ("name: bad\n", "line 1, key 'name': no such model"),
     ],
 )
 def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
@@ -122,7 +122,7 @@ def test_bad_recipes_are_refused_by_line(tmp_path, text, message):
         ),
         (["--name", ""], "--name: the value is empty; expected text"),
         (["--name", "a", "--data_dir", ""], "--data_dir: the value is empty; expected a path"),
-        (["--name", "bad"], "--name: no such thing"),
+        (["--name", "bad"], "--name: no such model"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
     ],
 )
@@ -161,7 +161,7 @@ def test_help_and_refusals_come_before_heavy_imports(module):
     assert result.stderr == "error: unknown argument --no_such. See --help for the arguments\n"
 
 
-def test_a_corpus_on_the_command_line_puts_the_recipes_aside(tmp_path):
+def test_a_corpus_on_the_command_line_replaces_the_recipes(tmp_path):
     from common.cli.options import CorpusOptions
 
     (tmp_path / "r.yaml").write_text("dataset_name: a/b\n")
@@ -177,18 +177,17 @@ QUIET = """
 import dataclasses
 from common.cli.arguments import parse
 from common.cli.errors import UserError, run
-from common.cli.console import bar
-from common.cli.console import log, stage
+from common.cli.console import bar, log, stage
 
 @dataclasses.dataclass
 class Arguments:
-    'It.'
+    'Print something.'
 
 def main():
     parse(Arguments)
     with stage('working'), bar(3, 'post', show=True) as done:
         done.update(3)
-    log('said')
+    log('logged')
     print('a result')
     raise UserError('wrong')
 
@@ -197,11 +196,11 @@ run(main)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [([], ["working", "3/3", "said", "error: wrong"]), (["--quiet"], ["error: wrong"])]
+    ("words", "printed"), [([], ["working", "3/3", "logged", "error: wrong"]), (["--quiet"], ["error: wrong"])]
 )
-def test_quiet_silences_progress_and_nothing_else(words, said):
+def test_quiet_silences_progress_and_nothing_else(words, printed):
     result = subprocess.run([sys.executable, "-c", QUIET, *words], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "a result\n")
-    assert [word for word in ("working", "3/3", "said", "error: wrong") if word in result.stderr] == said
-    assert "\r" not in result.stderr, "in a log nothing can be written over"
-    assert "\x1b" not in result.stderr, "no colours in a log, with NO_COLOR or without"
+    assert [word for word in ("working", "3/3", "logged", "error: wrong") if word in result.stderr] == printed
+    assert "\r" not in result.stderr, "a log cannot be overwritten"
+    assert "\x1b" not in result.stderr, "no colors in a log, with or without NO_COLOR"

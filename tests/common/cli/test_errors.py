@@ -11,7 +11,7 @@ import pytest
 from common.cli.errors import UserError
 
 
-def test_an_error_is_one_line_with_place_expectation_and_remedy():
+def test_an_error_is_one_line_with_place_expectation_and_fix():
     error = UserError("'x' is not valid", file="a.csv", line=3, column="label", expected="0 or 1", fix="fix the file")
     assert str(error) == "a.csv, line 3, column 'label': 'x' is not valid; expected 0 or 1. Fix the file"
 
@@ -47,7 +47,7 @@ def test_exit_status_and_message(body, status, message):
     assert (result.returncode, result.stderr) == (status, message)
 
 
-def test_a_command_that_was_started_twice_is_refused_unless_its_processes_share_the_work():
+def test_a_command_started_as_several_processes_is_refused():
     result = run("pass", RANK="0", WORLD_SIZE="2")
     message = "error: this command was started as several processes; expected one. Start it with python -m\n"
     assert (result.returncode, result.stderr) == (2, message)
@@ -71,16 +71,16 @@ def test_a_command_that_was_started_twice_is_refused_unless_its_processes_share_
         (RuntimeError("shapes differ"), None),
     ],
 )
-def test_what_a_disk_refuses_is_told_from_other_faults(error, problem):
+def test_disk_errors_are_distinguished_from_others(error, problem):
     from common.cli.errors import storage_problem
 
     outer = ValueError("a library's own")
     outer.__cause__ = error
-    found = storage_problem(outer)
-    assert found is None if problem is None else found.startswith(problem)
+    reason = storage_problem(outer)
+    assert reason is None if problem is None else reason.startswith(problem)
 
 
-def test_a_fault_of_the_program_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     result = run("raise RuntimeError('bug')")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
@@ -93,10 +93,10 @@ def test_of_several_processes_one_prints():
     assert (result.returncode, result.stderr) == (2, "error in process 2: no\n")
     with pytest.raises(subprocess.TimeoutExpired) as waiting:
         run(body.format(60), 3, RANK="1")
-    assert not waiting.value.stderr, "it gives the first one time"
+    assert not waiting.value.stderr, "it waits for the first process to print"
 
 
-def test_a_script_run_by_its_path_does_not_hide_packages_behind_its_neighbours(tmp_path):
+def test_a_script_run_by_its_path_does_not_shadow_packages(tmp_path):
     """`python snli_roberta/x.py` puts snli_roberta/ on the path, and snli_roberta/evaluate.py before a package `evaluate`."""
     (tmp_path / "project").mkdir()
     for name in ("__init__.py", "evaluate.py"):

@@ -1,4 +1,4 @@
-"""Functions that the tests call in a process of its own."""
+"""Functions that the tests call in a child process."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def leave(status: int) -> None:
 
 
 def wait(mark: str) -> None:
-    """Writes its process id, then what signals it gets; the first ends it after a while, as a training's step does."""
-    found: list[int] = []
+    """Write the process id, then the signals received; the first ends it after a while, like a training step."""
+    received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: found.append(number))
+        signal.signal(number, lambda number, _: received.append(number))
     Path(mark).write_text(str(os.getpid()))
-    while not found:
+    while not received:
         time.sleep(0.05)
     time.sleep(0.3)
-    Path(f"{mark}.signals").write_text("".join(f"{int(number)} " for number in found))
-    sys.exit(128 + found[0])
+    Path(f"{mark}.signals").write_text("".join(f"{int(number)} " for number in received))
+    sys.exit(128 + received[0])

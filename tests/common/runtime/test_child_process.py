@@ -1,4 +1,4 @@
-"""A function in a process of its own: what it gives, how it fails, and that neither process outlives the other by accident."""
+"""Child processes: results, failures, and that neither process outlives the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 WORKER = "tests.common.runtime.child_process_worker"
 
 
-def test_it_gives_the_result_from_another_process():
+def test_the_result_comes_from_another_process():
     from tests.common.runtime import child_process_worker
 
     number, where = call(child_process_worker.double, 21, preload=WORKER)
@@ -26,7 +26,7 @@ def test_it_gives_the_result_from_another_process():
     assert where != os.getpid()
 
 
-def test_a_users_error_is_raised_here():
+def test_a_user_error_is_raised_in_the_parent():
     from tests.common.runtime import child_process_worker
 
     with pytest.raises(UserError) as error:
@@ -42,7 +42,7 @@ def test_a_process_that_is_killed_is_one_line():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_nothing_waits_for_is_an_exit_status_and_no_traceback(number, capfd):
+def test_an_unhandled_signal_is_an_exit_status_without_traceback(number, capfd):
     from tests.common.runtime import child_process_worker
 
     with pytest.raises(SystemExit) as status:
@@ -51,7 +51,7 @@ def test_a_signal_that_nothing_waits_for_is_an_exit_status_and_no_traceback(numb
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_an_exit_status_is_taken_over():
+def test_an_exit_status_is_passed_on():
     from tests.common.runtime import child_process_worker
 
     with pytest.raises(SystemExit) as status:
@@ -60,7 +60,7 @@ def test_an_exit_status_is_taken_over():
 
 
 def start(tmp_path: Path) -> tuple[subprocess.Popen, int]:
-    """A process that waits for one of its own, and that one's id."""
+    """Start a process that waits for a child, and return it with the child's id."""
     mark = tmp_path / "pid"
     code = f"from common.runtime.child_process import call\nfrom {WORKER} import wait\ncall(wait, {str(mark)!r}, "
     code += f"preload={WORKER!r})"
@@ -89,10 +89,10 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_terminals_group_reaches_each_once_and_ends_both(tmp_path, number):
-    """As Ctrl-C does: to every process of the group, the server that the others are forked from among them."""
+def test_a_signal_to_the_terminals_group_ends_both_and_reaches_the_child_once(tmp_path, number):
+    """Like Ctrl-C: to every process of the group, including the fork server."""
     process, worker = start(tmp_path)
-    assert os.getpgid(worker) != process.pid, "or it would be stopped twice, and at once"
+    assert os.getpgid(worker) != process.pid, "otherwise it would receive the signal twice and stop at once"
     os.killpg(process.pid, number)
     assert process.wait(30) == 128 + number
     assert process.stderr.read() == ""
@@ -100,7 +100,7 @@ def test_a_signal_to_the_terminals_group_reaches_each_once_and_ends_both(tmp_pat
     assert (tmp_path / "pid.signals").read_text() == f"{int(number)} "
 
 
-def test_a_process_whose_caller_is_killed_ends(tmp_path):
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     process, worker = start(tmp_path)
     process.kill()
     process.wait(30)

@@ -61,7 +61,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_an_unwritable_place_is_the_users_error(tmp_path):
+def test_an_unwritable_path_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"), atomic_write(tmp_path / "file" / "a.json"):
         pytest.fail("the block must not run")

@@ -21,7 +21,7 @@ def test_precision_follows_the_compute_capability(monkeypatch, capability, expec
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: capability)
-    # A T4 emulates bf16, so this says yes and must not be believed.
+    # A T4 emulates bf16, so this returns True and must not be trusted.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert hardware.choose_precision(width=768).value == expected
     if capability < (8, 0):
@@ -37,7 +37,7 @@ def test_the_oldest_of_several_cards_decides(monkeypatch):
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_cpu_computes_wide_models_in_bf16_where_it_has_that(monkeypatch, fast):
+def test_a_cpu_with_bf16_computes_wide_models_in_bf16(monkeypatch, fast):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: fast)
     assert hardware.choose_precision(width=384).value == ("bf16" if fast else "fp32")
@@ -61,7 +61,7 @@ def test_threads_are_shared_among_local_processes(monkeypatch):
 
 CHECK = (
     "import sys; from common.cli.errors import run; from common.runtime.hardware import check_processes\n"
-    # One write a line: two processes share standard output.
+    # One write per line: two processes share standard output.
     "run(lambda: sys.stdout.write(f'together {check_processes()}\\n'), several=True)"
 )
 
@@ -80,7 +80,7 @@ def test_two_processes_train_together(tmp_path):
     assert result.stdout.count("together 2") == 2
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the fault is a CPU's")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only happens on a CPU")
 def test_two_processes_that_would_train_alone_are_refused(tmp_path):
     result = launch(tmp_path, ROOT / "accelerate_config.yaml", "--num_processes", "2")
     assert result.returncode != 0
@@ -88,7 +88,7 @@ def test_two_processes_that_would_train_alone_are_refused(tmp_path):
     assert result.stderr.count("error: 2 processes were started but each would work alone. On a machine") == 1
 
 
-def test_one_process_where_two_were_asked_for_is_refused(tmp_path):
+def test_one_process_where_two_were_requested_is_refused(tmp_path):
     config = tmp_path / "cpu.yaml"
     text = (ROOT / "accelerate_config.yaml").read_text()
     config.write_text(text.replace("MULTI_GPU\n", "MULTI_CPU\n").replace("use_cpu: false", "use_cpu: true"))

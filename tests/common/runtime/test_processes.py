@@ -17,17 +17,17 @@ def test_one_process_answers_all():
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
-def test_each_process_answers_its_part_and_all_get_all(monkeypatch, rank):
-    """The third has none, and takes part."""
+def test_each_process_answers_its_share_and_all_get_everything(monkeypatch, rank):
+    """The third has no items but takes part."""
     sent = []
     monkeypatch.setattr(Processes, "gathered", lambda _, own: sent.extend(own) or [[EVERY[1]], [], [EVERY[0]]])
-    answer = upper if rank < 2 else lambda _: pytest.fail("it has no item")
+    answer = upper if rank < 2 else lambda _: pytest.fail("no items")
     assert Processes(rank, 3).divided(["a", "b"], answer) == ["A", "B"]
     assert sent == EVERY[rank : rank + 1]
 
 
-def test_a_command_without_a_launcher_is_alone_also_beside_several_gpus(monkeypatch):
+def test_a_command_without_a_launcher_is_alone_even_with_several_gpus(monkeypatch):
     monkeypatch.setattr(
-        hardware, "check_processes", lambda: pytest.fail("it refuses two GPUs, which only training would misuse")
+        hardware, "check_processes", lambda: pytest.fail("it would refuse two GPUs, which only matters for training")
     )
     assert join() is ALONE

@@ -1,4 +1,4 @@
-"""Evaluations in two processes: the numbers of one process, and one writer of every file."""
+"""Evaluation in two processes gives the same numbers, and one process writes every file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TWO = ["accelerate.commands.launch", "--config_file", "accelerate_config.yaml", 
 
 
 def run(*words: str, audit: Path | None = None) -> subprocess.CompletedProcess:
-    """Runs a module; with ``audit`` each process notes there which files it opens for writing."""
+    """Run a module; each process logs the files it replaces to the folder ``audit``."""
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     if audit:
         (audit / "sitecustomize.py").write_text(
             "import os, sys\n"
             f"log = os.open({str(audit / 'written')!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
-            "def note(event, found):\n"
+            "def note(event, paths):\n"
             "    if event in ('os.rename', 'os.replace') and 'RANK' in os.environ:\n"
-            "        os.write(log, f\"{os.environ['RANK']} {found[1]}\\n\".encode())\n"
+            "        os.write(log, f\"{os.environ['RANK']} {paths[1]}\\n\".encode())\n"
             "sys.addaudithook(note)\n"
         )
         environment["PYTHONPATH"] = str(audit)
@@ -33,12 +33,12 @@ def run(*words: str, audit: Path | None = None) -> subprocess.CompletedProcess:
 
 
 def numbers(folder: Path) -> dict[str, dict[str, float]]:
-    """Record → metric → value, of a folder of records."""
-    found = {}
+    """Return record → metric → value for a folder of records."""
+    values = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        found[path.name] = {name: metric["value"] for name, metric in record["metrics"].items()}
-    return found
+        values[path.name] = {name: metric["value"] for name, metric in record["metrics"].items()}
+    return values
 
 
 @pytest.mark.slow
@@ -51,8 +51,8 @@ def test_two_processes_give_the_numbers_of_one_and_write_once(runs, few, tmp_pat
             "snli_roberta.evaluate", "--model", str(runs["snli_full"]), str(runs["snli_adapter"]), "--title", "full", "LoRA",
         ]  # fmt: skip
     command += ["--data_dir", str(few), "--output_dir"]
-    one = run(*command, str(tmp_path / "one"))
-    assert one.returncode == 0, one.stderr[-3000:]
+    single = run(*command, str(tmp_path / "one"))
+    assert single.returncode == 0, single.stderr[-3000:]
     two = run(*TWO, *command, str(tmp_path / "two"), audit=tmp_path)
     assert two.returncode == 0, two.stderr[-3000:]
     first, second = numbers(tmp_path / "one"), numbers(tmp_path / "two")
@@ -60,7 +60,7 @@ def test_two_processes_give_the_numbers_of_one_and_write_once(runs, few, tmp_pat
     assert first.keys() == second.keys()
     for name, metrics in first.items():
         assert metrics == pytest.approx(second[name], abs=1e-6), name
-    assert two.stdout.count("majority") == one.stdout.count("majority"), "the second process prints too"
+    assert two.stdout.count("majority") == single.stdout.count("majority"), "the second process must not print"
     written = [line.split(" ", 1) for line in (tmp_path / "written").read_text().splitlines()]
     assert {rank for rank, path in written if path.startswith((str(tmp_path), str(runs["sbic_labels"].parent)))} == {
         "0"

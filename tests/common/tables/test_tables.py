@@ -133,7 +133,8 @@ def test_writing_what_a_format_lacks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [([1, 2.5], "double"), ([None, 3], "int64"), ([None, None], "null"), (["a", None], "string")]
+    ("values", "expected"),
+    [([1, 2.5], "double"), ([None, 3], "int64"), ([None, None], "null"), (["a", None], "string")],
 )
 def test_a_parquet_columns_type_holds_the_values_of_all_windows(tmp_path, values, expected):
     windows = [[{"a": value}] for value in values]
@@ -144,7 +145,7 @@ def test_values_that_no_parquet_type_holds_are_one_line(tmp_path):
     path = tmp_path / "t.parquet"
     with pytest.raises(UserError, match=r"t\.parquet: a column of mixed types"):
         parquet_types(path, [[{"a": 1}], [{"a": "one"}]])
-    rows = [{"a": 2**53 + 1}, {"a": 1.5}]  # a whole number that a double has not
+    rows = [{"a": 2**53 + 1}, {"a": 1.5}]  # an integer that a double cannot represent
     types = parquet_types(path, [[row] for row in rows])
 
     def write_all() -> None:

@@ -1,4 +1,4 @@
-"""Tables: any file is read or refused in one line, and what is written is read again as it was."""
+"""Any table is read or refused with one line, and what is written is read back unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT_FORMATS = ("csv", "tsv", "jsonl")
 
 
 def rows_of(path: Path, data: bytes, *, lenient: bool) -> list[Row] | None:
-    """The rows of a file; None of one that was refused as it must be."""
+    """Return a file's rows; None if it was refused properly."""
     path.write_bytes(data)
     try:
         return list(read_rows(path, lenient=lenient))
@@ -35,7 +35,7 @@ def rows_of(path: Path, data: bytes, *, lenient: bool) -> list[Row] | None:
 
 
 def check_any_bytes(folder: Path, name: str, data: bytes) -> None:
-    """Strict and lenient reading agree, every row says where it stands, and what is wrong can be printed."""
+    """Strict and lenient reading agree, every row has its place, and every problem is printable."""
     strict = rows_of(folder / name, data, lenient=False)
     lenient = rows_of(folder / name, data, lenient=True)
     if strict is not None:
@@ -76,9 +76,9 @@ ZIPPED = gzip.compress(TABLE, mtime=0)
 
 @given(data=mutated(ZIPPED))
 def test_gzip_that_is_broken_anywhere_is_refused(tmp_path, data):
-    found = rows_of(tmp_path / "t.csv.gz", data, lenient=False)
-    # Some bytes of the header say nothing of the content: time, system, name.
-    assert found is None or [row.values["id"] for row in found] == ["1", "2"]
+    rows_read = rows_of(tmp_path / "t.csv.gz", data, lenient=False)
+    # Some bytes of the header do not affect the content: time, system, name.
+    assert rows_read is None or [row.values["id"] for row in rows_read] == ["1", "2"]
 
 
 @given(table=parquet_tables())
@@ -86,15 +86,15 @@ def test_parquet_of_every_type_is_read_or_refused(tmp_path, table):
     path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(table, path)
     try:
-        found = list(read_rows(path))
+        rows_read = list(read_rows(path))
     except UserError as error:
         check_refusal(error, path)
         return
-    assert len(found) == table.num_rows
-    assert all(list(row.values) == table.column_names for row in found)
+    assert len(rows_read) == table.num_rows
+    assert all(list(row.values) == table.column_names for row in rows_read)
 
 
-def test_parquet_text_that_is_no_unicode_is_refused(tmp_path):
+def test_parquet_text_that_is_not_unicode_is_refused(tmp_path):
     offsets, data = pyarrow.py_buffer(b"\0\0\0\0\x01\0\0\0"), pyarrow.py_buffer(b"\xff")
     column = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, data])
     pyarrow.parquet.write_table(pyarrow.table({"a": column}), tmp_path / "t.parquet")
@@ -122,7 +122,7 @@ columns = st.lists(names, min_size=1, max_size=4, unique=True)
 @pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
 @given(data=st.data())
 def test_delimited_text_comes_back(tmp_path, ending, data):
-    """All text but a NUL, which no CSV file may hold; nothing at all comes back as an empty text."""
+    """All text but NUL, which no CSV file may contain; None comes back as empty text."""
     header = [name.replace("\0", "") for name in data.draw(columns)]
     if len(set(header)) < len(header):
         return
@@ -131,12 +131,12 @@ def test_delimited_text_comes_back(tmp_path, ending, data):
     ]
     path = tmp_path / f"t.{ending}"
     write_rows(path, table, header)
-    found = list(read_rows(path))
-    assert [list(row.values) for row in found] == [header] * len(table)
-    assert [row.values for row in found] == [
+    rows_read = list(read_rows(path))
+    assert [list(row.values) for row in rows_read] == [header] * len(table)
+    assert [row.values for row in rows_read] == [
         {name: text.replace("\0", "\ufffd") for name, text in row.items()} for row in table
     ]
-    if ending == "csv":  # another reader's view of it
+    if ending == "csv":  # as another reader sees it
         with open(path, encoding="utf-8", newline="") as file:
             assert next(csv.reader(file)) == header or header[0].startswith("\ufeff")
 
@@ -144,25 +144,25 @@ def test_delimited_text_comes_back(tmp_path, ending, data):
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
 @given(lines=st.lists(st.dictionaries(names, json_values, min_size=1, max_size=3), max_size=3))
 def test_json_lines_come_back(tmp_path, ending, lines):
-    """Everything that JSON can say."""
+    """Everything that JSON can express."""
     path, again = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
     data = b"".join(dumped(line) + b"\n" for line in lines)
-    found = rows_of(path, gzip.compress(data) if ending.endswith("gz") else data, lenient=False)
-    if found is None:
+    rows_read = rows_of(path, gzip.compress(data) if ending.endswith("gz") else data, lenient=False)
+    if rows_read is None:
         return
-    assert repr([row.values for row in found]) == repr(lines)
-    write_rows(again, [row.values for row in found])
+    assert repr([row.values for row in rows_read]) == repr(lines)
+    write_rows(again, [row.values for row in rows_read])
     assert [by_name(row.values) for row in read_rows(again)] == [by_name(line) for line in lines]
 
 
 def by_name(values: dict[str, Any]) -> str:
-    """Values for a comparison that takes NaN for equal to itself. A line's keys may have another order than the table's columns."""
+    """Make values comparable: NaN equals itself, and a line's keys may be in another order than the columns."""
     return repr(sorted(values.items(), key=lambda item: item[0]))
 
 
 @given(table=parquet_tables())
 def test_parquet_comes_back(tmp_path, table):
-    """In columns of the same types, every value that Python can hold: the nanoseconds of a time of day it can't."""
+    """In columns of the same types, every value that Python has; it lacks nanoseconds of a time of day."""
     before, after = tmp_path / "a.parquet", tmp_path / "b.parquet"
     pyarrow.parquet.write_table(table, before)
     try:
@@ -180,7 +180,7 @@ def test_parquet_comes_back(tmp_path, table):
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 @given(table=parquet_tables())
 def test_every_format_takes_every_row(tmp_path, ending, table):
-    """Rows in = rows out, whatever the values are; JSON has no bytes and no dates, and CSV has text only."""
+    """Rows in = rows out for all values; JSON lacks bytes and dates, and CSV only has text."""
     pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
     try:
         rows = [row.values for row in read_rows(tmp_path / "in.parquet")]

@@ -1,10 +1,11 @@
-"""Trainings whose process is killed, whose checkpoints are damaged, and whose disk is full: nothing is lost, and all is said."""
+"""Training runs that are killed, whose checkpoints are damaged, or whose disk is full lose nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -33,7 +34,7 @@ SBIC = [
     "--logging_steps", "1", "--lora_dropout", "0.1",
 ]  # fmt: skip
 RUNS = {"full": (SNLI, ""), "QLoRA": (SBIC, "offensiveYN")}
-# When each place comes, in a run of four checkpoints: in the course of a run, and after it was continued.
+# Place → call at which the process is killed, in a run of four checkpoints that is continued each time.
 KILLS = [
     ("before a step", 3),
     ("before a checkpoint's weights", 1),
@@ -55,12 +56,12 @@ def start(command: list[str], folder: Path, *before: str) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen) -> str:
-    """What a process says until it ends."""
+    """Return the rest of a process's output."""
     return process.communicate(timeout=300)[0]
 
 
 def until(process: subprocess.Popen, words: str) -> None:
-    """Reads on until a line with these words."""
+    """Read until a line with these words."""
     seen = []
     for line in process.stdout:
         seen.append(line)
@@ -74,15 +75,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def same(one: Path, other: Path) -> bool:
-    """Whether two finished runs have the same weights, bit for bit."""
-    first, second = weights(one), weights(other)
+def same(run: Path, other: Path) -> bool:
+    """Return whether two finished runs have the same weights, bit for bit."""
+    first, second = weights(run), weights(other)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module", params=list(RUNS))
 def uninterrupted(request, tmp_path_factory) -> tuple[list[str], str, Path]:
-    """Of each project a command, the folder's name in its --output_dir, and what it leaves where nothing happens."""
+    """Return each project's command, its folder's name in --output_dir, and an uninterrupted run."""
     command, name = RUNS[request.param]
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     process = start(command, folder)
@@ -93,7 +94,7 @@ def uninterrupted(request, tmp_path_factory) -> tuple[list[str], str, Path]:
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_anywhere_ends_with_the_same_weights(uninterrupted, tmp_path):
-    """Eleven kills in a row, one at each place: each continues what the one before has left."""
+    """Eleven kills in a row, at each place: each run continues what the one before left."""
     command, name, whole = uninterrupted
     assert {place for place, _ in KILLS} == set(PLACES)
     for place, count in KILLS:
@@ -130,7 +131,7 @@ def test_a_training_that_is_killed_at_any_time_ends_with_the_same_weights(uninte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("uninterrupted", ["full"], indirect=True)
-def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterrupted, tmp_path):
+def test_damaged_checkpoints_are_named_and_the_previous_is_continued(uninterrupted, tmp_path):
     command, name, whole = uninterrupted
     shutil.copytree(whole, tmp_path / "run" / name)
     folder = tmp_path / "run" / name
@@ -152,8 +153,8 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_continued(uninterru
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("uninterrupted", "smallest"), [("full", False), ("QLoRA", True)], indirect=["uninterrupted"])
-def test_a_full_disk_is_one_line_and_costs_nothing(uninterrupted, tmp_path, smallest):
-    """The disk is full for a file larger than so many bytes: for the optimizer's, or for that of the weights too."""
+def test_a_full_disk_is_a_one_line_error_and_costs_nothing(uninterrupted, tmp_path, smallest):
+    """Limit the file size, so that writing the optimizer's state fails, or the weights' too."""
     command, name, whole = uninterrupted
     size = (whole / next(whole.glob("*model.safetensors")).name).stat().st_size
     process = start(command, tmp_path / "run")
@@ -213,8 +214,8 @@ def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, proc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("uninterrupted", ["full"], indirect=True)
-def test_two_trainings_of_one_folder_are_one_after_the_other(uninterrupted, tmp_path):
-    """As after a launcher was killed, whose process trains on."""
+def test_a_second_training_of_a_folder_waits_for_the_first(uninterrupted, tmp_path):
+    """As after a launcher was killed and its process trains on."""
     command, name, whole = uninterrupted
     first = start(command, tmp_path / "run")
     until(first, ", loss ")
@@ -229,7 +230,7 @@ def test_two_trainings_of_one_folder_are_one_after_the_other(uninterrupted, tmp_
 
 
 def checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
-    """A whole checkpoint of two files."""
+    """Make an intact checkpoint of two files."""
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"weights")
@@ -252,9 +253,7 @@ def checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
         (lambda path: (path / "rng_state.pth").touch(), r"rng_state\.pth is not as it was written"),
     ],
 )
-def test_what_makes_a_checkpoint_useless(tmp_path, capsys, spoil, message):
-    import re
-
+def test_damage_to_a_checkpoint_is_named(tmp_path, capsys, spoil, message):
     first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
     spoil(second)
     assert checkpoints.last_intact(tmp_path) == first
@@ -262,7 +261,7 @@ def test_what_makes_a_checkpoint_useless(tmp_path, capsys, spoil, message):
     assert not second.exists()
 
 
-def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(tmp_path, monkeypatch):
+def test_a_temporary_disk_error_costs_no_checkpoint(tmp_path, monkeypatch):
     first, second = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
 
     def stale(*_):
@@ -277,7 +276,7 @@ def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(tmp_path, monkeypatc
 
 
 def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
-    """Their manifests hold sizes."""
+    """Their manifests contain sizes."""
     path = checkpoint(tmp_path, 2)
     sizes = {file.name: file.stat().st_size for file in path.iterdir() if file.name != checkpoints.MANIFEST}
     (path / checkpoints.MANIFEST).write_text(json.dumps(sizes))
@@ -286,18 +285,26 @@ def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
     assert checkpoints.last_intact(tmp_path) is None
 
 
-def test_without_the_best_checkpoint_the_later_ones_are_useless(tmp_path, capsys):
+def test_without_the_best_checkpoint_later_ones_are_not_used(tmp_path, capsys):
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4, best=2)
     (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"other")
     assert checkpoints.last_intact(tmp_path) is None
-    said = capsys.readouterr().err
-    assert "removing damaged checkpoint-4: its best checkpoint, checkpoint-2, is damaged or missing" in said
-    assert "no intact checkpoint: training starts over" in said
+    printed = capsys.readouterr().err
+    assert "removing damaged checkpoint-4: its best checkpoint, checkpoint-2, is damaged or missing" in printed
+    assert "no intact checkpoint: training starts over" in printed
 
 
-def test_a_disk_that_is_too_small_is_refused_before_hours(tmp_path):
+def test_a_disk_that_is_too_small_is_refused_before_training(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path, free // 2, "a model")
     with pytest.raises(UserError, match=r"only .* MB are free on this disk; expected about .* MB for 3 checkpoints"):
         require_space(tmp_path, 2 * free, "3 checkpoints")
+
+
+@pytest.mark.parametrize(("limit", "best", "kept"), [(3, 4, {4, 6, 8}), (3, 2, {2, 6, 8}), (2, 2, {2, 8}), (2, 8, {8})])
+def test_the_newest_and_the_best_checkpoints_are_kept(tmp_path, limit, best, kept):
+    for step in (2, 4, 6, 8):
+        checkpoint(tmp_path, step, best=min(step, best))
+    checkpoints.remove_old(tmp_path, limit)
+    assert {int(path.name.split("-")[1]) for path in tmp_path.iterdir()} == kept

@@ -1,4 +1,4 @@
-"""Memory that was freed is used again without asking the system for new pages."""
+"""Freed memory is reused without requesting new pages from the system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import resource, torch
 {first}
 torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):  # as layers do: many tensors of some megabytes, all freed before the next pass
+for _ in range(20):  # like layers: many tensors of a few megabytes, all freed before the next pass
     several = [torch.ones(500_000 + 1000 * i) for i in range(30)]
     while several:
         several.pop()
@@ -28,7 +28,7 @@ def faults(first: str) -> int:
     return int(result.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
 def test_freed_pages_are_kept():
     kept = faults("from common.cli.errors import keep_freed_memory; keep_freed_memory()")
     assert kept < faults("") / 4
