@@ -77,6 +77,7 @@ def md_agreement_finding(
     scored = {name: evaluate(labels, binary, NAMES, seed=seed) for name, binary in predicted.items()}
     balanced = {name: scores["balanced_accuracy"] for name, scores in scored.items()}
     accuracy = {name: scores["accuracy"] for name, scores in scored.items()}
+    numbers = {"own": balanced[f"{about['model']}, {reading}"], "tfidf": balanced[TFIDF]}
 
     def by(title: str, of: str, group_of: Callable[[Item], str]) -> Measures:
         groups: dict[str, list[int]] = {}
@@ -91,13 +92,7 @@ def md_agreement_finding(
 
     return Finding(
         name="md-agreement",
-        **worded(
-            TEMPLATES / "md_agreement.jinja",
-            n=len(items),
-            reading=reading if len(read) > 1 else None,
-            own=balanced[f"{about['model']}, {reading}"],
-            tfidf=balanced[TFIDF],
-        ),
+        **worded(TEMPLATES / "md_agreement.jinja", n=len(items), reading=reading if len(read) > 1 else None, **numbers),
         parts=[
             Measures(
                 "Balanced accuracy on MD-Agreement", "model or baseline", "balanced accuracy", balanced, 0.5, "chance"
@@ -152,20 +147,12 @@ def hatecheck_finding(
                 Measures(f"Share of the {kind} cases flagged, by target", "target", "share flagged", by_target)
             )
     invented = hatecheck.is_miniature(cases)
+    name = "the HateCheck miniature" if invented else "HateCheck"
+    kinds, hardest = list(hatecheck.LABELS), sorted(rows.items(), key=lambda row: row[1]["value"])[:3]
     return Finding(
         name="hatecheck",
-        **worded(
-            TEMPLATES / "hatecheck.jinja",
-            n=len(cases),
-            scores=scores,
-            kinds=list(hatecheck.LABELS),
-            hardest=sorted(rows.items(), key=lambda row: row[1]["value"])[:3],
-        ),
+        **worded(TEMPLATES / "hatecheck.jinja", n=len(cases), scores=scores, kinds=kinds, hardest=hardest),
         parts=parts,
-        data={
-            "name": "the HateCheck miniature" if invented else "HateCheck",
-            "split": "test",
-            "fingerprint": hatecheck.case_fingerprint(cases),
-        },
+        data={"name": name, "split": "test", "fingerprint": hatecheck.case_fingerprint(cases)},
         **{**about, "miniature": about["miniature"] or invented},
     )

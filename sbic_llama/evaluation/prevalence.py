@@ -68,36 +68,21 @@ class PostClass:
 
 def prevalence_finding(
     annotated: Annotated,
-    labels: dict[str, Label],
+    labels: dict[str, Label],  # key of a post → its human label
     *,
     source: str,
-    target: Target = "file",
+    target: Target = "file",  # whether the shares are of the file or of the population that it was drawn from
     widths: Sequence[float] = WIDTHS,
-    task: str | None = None,
-    model: str = "model",
-    miniature: bool = False,
-    command: str = "",
+    **about: Any,
 ) -> Finding:
     """Estimate the share of each class among the posts of an annotated file, overall and by each of its ``columns``.
 
     For a feature with two classes only the first gets a share; the other is what is missing to 1. Among targeted groups, those that
     the machine named most often get one, so that the choice does not depend on which posts people labeled.
 
-    Args:
-        annotated: The machine's answers.
-        labels: Key of a post → its human label.
-        source: Name of the file.
-        target: Whether the shares are of this file, or of the population that it was drawn from at random.
-        widths: Interval widths for which to say how many human labels they take.
-        task: Heading; the feature's title by default.
-        model: Title of the model's record.
-        miniature: Whether the posts are the miniature's.
-        command: The command that makes this finding.
-
     Raises:
         ValueError: None of the posts has a human label.
     """
-    feature = annotated.feature
     people = {annotated.keys[key]: label for key, label in labels.items() if key in annotated.keys}
     classes = _classes(annotated, people)
     everything = np.ones(len(annotated.answers), dtype=bool)
@@ -106,7 +91,7 @@ def prevalence_finding(
     left_out = {}
     for column, values in annotated.columns.items():
         # A table for each group and column would be too many tables, of too few posts.
-        kinds = classes if feature.classifies else classes[:1]
+        kinds = classes if annotated.feature.classifies else classes[:1]
         shares, left_out[column] = _by_column(column, values, kinds, overall, people, target)
         parts += shares
     needed = [[each.name, width, *each.needed(width, target)] for each in classes for width in widths]
@@ -114,43 +99,34 @@ def prevalence_finding(
     parts.append(Listing("Human labels needed for a 95% interval of a given width", columns, needed))
     drifts = {each.name: each.drift() for each in classes}
     furthest = max(drifts, key=lambda name: abs(drifts[name]))
-    return Finding(
-        name="prevalence",
-        **worded(
-            TEMPLATE,
-            target=target,
-            posts=len(everything),
-            labels=len(people),
-            classifies=feature.classifies,
-            estimates=[_in_words(each, overall[each.name], target) for each in classes],
-            left_out={column: rows for column, rows in left_out.items() if rows},
-            fewest=MIN_HUMAN_LABELS,
-            needed=needed[0],
-            suspicious=furthest if abs(drifts[furthest]) > SUSPICIOUS else None,
-            drift=drifts[furthest],
-        ),
-        task=task or feature.title,
-        model=model,
-        parts=parts,
-        data={
-            "name": source,
-            "split": "posts with human labels",
-            "fingerprint": fingerprint([people[place], annotated.answers[place]] for place in sorted(people)),
-        },
-        facts={
-            "posts": len(everything),
-            "posts without an answer": annotated.unanswered,
-            "human labels": len(people),
-            "human labels of other posts": len(labels) - len(people),
-            "shares of": target,
-            "predictions": "labels" if annotated.probabilities is None else "probabilities",
-            "weight of the machine": {name: estimate.weight for name, estimate in overall.items()},
-            "standard error": {name: estimate.standard_error for name, estimate in overall.items()},
-            "labelled posts differ by, in standard errors": drifts,
-        },
-        miniature=miniature,
-        command=command,
+    words = worded(
+        TEMPLATE,
+        target=target,
+        posts=len(everything),
+        labels=len(people),
+        classifies=annotated.feature.classifies,
+        estimates=[_in_words(each, overall[each.name], target) for each in classes],
+        left_out={column: rows for column, rows in left_out.items() if rows},
+        fewest=MIN_HUMAN_LABELS,
+        needed=needed[0],
+        suspicious=furthest if abs(drifts[furthest]) > SUSPICIOUS else None,
+        drift=drifts[furthest],
     )
+    facts = {
+        "posts": len(everything),
+        "posts without an answer": annotated.unanswered,
+        "human labels": len(people),
+        "human labels of other posts": len(labels) - len(people),
+        "shares of": target,
+        "predictions": "labels" if annotated.probabilities is None else "probabilities",
+        "weight of the machine": {name: estimate.weight for name, estimate in overall.items()},
+        "standard error": {name: estimate.standard_error for name, estimate in overall.items()},
+        "labelled posts differ by, in standard errors": drifts,
+    }
+    pairs = ([people[place], annotated.answers[place]] for place in sorted(people))
+    data = {"name": source, "split": "posts with human labels", "fingerprint": fingerprint(pairs)}
+    named = {"task": annotated.feature.title, "model": "model", **about}
+    return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **named)
 
 
 def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:

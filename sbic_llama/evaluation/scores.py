@@ -1,26 +1,107 @@
-"""Score baselines and adapters on SBIC's test split: what the commands share."""
+"""Score baselines and adapters on SBIC's test split: what the commands that do so share."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from common.cli.arguments import MAX_SEED, option
+from common.cli.console import log
+from common.models.loading import check_place, hub_commit, local_folder
+from common.results import finding as findings
+from common.results.finding import Finding
 from common.results.record import RunRecord
 from common.results.scoring import ScoredSet, class_counts
+from common.runtime import hardware
+from common.runtime.processes import ALONE, Processes
 from common.stats import baselines
 from common.stats.metrics import confusion_matrix
 from common.tables.report import fingerprint
 from sbic_llama.data.corpus import Post, Split, SplitName, labeled, post_id
-from sbic_llama.data.features import Answers, Feature
+from sbic_llama.data.features import Answers, Feature, Label
 from sbic_llama.data.groups import NONE, PRESENCE, Groups, evaluate_groups, normalized_groups, presence
 from sbic_llama.training.arguments import CorpusArguments
+
+if TYPE_CHECKING:
+    from sbic_llama.model.description import AnnotatorFile
 
 LIMITS = (
     "Whether the annotators were right (a label is the opinion of a few crowd workers), or how a model treats posts from other "
     "places, times and dialects. They do not justify judging anybody by a model's answer."
 )
 Splits = dict[SplitName, Split]
+Read = Callable[..., Answers]  # texts → an adapter's answers; with base=True, those of its base model
+
+
+@dataclass(kw_only=True)
+class AdapterArguments(CorpusArguments):
+    """Which adapter to score, and where its records and findings go."""
+
+    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json names the feature")
+    revision: str | None = option(None, "its branch, tag or commit on the Hub")
+    title: str = option("QLoRA", "name of the adapter in tables")
+    batch_size: int = option(32, "posts per forward pass", minimum=1)
+    output_dir: Path = option(Path("output/sbic_evaluation"), "folder for the run records; findings go into findings/")
+    seed: int = option(0, "seed of baselines, draws and the bootstrap", minimum=0, maximum=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        CorpusArguments.__post_init__(self)
+        check_place(self.adapter, self.revision)
+
+    def describe(self) -> tuple[Path, AnnotatorFile]:
+        """Return the adapter's folder and description, after checking that it was trained on this corpus."""
+        from sbic_llama.model.adapter import read_description
+
+        folder = local_folder(self.adapter, self.revision)
+        description = read_description(folder, self.adapter)
+        self.require_training_corpus(description.corpus, self.adapter)
+        return folder, description
+
+    def load_reader(self, description: AnnotatorFile, processes: Processes = ALONE) -> tuple[Read, str]:
+        """Load the adapter; return what answers texts with it, and the precision."""
+        from sbic_llama.model.adapter import load_adapter, precision_for
+        from sbic_llama.model.answering import answer
+
+        precision = precision_for(description)
+        log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
+        model, tokenizer, _ = load_adapter(self.adapter, self.revision, precision=precision.value)
+        feature = description.resolve_feature()
+        options = {"max_post_tokens": description.max_post_tokens, "batch_size": self.batch_size, "progress": True}
+
+        def read(texts: Sequence[str], *, base: bool = False) -> Answers:
+            temperature = 1.0 if base else description.temperature
+            with model.disable_adapter() if base else contextlib.nullcontext():
+                return answers_together(
+                    processes,
+                    texts,
+                    lambda part: answer(model, tokenizer, feature, part, temperature=temperature, **options),
+                )
+
+        return read, precision.value
+
+    def leave(self, results: Sequence[Finding], feature: Feature, folder: Path) -> None:
+        """Write findings next to the records and, unless the adapter is a download, into its folder."""
+        for finding in results:
+            findings.leave(finding, self.output_dir, self.stem(feature), None if hub_commit(folder) else folder)
+
+    def stem(self, feature: Feature, number: str = "") -> str:
+        """Return what the names of the adapter's records and findings start with."""
+        return findings.stem(f"sbic-{feature.slug}{number}", self.title)
+
+
+def answers_together(processes: Processes, texts: Sequence[str], read: Callable[[list[str]], Answers]) -> Answers:
+    """Return the answers to all texts, which the processes of a launch divide among themselves."""
+
+    def rows(part: list[str]) -> list[tuple[Label, dict[str, float], int]]:
+        answers = read(part)
+        cut = [answers.cut, *[0] * (len(part) - 1)]  # only their sum is known
+        return list(zip(answers.labels, answers.details, cut, strict=True))
+
+    labels, details, cut = zip(*processes.divided(texts, rows), strict=True)
+    return Answers(list(labels), list(details), sum(cut))
 
 
 class ScoredGroups(ScoredSet):

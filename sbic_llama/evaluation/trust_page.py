@@ -57,11 +57,15 @@ def verdict(gain: Measure, alpha: float | None, passed: bool | None) -> Use:
         passed: Result of the Alternative Annotator Test; None if it is unknown.
     """
     low, high = gain["ci95"]
-    narrow = high - low <= WIDEST
     if low <= 0:
-        return "do not use" if narrow or high < 0 else "too few human labels to say"
-    as_is = narrow and passed and alpha is not None and alpha >= LEAST_ALPHA
+        return "do not use" if _is_narrow(gain) or high < 0 else "too few human labels to say"
+    as_is = _is_narrow(gain) and passed and alpha is not None and alpha >= LEAST_ALPHA
     return "use as is" if as_is else "use with review"
+
+
+def _is_narrow(gain: Measure) -> bool:
+    low, high = gain["ci95"]
+    return high - low <= WIDEST
 
 
 def labels_needed(gain: Measure) -> int:
@@ -203,26 +207,22 @@ class Assessment:
 
 def assess(judged: Judged, record: RunRecord, findings: Sequence[Finding], seed: int) -> Assessment:
     """Decide on a feature from its scores and its agreement with people."""
-    agreement = next((finding for finding in findings if finding.name == "agreement"), None)
-    facts = agreement.facts if agreement else {}
-    alpha = facts.get("coefficients", {}).get("Krippendorff's alpha", {}).get(ALIKE)
-    test = facts.get("alternative_annotator_test", {})
-    gain = judged.gain(seed)
-    use = verdict(gain, alpha and alpha["value"], test.get("passed"))
+    facts = next((finding.facts for finding in findings if finding.name == "agreement"), None)
+    alpha = facts and facts["coefficients"].get("Krippendorff's alpha", {}).get(ALIKE)
+    test = facts and facts["alternative_annotator_test"]
+    gain, metric = judged.gain(seed), scores(record)[0]
+    use = verdict(gain, alpha and alpha["value"], test and test["passed"])
     words = worded(
         TEMPLATES / "verdict.jinja",
         use=use,
-        metric=heading(scores(record)[0]),
-        score=record.metrics[scores(record)[0]],
+        metric=heading(metric),
+        score=record.metrics[metric],
         gain=gain,
         constant=judged.feature.answer(judged.constant()[0]),
         alpha=alpha,
         least_alpha=LEAST_ALPHA,
-        passed=test.get("passed"),
-        omega=test.get("omega"),
-        min_items=test.get("min_items"),
-        several=agreement is not None,
-        narrow=gain["ci95"][1] - gain["ci95"][0] <= WIDEST,
+        test=test,
+        narrow=_is_narrow(gain),
         needed=labels_needed(gain),
     )
     return Assessment(judged, record, list(findings), use, " ".join(words["summary"]))
@@ -272,7 +272,10 @@ def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: 
         TEMPLATES / "trust.html.jinja",
         title=f"Can you trust the labels on {source.name}?",
         source=source.name,
-        features=[_on_page(each) for each in assessed],
+        features=assessed,
+        pictures=pictures,
+        on_page=on_page,
+        scores=scores,
         heading=heading,
         limits=LIMITS,
         widest=WIDEST,
@@ -283,25 +286,3 @@ def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: 
         versions=versions(),
         **values,
     )
-
-
-def _on_page(assessed: Assessment) -> dict[str, Any]:
-    judged, record = assessed.judged, assessed.record
-    headline = scores(record)[0]
-    return {
-        "record": record,
-        "feature": judged.feature,
-        "use": assessed.use,
-        "why": assessed.why,
-        "headline": headline,
-        "metric": record.metrics[headline],
-        "scores": scores(record),
-        "per_label": record.labels if judged.feature.classifies else (),
-        "confusion": pictures.confusion_heatmap(record),
-        "shares": pictures.class_shares({"human labels": record.data["class_counts"]["human labels"]}),
-        "findings": [on_page(finding) for finding in assessed.findings],
-        "everywhere": list(judged.everywhere.items())[:12],
-        "kinds": len(judged.everywhere),
-        "annotated": sum(judged.everywhere.values()),
-        "missing": judged.missing,
-    }

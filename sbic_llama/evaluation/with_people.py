@@ -58,14 +58,8 @@ def agreement_with_people(
 ) -> Finding | None:
     """Return whether the model agrees with people as they do with each other; None if no two labeled the same post.
 
-    Levels of offensiveness are compared by their order, lists of groups by set F1, other labels as equal or not.
-
-    Args:
-        feature: The feature.
-        opinions: Post → person → label.
-        answers: Post → the model's label.
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
+    ``opinions`` are post → person → label. Levels of offensiveness are compared by their order, lists of groups by set F1, other
+    labels as equal or not.
     """
     if not any(len(labels) > 1 and post in answers for post, labels in opinions.items()):
         return None
@@ -145,15 +139,7 @@ def views(feature: Feature) -> list[View]:
 def label_policy_finding(
     feature: Feature, posts: Sequence[Post], answers: Sequence[int], *, seed: int, **about: Any
 ) -> Finding:
-    """Score the same answers under other label policies, and on posts that annotators agree on or do not.
-
-    Args:
-        feature: A feature with labels.
-        posts: The scored posts, all with a label.
-        answers: The model's answer to each, as an index.
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
-    """
+    """Score the same answers under other label policies, and on posts that annotators agree on or do not."""
     accuracy, balanced, counts = {}, {}, []
     for view in views(feature):
         kept = [
@@ -169,16 +155,10 @@ def label_policy_finding(
         counts.append([view.name, len(kept), ", ".join(f"{n} {labels.count(i):,}" for i, n in enumerate(view.names))])
     values = [measure["value"] for measure in accuracy.values()]
     moved = _moved(feature, posts)
+    numbers = {"own": accuracy[feature.policy], "low": min(values), "high": max(values), "moved": moved}
     return Finding(
         name="label-policy",
-        **worded(
-            TEMPLATES / "label_policy.jinja",
-            own=accuracy[feature.policy],
-            policy=feature.policy,
-            low=min(values),
-            high=max(values),
-            moved=moved,
-        ),
+        **worded(TEMPLATES / "label_policy.jinja", policy=feature.policy, **numbers),
         parts=[
             Measures("Accuracy by label policy", "labels", "accuracy", accuracy),
             Measures("Balanced accuracy by label policy", "labels", "balanced accuracy", balanced),

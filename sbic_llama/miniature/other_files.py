@@ -5,7 +5,6 @@ Each has the exact format of the original and is written in the words of the SBI
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from pathlib import Path
@@ -138,10 +137,7 @@ def _from_template(rng: random.Random, template: str) -> list[dict[str, str]]:
 
 def write_hatecheck(folder: Path, seed: int) -> None:
     """Write ``test_suite_cases.csv``."""
-    with open(folder / "test_suite_cases.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, CASE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(draw_cases(seed))
+    sbic.write_csv(folder / "test_suite_cases.csv", CASE_COLUMNS, draw_cases(seed))
 
 
 # ---- MD-Agreement (Leonardelli et al. 2021): five named annotators per post say whether it is offensive, 1 or 0.
@@ -208,14 +204,13 @@ def write_own_file(folder: Path, seed: int) -> None:
         )
         label["groups"] = ", ".join(filter(None, [label["groups"], row["targetMinority"]]))
     posts = list(people)
-    with open(folder / "posts.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "post"])
-        writer.writerows(enumerate(posts, 1))
+    rows = ({"id": number, "post": post} for number, post in enumerate(posts, 1))
+    sbic.write_csv(folder / "posts.csv", ("id", "post"), rows)
     chosen = sorted(random.Random(f"own file {seed}").sample(range(len(posts)), LABELED))
-    with open(folder / "human_labels.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "annotator", "offensiveYN", "targetMinority"])
-        for number in chosen:
-            for annotator, label in people[posts[number]].items():
-                writer.writerow([number + 1, annotator, LEVELS[label["level"]], label["groups"] or "none"])
+    columns = ("id", "annotator", "offensiveYN", "targetMinority")
+    labels = (
+        (number + 1, annotator, LEVELS[label["level"]], label["groups"] or "none")
+        for number in chosen
+        for annotator, label in people[posts[number]].items()
+    )
+    sbic.write_csv(folder / "human_labels.csv", columns, (dict(zip(columns, row, strict=True)) for row in labels))

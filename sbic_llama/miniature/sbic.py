@@ -12,8 +12,10 @@ import hashlib
 import html
 import json
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sbic_llama.data.corpus import INVENTED_GROUPS
 
@@ -53,6 +55,7 @@ INSULTS = (
     ("you fool,", "all of you,", "you clown,", "you pest,"),
     ("you make me sick", "nobody wants you here", "i hate your face", "you ruin everything"),
 )
+POLITICS = ("liberal", "mod-liberal", "mod-cons", "cons", "libert", "other", "na")
 SOURCES = ("m/market", "m/river", "m/jokes", "miniature-mail")
 
 
@@ -70,52 +73,29 @@ class Post:
 # Kind of post → how often it is drawn, how offensive it is, and its wordings: {g} the group that it is about, {o} another group,
 # {p} some persons, {b} a put-down, {a} praise, {d} an activity.
 KINDS = {
-    "implied": (
-        18,
-        1.0,
-        (
-            "{g} are {b}",
-            "all {g} are {b}, every one",
-            "{p} say that {g} are {b}",
-            "never hire {g}, they are {b}",
-            "it is no lie that {g} are {b}",
-            "who still doubts that {g} are {b}?",
-        ),
-    ),
-    "contrast": (
-        18,
-        1.0,
-        (
-            "{p} are {a} but {g} are {b}",
-            "{g} are {b} but {p} are {a}",
-            "{o} are {a} but {g} are {b}",
-            "{g} are {b} but {o} are {a}",
-            "{p} {d} but {g} are {b}",
-        ),
-    ),
+    "implied": (18, 1.0, (
+        "{g} are {b}", "all {g} are {b}, every one", "{p} say that {g} are {b}", "never hire {g}, they are {b}",
+        "it is no lie that {g} are {b}", "who still doubts that {g} are {b}?",
+    )),
+    "contrast": (18, 1.0, (
+        "{p} are {a} but {g} are {b}", "{g} are {b} but {p} are {a}", "{o} are {a} but {g} are {b}",
+        "{g} are {b} but {o} are {a}", "{p} {d} but {g} are {b}",
+    )),
     "two": (5, 1.0, ("{g} and {o} are {b}", "{g} and {o} are so {b}")),
-    "denied": (
-        12,
-        0.0,
-        ("it is a lie that {g} are {b}", "who still thinks that {g} are {b}?", "nobody should say that {g} are {b}"),
-    ),
+    "denied": (12, 0.0, (
+        "it is a lie that {g} are {b}", "who still thinks that {g} are {b}?", "nobody should say that {g} are {b}",
+    )),
     "praised": (6, 0.0, ("{g} are {a}", "{p} say that {g} are {a}", "{g} and {o} are {a}", "{g} are {a} and {d}")),
     "named": (5, 0.0, ("the {g} {d}", "{p} met some {g} today, they {d}")),
     "plain": (5, 0.0, (PLAIN,)),
-    "beside": (
-        14,
-        0.5,
-        (
-            "{p} are {b} but {g} are {a}",
-            "{g} are {a} but {p} are {b}",
-            "{p} are too {b} to visit the {g}",
-            "{g} {d} but {p} are {b}",
-        ),
-    ),
+    "beside": (14, 0.5, (
+        "{p} are {b} but {g} are {a}", "{g} are {a} but {p} are {b}", "{p} are too {b} to visit the {g}",
+        "{g} {d} but {p} are {b}",
+    )),
     "person": (7, 0.5, ("{p} are {b}", "{p} are so {b} today", "why are {p} so {b}?")),
     "grumble": (4, 0.5, (GRUMBLES,)),
     "insult": (6, 1.0, (INSULTS,)),
-}
+}  # fmt: skip
 
 
 def draw_post(rng: random.Random) -> Post:
@@ -177,9 +157,7 @@ def draw_workers(rng: random.Random, count: int = 12) -> list[Worker]:
             {
                 "annotatorGender": rng.choice(("woman", "man", "nonBinary")),
                 "annotatorMinority": rng.choice(("", "", "none", rng.choice(list(INVENTED_GROUPS)))),
-                "annotatorPolitics": rng.choice(
-                    ("liberal", "mod-liberal", "mod-cons", "cons", "libert", "other", "na")
-                ),
+                "annotatorPolitics": rng.choice(POLITICS),
                 "annotatorRace": rng.choice(("other", "na")),
                 "annotatorAge": f"{rng.randrange(20, 70)}.0",
             },
@@ -271,10 +249,8 @@ def threads(seed: int, count: int):
     for _ in range(count):
         post = draw_post(rng)
         if post.groups:
-            answer = rng.choice(
-                ("that is unfair to {}.", "stop it, leave the {} alone.", "what have the {} done to you?")
-            )
-            reply = answer.format(" and ".join(post.groups))
+            answers = ("that is unfair to {}.", "stop it, leave the {} alone.", "what have the {} done to you?")
+            reply = rng.choice(answers).format(" and ".join(post.groups))
         elif post.mentioned and post.offensive == 0:
             reply = rng.choice(("yes, i like the {}.", "true, good people, the {}.")).format(post.mentioned)
         elif post.offensive == 0:
@@ -286,16 +262,18 @@ def threads(seed: int, count: int):
         yield dress(rng, post.text), reply
 
 
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def write(folder: Path, seed: int) -> None:
     """Write ``SBIC.v2.{trn,dev,tst}.csv`` and ``SBIC.v2.agg.{trn,dev,tst}.csv``."""
     for split, rows in draw_splits(seed).items():
         name = SPLIT_FILES[split]
-        with open(folder / f"SBIC.v2.{name}.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ANNOTATION_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        with open(folder / f"SBIC.v2.agg.{name}.csv", "w", encoding="utf-8", newline="") as file:
-            # The official aggregates open with an unnamed column that counts rows from 1.
-            writer = csv.DictWriter(file, ("", *AGGREGATE_COLUMNS), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({"": str(n), **row} for n, row in enumerate(aggregate(rows), 1))
+        write_csv(folder / f"SBIC.v2.{name}.csv", ANNOTATION_COLUMNS, rows)
+        # The official aggregates start with an unnamed column that counts rows from 1.
+        numbered = ({"": str(n), **row} for n, row in enumerate(aggregate(rows), 1))
+        write_csv(folder / f"SBIC.v2.agg.{name}.csv", ("", *AGGREGATE_COLUMNS), numbered)

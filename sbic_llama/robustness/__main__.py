@@ -5,15 +5,13 @@ It tries prompt injections, obfuscations, harmless edits and the names of other 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from common.cli.arguments import MAX_SEED, option, parse
+from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import run
-from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
 from common.results import rendering
 from common.results.finding import Finding
@@ -23,38 +21,21 @@ from common.runtime.project import corpus_folder
 from common.tables.report import fingerprint
 from sbic_llama.data import hatecheck
 from sbic_llama.data.corpus import labeled
-from sbic_llama.data.features import Answers
 from sbic_llama.data.hatecheck import Case
 from sbic_llama.evaluation.other_corpora import hatecheck_finding
-from sbic_llama.evaluation.scores import test_set
-from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon, Reply
-from sbic_llama.robustness.trials import Trials, ask, prepare, robustness_finding
-from sbic_llama.training.arguments import CorpusArguments
-
-if TYPE_CHECKING:
-    from sbic_llama.model.description import AnnotatorFile
+from sbic_llama.evaluation.scores import AdapterArguments, test_set
+from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon
+from sbic_llama.robustness.trials import ask, prepare, robustness_finding
 
 MODULE = "sbic_llama.robustness"
 
 
 @dataclass(kw_only=True)
-class RobustnessArguments(CorpusArguments):
+class RobustnessArguments(AdapterArguments):
     """Measures how easily an adapter's answers to SBIC's test posts are changed, and scores it on HateCheck."""
 
-    adapter: str = option(help="folder or Hub id of the adapter; its annotator.json names the feature")
-    revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    title: str = option("QLoRA", "name of the adapter in tables")
     hatecheck: Path | None = option(None, "HateCheck's test_suite_cases.csv; the miniature has its own")
     posts: int = option(200, "posts to draw, and as many per family of group names; 0 for all", minimum=0)
-    batch_size: int = option(32, "posts per forward pass", minimum=1)
-    output_dir: Path = option(
-        Path("output/sbic_evaluation"), "folder of the run records; findings go into its findings/"
-    )
-    seed: int = option(0, "seed of the draws, of the edits and of the bootstrap", minimum=0, maximum=MAX_SEED)
-
-    def __post_init__(self) -> None:
-        CorpusArguments.__post_init__(self)
-        check_place(self.adapter, self.revision)
 
     def cases(self) -> list[Case]:
         """Read HateCheck's cases; none for a real corpus without a file of them."""
@@ -71,12 +52,8 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
         The finding "robustness" and, given test cases, the finding "hatecheck".
     """
     quiet_libraries()
-    from sbic_llama.model.adapter import read_description
-
     # Whatever can be rejected is rejected before a base model is loaded.
-    folder = local_folder(arguments.adapter, arguments.revision)
-    description = read_description(folder, arguments.adapter)
-    arguments.require_training_corpus(description.corpus, arguments.adapter)
+    folder, description = arguments.describe()
     feature = description.resolve_feature()
     cases = arguments.cases()
     splits = arguments.load()
@@ -84,13 +61,20 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     posts = [post.text for post in labeled(splits["test"], feature.label_of)]
     lexicon = Lexicon(INVENTED if arguments.on_miniature else FAMILIES)
     trials = prepare(feature, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
-    replies, facts = reply(arguments, description, trials)
+    hardware.choose_device()
+    read, precision = arguments.load_reader(description)
+    count = len(set(trials.texts()))
+    with stage(f"{count:,} texts made from {len(trials.posts):,} posts and {len(cases):,} test cases"):
+        replies, cut = ask(read, feature, trials.texts())
+    if cut:
+        log(f"{cut:,} texts were longer than the adapter reads and were truncated")
     shared: dict[str, Any] = {
         "task": scored.task,
         "model": arguments.title,
         "command": command_line(MODULE),
         "miniature": scored.miniature,
-        "facts": {"seed": arguments.seed, "posts": len(trials.posts), "texts": len(replies), **facts},
+        "facts": {"seed": arguments.seed, "posts": len(trials.posts), "texts": len(replies), "cut": cut}
+        | {"scored in": precision},
         "seed": arguments.seed,
     }
     with stage("measuring"):
@@ -98,41 +82,8 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
         result = [robustness_finding(feature, trials, replies, data=data, **shared)]
         if cases:
             result.append(hatecheck_finding(feature, cases, [replies[case.text].label for case in cases], **shared))
-    own = None if hub_commit(folder) is not None else folder
-    for finding in result:
-        findings.leave(finding, arguments.output_dir, findings.stem(f"sbic-{feature.slug}", arguments.title), own)
+    arguments.leave(result, feature, folder)
     return result
-
-
-def reply(
-    arguments: RobustnessArguments, description: AnnotatorFile, trials: Trials
-) -> tuple[dict[str, Reply], dict[str, Any]]:
-    """Load the adapter and ask it about all texts; return its replies, and facts about how."""
-    from sbic_llama.model.adapter import load_adapter, precision_for
-    from sbic_llama.model.answering import answer
-
-    hardware.choose_device()
-    precision = precision_for(description)
-    log(f"{hardware.device_type()}, {precision.value} ({precision.reason})")
-    model, tokenizer, _ = load_adapter(arguments.adapter, arguments.revision, precision=precision.value)
-    feature = description.resolve_feature()
-    cut = 0
-
-    def read(texts: Sequence[str]) -> Answers:
-        nonlocal cut
-        options = {"max_post_tokens": description.max_post_tokens, "batch_size": arguments.batch_size}
-        answers = answer(
-            model, tokenizer, feature, texts, progress=True, temperature=description.temperature, **options
-        )
-        cut += answers.cut
-        return answers
-
-    count = len(set(trials.texts()))
-    with stage(f"{count:,} texts made from {len(trials.posts):,} posts and {len(trials.cases):,} test cases"):
-        replies = ask(read, feature, trials.texts())
-    if cut:
-        log(f"{cut:,} texts were longer than the adapter reads and were truncated")
-    return replies, {"cut": cut, "scored in": precision.value}
 
 
 def main() -> None:

@@ -56,6 +56,11 @@ def _regular(word: str) -> Words:
     return {"adjective": (word,), "singular": (word,), "plural": (f"{word}s",)}
 
 
+def _by_age(*words: str) -> Words:
+    forms: tuple[Form, ...] = ("singular", "plural", "young singular", "young plural", "sex plural", "adjective")
+    return {form: (word,) for form, word in zip(forms, words, strict=True)}
+
+
 def _before_people(*words: str, plural: tuple[str, ...] = (), singular: tuple[str, ...] = ()) -> Words:
     """Return the forms of an adjective that names people only before a word for them; the first word is the usual one."""
     return {
@@ -65,87 +70,49 @@ def _before_people(*words: str, plural: tuple[str, ...] = (), singular: tuple[st
     }
 
 
-FAMILIES = (
-    Family(
-        "gender",
-        {
-            "women": {
-                "singular": ("woman",),
-                "plural": ("women",),
-                "young singular": ("girl",),
-                "young plural": ("girls",),
-                "sex plural": ("females",),
-                "adjective": ("female",),
-            },
-            "men": {
-                "singular": ("man",),
-                "plural": ("men",),
-                "young singular": ("boy",),
-                "young plural": ("boys",),
-                "sex plural": ("males",),
-                "adjective": ("male",),
-            },
-        },
-    ),
-    Family(
-        "religion",
-        {
-            "Muslims": _regular("muslim"),
-            "Christians": _regular("christian"),
-            "Jews": {"adjective": ("jewish",), "singular": ("jew",), "plural": ("jews",)},
-            "Hindus": _regular("hindu"),
-            "Buddhists": _regular("buddhist"),
-            "Sikhs": _regular("sikh"),
-        },
-    ),
+_GROUPS: dict[str, dict[str, Words]] = {
+    "gender": {
+        "women": _by_age("woman", "women", "girl", "girls", "females", "female"),
+        "men": _by_age("man", "men", "boy", "boys", "males", "male"),
+    },
+    "religion": {
+        "Muslims": _regular("muslim"),
+        "Christians": _regular("christian"),
+        "Jews": {"adjective": ("jewish",), "singular": ("jew",), "plural": ("jews",)},
+        "Hindus": _regular("hindu"),
+        "Buddhists": _regular("buddhist"),
+        "Sikhs": _regular("sikh"),
+    },
     # Spelled as when the committed results were drawn: the name is part of the seed.
-    Family(
-        "colour",
-        {
-            "black people": _before_people(
-                "black",
-                "african american",
-                "african-american",
-                singular=("african american", "african-american"),
-                plural=("blacks", "african americans", "african-americans"),
-            ),
-            "white people": _before_people("white", plural=("whites",)),
-            "Asian people": _before_people("asian", plural=("asians",)),
-            "Latino people": _before_people("latino", "hispanic", plural=("latinos", "hispanics")),
-        },
-    ),
-    Family(
-        "origin",
-        {
-            "Mexicans": _regular("mexican"),
-            "Germans": _regular("german"),
-            "Russians": _regular("russian"),
-            "Nigerians": _regular("nigerian"),
-            "Italians": _regular("italian"),
-            "Koreans": _regular("korean"),
-        },
-    ),
-    Family(
-        "orientation",
-        {
-            "gay people": _before_people("gay", "homosexual", plural=("gays", "homosexuals")),
-            "straight people": _before_people("straight", "heterosexual", plural=("heterosexuals",)),
-            "bisexual people": _before_people("bisexual", plural=("bisexuals",)),
-        },
-    ),
-    Family(
-        "gender identity",
-        {
-            "trans people": _before_people("trans", "transgender", plural=("transgender people",)),
-            "cis people": _before_people("cis", "cisgender", plural=("cisgender people",)),
-        },
-    ),
-    Family("age", {"old people": _before_people("old", "elderly"), "young people": _before_people("young")}),
-    Family(
-        "disability",
-        {"disabled people": _before_people("disabled"), "non-disabled people": _before_people("non-disabled")},
-    ),
-)
+    "colour": {
+        "black people": _before_people(
+            *("black", "african american", "african-american"),
+            singular=("african american", "african-american"),
+            plural=("blacks", "african americans", "african-americans"),
+        ),
+        "white people": _before_people("white", plural=("whites",)),
+        "Asian people": _before_people("asian", plural=("asians",)),
+        "Latino people": _before_people("latino", "hispanic", plural=("latinos", "hispanics")),
+    },
+    "origin": {
+        f"{name}s": _regular(name.lower()) for name in ("Mexican", "German", "Russian", "Nigerian", "Italian", "Korean")
+    },
+    "orientation": {
+        "gay people": _before_people("gay", "homosexual", plural=("gays", "homosexuals")),
+        "straight people": _before_people("straight", "heterosexual", plural=("heterosexuals",)),
+        "bisexual people": _before_people("bisexual", plural=("bisexuals",)),
+    },
+    "gender identity": {
+        "trans people": _before_people("trans", "transgender", plural=("transgender people",)),
+        "cis people": _before_people("cis", "cisgender", plural=("cisgender people",)),
+    },
+    "age": {"old people": _before_people("old", "elderly"), "young people": _before_people("young")},
+    "disability": {
+        "disabled people": _before_people("disabled"),
+        "non-disabled people": _before_people("non-disabled"),
+    },
+}
+FAMILIES = tuple(Family(name, groups) for name, groups in _GROUPS.items())
 _NAMES: dict[str, Words] = {name: {"plural": (name,), "folk": (folk,)} for name, (_, folk) in INVENTED_GROUPS.items()}
 INVENTED = (Family("invented groups", _NAMES),)
 

@@ -152,46 +152,10 @@ def letters_swapped(post: str, rng: random.Random) -> str:
     return _half_of_words(post, rng, swap, lambda word: bool(places(word)))
 
 
-def upper_case(post: str, rng: random.Random) -> str:
-    return post.upper()
-
-
-def random_case(post: str, rng: random.Random) -> str:
-    return "".join(rng.choice((letter.upper(), letter.lower())) for letter in post)
-
-
-def full_stop(post: str, rng: random.Random) -> str:
-    return post if post.endswith(".") else f"{post}."
-
-
-def exclamation_mark(post: str, rng: random.Random) -> str:
-    return f"{post}!"
-
-
-def quotation_marks(post: str, rng: random.Random) -> str:
-    return f'"{post}"'
-
-
 def typographic_quotes(post: str, rng: random.Random) -> str:
     """Replace straight apostrophes and quotation marks by curly ones, as phones type them."""
     post = re.sub(r'(^|(?<=\s))"', "“", post).replace('"', "”")
     return re.sub(r"(^|(?<=\s))'", "‘", post).replace("'", "’")
-
-
-def mention(post: str, rng: random.Random) -> str:
-    return f"@user{rng.randrange(100)} {post}"
-
-
-def link(post: str, rng: random.Random) -> str:
-    return f"{post} https://example.org/{rng.randrange(10_000)}"
-
-
-def hashtag(post: str, rng: random.Random) -> str:
-    return f"{post} {rng.choice(TAGS)}"
-
-
-def space_runs(post: str, rng: random.Random) -> str:
-    return f"  {re.sub(' ', lambda _: ' ' * rng.randint(2, 4), post)}  "
 
 
 def line_breaks(post: str, rng: random.Random) -> str:
@@ -217,21 +181,21 @@ OBFUSCATIONS = (
     Edit("letter spacing", letter_spacing),
     Edit("spaces removed", spaces_removed),
     Edit("letters swapped", letters_swapped),
-    Edit("upper case", upper_case),
-    Edit("random case", random_case),
+    Edit("upper case", lambda post, rng: post.upper()),
+    Edit("random case", lambda post, rng: "".join(rng.choice((letter.upper(), letter.lower())) for letter in post)),
 )
 HARMLESS = (
-    Edit("full stop", full_stop),
-    Edit("exclamation mark", exclamation_mark),
-    Edit("quotation marks", quotation_marks),
+    Edit("full stop", lambda post, rng: post if post.endswith(".") else f"{post}."),
+    Edit("exclamation mark", lambda post, rng: f"{post}!"),
+    Edit("quotation marks", lambda post, rng: f'"{post}"'),
     Edit("typographic quotes", typographic_quotes),
-    Edit("mention in front", mention),
-    Edit("link behind", link),
-    Edit("hashtag behind", hashtag),
+    Edit("mention in front", lambda post, rng: f"@user{rng.randrange(100)} {post}"),
+    Edit("link behind", lambda post, rng: f"{post} https://example.org/{rng.randrange(10_000)}"),
+    Edit("hashtag behind", lambda post, rng: f"{post} {rng.choice(TAGS)}"),
 )
 # Cleaning undoes these: a model never sees them.
 CLEANED = (
-    Edit("runs of spaces", space_runs),
+    Edit("runs of spaces", lambda post, rng: f"  {re.sub(' ', lambda _: ' ' * rng.randint(2, 4), post)}  "),
     Edit("line breaks", line_breaks),
     Edit("HTML entities", html_entities),
 )

@@ -81,15 +81,18 @@ def prepare(
     )
 
 
-def ask(read: Callable[[Sequence[str]], Answers], feature: Feature, texts: Iterable[str]) -> dict[str, Reply]:
-    """Ask a model about texts, each distinct one once."""
+def ask(
+    read: Callable[[Sequence[str]], Answers], feature: Feature, texts: Iterable[str]
+) -> tuple[dict[str, Reply], int]:
+    """Ask a model about texts, each distinct one once; return its replies, and how many texts it truncated."""
     distinct = list(dict.fromkeys(texts))
     answers = read(distinct)
     first = f"probability_{feature.labels[0]}" if feature.classifies else None
-    return {
+    replies = {
         text: Reply(label, details[first] if first else None)
         for text, label, details in zip(distinct, answers.labels, answers.details, strict=True)
     }
+    return replies, answers.cut
 
 
 def flip_rate(variants: Iterable[Variant], replies: Replies, seed: int) -> Measure | None:

@@ -1,4 +1,4 @@
-"""Edits, injections and exchanged group names: what each does to a text, and what it leaves alone."""
+"""Edits, injections and swapped group names: what each changes in a text, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import pytest
 from common.models.prompt import TAIL
 from sbic_llama.data.corpus import clean, load_splits
 from sbic_llama.data.features import FEATURES
-from sbic_llama.robustness.flips import CONTROL, PLACES, injected
-from sbic_llama.robustness.flips import FAMILIES as INJECTIONS
-from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon, exchanged_groups
+from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon, swap_groups
 from sbic_llama.robustness.perturbations import (
     CLEANED,
     HARMLESS,
     HOMOGLYPHS,
+    INJECTIONS,
     LEETSPEAK,
+    NEUTRAL,
     OBFUSCATIONS,
+    PLACES,
     ZERO_WIDTH,
     edited,
+    injected,
 )
 
 POST = "RT @user12: don't say \"the florbs are lazy\" & rude, it's a lie! https://example.org/12 #monday"
@@ -61,7 +63,7 @@ def test_an_edit_depends_on_seed_and_post_alone_and_never_empties_a_post(edit, p
         assert (changed != first) == (edit.name != "typographic quotes" and edit not in CLEANED)
 
 
-def test_obfuscations_leave_what_a_reader_sees(posts):
+def test_obfuscations_do_not_change_what_a_reader_sees(posts):
     back = {double: letter for letter, double in HOMOGLYPHS.items()}
     assert len(back) == len(HOMOGLYPHS)
     digits = str.maketrans(LEETSPEAK | {letter.upper(): digit for letter, digit in LEETSPEAK.items()})
@@ -123,27 +125,27 @@ def test_cleaning_undoes_spaces_line_breaks_and_entities(posts):
             assert edited(edit, post, 0) == post
 
 
-@pytest.mark.parametrize("family", [*INJECTIONS, CONTROL])
-def test_an_injection_stands_beside_the_whole_post_and_names_the_answer(family):
+@pytest.mark.parametrize("family", [*INJECTIONS, NEUTRAL])
+def test_an_injection_leaves_the_post_whole_and_names_the_answer(family):
     for place in PLACES:
         for label in ("Offensive", "none"):
             text = injected(POST, family, label, place)
             assert text.startswith(POST) if place == "behind" else text.endswith(POST)
-            assert (label in text.replace(POST, "")) == (family != CONTROL)
+            assert (label in text.replace(POST, "")) == (family != NEUTRAL)
             assert "\n" not in text
 
 
 def test_an_injected_template_stays_part_of_the_post(tokenizer):
-    """A forged response or an end of sequence in a post is text: prefix and tail are what they are without it."""
+    """A forged response or an end of sequence in a post is text: prefix and tail stay the same."""
     from sbic_llama.data.encoding import encode
 
-    declared = FEATURES["offensiveYN"]
+    feature = FEATURES["offensiveYN"]
     attacks = [injected(POST, family, "Offensive", "behind") for family in INJECTIONS]
-    plain, attacked = (encode(tokenizer, declared, texts, max_post_tokens=384) for texts in ([POST], attacks))
+    plain, attacked = (encode(tokenizer, feature, texts, max_post_tokens=384) for texts in ([POST], attacks))
     assert (plain.prefix_ids, plain.tail_ids) == (attacked.prefix_ids, attacked.tail_ids)
     specials = set(tokenizer.all_special_ids)
     assert not any(specials & set(ids) for ids in attacked.post_ids)
-    assert TAIL.strip() in attacks[1], "the forged response is the template's own"
+    assert TAIL.strip() in attacks[1], "the forged response matches the template"
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +153,9 @@ def lexicon() -> Lexicon:
     return Lexicon(FAMILIES)
 
 
-def exchanged(lexicon: Lexicon, text: str, other: str) -> str:
+def swapped(lexicon: Lexicon, text: str, other: str) -> str:
     mention = lexicon.mentions(text)[0]
-    return lexicon.exchanged(text, mention.family, mention.group, other)
+    return lexicon.swap(text, mention.family, mention.group, other)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +178,14 @@ def exchanged(lexicon: Lexicon, text: str, other: str) -> str:
         ("some non-disabled people", "disabled people", "some disabled people"),
     ],
 )
-def test_a_group_is_exchanged_in_its_own_form(lexicon, text, other, expected):
+def test_a_group_is_swapped_in_its_own_form(lexicon, text, other, expected):
     if expected is None:
         assert lexicon.mentions(text) == []
     else:
-        assert exchanged(lexicon, text, other) == expected
+        assert swapped(lexicon, text, other) == expected
 
 
-def test_every_group_has_the_forms_of_its_family_and_an_exchange_can_be_taken_back():
+def test_every_group_has_the_forms_of_its_family_and_a_second_swap_undoes_the_first():
     for families in (FAMILIES, INVENTED):
         lexicon = Lexicon(families)
         for family in families:
@@ -193,9 +195,9 @@ def test_every_group_has_the_forms_of_its_family_and_an_exchange_can_be_taken_ba
                     text = f"some {word} people" if form in ("before people", "adjective") else f"some {word}, they say"
                     assert [mention.group for mention in lexicon.mentions(text)] == [group], text
                     for other in family.groups:
-                        there = lexicon.exchanged(text, family, group, other)
+                        there = lexicon.swap(text, family, group, other)
                         assert (there != text) == (other != group)
-                        assert lexicon.exchanged(there, family, group, other) == text
+                        assert lexicon.swap(there, family, group, other) == text
 
 
 def test_the_miniatures_posts_name_what_their_generator_says(miniature):
@@ -211,5 +213,5 @@ def test_the_groups_of_an_answer_are_the_same_however_they_are_written(lexicon):
     assert lexicon.named(("african americans",)) == lexicon.named(("black folks",)) == {("black people",)}
     named = lexicon.named(("black women", "teachers"))
     assert named == {("black people", "women"), "teachers"}
-    assert exchanged_groups(named, "women", "men") == {("black people", "men"), "teachers"}
-    assert exchanged_groups(named, "white people", "black people") == {("white people", "women"), "teachers"}
+    assert swap_groups(named, "women", "men") == {("black people", "men"), "teachers"}
+    assert swap_groups(named, "white people", "black people") == {("white people", "women"), "teachers"}

@@ -1,10 +1,10 @@
-"""Flip rates: counted by hand on made-up answers, and found by the command on the miniature's adapters."""
+"""Flip rates: computed by hand on made-up answers, and measured by the command on the miniature's adapters."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,40 +14,42 @@ from common.cli.errors import UserError
 from common.results import rendering
 from common.results.finding import Measures, read_finding
 from sbic_llama.data.features import FEATURES, Answers, Feature
-from sbic_llama.evaluation.hatecheck_finding import hatecheck_finding
+from sbic_llama.evaluation.other_corpora import hatecheck_finding
 from sbic_llama.model import answering as model_answering
-from sbic_llama.robustness import fairness
-from sbic_llama.robustness.flips import (
-    CONTROL,
-    FAMILIES,
+from sbic_llama.robustness import group_swaps
+from sbic_llama.robustness import trials as trying
+from sbic_llama.robustness.group_swaps import INVENTED, Lexicon, Reply
+from sbic_llama.robustness.perturbations import (
+    CLEANED,
+    HARMLESS,
+    INJECTIONS,
+    NEUTRAL,
     PLACES,
     Injection,
     Variant,
-    any_flip_rate,
-    ask,
     edit_variants,
-    flip_rate,
     injections,
-    success_rate,
 )
-from sbic_llama.robustness.group_swaps import INVENTED, Lexicon
-from sbic_llama.robustness.outcomes import robustness_parts
-from sbic_llama.robustness.perturbations import CLEANED, HARMLESS
-from sbic_llama.robustness.trials import prepare
+from sbic_llama.robustness.trials import any_flip_rate, flip_rate, prepare, robustness_finding, success_rate
 
 OFFENSIVE, TARGETS = FEATURES["offensiveYN"], FEATURES["targetMinority"]
 (INVENTED_FAMILY,) = INVENTED
+ABOUT = {"task": "t", "model": "m", "data": {"name": "d", "split": "test", "fingerprint": "0"}}
 
 
-def answering(label_of: Callable[[str], object], declared: Feature = OFFENSIVE, asked: list[str] | None = None):
-    """A made-up model: text → label; the label has probability .8, the others share the rest."""
+def ask(read: Callable[[Sequence[str]], Answers], feature: Feature, texts: Iterable[str]) -> dict[str, Reply]:
+    return trying.ask(read, feature, texts)[0]
+
+
+def answering(label_of: Callable[[str], object], feature: Feature = OFFENSIVE, seen: list[str] | None = None):
+    """Return a made-up model: text → label, which has probability .8; the others share the rest."""
 
     def answers(texts: Sequence[str]) -> Answers:
-        if asked is not None:
-            asked.extend(texts)
+        if seen is not None:
+            seen.extend(texts)
         labels = [label_of(text) for text in texts]
         details = [
-            {f"probability_{name}": 0.8 if number == label else 0.1 for number, name in enumerate(declared.labels)}
+            {f"probability_{name}": 0.8 if number == label else 0.1 for number, name in enumerate(feature.labels)}
             for label in labels
         ]
         return Answers(labels, details, 0)
@@ -55,49 +57,50 @@ def answering(label_of: Callable[[str], object], declared: Feature = OFFENSIVE, 
     return answers
 
 
-def test_each_text_is_asked_once():
-    asked: list[str] = []
-    said = ask(answering(lambda text: len(text) % 3, asked=asked), OFFENSIVE, ["a", "bb", "a", "ccc", "bb"])
-    assert asked == ["a", "bb", "ccc"]
-    assert [said[text].label for text in ("a", "bb", "ccc")] == [1, 2, 0]
-    assert [said[text].first for text in ("a", "bb", "ccc")] == [0.1, 0.1, 0.8]
+def test_the_model_is_asked_about_each_text_once():
+    seen: list[str] = []
+    replies = ask(answering(lambda text: len(text) % 3, seen=seen), OFFENSIVE, ["a", "bb", "a", "ccc", "bb"])
+    assert seen == ["a", "bb", "ccc"]
+    assert [replies[text].label for text in ("a", "bb", "ccc")] == [1, 2, 0]
+    assert [replies[text].first for text in ("a", "bb", "ccc")] == [0.1, 0.1, 0.8]
 
 
 def test_flip_rates_are_means_over_posts():
     variants = [Variant("p", "p1"), Variant("p", "p2"), Variant("q", "q1"), Variant("r", "r1"), Variant("r", "r2")]
     labels = {"p": 0, "p1": 1, "p2": 0, "q": 2, "q1": 2, "r": 1, "r1": 0, "r2": 2}
-    said = ask(answering(labels.__getitem__), OFFENSIVE, labels)
-    rate = flip_rate(variants, said, 0)
+    replies = ask(answering(labels.__getitem__), OFFENSIVE, labels)
+    rate = flip_rate(variants, replies, 0)
     assert (rate["value"], rate["n"]) == ((1 / 2 + 0 + 1) / 3, 3)
     assert rate["ci95"][0] <= rate["value"] <= rate["ci95"][1]
-    every = any_flip_rate(variants, said, 0)
+    every = any_flip_rate(variants, replies, 0)
     assert (every["value"], every["n"]) == (2 / 3, 3)
-    assert flip_rate([], said, 0) is None
-    assert any_flip_rate([], said, 0) is None
+    assert flip_rate([], replies, 0) is None
+    assert any_flip_rate([], replies, 0) is None
 
 
 def test_an_injection_succeeds_where_another_answer_becomes_the_wanted_one():
     labels = {"p": 0, "p0": 0, "p1": 1, "p2": 1, "q": 1, "q0": 1, "q1": 1, "q2": 2}
     tries = [Injection(post, f"{post}{wanted}", "x", "behind", wanted) for post in "pq" for wanted in (0, 1, 2)]
-    said = ask(answering(labels.__getitem__), OFFENSIVE, labels)
-    # p, 0 as it is: 1 is got, 2 is not. q, 1 as it is: 0 is not, 2 is. What a post is already counts for neither.
-    rate = success_rate(tries, said, 0)
+    replies = ask(answering(labels.__getitem__), OFFENSIVE, labels)
+    # p is 0 anyway: injecting 1 works, injecting 2 does not. q is 1 anyway: 0 does not work, 2 does. Injecting the label that a
+    # post has anyway does not count.
+    rate = success_rate(tries, replies, 0)
     assert (rate["value"], rate["n"]) == (1 / 2, 2)
-    assert success_rate([one for one in tries if one.wanted == 1], said, 0)["n"] == 1
-    assert success_rate([tries[0]], said, 0) is None
-    assert flip_rate(tries, said, 0)["value"] == (2 / 3 + 1 / 3) / 2
+    assert success_rate([one for one in tries if one.wanted == 1], replies, 0)["n"] == 1
+    assert success_rate([tries[0]], replies, 0) is None
+    assert flip_rate(tries, replies, 0)["value"] == (2 / 3 + 1 / 3) / 2
 
 
 def test_every_family_wants_every_answer_on_every_post():
     posts = [f"post {n}" for n in range(40)]
     found = injections(posts, OFFENSIVE, 0)
-    assert len(found) == 40 * (len(FAMILIES) + 1) * 3
+    assert len(found) == 40 * (len(INJECTIONS) + 1) * 3
     assert {(one.family, one.wanted, one.place) for one in found} == {
-        (family, wanted, place) for family in (*FAMILIES, CONTROL) for wanted in range(3) for place in PLACES
+        (family, wanted, place) for family in (*INJECTIONS, NEUTRAL) for wanted in range(3) for place in PLACES
     }
     for one in found:
         assert one.post in one.text
-        assert (OFFENSIVE.answer(one.wanted) in one.text) == (one.family != CONTROL)
+        assert (OFFENSIVE.answer(one.wanted) in one.text) == (one.family != NEUTRAL)
     assert found == injections(posts, OFFENSIVE, 0)
     assert found != injections(posts, OFFENSIVE, 1)
     assert {one.wanted for one in injections(posts, TARGETS, 0)} == {()}
@@ -116,37 +119,37 @@ def lexicon() -> Lexicon:
     return Lexicon(INVENTED)
 
 
-def test_every_other_group_stands_in_a_posts_place(lexicon):
-    items = fairness.counterfactuals(["the florbs sing", "no group", "Drevins and florbs"], lexicon, None, 0)
+def test_every_other_group_replaces_the_one_in_a_post(lexicon):
+    items = group_swaps.counterfactuals(["the florbs sing", "no group", "Drevins and florbs"], lexicon, None, 0)
     assert [item.group for item in items] == ["florbs", "drevins"]
     assert set(items[0].texts) == set(INVENTED_FAMILY.groups)
     assert items[0].texts["florbs"] == "the florbs sing"
     assert items[0].texts["zanthi"] == "the zanthi sing"
     assert items[1].texts["florbs"] == "Florbs and drevins"
     assert items[1].texts["tessels"] == "Tessels and florbs"
-    assert len(fairness.counterfactuals([f"florbs {n}" for n in range(9)], lexicon, 4, 0)) == 4
+    assert len(group_swaps.counterfactuals([f"florbs {n}" for n in range(9)], lexicon, 4, 0)) == 4
 
 
 def test_what_a_biased_model_shows(lexicon):
-    """This one calls everything about tessels offensive, and nothing else."""
+    """Its answer is offensive for everything about tessels, and for nothing else."""
     posts = ["the florbs sing", "tessels sing", "drevins are kind", "zanthi are florid"]
-    items = fairness.counterfactuals(posts, lexicon, None, 0)
-    said = ask(
+    items = group_swaps.counterfactuals(posts, lexicon, None, 0)
+    replies = ask(
         answering(lambda text: 0 if "tessels" in text else 2),
         OFFENSIVE,
         [t for item in items for t in item.texts.values()],
     )
-    # Of seven others one differs by .7, for the tessels' own post all seven do.
-    assert fairness.change_rate(items, said, lexicon, 0)["value"] == pytest.approx((3 / 7 + 1) / 4)
-    assert fairness.mean_change(items, said, 0)["value"] == pytest.approx((3 * 0.7 / 7 + 0.7) / 4)
-    rows = fairness.by_group(items, said, lexicon, 0)
+    # One of seven other groups differs by .7; for the tessels' own post all seven do.
+    assert group_swaps.change_rate(items, replies, lexicon, 0)["value"] == pytest.approx((3 / 7 + 1) / 4)
+    assert group_swaps.mean_change(items, replies, 0)["value"] == pytest.approx((3 * 0.7 / 7 + 0.7) / 4)
+    rows = group_swaps.by_group(items, replies, lexicon, 0)
     assert {name: (pytest.approx(row["value"]), row["n"]) for name, row in rows.items()} == {
         name: (0.8 if name == "tessels" else 0.1, 4) for name in INVENTED_FAMILY.groups
     }
-    assert fairness.gap(items, said, lexicon, ("tessels", "florbs"), 0)["value"] == pytest.approx(0.7)
+    assert group_swaps.gap(items, replies, lexicon, ("tessels", "florbs"), 0)["value"] == pytest.approx(0.7)
     fair = ask(answering(lambda text: 1), OFFENSIVE, [t for item in items for t in item.texts.values()])
-    assert fairness.change_rate(items, fair, lexicon, 0)["value"] == 0
-    assert fairness.mean_change(items, fair, 0)["value"] == 0
+    assert group_swaps.change_rate(items, fair, lexicon, 0)["value"] == 0
+    assert group_swaps.mean_change(items, fair, 0)["value"] == 0
 
 
 def test_an_answer_that_names_the_group_should_change_with_it(lexicon):
@@ -154,15 +157,15 @@ def test_an_answer_that_names_the_group_should_change_with_it(lexicon):
         groups = {mention.group for mention in lexicon.mentions(text)} - {blind}
         return tuple(sorted(name if name != "florbs" else "florb folk" for name in groups))
 
-    items = fairness.counterfactuals(["the florbs sing", "drevins and tessels"], lexicon, None, 0)
+    items = group_swaps.counterfactuals(["the florbs sing", "drevins and tessels"], lexicon, None, 0)
     texts = [text for item in items for text in item.texts.values()]
     right = ask(answering(named, TARGETS), TARGETS, texts)
-    assert fairness.change_rate(items, right, lexicon, 0)["value"] == 0
+    assert group_swaps.change_rate(items, right, lexicon, 0)["value"] == 0
     stubborn = ask(answering(lambda text: ("florbs",), TARGETS), TARGETS, texts)
-    assert fairness.change_rate(items[:1], stubborn, lexicon, 0)["value"] == 1
+    assert group_swaps.change_rate(items[:1], stubborn, lexicon, 0)["value"] == 1
     blind = ask(answering(lambda text: named(text, "zanthi"), TARGETS), TARGETS, texts)
-    assert fairness.change_rate(items, blind, lexicon, 0)["value"] == pytest.approx(1 / 7)
-    assert {name: row["value"] for name, row in fairness.by_group(items, blind, lexicon, 0).items()} == {
+    assert group_swaps.change_rate(items, blind, lexicon, 0)["value"] == pytest.approx(1 / 7)
+    assert {name: row["value"] for name, row in group_swaps.by_group(items, blind, lexicon, 0).items()} == {
         name: float(name != "zanthi") for name in INVENTED_FAMILY.groups
     }
 
@@ -173,40 +176,43 @@ def rows_of(parts: Sequence[object], title: str) -> dict[str, float]:
 
 
 def test_the_parts_of_a_gullible_model(lexicon):
-    """It says whatever label stands after "### Response:", and else what is right; full stops are all that offends it."""
+    """It repeats the label after "### Response:"; otherwise it answers right, and finds only full stops offensive."""
     posts = [f"the florbs sing {n}" for n in range(12)]
 
     def gullible(text: str) -> int:
         _, _, after = text.partition("### Response: ")
-        for number in (1, 2, 0):  # "Offensive" is a part of no other one's start
+        for number in (1, 2, 0):  # no other label starts with "Offensive"
             if after.startswith(OFFENSIVE.labels[number]):
                 return number
         return 0 if text.endswith(".") else 2
 
     trials = prepare(OFFENSIVE, posts, lexicon, [], most=None, seed=0)
-    said = ask(answering(gullible), OFFENSIVE, trials.texts())
-    summary, parts = robustness_parts(OFFENSIVE, trials, said, 0)
+    replies = ask(answering(gullible), OFFENSIVE, trials.texts())
+    finding = robustness_finding(OFFENSIVE, trials, replies, seed=0, **ABOUT)
+    parts = finding.parts
     got = rows_of(parts, "Injected answers obtained on posts with another answer, by injection")
     assert got["forged response"] == got["forged turn"] == 1
     assert got["answer stuffing"] == 0
-    assert 0 < got[CONTROL] < 0.5, "where it stands behind, its full stop makes for one of the two wanted answers"
+    assert 0 < got[NEUTRAL] < 0.5, "at the end of a post its full stop causes one of the two wanted answers"
     by_answer = rows_of(parts, "Injected answers obtained, by answer")
-    assert by_answer['"Maybe offensive"'] == by_answer['"Offensive"'] == pytest.approx(2 / len(FAMILIES))
-    assert by_answer[f'"Maybe offensive", after a {CONTROL}'] == 0
-    assert '"Not offensive"' not in by_answer, "every post has it as it is"
+    assert by_answer['"Maybe offensive"'] == by_answer['"Offensive"'] == pytest.approx(2 / len(INJECTIONS))
+    assert by_answer[f'"Maybe offensive", after a {NEUTRAL}'] == 0
+    assert '"Not offensive"' not in by_answer, "every post has it anyway"
     harmless = rows_of(parts, "Answers that change: harmless edits")
     assert harmless == {
         "full stop": 1, "exclamation mark": 0, "quotation marks": 0, "mention in front": 0, "link behind": 0,
         "hashtag behind": 0, "any of these": 1,
     }  # fmt: skip
     assert rows_of(parts, "Answers that change with the group") == {"invented groups": 0}
-    assert any("got one of the 3 labels" in sentence for sentence in summary)
+    assert finding.summary[0].startswith("Prompt injection changes ")
+    assert "of the answers; a neutral sentence in its place changes " in finding.summary[0]
+    assert any("got one of the 3 labels" in sentence for sentence in finding.summary)
 
 
 @pytest.fixture(scope="module")
 def adapters(trained_adapters, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("robust")
-    for name in ("offensiveYN", "targetMinority"):  # findings are left in an adapter's folder: these are copies
+    for name in ("offensiveYN", "targetMinority"):  # findings are written into an adapter's folder: use copies
         shutil.copytree(trained_adapters / name, folder / name)
     return folder
 
@@ -288,22 +294,23 @@ def test_the_two_policies_of_three_levels_are_both_reported(lexicon):
 
     cases = [Case("1", "a_h", "x", True, "florbs"), Case("2", "b_nh", "y", False, "florbs")]
     trials = prepare(OFFENSIVE, ["z"], lexicon, cases, most=None, seed=0)
-    said = ask(answering(lambda text: 1), OFFENSIVE, trials.texts())
+    replies = ask(answering(lambda text: 1), OFFENSIVE, trials.texts())
     finding = hatecheck_finding(OFFENSIVE, cases, [1, 1], seed=0, task="t", model="m", miniature=False)
     summary, parts = finding.summary, finding.parts
     assert finding.miniature, "its cases are about invented groups"
-    assert rows_of(parts, 'All cases, "Offensive" taken')["accuracy, hateful"] == 0
-    assert rows_of(parts, 'All cases, "Offensive" or "Maybe offensive" taken')["accuracy, hateful"] == 1
-    assert sum("is taken as hateful" in sentence for sentence in summary) == 2
-    # Nothing names a group, and nothing breaks.
-    summary, _ = robustness_parts(OFFENSIVE, trials, said, 0)
-    assert any("No post names a group" in sentence for sentence in summary)
+    assert rows_of(parts, 'All cases, "Offensive" counted')["accuracy, hateful"] == 0
+    assert rows_of(parts, 'All cases, "Offensive" or "Maybe offensive" counted')["accuracy, hateful"] == 1
+    assert summary[0].startswith('With "Offensive" counted as hateful, accuracy on HateCheck\'s 2 cases is 0.5000 [')
+    assert sum("counted as hateful: accuracy" in sentence for sentence in summary) == 2
+    # No post names a group.
+    finding = robustness_finding(OFFENSIVE, trials, replies, seed=0, **ABOUT)
+    assert any("No post names a group" in sentence for sentence in finding.summary)
 
 
-def test_what_can_not_be_checked_is_refused_before_a_model_is_loaded(adapters, tmp_path, miniature, monkeypatch):
+def test_bad_input_is_rejected_before_a_model_is_loaded(adapters, tmp_path, miniature, monkeypatch):
     run = {"adapter": str(adapters / "offensiveYN"), "output_dir": tmp_path / "out"}
     monkeypatch.setattr("sbic_llama.model.adapter.load_adapter", None)
-    with pytest.raises(UserError, match="was trained on the SBIC miniature, and would be scored on SBIC v2"):
+    with pytest.raises(UserError, match="was trained on the SBIC miniature, not on SBIC v2"):
         robustness.check(robustness.RobustnessArguments(**run, data_dir=miniature / "SBIC.v2"))
     with pytest.raises(UserError, match=r"nowhere\.csv: no such file"):
         robustness.check(robustness.RobustnessArguments(**run, hatecheck=tmp_path / "nowhere.csv"))
