@@ -22,7 +22,7 @@ MODULE = "snli_roberta.baselines"
 class BaselineArguments(CorpusArguments):
     """Describe SNLI and score majority and TF-IDF baselines on its test split (default: on the miniature's)."""
 
-    output_dir: Path = option(Path("output/snli_controls"), "folder for the run records")
+    output_dir: Path = option(Path("output/snli_baselines"), "folder for the run records")
     seed: int = option(0, "seed of the baselines and of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
@@ -37,7 +37,8 @@ def main() -> None:
         print("\n".join(report.lines()))
     records = []
     for number, (title, predict) in enumerate(predictors(pairs, test, arguments.seed).items(), 1):
-        path = arguments.output_dir / f"snli-{number}-control.json"
+        path = arguments.output_dir / f"snli-{number}-baseline.json"
+        (arguments.output_dir / f"snli-{number}-control.json").unlink(missing_ok=True)  # its name in earlier versions
         records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
     print("\n".join(table_lines(records)))
     log(f"records: {arguments.output_dir}")

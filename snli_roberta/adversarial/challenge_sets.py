@@ -196,6 +196,7 @@ def breaking_nli_finding(
             name: categories[name]["value"] for name in sorted(categories, key=lambda n: categories[n]["value"])[:3]
         },
     )
+    counts = [[name, *(n[i] for i in range(len(LABELS)))] for name, n in (("labels", gold), ("answers", given))]
     parts: list[Part] = [
         Measures(
             "Breaking NLI: accuracy by category",
@@ -206,14 +207,7 @@ def breaking_nli_finding(
             reference_name="all pairs",
         ),
         Measures("Breaking NLI: accuracy by label", "label", "accuracy", by_label),
-        Listing(
-            "Breaking NLI: labels and answers",
-            ["", *LABELS],
-            [
-                [name, *(counts[i] for i in range(len(LABELS)))]
-                for name, counts in (("labels", gold), ("answers", given))
-            ],
-        ),
+        Listing("Breaking NLI: labels and answers", ["", *LABELS], counts),
     ]
     cells = [(LABELS[label], LABELS[answer]) for label, answer in zip(labels, answers, strict=True)]
     kinds = [item.category for item in items]

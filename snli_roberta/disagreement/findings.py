@@ -259,22 +259,14 @@ def distance_parts(
     given, tempered = models
     gain = metrics.mean(away[given] - away[tempered], seed)
     title = f"what {people} said"
-    listed = {**models, **others, "the people's own": judged.people}
+    rows: list[list[Any]] = []
+    for name, array in {**models, **others, "the people's own": judged.people}.items():
+        divergence = interval(kl[name]) if name in kl else None
+        rows.append([name, len(judged.pairs), divergence, round(float(entropy(array).mean()), 4)])
+    columns = ["distribution", "n", "KL divergence, nats [95 %]", "mean entropy, bits"]
     parts: list[Part] = [
         Measures(f"Jensen-Shannon distance to {title} (less is better)", "distribution", "distance", jsd),
-        Listing(
-            f"KL divergence from {title}, and entropy",
-            ["distribution", "n", "KL divergence, nats [95 %]", "mean entropy, bits"],
-            [
-                [
-                    name,
-                    len(judged.pairs),
-                    interval(kl[name]) if name in kl else None,
-                    round(float(entropy(array).mean()), 4),
-                ]
-                for name, array in listed.items()
-            ],
-        ),
+        Listing(f"KL divergence from {title}, and entropy", columns, rows),
     ]
     numbers = {
         "given": jsd[given],
@@ -284,12 +276,9 @@ def distance_parts(
         "others": {name: jsd[name] for name in others},
         "kl": {"given": kl[given], "tempered": kl[tempered], "uniform": kl[UNIFORM]},
     }
-    measures = {
-        **{f"jsd/{how}": jsd[f"the model, {how}"] for how in (AS_GIVEN, TEMPERED)},
-        **{f"kl/{how}": kl[f"the model, {how}"] for how in (AS_GIVEN, TEMPERED)},
-        "jsd/change": gain,
-    }
-    return numbers, parts, measures
+    measures = {f"jsd/{how}": jsd[f"the model, {how}"] for how in (AS_GIVEN, TEMPERED)}
+    measures |= {f"kl/{how}": kl[f"the model, {how}"] for how in (AS_GIVEN, TEMPERED)}
+    return numbers, parts, measures | {"jsd/change": gain}
 
 
 def same_answer_parts(judged: Judged, people: str, seed: int) -> tuple[Numbers, list[Part]]:

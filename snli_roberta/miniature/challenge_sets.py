@@ -78,12 +78,8 @@ def _chaos_item(rng: random.Random, row: dict[str, Any]) -> dict[str, Any]:
         "label_dist": shares,
         "label_count": counts,
         "entropy": sum(-share * math.log2(share) for share in shares if share),
-        "example": {
-            "uid": row["pairID"],
-            "premise": row["sentence1"],
-            "hypothesis": row["sentence2"],
-            "source": f"snli_agree_{AGREED}",
-        },
+        "example": {"uid": row["pairID"], "premise": row["sentence1"], "hypothesis": row["sentence2"]}
+        | {"source": f"snli_agree_{AGREED}"},
         "old_label": row["gold_label"][0],
         "old_labels": row["annotator_labels"],
     }
@@ -142,16 +138,8 @@ def draw_breaking_nli(seed: int) -> list[dict[str, Any]]:
             labels = [label] * ANNOTATORS
             if rng.random() < snli.SLIP * ANNOTATORS:  # the gold label remains the majority's
                 labels[rng.randrange(ANNOTATORS)] = rng.choice([name for name in LABELS if name != label])
-            rows.append(
-                {
-                    "sentence1": premise,
-                    "category": category,
-                    "gold_label": label,
-                    "annotator_labels": labels,
-                    "pairID": len(rows),
-                    "sentence2": replaced,
-                }
-            )
+            row = {"sentence1": premise, "category": category, "gold_label": label, "annotator_labels": labels}
+            rows.append(row | {"pairID": len(rows), "sentence2": replaced})
     return rows
 
 

@@ -43,10 +43,6 @@ class Arm:
     def title(self) -> str:
         return TITLES[self.method]
 
-    @property
-    def seeds(self) -> list[int]:
-        return [run.arguments.seed for run in self.runs]
-
 
 Arms = tuple[Arm, Arm]  # full fine-tuning, LoRA
 Records = tuple[RunRecord, RunRecord]  # theirs
@@ -91,7 +87,7 @@ def _comparison(arms: Arms, records: Records, scored: ScoredSet, seed: int) -> F
                 ["method", *cost_cells(records[0])],
                 [[arm.title, *cost_cells(rec).values()] for arm, rec in zip(arms, records, strict=True)],
             ),
-            _right_by_seed(arms[0].seeds, tests),
+            _right_by_seed(arms[0], tests),
             _different_answers(arms, labels),
             _curves(arms),
             *_against_cost(arms, (full, lora)),
@@ -135,7 +131,8 @@ def _by_label(gap: Measure, full: np.ndarray, lora: np.ndarray, labels: np.ndarr
     )
 
 
-def _right_by_seed(seeds: Sequence[int], tests: Sequence[McNemar]) -> Listing:
+def _right_by_seed(arm: Arm, tests: Sequence[McNemar]) -> Listing:
+    seeds = [run.arguments.seed for run in arm.runs]
     return Listing(
         "Test pairs that each gets right, by seed",
         ["seed", "both", "only full fine-tuning", "only LoRA", "neither", "McNemar's exact p"],
