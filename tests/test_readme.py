@@ -48,7 +48,7 @@ SESSIONS = {
 SBIC, SNLI = "results/sbic_tiny_llama/findings/sbic-offensiveYN-qlora", "results/snli_minilm/findings/snli"
 PICTURES = {  # picture of docs/images -> a finding, and which of its pictures
     "sbic_alpha.png": (f"{SBIC}-agreement.json", "Krippendorff's alpha"),
-    "sbic_risk_coverage.png": (f"{SBIC}-risk-coverage.json", "accuracy of the items that the model keeps"),
+    "sbic_risk_coverage.png": (f"{SBIC}-risk-coverage.json", "Accuracy of the items that the model keeps"),
     "sbic_obfuscation.png": (f"{SBIC}-robustness.json", "Answers that change: obfuscation"),
     "snli_difference.png": (f"{SNLI}-study-comparison.json", "LoRA minus full fine-tuning, by gold label"),
     "snli_learning_curves.png": (f"{SNLI}-study-comparison.json", "Learning curves of the chosen rates"),
