@@ -35,6 +35,7 @@ from sbic_llama.evaluation.with_people import (
 )
 
 MODULE = "sbic_llama.evaluate"
+Others = tuple[list[Item], list[Case]]  # MD-Agreement's and HateCheck's
 
 
 @dataclass(kw_only=True)
@@ -97,7 +98,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     if hub_commit(folder) is None:
         keep(folder, records[-1], records[:-1], rows)  # published together with the adapter
     result = findings_of(feature, posts, answers[0], records[-1], description.temperature, arguments.seed)
-    result += on_other_corpora(arguments, feature, read, items, cases, splits["train"], records[-1])
+    result += on_other_corpora(arguments, feature, read, (items, cases), splits["train"], records[-1])
     for stale in (arguments.output_dir / findings.FOLDER).glob(f"{arguments.stem(feature)}-*.json"):
         if read_finding(stale).model == arguments.title:
             stale.unlink()  # from an earlier evaluation under this title, maybe of another adapter
@@ -105,7 +106,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     return records, result
 
 
-def read_other_corpora(arguments: EvaluateArguments, feature: str) -> tuple[list[Item], list[Case]]:
+def read_other_corpora(arguments: EvaluateArguments, feature: str) -> Others:
     """Read MD-Agreement and HateCheck if the arguments name them."""
     if arguments.md_agreement and feature != OFFENSIVE_YN.name:
         raise UserError(
@@ -118,15 +119,10 @@ def read_other_corpora(arguments: EvaluateArguments, feature: str) -> tuple[list
 
 
 def on_other_corpora(
-    arguments: EvaluateArguments,
-    feature: Feature,
-    read: Read,
-    items: Sequence[Item],
-    cases: Sequence[Case],
-    train: Split,
-    record: RunRecord,
+    arguments: EvaluateArguments, feature: Feature, read: Read, others: Others, train: Split, record: RunRecord
 ) -> list[Finding]:
     """Return what the adapter's answers on the other corpora show."""
+    items, cases = others
     result: list[Finding] = []
     shared = {**about(record), "seed": arguments.seed}
     if items and arguments.md_agreement:

@@ -14,7 +14,7 @@ from common.cli.arguments import option, parse
 from common.cli.console import log
 from common.cli.errors import UserError, run
 from common.results.finding import Finding
-from common.results.rendering import lines
+from common.results.rendering import show
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
 from sbic_llama.data.features import Name
@@ -95,8 +95,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} annotated.csv --human_labels labels.csv --key id --by source --output prevalence.json",
     )
     finding = estimate(arguments)
-    print("\n".join(lines(finding)))
-    print(f"  What this does not show: {finding.limits}")
+    show([finding])
     if arguments.output is not None:
         finding.write(arguments.output)
         log(f"finding: {arguments.output}")

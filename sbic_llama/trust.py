@@ -21,16 +21,7 @@ from sbic_llama.annotation.input import Survey, survey
 from sbic_llama.annotation.run import AnnotateArguments, annotate, parts_of
 from sbic_llama.data.features import Label
 from sbic_llama.data.label_files import MIN_HUMAN_LABELS, read_human_labels, read_opinions
-from sbic_llama.evaluation.trust_page import (
-    ELSEWHERE,
-    Assessment,
-    assess,
-    findings_of,
-    judge,
-    record_of,
-    render,
-    write_review,
-)
+from sbic_llama.evaluation.trust_page import ELSEWHERE, Assessment, assess, judge, record_of, render, write_review
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
@@ -130,9 +121,9 @@ def assess_adapter(
     record = record_of(judged, Path(arguments.posts[0]), MODULE, seed)
     opinions = read_opinions(arguments.human_labels, key, adapter.feature)
     temperature = adapter.description.temperature
-    findings = findings_of(judged, record, annotated, labels, opinions, key=key, temperature=temperature, seed=seed)
-    findings += [finding for finding in read_findings(adapter.folder / KEPT) if finding.name in ELSEWHERE]
-    return assess(judged, record, findings, seed)
+    assessed = assess(judged, record, annotated, labels, opinions, key=key, temperature=temperature, seed=seed)
+    assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
+    return assessed
 
 
 def main() -> None:

@@ -24,6 +24,11 @@ WIDTHS = (0.05, 0.1)
 MOST_LISTED = 50  # values of a column that are listed as left out
 SUSPICIOUS = 3.29  # standard errors that a random draw exceeds once in a thousand times
 WITH_MACHINE, PEOPLE_ALONE, MACHINE_ALONE = "people and machine", "people alone", "machine alone, as if right"
+NEEDED_COLUMNS = [
+    "share of",
+    "width of the interval",
+    *(f"human labels, {who}" for who in (WITH_MACHINE, PEOPLE_ALONE)),
+]
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,7 @@ def prevalence_finding(
         shares, left_out[column] = _by_column(column, values, kinds, overall, people, target)
         parts += shares
     needed = [[each.name, width, *each.needed(width, target)] for each in classes for width in widths]
-    columns = ["share of", "width of the interval", f"human labels, {WITH_MACHINE}", f"human labels, {PEOPLE_ALONE}"]
-    parts.append(Listing("Human labels needed for a 95% interval of a given width", columns, needed))
+    parts.append(Listing("Human labels needed for a 95% interval of a given width", NEEDED_COLUMNS, needed))
     drifts = {each.name: each.drift() for each in classes}
     furthest = max(drifts, key=lambda name: abs(drifts[name]))
     words = worded(
@@ -125,8 +129,8 @@ def prevalence_finding(
     }
     pairs = ([people[place], annotated.answers[place]] for place in sorted(people))
     data = {"name": source, "split": "posts with human labels", "fingerprint": fingerprint(pairs)}
-    named = {"task": annotated.feature.title, "model": "model", **about}
-    return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **named)
+    about = {"task": annotated.feature.title, "model": "model", **about}
+    return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **about)
 
 
 def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:

@@ -158,31 +158,24 @@ def label_counts(feature: Feature, labels: Sequence[Any]) -> dict[str, int]:
     return class_counts([min(len(label), 3) for label in labels], ("none", "1 group", "2 groups", "3 or more"))
 
 
-def predictors(feature: Feature, splits: Splits, seed: int) -> dict[str, Callable[[], Sequence[Any]]]:
-    """Return a feature's baselines: title → function that predicts the test split's labels."""
-    (train_texts, train_labels), (texts, _) = (texts_and_labels(splits[name], feature) for name in ("train", "test"))
-    if not feature.classifies:
-        return {
-            "always none": lambda: [()] * len(texts),
-            "TF-IDF": lambda: baselines.tfidf_sets(train_texts, train_labels, texts, seed=seed),
-        }
-    return {
-        "majority label": lambda: baselines.majority(train_labels, len(texts)),
-        "TF-IDF": lambda: baselines.tfidf(train_texts, train_labels, texts, seed=seed),
-    }
-
-
 def score_baselines(
     feature: Feature, splits: Splits, scored: ScoredSet, *, module: str, output_dir: Path, seed: int
 ) -> list[RunRecord]:
     """Score a feature's baselines on the test split and write their records."""
+    (train_texts, train_labels), (texts, _) = (texts_and_labels(splits[name], feature) for name in ("train", "test"))
+    tfidf = baselines.tfidf if feature.classifies else baselines.tfidf_sets
+    predictors: dict[str, Callable[[], Sequence[Any]]] = {
+        "majority label": lambda: baselines.majority(train_labels, len(texts)),
+        "always none": lambda: [()] * len(texts),
+        "TF-IDF": lambda: tfidf(train_texts, train_labels, texts, seed=seed),
+    }
+    del predictors["always none" if feature.classifies else "majority label"]
     records = []
-    for number, (title, predict) in enumerate(predictors(feature, splits, seed).items(), 1):
-        stem = f"sbic-{feature.slug}-{number}"
-        records.append(
-            scored.measure(title, predict, module=module, seed=seed, path=output_dir / f"{stem}-baseline.json")
-        )
-        (output_dir / f"{stem}-control.json").unlink(missing_ok=True)  # the same record, as earlier versions named it
+    for number, (title, predict) in enumerate(predictors.items(), 1):
+        path = output_dir / f"sbic-{feature.slug}-{number}-baseline.json"
+        records.append(scored.measure(title, predict, module=module, seed=seed, path=path))
+        # The same record as earlier versions named it.
+        path.with_name(f"sbic-{feature.slug}-{number}-control.json").unlink(missing_ok=True)
     return records
 
 

@@ -38,7 +38,8 @@ LIMITS = (
     "How good the labels are on other files, or whether the people who labeled were right. The numbers hold for this file only if "
     "the labeled posts were drawn from it at random: posts that were picked for a reason represent only such posts."
 )
-WIDEST = 0.2  # width of the interval of the gain, beyond which there are too few human labels
+LEAST_LABELS = 100  # human labels, and
+WIDEST = 0.2  # width of the interval of the gain, for there to be enough of them
 LEAST_ALPHA = 0.667  # Krippendorff's lowest alpha for tentative conclusions (2004, ch. 11)
 
 Use = Literal["use as is", "use with review", "do not use", "too few human labels to say"]
@@ -48,7 +49,7 @@ def verdict(gain: Measure, alpha: float | None, passed: bool | None) -> Use:
     """Say whether a feature's labels may be used.
 
     *Do not use*: the model is not shown to be better than always giving the best constant answer. *Too few human labels to say*:
-    that is undecided because the interval is wide. *Use as is*: better than a constant, in reliable agreement with people, and at
+    the same, but with too few labels to show it. *Use as is*: better than a constant, in reliable agreement with people, and at
     least as good as a single annotator. *Use with review*: better than a constant, but one of these is not shown.
 
     Args:
@@ -58,20 +59,20 @@ def verdict(gain: Measure, alpha: float | None, passed: bool | None) -> Use:
     """
     low, high = gain["ci95"]
     if low <= 0:
-        return "do not use" if _is_narrow(gain) or high < 0 else "too few human labels to say"
-    as_is = _is_narrow(gain) and passed and alpha is not None and alpha >= LEAST_ALPHA
+        return "do not use" if high < 0 or enough_labels(gain) else "too few human labels to say"
+    as_is = enough_labels(gain) and passed and alpha is not None and alpha >= LEAST_ALPHA
     return "use as is" if as_is else "use with review"
 
 
-def _is_narrow(gain: Measure) -> bool:
+def enough_labels(gain: Measure) -> bool:
     low, high = gain["ci95"]
-    return high - low <= WIDEST
+    return gain["n"] >= LEAST_LABELS and high - low <= WIDEST
 
 
 def labels_needed(gain: Measure) -> int:
-    """Return the human labels for an interval of the gain no wider than :data:`WIDEST`; width falls with the root of n."""
+    """Return how many human labels are enough; an interval's width falls with the root of their number."""
     low, high = gain["ci95"]
-    return max(gain["n"], math.ceil(gain["n"] * ((high - low) / WIDEST) ** 2))
+    return max(LEAST_LABELS, math.ceil(gain["n"] * ((high - low) / WIDEST) ** 2))
 
 
 @dataclass(frozen=True)
@@ -162,38 +163,6 @@ def record_of(judged: Judged, source: Path, module: str, seed: int) -> RunRecord
     ).record("model", judged.answers, module=module, seed=seed)
 
 
-def findings_of(
-    judged: Judged,
-    record: RunRecord,
-    annotated: Path,
-    human_labels: dict[str, Label],
-    opinions: dict[str, dict[str, Label]],
-    *,
-    key: str,
-    temperature: float,
-    seed: int,
-) -> list[Finding]:
-    """Return what people's labels show besides the scores."""
-    shared = {**about(record), "seed": seed}
-    result = certainty_findings(
-        judged.feature,
-        judged.labels,
-        judged.answers,
-        judged.confidences,
-        probabilities=judged.probabilities,
-        temperature=temperature,
-        **shared,
-    )
-    agreement = agreement_with_people(judged.feature, opinions, judged.by_key, **shared)
-    if agreement:
-        result.append(agreement)
-    if not judged.repeated:
-        answers = read_annotated(annotated, judged.feature, key=key)
-        where = {name: value for name, value in about(record).items() if name != "data"}
-        result.append(prevalence_finding(answers, human_labels, source=record.data["name"], **where))
-    return result
-
-
 @dataclass(frozen=True)
 class Assessment:
     """A feature's scores, findings and verdict."""
@@ -205,11 +174,30 @@ class Assessment:
     why: str
 
 
-def assess(judged: Judged, record: RunRecord, findings: Sequence[Finding], seed: int) -> Assessment:
-    """Decide on a feature from its scores and its agreement with people."""
-    facts = next((finding.facts for finding in findings if finding.name == "agreement"), None)
-    alpha = facts and facts["coefficients"].get("Krippendorff's alpha", {}).get(ALIKE)
-    test = facts and facts["alternative_annotator_test"]
+def assess(
+    judged: Judged,
+    record: RunRecord,
+    annotated: Path,
+    human_labels: dict[str, Label],
+    opinions: dict[str, dict[str, Label]],
+    *,
+    key: str,
+    temperature: float,
+    seed: int,
+) -> Assessment:
+    """Compare a feature's answers with people's labels, and decide whether they may be used."""
+    shared = {**about(record), "seed": seed}
+    compared = (judged.labels, judged.answers, judged.confidences)
+    certainty = {"probabilities": judged.probabilities, "temperature": temperature}
+    findings = certainty_findings(judged.feature, *compared, **certainty, **shared)
+    agreement = agreement_with_people(judged.feature, opinions, judged.by_key, **shared)
+    findings += [agreement] if agreement else []
+    if not judged.repeated:
+        where = {name: value for name, value in about(record).items() if name != "data"}
+        answers = read_annotated(annotated, judged.feature, key=key)
+        findings.append(prevalence_finding(answers, human_labels, source=record.data["name"], **where))
+    alpha = agreement and agreement.facts["coefficients"].get("Krippendorff's alpha", {}).get(ALIKE)
+    test = agreement and agreement.facts["alternative_annotator_test"]
     gain, metric = judged.gain(seed), scores(record)[0]
     use = verdict(gain, alpha and alpha["value"], test and test["passed"])
     words = worded(
@@ -222,10 +210,10 @@ def assess(judged: Judged, record: RunRecord, findings: Sequence[Finding], seed:
         alpha=alpha,
         least_alpha=LEAST_ALPHA,
         test=test,
-        narrow=_is_narrow(gain),
+        enough=enough_labels(gain),
         needed=labels_needed(gain),
     )
-    return Assessment(judged, record, list(findings), use, " ".join(words["summary"]))
+    return Assessment(judged, record, findings, use, " ".join(words["summary"]))
 
 
 def write_review(
@@ -278,6 +266,7 @@ def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: 
         scores=scores,
         heading=heading,
         limits=LIMITS,
+        least_labels=LEAST_LABELS,
         widest=WIDEST,
         least_alpha=LEAST_ALPHA,
         trained_on=sorted({adapter.description.corpus for adapter in adapters}),

@@ -50,11 +50,10 @@ TEMPLATES = {
     "target_obj_nh": ("{t} is a {b} old thing", "how {b} {t} is today"),
     "target_indiv_nh": ("my neighbour is {b}", "that clerk is {b} today"),
     "target_group_nh": ("our plumbers are {b}", "why are the goalkeepers so {b}?"),
-    "spell_char_swap_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
-    "spell_char_del_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
-    "spell_space_del_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
-    "spell_space_add_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
-    "spell_leet_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h"),
+    **{
+        f"spell_{kind}_h": ("<derog_neg_attrib_h", "<derog_neg_attrib_h")
+        for kind in ("char_swap", "char_del", "space_del", "space_add", "leet")
+    },
 }
 
 

@@ -1,17 +1,15 @@
-"""Swap the group that a post names for another one, and measure whether the answer changes.
-
-The lexicon holds everyday names of groups of people by family; it contains no slurs. It prefers precision to recall: a word that
-often does not mean people ("black", "straight", "old") counts only before a word for people, and words without a counterpart in
-the other groups (pronouns, "wife", "imam") are left out.
-"""
+"""Swap the group that a post names for another one, and measure whether the answer changes; ``groups.yaml`` has the names."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from common.stats import metrics
 from common.stats.metrics import Measure
@@ -33,88 +31,19 @@ class Family:
     groups: Mapping[str, Words]  # group → its words by form
 
 
-# Words for people: an adjective of the form "before people" counts only before one of them.
-PEOPLE = frozenset({
-    "people", "person", "persons", "folk", "folks", "man", "men", "woman", "women", "guy", "guys", "girl",
-    "girls", "boy", "boys", "lady", "ladies", "kid", "kids", "child", "children", "baby", "babies", "teen",
-    "teens", "teenager", "teenagers", "student", "students", "friend", "friends", "neighbor", "neighbors",
-    "neighbour", "neighbours", "couple", "couples", "family", "families", "parent", "parents", "community",
-    "communities", "dude", "dudes", "voter", "voters",
-})  # fmt: skip
-# Words that follow a noun: "muslim", an adjective and a noun, is the noun before one of them.
-AFTER_NOUNS = frozenset({
-    "is", "was", "are", "were", "be", "been", "has", "have", "had", "do", "does", "did", "can", "could",
-    "will", "would", "shall", "should", "may", "might", "must", "who", "whom", "whose", "that", "which",
-    "and", "or", "but", "if", "because", "so", "as", "than", "then", "when", "while", "where", "why", "how",
-    "in", "on", "at", "by", "to", "of", "for", "from", "with", "without", "like", "into", "out", "about",
-    "over", "under", "after", "before", "not", "just", "only", "also", "too",
-})  # fmt: skip
+_LEXICON = yaml.safe_load((Path(__file__).parent / "groups.yaml").read_text(encoding="utf-8"))
+PEOPLE, AFTER_NOUNS = (frozenset(_LEXICON[name].split()) for name in ("people", "after_nouns"))
 
 
-def _regular(word: str) -> Words:
-    """Return the forms of a word that is both an adjective and a noun."""
-    return {"adjective": (word,), "singular": (word,), "plural": (f"{word}s",)}
+def _family(name: str, groups: dict[str, dict[Form, str | list[str]]]) -> Family:
+    def forms(words: dict[Form, str | list[str]]) -> Words:
+        return {form: (word,) if isinstance(word, str) else tuple(word) for form, word in words.items()}
+
+    return Family(name, {group: forms(words) for group, words in groups.items()})
 
 
-def _by_age(*words: str) -> Words:
-    forms: tuple[Form, ...] = ("singular", "plural", "young singular", "young plural", "sex plural", "adjective")
-    return {form: (word,) for form, word in zip(forms, words, strict=True)}
-
-
-def _before_people(*words: str, plural: tuple[str, ...] = (), singular: tuple[str, ...] = ()) -> Words:
-    """Return the forms of an adjective that names people only before a word for them; the first word is the usual one."""
-    return {
-        "before people": words,
-        "singular": (f"{words[0]} person", *singular),
-        "plural": (f"{words[0]} people", *plural),
-    }
-
-
-_GROUPS: dict[str, dict[str, Words]] = {
-    "gender": {
-        "women": _by_age("woman", "women", "girl", "girls", "females", "female"),
-        "men": _by_age("man", "men", "boy", "boys", "males", "male"),
-    },
-    "religion": {
-        "Muslims": _regular("muslim"),
-        "Christians": _regular("christian"),
-        "Jews": {"adjective": ("jewish",), "singular": ("jew",), "plural": ("jews",)},
-        "Hindus": _regular("hindu"),
-        "Buddhists": _regular("buddhist"),
-        "Sikhs": _regular("sikh"),
-    },
-    # Spelled as when the committed results were drawn: the name is part of the seed.
-    "colour": {
-        "black people": _before_people(
-            *("black", "african american", "african-american"),
-            singular=("african american", "african-american"),
-            plural=("blacks", "african americans", "african-americans"),
-        ),
-        "white people": _before_people("white", plural=("whites",)),
-        "Asian people": _before_people("asian", plural=("asians",)),
-        "Latino people": _before_people("latino", "hispanic", plural=("latinos", "hispanics")),
-    },
-    "origin": {
-        f"{name}s": _regular(name.lower()) for name in ("Mexican", "German", "Russian", "Nigerian", "Italian", "Korean")
-    },
-    "orientation": {
-        "gay people": _before_people("gay", "homosexual", plural=("gays", "homosexuals")),
-        "straight people": _before_people("straight", "heterosexual", plural=("heterosexuals",)),
-        "bisexual people": _before_people("bisexual", plural=("bisexuals",)),
-    },
-    "gender identity": {
-        "trans people": _before_people("trans", "transgender", plural=("transgender people",)),
-        "cis people": _before_people("cis", "cisgender", plural=("cisgender people",)),
-    },
-    "age": {"old people": _before_people("old", "elderly"), "young people": _before_people("young")},
-    "disability": {
-        "disabled people": _before_people("disabled"),
-        "non-disabled people": _before_people("non-disabled"),
-    },
-}
-FAMILIES = tuple(Family(name, groups) for name, groups in _GROUPS.items())
-_NAMES: dict[str, Words] = {name: {"plural": (name,), "folk": (folk,)} for name, (_, folk) in INVENTED_GROUPS.items()}
-INVENTED = (Family("invented groups", _NAMES),)
+FAMILIES = tuple(_family(name, groups) for name, groups in _LEXICON["families"].items())
+INVENTED = (_family("invented groups", {n: {"plural": n, "folk": folk} for n, (_, folk) in INVENTED_GROUPS.items()}),)
 
 # The groups of an answer: for each name the groups of the lexicon in it or, if there are none, the name as written.
 Named = frozenset[str | tuple[str, ...]]
@@ -248,6 +177,16 @@ def counterfactuals(posts: Sequence[str], lexicon: Lexicon, most: int | None, se
     return items
 
 
+def mean_over_posts(
+    outcomes: Sequence[tuple[str, float]], seed: int, of: Callable[..., Measure] = metrics.share
+) -> Measure:
+    """Return the mean over posts of the mean outcome of each post."""
+    by_post: dict[str, list[float]] = {}
+    for post, outcome in outcomes:
+        by_post.setdefault(post, []).append(outcome)
+    return of([sum(each) / len(each) for each in by_post.values()], seed)
+
+
 def change_rate(items: Sequence[Counterfactuals], replies: Mapping[str, Reply], lexicon: Lexicon, seed: int) -> Measure:
     """Return how often the answer changes with the group: per post the share of other groups that change it, then the mean.
 
@@ -261,21 +200,19 @@ def change_rate(items: Sequence[Counterfactuals], replies: Mapping[str, Reply], 
             return before != after
         return lexicon.named(after) != swap_groups(lexicon.named(before), item.group, other)
 
-    by_post: dict[str, list[bool]] = {}
-    for item in items:
-        by_post.setdefault(item.post, []).extend(changes(item, other) for other in item.texts if other != item.group)
-    return metrics.share([sum(changed) / len(changed) for changed in by_post.values()], seed)
+    pairs = [(item, other) for item in items for other in item.texts if other != item.group]
+    return mean_over_posts([(item.post, changes(item, other)) for item, other in pairs], seed)
 
 
 def mean_change(items: Sequence[Counterfactuals], replies: Mapping[str, Reply], seed: int) -> Measure:
     """Return the mean absolute change of the first label's probability, over the other groups and then over posts."""
-    by_post: dict[str, list[float]] = {}
-    for item in items:
-        own = _probability(replies[item.post])
-        by_post.setdefault(item.post, []).extend(
-            abs(_probability(replies[text]) - own) for other, text in item.texts.items() if other != item.group
-        )
-    return metrics.mean([sum(changes) / len(changes) for changes in by_post.values()], seed)
+    changes = [
+        (item.post, abs(_probability(replies[text]) - _probability(replies[item.post])))
+        for item in items
+        for other, text in item.texts.items()
+        if other != item.group
+    ]
+    return mean_over_posts(changes, seed, metrics.mean)
 
 
 def by_group(

@@ -14,7 +14,7 @@ from common.stats.metrics import Measure
 from sbic_llama.data.features import Answers, Feature
 from sbic_llama.data.hatecheck import Case
 from sbic_llama.robustness import group_swaps
-from sbic_llama.robustness.group_swaps import Counterfactuals, Lexicon, Reply
+from sbic_llama.robustness.group_swaps import Counterfactuals, Lexicon, Reply, mean_over_posts
 from sbic_llama.robustness.perturbations import (
     CLEANED,
     HARMLESS,
@@ -97,7 +97,8 @@ def ask(
 
 def flip_rate(variants: Iterable[Variant], replies: Replies, seed: int) -> Measure | None:
     """Return the mean over posts of the share of a post's variants that get another answer; None without a variant."""
-    return _mean_over_posts([(each.post, _flipped(each, replies)) for each in variants], seed)
+    flips = [(each.post, _flipped(each, replies)) for each in variants]
+    return mean_over_posts(flips, seed) if flips else None
 
 
 def any_flip_rate(variants: Iterable[Variant], replies: Replies, seed: int) -> Measure | None:
@@ -114,18 +115,12 @@ def success_rate(variants: Iterable[Injection], replies: Replies, seed: int) -> 
     Injections that want the answer that the post has anyway do not count; None if there are no others.
     """
     tried = [each for each in variants if replies[each.post].label != each.wanted]
-    return _mean_over_posts([(each.post, replies[each.text].label == each.wanted) for each in tried], seed)
+    successes = [(each.post, replies[each.text].label == each.wanted) for each in tried]
+    return mean_over_posts(successes, seed) if tried else None
 
 
 def _flipped(variant: Variant, replies: Replies) -> bool:
     return replies[variant.text].label != replies[variant.post].label
-
-
-def _mean_over_posts(outcomes: Sequence[tuple[str, bool]], seed: int) -> Measure | None:
-    by_post: dict[str, list[bool]] = {}
-    for post, outcome in outcomes:
-        by_post.setdefault(post, []).append(outcome)
-    return metrics.share([sum(each) / len(each) for each in by_post.values()], seed) if by_post else None
 
 
 def robustness_finding(feature: Feature, trials: Trials, replies: Replies, *, seed: int, **about: Any) -> Finding:

@@ -1,4 +1,4 @@
-"""Shares of a file's posts from both kinds of labels: what the command says is what was counted, and bad input is refused."""
+"""Shares of a file's posts from both kinds of labels: correct numbers in the words, and bad input is rejected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rows = list[dict[str, object]]
 
 
 def made_up(posts: int = 600, labelled: int = 200, seed: int = 0) -> tuple[Rows, Rows]:
-    """An annotated file whose machine calls a third of what is not offensive maybe so, and labels of some of its posts."""
+    """Return an annotated file in which a third of what is not offensive is labeled maybe, and human labels of some posts."""
     chance = random.Random(seed)
     annotated: Rows = []
     people: Rows = []
@@ -62,7 +62,7 @@ def made_up(posts: int = 600, labelled: int = 200, seed: int = 0) -> tuple[Rows,
 
 @dataclasses.dataclass
 class Files:
-    """Where the two files of a test are, and how the command is called on them."""
+    """The two files of a test, and a call of the command on them."""
 
     folder: Path
     monkeypatch: pytest.MonkeyPatch
@@ -79,7 +79,7 @@ class Files:
         feature = () if "--feature" in words else ("--feature", "offensiveYN")
         words = ("--key", "id", *feature, *words)
         self.monkeypatch.setattr(
-            "sys.argv", ["estimate", *map(str, (posts, "--human_labels", labels, *words, "--output", output))]
+            "sys.argv", ["prevalence", *map(str, (posts, "--human_labels", labels, *words, "--output", output))]
         )
         prevalence.main()
         return read_finding(output)
@@ -104,7 +104,7 @@ def overall(found: Finding) -> Measures:
     return measures(found, "Share of posts, by what it is estimated from")
 
 
-def test_the_command_says_what_was_counted(files, capsys):
+def test_the_numbers_in_words_are_right(files, capsys):
     annotated, people = made_up()
     found = files.run(annotated, people, "--by", "source")
     printed = capsys.readouterr().out
@@ -129,30 +129,33 @@ def test_the_command_says_what_was_counted(files, capsys):
         counted = sum(row["model_offensiveYN"] == label for row in annotated)
         assert rows[f"{label}: machine alone, as if right"]["value"] == counted / 600
         assert rows[f"{label}: machine alone, as if right"]["n"] == 600
-        (sentence,) = [line for line in found.summary if f"600 posts {label};" in line]
+        (sentence,) = [line for line in found.summary if line.startswith(f"{label}: ")]
         place = "inside" if both.low <= counted / 600 <= both.high else "outside"
-        assert f"People would call {100 * both.value:.1f} % [{100 * both.low:.1f}, {100 * both.high:.1f}]" in sentence
-        assert f"gives {100 * counted / 600:.1f} %, {place} that interval; the 200 human labels" in sentence
+        share_of_both = f"{both.value:.1%} [{both.low:.1%}, {both.high:.1%}]"
+        assert sentence.startswith(f"{label}: {share_of_both} from people and machine.")
+        if label == "Offensive":
+            assert found.summary[0] == f"People would call {share_of_both} of the 600 posts Offensive."
+        assert f"gives {100 * counted / 600:.1f}%, {place} that interval; the 200 human labels alone give" in sentence
         assert sentence in printed
         assert both.holds(sum(row["offensiveYN"] == label for row in everyone) / 600), "what all people would say"
     assert "outside" in "".join(line for line in found.summary if "Maybe" in line)
     assert found.limits in printed
     assert found.command.startswith("python -m sbic_llama.prevalence annotated.csv --human_labels labels.csv")
     assert not found.miniature
-    assert "p1" not in re.split(r"\W+", found.limits + printed), "nothing of a single post is told"
+    assert "p1" not in re.split(r"\W+", found.limits + printed), "no single post is mentioned"
 
 
-def test_inside_or_outside_is_said_of_the_interval_from_both(files):
-    """With few human labels their own interval holds the machine's count, and the one from both does not."""
+def test_inside_or_outside_refers_to_the_interval_from_both(files):
+    """With few human labels their own interval contains the machine's count, and the one from both does not."""
     found = files.run(*made_up(labelled=50, seed=30))
     rows = overall(found).rows
     counted = rows["Not offensive: machine alone, as if right"]["value"]
     both, alone = (rows[f"Not offensive: {name}"]["ci95"] for name in ("people and machine", "people alone"))
     assert alone[0] < counted < both[0]
-    assert "outside that interval" in found.summary[2]
+    assert "outside that interval" in found.summary[3]
 
 
-def test_by_a_column_cells_with_few_labels_are_named_and_left_out(files):
+def test_values_of_a_column_with_few_labels_are_listed_and_left_out(files):
     annotated, people = made_up()
     found = files.run(annotated, people, "--by", "source", "model_targetMinority")
     sources = Counter(row["source"] for row in annotated)
@@ -165,19 +168,19 @@ def test_by_a_column_cells_with_few_labels_are_named_and_left_out(files):
     }
     assert by_source.reference == overall(found).rows["Offensive: people and machine"]["value"]
     assert listing(found, "Left out by source").rows == [["rare", sources["rare"], labelled["rare"]]]
-    assert f"By source, rare (n = {labelled['rare']}) is left out: under 30 human labels." in found.summary
-    # A cell is what the command would say of its posts alone.
+    assert f"By source, rare (n = {labelled['rare']}) is left out: fewer than 30 human labels." in found.summary
+    # A value's share is that of its posts alone.
     only = [row for row in annotated if row["source"] == "forum"]
     alone = files.run(only, [row for row in people if source_of[row["id"]] == "forum"])
     assert by_source.rows["forum"] == overall(alone).rows["Offensive: people and machine"]
-    # A post is among those of every group that the machine named.
+    # A post counts for every group that the machine named.
     by_group = measures(found, "Share of Offensive by model_targetMinority")
     groups_of = {row["id"]: row["model_targetMinority"] for row in annotated}
     assert by_group.rows["florbs"]["n"] == sum("florbs" in groups_of[row["id"]] for row in people)
     assert set(by_group.rows) == {"none", "florbs", "drevins"}
 
 
-def test_the_finding_is_drawn_and_told(files):
+def test_the_finding_has_pictures_and_tables(files):
     annotated, people = made_up()
     found = files.run(annotated, people, "--by", "source")
     titles = [title for title, _ in drawn(found, pictures.svg)]
@@ -191,12 +194,10 @@ def test_human_labels_needed(files):
     found = files.run(annotated, people, "--width", 0.02, 0.05, 0.5)
     rows = listing(found, "Human labels needed").rows
     assert [row[:2] for row in rows[:3]] == [["Offensive", 0.02], ["Offensive", 0.05], ["Offensive", 0.5]]
-    assert rows[0][2] > rows[1][2] > rows[2][2] == 30, "fewer than 30 are never advised"
+    assert rows[0][2] > rows[1][2] > rows[2][2] == 30, "never fewer than 30"
     assert all(with_machine < alone for _, width, with_machine, alone in rows if width < 0.5)
-    assert (
-        f"A 95 % interval 2 points wide for Offensive would take about {rows[0][2]} human labels" in found.summary[-1]
-    )
-    # The posts as a sample of something larger: its share can't be known better than the sample allows.
+    assert f"A 95% interval 2 points wide for Offensive takes about {rows[0][2]} human labels" in found.summary[-1]
+    # For a population, the share can't be known better than the posts as a sample of it allow.
     larger = files.run(annotated, people, "--share_of", "population", "--width", 0.02, 0.1)
     assert listing(larger, "Human labels needed").rows[0][2:] == [None, None]
     assert "No number of labels of these 600 posts gives an interval 2 points wide." in larger.summary
@@ -246,13 +247,13 @@ def test_several_people_rows_without_an_answer_and_labels_of_other_posts(files, 
     assert overall(found).rows == overall(plain).rows
     assert found.facts["posts without an answer"] == 3
     assert found.facts["human labels of other posts"] == 2
-    told = capsys.readouterr().err
-    assert "3 rows without an annotation are left out" in told
-    assert "2 human labels belong to no annotated post" in told
+    printed = capsys.readouterr().err
+    assert "3 rows without an annotation are left out" in printed
+    assert "2 human labels do not belong to any annotated post" in printed
 
 
 def test_two_classes_and_labels_without_probabilities(files):
-    """A binary adapter's labels have one share; without columns of probabilities the labels themselves are the predictions."""
+    """A binary adapter has one share; without columns of probabilities the labels themselves are the predictions."""
     annotated, people = made_up()
     binary: Rows = [
         {
@@ -288,20 +289,21 @@ def test_targeted_groups(files):
     assert rows["drevins: machine alone, as if right"]["value"] == (
         sum("drevins" in row["model_targetMinority"] for row in annotated) / 600
     )
-    assert "of the 600 posts target drevins; counting the machine's labels" in found.summary[2]
+    assert "of the 600 posts target a group of people." in found.summary[0]
+    assert found.summary[3].startswith("drevins: ")
     assert [part.title for part in found.parts if isinstance(part, Measures)][1:] == ["Share of any group by source"]
 
 
-def test_posts_that_were_picked_are_noticed(files):
+def test_labeled_posts_that_are_not_a_random_draw_are_noticed(files):
     annotated, everyone = made_up(labelled=600)
     offensive = {row["id"] for row in annotated if row["model_offensiveYN"] == "Offensive"}
     picked = sorted(everyone, key=lambda row: (row["id"] not in offensive, row["id"]))[:220]
     found = files.run(annotated, picked)
-    assert "do not look drawn at random: by the machine's answers, Offensive is more frequent" in found.summary[-1]
+    assert "do not look like a random draw. By the machine's answers, Offensive is more frequent" in found.summary[-1]
     kept_away = [row for row in everyone if row["id"] not in offensive]
     found = files.run(annotated, kept_away)
     assert re.search(r"Offensive is less frequent among them than among the others by \d", found.summary[-1])
-    assert not any("drawn at random" in line for line in files.run(*made_up()).summary)
+    assert not any("random draw" in line for line in files.run(*made_up()).summary)
 
 
 def test_the_miniatures_numbers_are_marked(files, monkeypatch, capsys):
@@ -318,32 +320,32 @@ def changed(rows: Rows, number: int, **values: object) -> Rows:
 BAD = {
     "few": (
         lambda a, p: (a, p[:29]),
-        r"labels.csv: 29 of its 29 posts with a label of offensiveYN are annotated in .*annotated.csv; expected at least 30",
+        r"labels.csv: only 29 of its 29 posts with a label of offensiveYN are annotated in .*annotated.csv; expected at least 30",
     ),
-    "another key": (lambda a, p: (a, [row | {"id": f"x{row['id']}"} for row in p]), "0 of its 200 posts .*'id'"),
+    "another key": (lambda a, p: (a, [row | {"id": f"x{row['id']}"} for row in p]), "only 0 of its 200 posts .*'id'"),
     "nobody": (
         lambda a, p: (a, [row | {"offensiveYN": ""} for row in p]),
         "labels.csv: no human labels of offensiveYN; expected at least 30",
     ),
     "unknown label": (
         lambda a, p: (a, changed(p, 3, offensiveYN="Rude")),
-        "labels.csv, line 5, column 'offensiveYN': 'Rude' is no label; expected Offensive, Maybe offensive, Not offensive",
+        "labels.csv, line 5, column 'offensiveYN': unknown label 'Rude'; expected Offensive, Maybe offensive, Not offensive",
     ),
     "unknown answer": (
         lambda a, p: (changed(a, 3, model_offensiveYN="Rude"), p),
-        "annotated.csv, line 5, column 'model_offensiveYN': 'Rude' is no label",
+        "annotated.csv, line 5, column 'model_offensiveYN': unknown label 'Rude'",
     ),
     "twice": (
         lambda a, p: (changed(a, 9, id="p2"), p),
-        r"annotated.csv, line 11, column 'id': 'p2' stands twice; expected a name for each post\. Give another column to --key",
+        r"annotated.csv, line 11, column 'id': duplicate key 'p2'; expected a unique key for each post\. Choose a column of unique ids as --key",
     ),
     "no probability": (
         lambda a, p: (changed(a, 0, model_offensiveYN_probability_Offensive="nan"), p),
-        "line 2, column 'model_offensiveYN_probability_Offensive': 'nan' is no probability; expected a number from 0 to 1",
+        "line 2, column 'model_offensiveYN_probability_Offensive': 'nan' is not a probability; expected a number from 0 to 1",
     ),
     "other labels": (
         lambda a, p: ([{k.replace("Maybe", "Perhaps"): v for k, v in row.items()} for row in a], p),
-        r"column 'model_offensiveYN': annotated with the labels \['Not offensive', 'Offensive', 'Perhaps offensive'\]",
+        r"column 'model_offensiveYN': unknown labels \['Not offensive', 'Offensive', 'Perhaps offensive'\]",
     ),
     "no key": (lambda a, p: ([{k: v for k, v in row.items() if k != "id"} for row in a], p), "missing column 'id'"),
     "no feature": (
@@ -358,14 +360,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_files_are_answered_in_one_line(files, capsys, case):
+def test_bad_files_are_rejected_in_one_line(files, capsys, case):
     change, message = BAD[case]
     with pytest.raises(SystemExit) as ended:
         errors.run(lambda: files.run(*change(*made_up())))
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert re.search(message, said), said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -373,26 +375,26 @@ def test_bad_files_are_answered_in_one_line(files, capsys, case):
     [
         ([], "both files have offensiveYN, targetMinority; expected one of them"),
         (["--feature", "hasBiasedImplication"], "annotated.csv: missing column 'model_hasBiasedImplication'"),
-        (["--prefix", "other_"], "annotated.csv: no annotation; expected a column other_ and a feature's name"),
+        (["--prefix", "other_"], "annotated.csv: no annotation; expected a column named other_ and a feature"),
         (["--by", "topic", "--feature", "offensiveYN"], "annotated.csv: missing column 'topic'"),
         (
             ["--feature", "offensiveYN", "--width", "0"],
-            "--width: '0' does not fit; expected a number above 0",
+            "--width: '0' is not valid; expected a number above 0",
         ),
         (["more.csv"], "2 files were given; expected one annotated file"),
     ],
 )
-def test_bad_arguments_are_answered_in_one_line(files, monkeypatch, words, message):
+def test_bad_arguments_are_rejected_in_one_line(files, monkeypatch, words, message):
     posts, labels = files.write(*made_up())
-    monkeypatch.setattr("sys.argv", ["estimate", *words, str(posts), "--human_labels", str(labels), "--key", "id"])
+    monkeypatch.setattr("sys.argv", ["prevalence", *words, str(posts), "--human_labels", str(labels), "--key", "id"])
     with pytest.raises(errors.UserError, match=message):
         prevalence.main()
 
 
-def test_the_one_feature_of_both_files_is_found(files, monkeypatch, capsys):
+def test_the_only_feature_of_both_files_is_the_default(files, monkeypatch, capsys):
     annotated, people = made_up()
     posts, labels = files.write(annotated, [{k: row[k] for k in ("id", "targetMinority")} for row in people])
-    monkeypatch.setattr("sys.argv", ["estimate", str(posts), "--human_labels", str(labels), "--key", "id"])
+    monkeypatch.setattr("sys.argv", ["prevalence", str(posts), "--human_labels", str(labels), "--key", "id"])
     prevalence.main()
     assert capsys.readouterr().out.startswith("targetMinority, annotated.csv: ")
     write_rows(labels, [{"id": row["id"], "other": 1} for row in people])
@@ -403,12 +405,12 @@ def test_the_one_feature_of_both_files_is_found(files, monkeypatch, capsys):
 
 
 def test_the_trust_page_can_ask_for_the_same(files):
-    """With what it has at hand: an annotated file, a feature, and people's labels."""
+    """Given an annotated file, a feature and people's labels."""
     posts, labels = files.write(*made_up(), "parquet")
-    declared = FEATURES["offensiveYN"]
-    said = read_human_labels(labels, "id", declared)
+    feature = FEATURES["offensiveYN"]
+    said = read_human_labels(labels, "id", feature)
     assert len(said) == len(list(read_rows(labels)))
-    found = prevalence_finding(read_annotated(posts, declared, key="id"), said, source=posts.name)
+    found = prevalence_finding(read_annotated(posts, feature, key="id"), said, source=posts.name)
     rows = [row.values for row in read_rows(posts)]
     people = [row.values for row in read_rows(labels)]
     assert overall(found).rows == overall(files.run(rows, people)).rows

@@ -1,4 +1,4 @@
-"""The page on a researcher's own file: what it says is what was measured, and what can't be said is refused."""
+"""The page on a researcher's own file: the answer, the numbers behind it, and input that is rejected."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from common.tables.writing import write_rows
 from sbic_llama import trust
 from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.features import FEATURES
+from sbic_llama.data.label_files import read_human_labels
+from sbic_llama.evaluation.trust_page import LEAST_ALPHA, LEAST_LABELS, WIDEST, Judged, labels_needed, verdict
 
 NAMES = ("offensiveYN", "targetMinority")
 
@@ -29,7 +31,7 @@ def adapters(trained_adapters) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
-    """A file of posts, and the corpus's own labels of a hundred of them."""
+    """Return a file of posts, and the corpus's own labels of 150 of them."""
     folder = tmp_path_factory.mktemp("files")
     posts = load_splits(data_dir=miniature / "SBIC.v2")["test"].posts[:300]
     write_rows(
@@ -37,7 +39,7 @@ def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
         [{"id": n, "row": n, "model_row": n, "post": post.text} for n, post in enumerate(posts)]
         + [{"id": 300, "row": 300, "model_row": 300, "post": ""}],
     )
-    chosen = random.Random(0).sample(range(300), 100)
+    chosen = random.Random(0).sample(range(300), 150)
     rows = [{"id": n, **{name: FEATURES[name].target(posts[n]) or "" for name in NAMES}} for n in chosen]
     write_rows(folder / "labels.csv", rows)
     return folder / "posts.csv", folder / "labels.csv"
@@ -45,7 +47,7 @@ def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory) -> Path:
-    """The annotation of the posts, once the first test has made it."""
+    """Return a folder for the annotation of the posts, which the first test makes."""
     return tmp_path_factory.mktemp("annotated")
 
 
@@ -66,7 +68,7 @@ def call(adapters, files, annotated, monkeypatch):
     return run
 
 
-def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypatch):
+def test_the_page_opens_with_an_answer_and_has_the_numbers(call, tmp_path, files, capsys, monkeypatch):
     call(tmp_path)
     page = html.unescape((tmp_path / "trust.html").read_text(encoding="utf-8"))
     annotated = {row.values["id"]: row.values for row in read_rows(tmp_path / "annotated.parquet")}
@@ -75,12 +77,20 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
     accuracy = sum(right) / len(right)
     assert f"<strong>accuracy {accuracy:.3f} [" in page
     assert f"on {len(right)} posts with human labels" in page
-    commonest = max([row["offensiveYN"] for row in labels].count(label) for label in FEATURES["offensiveYN"].labels)
-    assert f"would reach {commonest / len(right):.3f}" in page
+    given = [row["offensiveYN"] for row in labels if row["offensiveYN"]]
+    commonest = max(FEATURES["offensiveYN"].labels, key=given.count)
+    gain = accuracy - given.count(commonest) / len(given)
+    answer = page.split("<strong>")[1].split("</strong>")[0]
+    assert answer == "use with review", "no annotator is named, so agreement is unknown"
+    why = page.split("<strong>use with review</strong></td><td>")[1].split("</td>")[0]
+    assert why.startswith(f"Accuracy is {accuracy:.4f} [")
+    assert f'better than always answering "{commonest}" (difference {gain:.4f} [' in why
+    assert "Agreement with people is unknown" in why
+    assert capsys.readouterr().out.splitlines()[0] == f"offensiveYN: use with review. {why}", "and so does the output"
     assert "Numbers of the miniature" in page
     assert "301 rows in posts.csv, 1 of which could not be annotated" in page
     assert re.search(r"<strong>set F1 0\.\d{3} \[", page)
-    # Half of the labelled posts to people: the accuracy of the surer half.
+    # Half of the labeled posts go to people: accuracy on the more certain half.
     scored = sorted(
         (max(v for k, v in annotated[row["id"]].items() if k.startswith("model_offensiveYN_")), ok)
         for row, ok in zip((row for row in labels if row["offensiveYN"]), right, strict=True)
@@ -89,29 +99,30 @@ def test_the_page_says_what_was_measured(call, tmp_path, files, capsys, monkeypa
     half = page.split("<td>the least certain 50% go to people</td>")[1].split("</tr>")[0]
     assert f"{sum(rest) / len(rest):.4f}" in half
     assert "Can its probabilities be believed? (model)" in page
-    assert page.count("People would") >= 3 + 2, "shares of each label, and of the groups"
-    assert "Agreement with people" not in page, "the file does not say who labelled"
+    assert "People would call " in page
+    assert "target a group of people." in page
+    assert "Krippendorff" not in page.split("How the answer is found")[1].split("</details>")[1], (
+        "annotators are not named"
+    )
     assert "python -m sbic_llama.trust posts.csv --human_labels labels.csv" in page
-    assert "http" not in page.replace("http://www.w3.org", ""), "the page needs nothing but itself"
+    assert "http" not in page.replace("http://www.w3.org", ""), "the page is self-contained"
     with open(tmp_path / "review.csv", encoding="utf-8", newline="") as file:
         review = list(csv.DictReader(file))
     assert len(review) == round(0.1 * 301)
-    assert all(row["row"] == row["model_row"] == row["id"] for row in review), "a file's own columns stay its own"
+    assert all(row["row"] == row["model_row"] == row["id"] for row in review), "the file's own columns are kept"
     assert all(int(row["model_row_"]) == int(row["id"]) + 1 for row in review)
-    assert "300" not in {row["id"] for row in review}, "without a text there is nothing to label"
+    assert "300" not in {row["id"] for row in review}, "a post without text can't be labeled"
     assert [float(row["model_confidence"]) for row in review] == sorted(
         float(row["model_confidence"]) for row in review
     )
     assert not {row["id"] for row in review} & {row["id"] for row in labels if all(row.values())}
-    # Again, with more labels: nothing is annotated twice.
+    # A second run does not annotate again.
     monkeypatch.setattr(trust, "annotate", None)
     call(tmp_path, "--review_share", 0.2)
-    assert "annotated already" in capsys.readouterr().err
+    assert "already annotated" in capsys.readouterr().err
 
 
-def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_the_adapter(
-    call, tmp_path, files, adapters
-):
+def test_the_page_compares_with_named_annotators_and_shows_the_adapters_own_findings(call, tmp_path, files, adapters):
     rows = [row.values for row in read_rows(files[1])]
     other = {"Offensive": "Maybe offensive"}
     people = [{**row, "annotator": who} for row in rows for who in ("ann", "bob")]
@@ -134,22 +145,22 @@ def test_the_page_compares_with_people_who_are_named_and_shows_what_is_known_of_
     assert "of 3 annotators: ω" in page
     assert "Changed? (QLoRA)" in page
     assert "On SBIC, test." in page
-    assert "Of SBIC (QLoRA)" not in page, "these labels give their own"
+    assert "Of SBIC (QLoRA)" not in page, "these labels have their own calibration"
     assert f"{2 * len(rows) + len(rows):,} labels of 3 people" in page or "labels of 3 people" in page
 
 
-def test_groups_that_several_people_named_are_put_together(tmp_path):
+def test_groups_named_by_several_people_are_combined(tmp_path):
     rows = [{"id": 1, "targetMinority": groups} for groups in ("florbs", "florbs", "drevins, ombrians", "none")]
     write_rows(tmp_path / "labels.csv", [*rows, {"id": 2, "targetMinority": "none"}])
-    found = trust.human_labels(tmp_path / "labels.csv", "id", FEATURES["targetMinority"])
+    found = read_human_labels(tmp_path / "labels.csv", "id", FEATURES["targetMinority"])
     assert found == {"1": ("drevins", "florbs", "ombrians"), "2": ()}
 
 
-def test_no_shares_are_estimated_where_rows_repeat_a_key(call, tmp_path, files, capsys):
+def test_shares_are_not_estimated_if_rows_repeat_a_key(call, tmp_path, files, capsys):
     rows = [row.values for row in read_rows(files[0])]
     write_rows(tmp_path / "posts.csv", [*rows, rows[0]])
     call(tmp_path / "out", posts=tmp_path / "posts.csv")
-    assert "1 rows repeat an earlier one's 'id': no estimate" in capsys.readouterr().err
+    assert "1 rows repeat the 'id' of an earlier row: shares are not estimated" in capsys.readouterr().err
     assert "People would" not in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
 
 
@@ -159,36 +170,78 @@ def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, fil
     write_rows(
         tmp_path / "labels.csv", [*rows[1:], *more, {"id": "gone", "offensiveYN": "Offensive", "targetMinority": ""}]
     )
-    found = trust.human_labels(tmp_path / "labels.csv", "id", FEATURES["offensiveYN"])
+    found = read_human_labels(tmp_path / "labels.csv", "id", FEATURES["offensiveYN"])
     assert found[rows[0]["id"]] == 2
     call(tmp_path / "out", labels=tmp_path / "labels.csv")
-    assert "1 human labels belong to no annotated post" in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
+    assert "1 human labels do not belong to any annotated post" in (tmp_path / "out" / "trust.html").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:20], r"\d+ posts with a label of offensiveYN; expected at least 30"),
+        (lambda rows: rows[:20], r"only \d+ posts have a label of offensiveYN; expected at least 30"),
         (
             lambda rows: [dict(row, offensiveYN="Very") for row in rows],
-            r"line 2, column 'offensiveYN': 'Very' is no label",
+            r"line 2, column 'offensiveYN': unknown label 'Very'",
         ),
         (lambda rows: [{"id": row["id"]} for row in rows], "missing column 'offensiveYN'"),
         (
             lambda rows: [dict(row, id=f"x{row['id']}") for row in rows],
-            r"0 of the posts .* are in the posts' file",
+            r"only 0 of the posts .* are in the file of posts",
         ),
     ],
 )
-def test_what_the_page_cannot_be_made_of_is_refused(call, tmp_path, files, change, message):
+def test_labels_that_do_not_fit_are_rejected(call, tmp_path, files, change, message):
     write_rows(tmp_path / "labels.csv", change([row.values for row in read_rows(files[1])]))
     with pytest.raises(UserError, match=message):
         call(tmp_path / "out", labels=tmp_path / "labels.csv")
 
 
-def test_a_folder_of_another_annotation_is_refused(call, tmp_path, files):
+def test_a_folder_with_another_annotation_is_rejected(call, tmp_path, files):
     call(tmp_path)
     other = tmp_path / "posts.csv"
     other.write_text(files[0].read_text(encoding="utf-8") + "301,one more\n", encoding="utf-8")
-    with pytest.raises(UserError, match="it holds the annotation of something else"):
+    with pytest.raises(UserError, match="it holds an annotation of other posts"):
         call(tmp_path, posts=other)
+
+
+def gain(low: float, high: float, n: int = LEAST_LABELS) -> dict:
+    return {"value": (low + high) / 2, "n": n, "ci95": [low, high]}
+
+
+@pytest.mark.parametrize(
+    ("gain", "alpha", "passed", "use"),
+    [
+        (gain(0.01, 0.2), LEAST_ALPHA, True, "use as is"),
+        (gain(0.01, 0.2), LEAST_ALPHA - 0.001, True, "use with review"),
+        (gain(0.01, 0.2), 0.9, False, "use with review"),
+        (gain(0.01, 0.2), 0.9, None, "use with review"),
+        (gain(0.01, 0.2), None, True, "use with review"),
+        (gain(0.01, 0.2, LEAST_LABELS - 1), 0.9, True, "use with review"),
+        (gain(0.5, 0.5 + 2 * WIDEST), 0.9, True, "use with review"),
+        (gain(0.0, WIDEST), 0.9, True, "do not use"),
+        (gain(-0.01, WIDEST), 0.9, True, "too few human labels to say"),
+        (gain(0.0, 0.1, LEAST_LABELS - 1), 0.9, True, "too few human labels to say"),
+        (gain(-0.5, -0.01, 30), 0.9, True, "do not use"),
+        (gain(-0.5, 0.0, 30), 0.9, True, "too few human labels to say"),
+    ],
+)
+def test_the_answer_changes_at_its_thresholds(gain, alpha, passed, use):
+    assert verdict(gain, alpha, passed) == use
+
+
+def test_labels_needed_for_an_answer():
+    assert labels_needed(gain(-0.2, 0.2, 200)) == 800, "half the width takes four times the labels"
+    assert labels_needed(gain(0.0, 0.1, 30)) == LEAST_LABELS
+
+
+def test_the_model_is_compared_with_the_best_constant_answer_by_post():
+    shared = {"confidences": [], "probabilities": None, "everywhere": {}, "missing": 0, "by_key": {}, "repeated": 0}
+    judged = Judged(FEATURES["offensiveYN"], labels=[0, 0, 0, 2], answers=[0, 0, 1, 2], **shared)
+    assert judged.constant() == (0, [1, 1, 1, 0])
+    assert judged.gain(0)["value"] == 0, "one post won, one lost"
+    groups = Judged(FEATURES["targetMinority"], labels=[("a",), ("a", "b"), ()], answers=[("a",), ("b",), ()], **shared)
+    assert groups.constant() == (("a",), [1, pytest.approx(2 / 3), 0])
+    assert groups.gain(0)["value"] == pytest.approx(1 / 3)

@@ -1,4 +1,4 @@
-"""What is found of an adapter besides its scores: label policies, single opinions, text overlap, another corpus."""
+"""Findings about an adapter besides its scores: label policies, single opinions, text overlap, another corpus."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from sbic_llama.data.corpus import Annotation, Post, Split
 from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES
 from sbic_llama.data.groups import evaluate_groups, overlaps, token_f1
 from sbic_llama.data.md_agreement import read_items
-from sbic_llama.evaluation.label_policies import label_policy_finding
 from sbic_llama.evaluation.other_corpora import md_agreement_finding, md_agreement_findings
-from sbic_llama.evaluation.with_people import agreement_with_people, annotators_opinions, certainty_findings
+from sbic_llama.evaluation.with_people import (
+    agreement_with_people,
+    annotators_opinions,
+    certainty_findings,
+    label_policy_finding,
+)
 
 ABOUT = {"task": "t", "model": "m", "data": {"name": "d", "split": "test", "fingerprint": "0"}}
 
@@ -37,19 +41,20 @@ def rows(finding, part: int = 0) -> dict[str, tuple[float, int]]:
 
 
 def test_the_same_answers_under_each_label_policy():
-    declared = FEATURES["offensiveYN"]
-    finding = label_policy_finding(declared, POSTS, [0, 0, 1, 2], seed=0, **ABOUT)  # offensive, offensive, maybe, not
+    feature = FEATURES["offensiveYN"]
+    finding = label_policy_finding(feature, POSTS, [0, 0, 1, 2], seed=0, **ABOUT)  # offensive, offensive, maybe, not
     assert rows(finding) == {
-        declared.policy: (0.75, 4),
+        feature.policy: (0.75, 4),
         OFFENSIVE_POLICIES["at_least_half"].policy: (1.0, 4),
         OFFENSIVE_POLICIES["above_half"].policy: (0.75, 4),
         "posts on which all annotators agree": (1.0, 3),
         "posts on which they differ": (0.0, 1),
     }
-    assert "50.0% of the posts another label" in finding.summary[1]
+    assert finding.summary[0].startswith("Accuracy is 0.7500 [")
+    assert "give 50.0% of the posts different labels" in finding.summary[2]
 
 
-def test_one_opinion_is_no_unanimity():
+def test_a_single_opinion_is_not_unanimity():
     finding = label_policy_finding(FEATURES["offensiveYN"], [*POSTS, post(1)], [0, 0, 1, 2, 0], seed=0, **ABOUT)
     assert rows(finding)["posts on which all annotators agree"] == (1.0, 3)
 
@@ -66,24 +71,26 @@ def test_policies_of_the_bias_label():
     assert list(rows(finding).values()) == [(1.0, 3), (0.6667, 3), (1.0, 2), (1.0, 1)]
     aggregate = [Post("a", "m/x", True, 1.0, ()), Post("b", "m/x", False, 0.0, ())]
     finding = label_policy_finding(FEATURES["hasBiasedImplication"], aggregate, [0, 1], seed=0, **ABOUT)
-    assert len(rows(finding)) == 1, "aggregates do not say what single annotators thought"
+    assert len(rows(finding)) == 1, "aggregates do not contain single opinions"
 
 
 def test_single_annotators_opinions_under_a_policy():
-    declared = FEATURES["offensiveYN"]
+    feature = FEATURES["offensiveYN"]
     one, two = "annotator 1", "annotator 2"
-    assert annotators_opinions(declared, [POSTS[1], POSTS[3]]) == {"0": {one: 2, two: 0}, "1": {one: 2, two: 2}}
+    assert annotators_opinions(feature, [POSTS[1], POSTS[3]]) == {"0": {one: 2, two: 0}, "1": {one: 2, two: 2}}
     assert annotators_opinions(OFFENSIVE_POLICIES["at_least_half"], [POSTS[2]]) == {"0": {one: 0, two: 0}}
     assert annotators_opinions(OFFENSIVE_POLICIES["above_half"], [POSTS[2]]) == {"0": {one: 1, two: 1}}
     twice = Post("a", "s", False, 0.5, (), (Annotation("w", 1.0, False), Annotation("w", 0.0, False)))
-    assert annotators_opinions(declared, [twice]) == {"0": {one: 0}}
+    assert annotators_opinions(feature, [twice]) == {"0": {one: 0}}
     busy = Post("b", "s", False, 1.0, (), (Annotation("z", 1.0, False),))
-    assert annotators_opinions(declared, [POSTS[0], busy, busy])["1"] == {one: 0}, "who said most is the first"
+    assert annotators_opinions(feature, [POSTS[0], busy, busy])["1"] == {one: 0}, (
+        "the annotator with the most posts is the first"
+    )
     assert annotators_opinions(FEATURES["hasBiasedImplication"], POSTS) == {}, "bias labels hardly vary within a post"
-    assert annotators_opinions(declared, [Post("a", "s", False, 1.0, ())]) == {}
+    assert annotators_opinions(feature, [Post("a", "s", False, 1.0, ())]) == {}
 
 
-def test_agreement_weighs_levels_by_their_order_and_lists_by_what_they_share():
+def test_agreement_compares_levels_by_their_order_and_lists_by_set_f1():
     opinions = {str(n): {"a": n % 3, "b": n % 3, "c": (n + n // 3) % 3} for n in range(45)}
 
     def found(answers, name="offensiveYN", said=opinions):
@@ -97,7 +104,7 @@ def test_agreement_weighs_levels_by_their_order_and_lists_by_what_they_share():
     same = found({str(n): n % 3 for n in range(45)})
     assert same.facts["alternative_annotator_test"]["omega"] == 1.0
     assert found({}) is None
-    assert found({"0": 1}, said={"0": {"a": 1}}) is None, "one person agrees with nobody"
+    assert found({"0": 1}, said={"0": {"a": 1}}) is None, "one person has nobody to agree with"
     lists = {str(n): {"a": ("x", "y"), "b": ("x", "y"), "c": ("x",) if n % 2 else ()} for n in range(45)}
     half = found({str(n): ("x",) for n in range(45)}, "targetMinority", lists)
     none = found({str(n): ("z",) for n in range(45)}, "targetMinority", lists)
@@ -114,7 +121,7 @@ def test_certainty_of_labels_and_of_lists():
     assert found[0].facts["temperature"] == 1.5
     assert found[1].facts["mean_loss"] == pytest.approx(1 / 3)
     lists = certainty_findings(FEATURES["targetMinority"], [("a", "b"), ()], [("a",), ()], [0.4, 0.9], seed=0, **ABOUT)
-    assert [one.name for one in lists] == ["risk-coverage"], "how sure a list is, is no probability of being right"
+    assert [one.name for one in lists] == ["risk-coverage"], "a list has no probability of being right"
     assert lists[0].facts["mean_loss"] == pytest.approx((1 - 2 / 3) / 2)
 
 
@@ -175,11 +182,11 @@ def test_md_agreement_is_read(tmp_path):
             json.dumps({"7": item(annotations="1,2,0")}),
             r"item '7'.* annotations '1,2,0'; expected 0 \(not offensive\) or 1",
         ),
-        (json.dumps({"7": item(annotators="Ann1")}), "3 annotations of 1 annotators"),
-        (json.dumps({"7": {"annotations": "1"}}), "no text"),
+        (json.dumps({"7": item(annotators="Ann1")}), "3 annotations by 1 annotators"),
+        (json.dumps({"7": {"annotations": "1"}}), r"7\.text: Field required"),
         (json.dumps({"7": item(text=" ")}), "no text"),
-        (json.dumps({"7": item(annotations=None)}), "no annotations"),
-        (json.dumps({"7": item(annotators="Ann1,Ann1,Ann2")}), "an annotator stands there twice"),
+        (json.dumps({"7": item(annotations=None)}), r"7\.annotations: Input should be a valid string"),
+        (json.dumps({"7": item(annotators="Ann1,Ann1,Ann2")}), "an annotator is listed twice"),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -225,4 +232,4 @@ def test_another_corpus_is_scored_beside_tfidf_trained_on_sbic(tmp_path):
     )
     assert rows(scores)["m, offensive"] == (1.0, 60)
     assert (people.name, people.data["split"]) == ("md-agreement-people", "MD-Agreement_dev")
-    assert people.facts["alternative_annotator_test"]["omega"] == 1.0, "it says what most people say"
+    assert people.facts["alternative_annotator_test"]["omega"] == 1.0, "it gives the majority's label"
