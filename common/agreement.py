@@ -16,14 +16,7 @@ from common.results.checks import agreement_finding
 from common.results.rendering import lines
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
-from common.stats.agreement import (
-    LabelTable,
-    Scale,
-    ScaleName,
-    load_similarity,
-    read_annotations,
-    read_predictions,
-)
+from common.stats.agreement import LabelTable, Scale, ScaleName, load_similarity, read_annotations, read_predictions
 from common.stats.alt_test import EPSILON, FEWEST
 from common.tables.report import fingerprint
 

@@ -31,12 +31,7 @@ def risk_coverage_finding(
 ) -> Finding:
     """Measure what remains if the least certain items go to people: selective prediction (El-Yaniv and Wiener 2010).
 
-    Args:
-        confidence: How certain the model was of each item; larger is more certain.
-        scores: How good each answer was, 0 to 1.
-        metric: Name of the mean score, like "accuracy".
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
+    ``scores`` say how good each answer was, 0 to 1; ``metric`` names their mean, like "accuracy".
     """
     sure, good = np.asarray(confidence, dtype=float), np.asarray(scores, dtype=float)
     lost, n = 1 - good, len(sure)
@@ -91,12 +86,7 @@ def calibration_finding(
 ) -> Finding:
     """Measure how well a model's probabilities match its accuracy, with its temperature and without.
 
-    Args:
-        probabilities: Shape (n, classes), after the temperature.
-        labels: The class of each item.
-        temperature: What the logits were divided by; 1 if nothing was fitted.
-        seed: Seed of the bootstrap.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
+    Probabilities, shape (n, classes), are those after division of the logits by the temperature, which is 1 if none was fitted.
     """
     known = np.asarray(labels, dtype=int)
     given = {"as given": probabilities}
@@ -196,14 +186,7 @@ def agreement_finding(
     """Compare how a model agrees with people and how people agree with each other.
 
     Both are measured on the same items: those labeled by the model and at least two people. Row order does not affect results.
-
-    Args:
-        annotations: Item → annotator → label, or (item, annotator, label) in any order.
-        predictions: Item → the model's label.
-        epsilon: As for :func:`alt_test`, like ``scale``, ``order``, ``similarity`` and ``min_items``.
-        seed: Seed of the bootstrap.
-        notes: Paragraphs about the tables, for the finding's details.
-        about: ``task``, ``model``, ``data``, ``miniature``, ``command`` of the finding.
+    Arguments are those of :func:`alt_test`; ``notes`` are paragraphs about the tables, for the finding's details.
     """
     annotations = agreement.by_item(annotations)
     coded = agreement.code(annotations, predictions, Scale(scale, tuple(order), similarity))

@@ -164,12 +164,12 @@ def read_findings(folder: Path) -> list[Finding]:
     return [read_finding(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
-def text_environment(folder: Path) -> jinja2.Environment:
-    """Return the environment for templates of plain text, with filters for measures and shares."""
+def templates_in(*folders: Path, html: bool = False) -> jinja2.Environment:
+    """Return the environment for templates of plain text or HTML, with filters for measures and shares."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(folder)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
+    rules = {"undefined": jinja2.StrictUndefined, "autoescape": html, "trim_blocks": html, "lstrip_blocks": html}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), **rules)
     environment.filters |= {"interval": interval, "percent_interval": percent_interval, "percent": "{:.0%}".format}
     return environment
 
@@ -179,15 +179,8 @@ def worded(template: Path, **numbers: Any) -> dict[str, Any]:
 
     The template has four blocks. ``title``: the question. ``headline``: one short sentence with the one number that matters and
     its interval. ``details``: further sentences, one paragraph each; may be empty. ``limits``: what the numbers do not show.
-
-    Args:
-        template: A ``.jinja`` file.
-        numbers: What the sentences are made of.
-
-    Returns:
-        ``title``, ``summary`` (the headline first) and ``limits``.
     """
-    page = text_environment(template.parent).get_template(template.name)
+    page = templates_in(template.parent).get_template(template.name)
     context = page.new_context(numbers)
     list(page.root_render_func(context))  # defines the template's macros
     texts = {}
@@ -204,13 +197,8 @@ def worded(template: Path, **numbers: Any) -> dict[str, Any]:
 def about(record: RunRecord) -> dict[str, Any]:
     """Return the fields that a finding on a record's items shares with the record."""
     data = {name: record.data[name] for name in ("name", "split", "fingerprint")}
-    return {
-        "task": record.task,
-        "model": record.title,
-        "data": data,
-        "miniature": record.miniature,
-        "command": record.command,
-    }
+    shared = {name: getattr(record, name) for name in ("task", "miniature", "command")}
+    return {**shared, "model": record.title, "data": data}
 
 
 def stem(task: str, title: str) -> str:
@@ -219,16 +207,9 @@ def stem(task: str, title: str) -> str:
 
 
 def leave(finding: Finding, folder: Path, stem: str, model: Path | None) -> Path:
-    """Write a finding next to the records in ``folder`` and, if possible, into the model's folder, for its card.
+    """Write a finding to ``findings/<stem>-<name>.json`` next to the records in ``folder``, and return the path.
 
-    Args:
-        finding: The finding.
-        folder: Folder of the run records; the file becomes ``findings/<stem>-<name>.json`` in it.
-        stem: As :func:`stem` returns it; keeps the findings of two models in one folder apart.
-        model: The model's folder; None if it must not be changed, like a download.
-
-    Returns:
-        The path next to the records.
+    It also goes into the model's folder, for its card, unless this is read-only or None, like a download.
     """
     path = Path(folder) / FOLDER / f"{stem}-{finding.name}.json"
     finding.write(path)

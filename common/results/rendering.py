@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli.console import log
 from common.cli.errors import UserError
 from common.results import pictures
-from common.results.finding import Curve, Finding, Listing, Measures, Points, interval, text_environment
+from common.results.finding import Curve, Finding, Listing, Measures, Points, interval, templates_in
 from common.results.pictures import Form
 from common.results.record import RunRecord
 from common.runtime.files import atomic_write
@@ -50,16 +50,7 @@ MAX_ROWS = 20  # of a listing that is shown; the file has all
 
 def page(template: Path, **values: object) -> str:
     """Render a self-contained HTML page; its template extends ``page.html.jinja``."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template.name).render(**values)
+    return templates_in(template.parent, TEMPLATES, html=True).get_template(template.name).render(**values)
 
 
 def render(records: Sequence[RunRecord], title: str, findings: Sequence[Finding] = ()) -> str:
@@ -149,7 +140,6 @@ def trained(records: Sequence[RunRecord]) -> list[RunRecord]:
 def answer(records: Sequence[RunRecord]) -> str:
     """Compare the best trained model of a task with its best baseline, in words."""
     metric = BEST_BY[scores(records[0])[0]]
-    models = trained(records)
 
     def best(chosen: list[RunRecord]) -> dict[str, Any] | None:
         if not chosen:
@@ -157,15 +147,10 @@ def answer(records: Sequence[RunRecord]) -> str:
         record = max(chosen, key=lambda record: record.metrics[metric]["value"])
         return {**record.metrics[metric], "title": record.title, "score": with_interval(record, metric)}
 
-    text = (
-        text_environment(TEMPLATES)
-        .get_template("answer.jinja")
-        .render(
-            metric=metric.replace("balanced_accuracy", "balanced accuracy").replace("set_f1", "set F1"),
-            trained=best(models),
-            baseline=best([record for record in records if record not in models]),
-        )
-    )
+    template = templates_in(TEMPLATES).get_template("answer.jinja")
+    baselines = [record for record in records if record.storage_bytes is None]
+    name = {"balanced_accuracy": "balanced accuracy", "set_f1": "set F1"}[metric]
+    text = template.render(metric=name, trained=best(trained(records)), baseline=best(baselines))
     return " ".join(text.split())
 
 
@@ -310,15 +295,9 @@ def _cell(value: Any) -> str:
 
 def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple[str, Form]]:
     """Return title and picture of each part that is one: measures of at least two things, curves and points."""
-    result: list[tuple[str, Form]] = []
-    for part in finding.parts:
-        if isinstance(part, Measures) and len(part.rows) > 1:
-            result.append((part.title, pictures.intervals(part, finish)))
-        elif isinstance(part, Curve):
-            result.append((part.title, pictures.curves(part, finish)))
-        elif isinstance(part, Points):
-            result.append((part.title, pictures.points(part, finish)))
-    return result
+    draw = {Measures: pictures.intervals, Curve: pictures.curves, Points: pictures.points}
+    parts = [part for part in finding.parts if not (isinstance(part, Measures) and len(part.rows) < 2)]
+    return [(part.title, draw[type(part)](part, finish)) for part in parts if type(part) in draw]
 
 
 def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:

@@ -170,12 +170,8 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot be read: {error}", file=folder / SCORES, fix="evaluate the model again") from None
     if not scores or not _are_answers(scores):
-        raise UserError(
-            "not a model's answers",
-            file=folder / SCORES,
-            expected="columns id, label, answer and finite probabilities",
-            fix="evaluate the model again",
-        )
+        expected, fix = "columns id, label, answer and finite probabilities", "evaluate the model again"
+        raise UserError("not a model's answers", file=folder / SCORES, expected=expected, fix=fix)
     baselines = [read_record(path) for path in sorted((folder / BASELINES).glob("*.json"))]
     return Evaluation(read_record(folder / RECORD), baselines, scores, read_findings(folder / KEPT))
 

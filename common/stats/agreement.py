@@ -61,11 +61,7 @@ class Scale:
         return f"a number{or_order}" if self.is_number else "a label"
 
     def read(self, label: Hashable) -> Any:
-        """Return a label as it is compared: itself, its place in the order (from 0), or its number.
-
-        Raises:
-            ValueError: The label is not on the scale.
-        """
+        """Return a label as it is compared: itself, its place in the order, or its number; ValueError if it is none of these."""
         if not self.is_number:
             return label
         try:
@@ -103,8 +99,6 @@ def load_similarity(place: str) -> Similarity:
     if not path.is_file():
         raise UserError("no such file", file=path, key="--similarity", fix="check the path")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -174,11 +168,7 @@ def _name(row: Row, column: str) -> str:
 
 
 def by_item(annotations: Annotations | Iterable[tuple[Hashable, Hashable, Any]]) -> Annotations:
-    """Group (item, annotator, label) triples in any order as item → annotator → label.
-
-    Raises:
-        ValueError: An annotator gave one item two different labels.
-    """
+    """Group (item, annotator, label) triples in any order as item → annotator → label."""
     if isinstance(annotations, Mapping):
         return annotations
     grouped: dict[Hashable, dict[Hashable, Any]] = {}
@@ -248,11 +238,7 @@ def _pairs(coded: Coded, pairs: list[tuple[int, int, int]], *, symmetric: bool) 
 
 
 def code(annotations: Annotations, predictions: Predictions, scale: Scale) -> Coded:
-    """Encode the items that both people and the model labeled.
-
-    Raises:
-        ValueError: A label is not on the scale.
-    """
+    """Encode the items that both people and the model labeled."""
     items = sorted((item for item, labels in annotations.items() if labels and item in predictions), key=str)
     people = [[scale.read(label) for label in annotations[item].values()] for item in items]
     model = [scale.read(predictions[item]) for item in items]

@@ -80,9 +80,6 @@ def alt_test(
             Wilcoxon's test, which tests the median, so many ties favor the model whatever the mean is (if d is 1 on a tenth of
             20 items and else 0, so that its mean equals an ε of .1, it rejects in 87 % of samples).
         q: Level of the false discovery rate.
-
-    Raises:
-        ValueError: ε or q out of 0 … 1, a label that is not on the scale, or two labels of one annotator for one item.
     """
     if not (0 <= epsilon <= 1 and 0 < q < 1 and min_items >= 1):
         raise ValueError(f"epsilon {epsilon}, q {q}, min_items {min_items}")
@@ -91,17 +88,10 @@ def alt_test(
     enough = {name: list(items.values()) for name, items in by_size if len(items) >= min_items}
     tested = {name: p_value(items, epsilon) for name, items in enough.items()}
     rejected = dict(zip(tested, reject([p for p, _ in tested.values()], q), strict=True))
-    annotators = [
-        Annotator(
-            name,
-            len(items),
-            sum(d <= 0 for d in items) / len(items),
-            sum(d >= 0 for d in items) / len(items),
-            *tested[name],
-            rejected[name],
-        )
-        for name, items in enough.items()
-    ]
+    annotators = []
+    for name, items in enough.items():
+        rho_model, rho_person = (sum(d * sign >= 0 for d in items) / len(items) for sign in (-1, 1))
+        annotators.append(Annotator(name, len(items), rho_model, rho_person, *tested[name], rejected[name]))
     count = len(annotators)
     wins = sum(annotator.wins for annotator in annotators)
     return AltTest(

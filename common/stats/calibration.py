@@ -31,10 +31,7 @@ def fit_temperature(probabilities: np.ndarray, labels: Sequence[int]) -> float:
 
     If every answer is right, the likelihood would keep growing towards a certainty that n items do not justify. So the target
     of a label is not 1 but (n + 1) / (n + 2), and the other classes share the rest, as in Platt 1999.
-
-    Args:
-        probabilities: Shape (n, classes), of items that the model was not trained on.
-        labels: The class of each item.
+    Probabilities, shape (n, classes), must be of items that the model was not trained on.
     """
     from scipy.optimize import minimize_scalar
 

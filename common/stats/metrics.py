@@ -26,14 +26,7 @@ def draws(n: int, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]
 def measure(statistic: Callable[[np.ndarray], float], n: int, seed: int, resamples: int = RESAMPLES) -> Measure:
     """Compute a statistic of n items with its interval.
 
-    Args:
-        statistic: From indices of items, shape (n,), to a value; NaN if undefined for them.
-        n: Number of items.
-        seed: Seed of the draws.
-        resamples: Number of draws; undefined ones are left out of the interval.
-
-    Raises:
-        ValueError: There are no items, or the statistic of all items is undefined.
+    It maps indices of items, shape (n,), to a value, or to NaN if undefined; undefined draws are left out of the interval.
     """
     value = float(statistic(np.arange(n))) if n else math.nan
     if np.isnan(value):
@@ -130,10 +123,8 @@ def evaluate(
     """Compute every metric of :func:`scores` with its interval.
 
     Resampling n items equals drawing the cells of the confusion matrix from a multinomial, so an interval costs the same for ten
-    items as for a million. See :func:`with_width` for an accuracy or recall without variation.
-
-    Returns:
-        Metric → ``{"value", "n", "ci95": [low, high]}``; n is the number of items, for a class the number with that label.
+    items as for a million. n is the number of items, for a class the number with that label. See :func:`with_width` for an
+    accuracy or recall without variation.
     """
     counts = confusion_matrix(labels, predictions, len(names))
     n = int(counts.sum())

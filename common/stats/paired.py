@@ -43,16 +43,9 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
 def over_seeds(
     labels: Sequence[int], predictions: np.ndarray, names: Sequence[str], *, seed: int
 ) -> dict[str, dict[str, object]]:
-    """Average every metric of :func:`common.stats.metrics.scores` over seeds.
+    """Average every metric of :func:`common.stats.metrics.scores` over seeds; predictions have shape (seeds, n).
 
-    Args:
-        labels: One class per item.
-        predictions: Shape (seeds, n).
-        names: Names of the classes.
-        seed: Seed of the draws.
-
-    Returns:
-        Metric → ``{"value", "n", "ci95", "sd", "seeds"}``; ``sd`` is the standard deviation between seeds (None for one seed).
+    Returns metric → ``{"value", "n", "ci95", "sd", "seeds"}``; ``sd`` is the standard deviation between seeds (None for one seed).
     """
     known, given = np.asarray(labels, dtype=int), np.asarray(predictions, dtype=int)
     count, n, classes = len(given), len(known), len(names)

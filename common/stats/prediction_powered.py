@@ -57,9 +57,6 @@ def share(labels: Numbers, predictions: Numbers, rest: Numbers, target: Target =
         rest: Its output for the items without a label, shape (m,).
         target: Share of what: of these n + m items, which is certain once all are labeled, or of the population that they are a
             random sample of, as in the papers. The value is the same, the interval is not.
-
-    Raises:
-        ValueError: No labels, wrong shapes, or a number outside 0 to 1.
     """
     seen = _moments(labels, predictions, rest)
     low, high = _interval(seen, seen.labelled, target)
@@ -85,7 +82,7 @@ def labels_needed(
 ) -> int | None:
     """Return the smallest number of labels for a 95 % interval at most ``width`` wide, as far as these labels tell.
 
-    Arguments and errors are as for :func:`share`. None if even labels of all items would not be enough, as a population may need.
+    Arguments are those of :func:`share`. None if even labels of all items would not be enough, as a population may need.
     """
     seen = _moments(labels, predictions, rest)
 
