@@ -1,4 +1,4 @@
-"""One Hub on the loopback for the whole run, up before any library reads the Hub's environment variables."""
+"""Start one Hub on the loopback for the whole run, before any library reads the Hub's environment variables."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from common.miniature.loopback_hub import LocalHub
+from tests.strict_hub import StrictHub
 
-assert not {"huggingface_hub", "transformers", "datasets"} & set(sys.modules), "imported before the test Hub was up"
+assert not {"huggingface_hub", "transformers", "datasets"} & set(sys.modules), "imported before the test Hub started"
 
 _HOME = tempfile.TemporaryDirectory(prefix="hub-home-")
-_HUB = LocalHub().__enter__()
-# Nothing of the developer's own set-up leaks in: no token, no cache, no offline mode, no launcher.
+_HUB = StrictHub().__enter__()
+# Keep the developer's own setup out: token, cache, offline mode, launcher.
 for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_"))]:
     del os.environ[_name]
 os.environ.update(_HUB.environment(_HOME.name), TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=f"{_HOME.name}/cache")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends it to.
+# Jobs that a shell starts in the background ignore Ctrl-C, and so would every process that a test sends it to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Property tests: the same examples on every machine, and nothing written beside the tests.
+# Property tests use the same examples on every machine and write nothing to the repository.
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{_HOME.name}/hypothesis"
 _PROPERTIES = {
     "derandomize": True,
@@ -45,8 +45,8 @@ REAL_DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    """The Hub, empty, without faults."""
+def hub() -> Iterator[StrictHub]:
+    """Return the Hub, empty and without faults."""
     _HUB.repositories.clear()
     _HUB.lfs.clear()
     _HUB.faults.clear()
@@ -57,7 +57,7 @@ def hub() -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="session")
 def miniature() -> Path:
-    """The miniature's corpora."""
+    """Return the folder of the miniature's corpora."""
     from common.miniature import cache as corpora
 
     return corpora.build()
@@ -65,16 +65,18 @@ def miniature() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Real corpora beside the project; tests of them are skipped where they are absent."""
+    """Return the folder of real corpora next to the project; skip the test if there is none."""
     if not REAL_DATA.is_dir():
-        pytest.skip("no real corpora beside the project")
+        pytest.skip("no real corpora next to the project")
     return REAL_DATA
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where two tests run at a time, those of a file stay together, and so do all files that launch several processes: of two such
-    launches at once one sometimes aborts when all is done."""
+    """Keep tests of a file together, and all files that launch several processes.
+
+    Of two such launches at the same time, one sometimes aborts at its very end.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

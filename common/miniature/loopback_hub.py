@@ -1,7 +1,7 @@
 """Serve a small Hub on the loopback: enough of its HTTP API for the real client to publish, list, tag and download.
 
 ``with LocalHub() as hub:`` serves on a free port of 127.0.0.1 until the block ends; repositories are kept in memory. Like
-the Hub, it checks tokens, digests and parent commits. It logs requests, and can be made to fail.
+the Hub, it checks tokens, digests and parent commits.
 
 huggingface_hub reads ``HF_ENDPOINT`` when it is imported, so start the client's process with :meth:`LocalHub.environment`,
 or set that environment before the first import.
@@ -10,41 +10,89 @@ or set that environment before the first import.
 from __future__ import annotations
 
 import base64
-import contextlib
-import dataclasses
 import fnmatch
 import hashlib
 import json
 import re
+import secrets
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from common.miniature.loopback_repository import Answer, Blob, Repository, problems
-
 LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.gz", "*.arrow", "*.zip")  # part of the Hub's own list
 LFS_SIZE = 10_000_000  # bytes from which every file goes to LFS
 GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
-PREFIXES = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}
+PREFIXES = {"models": "", "datasets": "datasets/"}
 USER, TOKEN, READ_TOKEN = "miniature", "hf_miniature_write", "hf_miniature_read"
 
 
-@dataclass
-class Fault:
-    """A failure to inject: requests that match fail ``times`` times (-1: always), after the first ``after`` of them."""
+class Answer(Exception):
+    """A response with an error, raised where it is noticed."""
 
-    pattern: re.Pattern[str]
-    status: int
-    times: int = 1
-    after: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    drop: bool = False  # close the connection without a response
-    apply: bool = False  # do the work first, so that only the response is lost
-    delay: float = 0.0  # seconds; with status 0 the request then succeeds
+    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file's content, with its ids in git (``oid``) and LFS (``sha256``)."""
+
+    data: bytes
+    lfs: bool
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def oid(self) -> str:
+        stored = self.data
+        if self.lfs:
+            stored = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
+        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
+
+    def entry(self, path: str) -> dict[str, object]:
+        """Return what the Hub lists about the file."""
+        entry: dict[str, object] = {"type": "file", "path": path, "oid": self.oid, "size": len(self.data)}
+        if self.lfs:
+            entry["lfs"] = {"oid": self.sha256, "size": len(self.data), "pointerSize": 130}
+        return entry
+
+
+@dataclass(frozen=True)
+class Commit:
+    parent: str | None
+    title: str
+    files: dict[str, Blob]
+
+
+@dataclass
+class Repository:
+    private: bool = False
+    gated: bool = False  # everybody sees it; only its owner may read its files
+    commits: dict[str, Commit] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)  # by full name: refs/heads/main
+
+    def add(self, ref: str, title: str, files: dict[str, Blob]) -> str:
+        sha = secrets.token_hex(20)
+        self.commits[sha] = Commit(self.refs.get(ref), title, files)
+        self.refs[ref] = sha
+        return sha
+
+    def sha(self, revision: str) -> str:
+        for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
+            if name in self.refs:
+                return self.refs[name]
+        if revision in self.commits:
+            return revision
+        raise Answer(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+
+    def files(self, revision: str = "main") -> dict[str, Blob]:
+        """Return the files by path at a branch, tag or commit."""
+        return self.commits[self.sha(revision)].files
 
 
 class LocalHub:
@@ -53,12 +101,14 @@ class LocalHub:
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.lfs: dict[str, bytes] = {}
-        self.faults: list[Fault] = []
         self.log: list[str] = []
         self.lock = threading.RLock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (self.handler(),), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def handler(self) -> type[Handler]:
+        return Handler
 
     def __enter__(self) -> LocalHub:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -77,8 +127,7 @@ class LocalHub:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
         }
 
     def add_model(self, id: str, folder: Path, *, gated: bool = False) -> Repository:
@@ -89,39 +138,23 @@ class LocalHub:
         repository.add("refs/heads/main", "model", files)
         return repository
 
-    def fail(self, pattern: str, status: int = 500, **how: object) -> None:
-        """Make requests fail that match ``pattern`` in their ``METHOD /path?query``; see :class:`Fault`."""
-        self.faults.append(Fault(re.compile(pattern), status, **how))  # type: ignore[arg-type]
-
-    def due_fault(self, line: str) -> Fault | None:
-        with self.lock:
-            for fault in self.faults:
-                if fault.times and fault.pattern.search(line):
-                    if fault.after:
-                        fault.after -= 1
-                        continue
-                    fault.times -= 1
-                    return dataclasses.replace(fault)
-        return None
-
 
 ROUTES = (  # methods, pattern of the path, name of the handler
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
     ("POST", r"/api/repos/create", "create"),
-    ("GET HEAD", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
-    ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/refs", "refs"),
-    ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/commits/([^/]+)", "commits"),
-    ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
-    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
-    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/tag/([^/]+)", "tag"),
-    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
-    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/commit/([^/]+)", "commit"),
-    ("POST", r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
-    ("POST", r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/verify", "lfs_verify"),
+    ("GET HEAD", r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
+    ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/refs", "refs"),
+    ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
+    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
+    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/tag/([^/]+)", "tag"),
+    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
+    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/commit/([^/]+)", "commit"),
+    ("POST", r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("POST", r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/verify", "lfs_verify"),
     ("PUT", r"/_lfs/([0-9a-f]{64})", "lfs_put"),
     ("GET HEAD", r"/_lfs/([0-9a-f]{64})", "lfs_get"),
-    ("GET HEAD", r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
+    ("GET HEAD", r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
 )
 
 
@@ -136,26 +169,12 @@ class Handler(BaseHTTPRequestHandler):
         return
 
     def answer(self) -> None:
-        line = f"{self.command} {self.path}"
-        self.hub.log.append(line)
-        self.silent = False
+        self.hub.log.append(f"{self.command} {self.path}")
         url = urlsplit(self.path)
         self.query = parse_qs(url.query, keep_blank_values=True)
         self.body = self._read_body()
         try:
-            if fault := self.hub.due_fault(line):
-                time.sleep(fault.delay)
-                if fault.apply:
-                    self.silent = True
-                    with contextlib.suppress(Answer):  # an error response is lost too
-                        self._route(url.path)
-                    self.silent = False
-                if fault.drop:
-                    self.close_connection = True
-                    return
-                if fault.status:
-                    raise Answer(fault.status, "Injected failure", headers=fault.headers)
-            self._route(url.path)
+            self.respond(url.path)
         except Answer as error:
             headers = {"X-Error-Message": error.message, **error.headers}
             if error.code:
@@ -174,19 +193,15 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _route(self, path: str) -> None:
+    def respond(self, path: str) -> None:
         for methods, pattern, name in ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in methods.split():
-                groups = [unquote(group) if group else group for group in match.groups()]
-                handler: Callable[..., None] = getattr(self, name)
                 with self.hub.lock:
-                    return handler(*groups)
+                    return getattr(self, name)(*(group and unquote(group) for group in match.groups()))
         raise Answer(404, f"No such page: {self.command} {path}")
 
     def send(self, status: int, body: object = b"", headers: dict[str, str] | None = None) -> None:
-        if self.silent:
-            return
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         self.send_response(status)
@@ -234,8 +249,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"type": "user", "name": USER, "fullname": USER, "isPro": False, "orgs": [], "auth": access})
 
     def validate_yaml(self) -> None:
-        errors = [{"message": problem} for problem in problems(json.loads(self.body)["content"])]
-        self.send(400 if errors else 200, {"errors": errors, "warnings": []})
+        self.send(200, {"errors": [], "warnings": []})
 
     def create(self) -> None:
         request = json.loads(self.body)
@@ -268,16 +282,6 @@ class Handler(BaseHTTPRequestHandler):
             group = "branches" if ref.startswith("refs/heads/") else "tags"
             groups[group].append({"name": ref.split("/", 2)[2], "ref": ref, "targetCommit": sha})
         self.send(200, groups)
-
-    def commits(self, kind: str, id: str, revision: str) -> None:
-        repository, listed = self.repository(kind, id), []
-        sha: str | None = repository.sha(revision)
-        while sha:
-            commit = repository.commits[sha]
-            entry = {"id": sha, "title": commit.title, "message": "", "date": "2026-01-01T00:00:00.000Z"}
-            listed.append(entry | {"authors": [{"user": USER}]})
-            sha = commit.parent
-        self.send(200, listed)
 
     def tree(self, kind: str, id: str, revision: str, folder: str | None) -> None:
         files = self.repository(kind, id).files(revision)

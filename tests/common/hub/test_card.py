@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, ModelCard
 from common.cli.errors import UserError
 from common.hub.card import Trained, read_trained
 from common.hub.package import publication_of
-from common.miniature.loopback_repository import problems
+from tests.strict_hub import problems
 
 HERE = Path(__file__).parent
 KINDS = ("sbic_labels", "sbic_groups", "snli_full", "snli_adapter")

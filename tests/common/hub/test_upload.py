@@ -17,9 +17,9 @@ import pytest
 from common.cli.errors import UserError
 from common.hub.package import check_access, prepare
 from common.hub.upload import publish
-from common.miniature.loopback_hub import LocalHub
 from common.models import retry
 from common.models.retry import HubFailed
+from tests.strict_hub import StrictHub
 
 ROOT = Path(__file__).parents[3]
 ID, BASE = "miniature/model", "miniature/tiny_roberta"
@@ -84,11 +84,11 @@ def run(package, bases, monkeypatch):
         time.sleep(2 * SHORT)  # what is done late is not done in the next test
 
 
-def puts(hub: LocalHub) -> collections.Counter:
+def puts(hub: StrictHub) -> collections.Counter:
     return collections.Counter(line for line in hub.log if line.startswith("PUT "))
 
 
-def check_complete(hub: LocalHub, package) -> None:
+def check_complete(hub: StrictHub, package) -> None:
     """One commit with all files, the tag on it."""
     repository = hub.repositories["models", ID]
     assert len(repository.commits) == 2
@@ -99,7 +99,7 @@ def check_complete(hub: LocalHub, package) -> None:
         assert files[name].data == (content if isinstance(content, bytes) else content.read_bytes())
 
 
-def spoil(hub: LocalHub, kind: str, fault: str, **how: object) -> None:
+def spoil(hub: StrictHub, kind: str, fault: str, **how: object) -> None:
     hub.fail(REQUESTS[kind], **FAULTS[fault], after=2 if kind == "third put" else 0, **how)
 
 
@@ -164,7 +164,7 @@ def command(runs, few, bases):
         process.communicate()
 
 
-def wait_for_request(hub: LocalHub, pattern: str, count: int = 1) -> None:
+def wait_for_request(hub: StrictHub, pattern: str, count: int = 1) -> None:
     end = time.monotonic() + 60
     while sum(bool(re.search(pattern, line)) for line in hub.log) < count:
         assert time.monotonic() < end, f"no {pattern} in {hub.log}"

@@ -15,7 +15,7 @@ from common.cli.errors import UserError
 from common.miniature import cache as corpora
 from sbic_llama.data import corpus
 from sbic_llama.miniature import other_files, sbic
-from snli_roberta.data.grammar import FACTS, words_of
+from snli_roberta.adversarial.scenes import FACTS, words_of
 from snli_roberta.miniature import challenge_sets, snli
 
 

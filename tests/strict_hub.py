@@ -1,4 +1,4 @@
-"""What the loopback Hub stores (blobs, commits, repositories), and the Hub's rules for a card's metadata.
+"""A local Hub for tests: it fails on demand, lists commits, and rejects card metadata that the real Hub rejects.
 
 The rules follow huggingface.co/docs/hub (model-cards, repositories-licenses) and hub-docs' modelcard.md, as far as this
 project's cards can break them.
@@ -6,13 +6,17 @@ project's cards can break them.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import dataclasses
+import json
 import re
-import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+from common.miniature.loopback_hub import USER, Answer, Handler, LocalHub
 
 LICENSES = (
     *("afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "bsd"),
@@ -31,71 +35,91 @@ RELATIONS = ("adapter", "finetune", "merge", "quantized")
 ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class Answer(Exception):
-    """A response with an error, raised where it is noticed."""
-
-    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None):
-        super().__init__(message)
-        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file's content, with its ids in git (``oid``) and LFS (``sha256``)."""
-
-    data: bytes
-    lfs: bool
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        stored = self.data
-        if self.lfs:
-            stored = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
-        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
-
-    def entry(self, path: str) -> dict[str, object]:
-        """Return what the Hub lists about the file."""
-        entry: dict[str, object] = {"type": "file", "path": path, "oid": self.oid, "size": len(self.data)}
-        if self.lfs:
-            entry["lfs"] = {"oid": self.sha256, "size": len(self.data), "pointerSize": 130}
-        return entry
-
-
-@dataclass(frozen=True)
-class Commit:
-    parent: str | None
-    title: str
-    files: dict[str, Blob]
-
-
 @dataclass
-class Repository:
-    private: bool = False
-    gated: bool = False  # everybody sees it; only its owner may read its files
-    commits: dict[str, Commit] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)  # by full name: refs/heads/main
+class Fault:
+    """A failure to inject: requests that match fail ``times`` times (-1: always), after the first ``after`` of them."""
 
-    def add(self, ref: str, title: str, files: dict[str, Blob]) -> str:
-        sha = secrets.token_hex(20)
-        self.commits[sha] = Commit(self.refs.get(ref), title, files)
-        self.refs[ref] = sha
-        return sha
+    pattern: re.Pattern[str]
+    status: int
+    times: int = 1
+    after: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    drop: bool = False  # close the connection without a response
+    apply: bool = False  # do the work first, so that only the response is lost
+    delay: float = 0.0  # seconds; with status 0 the request then succeeds
 
-    def sha(self, revision: str) -> str:
-        for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
-            if name in self.refs:
-                return self.refs[name]
-        if revision in self.commits:
-            return revision
-        raise Answer(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
-    def files(self, revision: str = "main") -> dict[str, Blob]:
-        """Return the files by path at a branch, tag or commit."""
-        return self.commits[self.sha(revision)].files
+class StrictHub(LocalHub):
+    """The server; ``faults`` are failures to come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[Fault] = []
+
+    def handler(self) -> type[Handler]:
+        return StrictHandler
+
+    def fail(self, pattern: str, status: int = 500, **how: object) -> None:
+        """Make requests fail that match ``pattern`` in their ``METHOD /path?query``; see :class:`Fault`."""
+        self.faults.append(Fault(re.compile(pattern), status, **how))  # type: ignore[arg-type]
+
+    def due_fault(self, line: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.times and fault.pattern.search(line):
+                    if fault.after:
+                        fault.after -= 1
+                        continue
+                    fault.times -= 1
+                    return dataclasses.replace(fault)
+        return None
+
+
+class StrictHandler(Handler):
+    """Answers the requests of one connection, or fails as told."""
+
+    hub: StrictHub
+    silent = False
+
+    def respond(self, path: str) -> None:
+        if fault := self.hub.due_fault(f"{self.command} {self.path}"):
+            time.sleep(fault.delay)
+            if fault.apply:
+                self.silent = True
+                with contextlib.suppress(Answer):  # an error response is lost too
+                    self._respond(path)
+                self.silent = False
+            if fault.drop:
+                self.close_connection = True
+                return
+            if fault.status:
+                raise Answer(fault.status, "Injected failure", headers=fault.headers)
+        self._respond(path)
+
+    def _respond(self, path: str) -> None:
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/commits/([^/]+)", path)
+        if match:
+            self.commits(*match.groups())
+        else:
+            super().respond(path)
+
+    def send(self, status: int, body: object = b"", headers: dict[str, str] | None = None) -> None:
+        if not self.silent:
+            super().send(status, body, headers)
+
+    def validate_yaml(self) -> None:
+        errors = [{"message": problem} for problem in problems(json.loads(self.body)["content"])]
+        self.send(400 if errors else 200, {"errors": errors, "warnings": []})
+
+    def commits(self, id: str, revision: str) -> None:
+        repository, listed = self.repository("models", id), []
+        sha: str | None = repository.sha(revision)
+        while sha:
+            commit = repository.commits[sha]
+            entry = {"id": sha, "title": commit.title, "message": "", "date": "2026-01-01T00:00:00.000Z"}
+            listed.append(entry | {"authors": [{"user": USER}]})
+            sha = commit.parent
+        self.send(200, listed)
 
 
 def problems(readme: str) -> list[str]:
