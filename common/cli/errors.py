@@ -147,9 +147,8 @@ MIB = 2**20
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 2 GiB of freed memory; other C libraries are left alone.
+    """Let glibc keep up to 2 GiB of freed memory, which it would return after nearly every layer and fetch page by page.
 
-    By default it returns most of it to the system after nearly every layer and fetches it again page by page.
     Tensors of 32 MiB (the largest threshold allowed) and more are always returned at once.
     """
     if platform.libc_ver()[0] == "glibc":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from common.runtime.processes import is_first
 
 IDENTITY = "run.json"
 LOCK = ".lock"  # in the folder of an annotation's parts
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # the disk does not support them
 
 
 def claim(output_dir: Path, identity: dict[str, Any], until_finished: dict[str, Any], *, finished: str) -> None:
@@ -108,11 +110,10 @@ def locked_inside(folder: Path, *, busy: UserError) -> Iterator[None]:
         except FileNotFoundError:  # another process has just removed the folder
             continue
         except OSError as error:
-            if (folder / LOCK).exists():  # a disk without locks
+            if error.errno in NO_LOCKS:
                 break
-            raise UserError(
-                f"can't be written: {error.strerror}", file=folder, fix="choose another --output"
-            ) from error
+            problem = f"can't be written: {error.strerror}"
+            raise UserError(problem, file=folder, fix="choose another --output") from error
     try:
         yield
     finally:

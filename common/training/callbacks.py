@@ -94,9 +94,6 @@ class Checkpoints(TrainerCallback):
 class Interrupted(SystemExit):
     """A signal stopped a training, which the same command continues. Exits with 130 or 143."""
 
-    def __init__(self, number: int):
-        super().__init__(128 + number)
-
 
 class SafeStop(TrainerCallback):
     """While entered, the first signal requests a stop at the end of the step; a second one acts as usual.
@@ -137,7 +134,7 @@ class SafeStop(TrainerCallback):
     def raise_if_stopped(self) -> None:
         if self.signal:
             log("stopped; the same command continues from the last checkpoint")
-            raise Interrupted(self.signal)
+            raise Interrupted(128 + self.signal)
 
 
 class Diverged(UserError):

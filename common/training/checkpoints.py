@@ -137,16 +137,13 @@ def unsharded_copy(model: torch.nn.Module, build: Callable[[], Any], *, here: bo
 
     All processes call this together.
     """
-    trained = {name: _gathered(p) for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    whole = {name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu() for name, p in trained.items()}
     if not here:
         return None
     copy = build()
     own = dict(copy.named_parameters())
     with torch.no_grad():
-        for name, values in trained.items():
+        for name, values in whole.items():
             own[name].copy_(values)
     return copy
-
-
-def _gathered(parameter: torch.Tensor) -> torch.Tensor:
-    return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().cpu()
