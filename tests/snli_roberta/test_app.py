@@ -7,7 +7,7 @@ import pytest
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from snli_roberta import app
-from snli_roberta.adversarial.suite.rules import EDITS, edited
+from snli_roberta.adversarial.suite import EDITS, edited
 from snli_roberta.data.corpus import LABELS
 from tests.browser import PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
 
@@ -80,7 +80,7 @@ def test_a_missing_or_endless_sentence_is_refused(premise, hypothesis, message):
 
 def test_what_the_command_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"--model: 0 models; expected 1 to 4. Give some, or run make demo first"):
+    with pytest.raises(UserError, match=r"--model: 0 models; expected 1 to 4. Name some, or run make demo first"):
         parse(app.AppArguments, [])
     with pytest.raises(UserError, match="5 models"):
         parse(app.AppArguments, ["--model", *"abcde"])
@@ -123,7 +123,7 @@ def test_one_model_alone_answers_too(trained):
 @pytest.mark.slow
 def test_variants_at_a_click_and_errors_on_a_phone(page):
     with opened(page, PHONE, "dark") as seen:
-        change = seen.get_by_role("button", name="Change the sentences a little")
+        change = seen.get_by_role("button", name="Change the sentences slightly")
         seen.get_by_label("Premise").fill(PAIR[0])
         change.click()
         seen.get_by_text("no hypothesis; expected a sentence").wait_for()

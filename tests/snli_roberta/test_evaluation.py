@@ -101,14 +101,14 @@ def test_evaluate_scores_one_model_beside_the_controls(trained, tmp_path, monkey
 
 def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, miniature):
     both = ["--model", trained["other"], trained["lora"], "--title", "full fine-tuning", "LoRA"]
-    with pytest.raises(UserError, match="'LoRA' was trained on other pairs than the first"):
+    with pytest.raises(UserError, match="'LoRA' was trained on other pairs than the first model"):
         call(evaluate, monkeypatch, *both, "--output_dir", tmp_path)
     with pytest.raises(UserError, match="--title: 2 models; expected as many different titles"):
         call(evaluate, monkeypatch, *both[:3], "--title", "one", "--output_dir", tmp_path)
     for split in ("train", "test"):
         text = (miniature / "snli_1.0" / f"snli_1.0_{split}.jsonl").read_text()
         (tmp_path / f"snli_1.0_{split}.jsonl").write_text(text.replace("dog", "hen"))
-    with pytest.raises(UserError, match="trained on other pairs than this corpus gives"):
+    with pytest.raises(UserError, match="trained on other pairs than those of this corpus"):
         call(evaluate, monkeypatch, "--model", trained["full"], "--data_dir", tmp_path, "--output_dir", tmp_path / "r")
 
 
@@ -120,7 +120,7 @@ def test_a_strange_record_of_a_training_is_refused(trained, tmp_path, monkeypatc
     facts = json.loads((tmp_path / "adapter" / "training.json").read_text())
     facts["settings"][name] = value
     (tmp_path / "adapter" / "training.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match=f"not a classifier's record: {name} is {value!r}. Train again"):
+    with pytest.raises(UserError, match=f"not a classifier's record: {name} is {value!r}. Train the model again"):
         call(predict, monkeypatch, "--model", tmp_path / "adapter", "A dog.", "A pet.")
 
 
@@ -130,7 +130,7 @@ def test_an_adapter_of_another_label_order_is_refused(trained, tmp_path):
     config["id2label"] = {str(i): label for i, label in enumerate(reversed(LABELS))}
     (tmp_path / "adapter" / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        UserError, match="a model of the labels contradiction, neutral, entailment; expected entailment"
+        UserError, match="the model has the labels contradiction, neutral, entailment; expected entailment"
     ):
         classifier.load_trained(tmp_path / "adapter")
 
@@ -217,7 +217,7 @@ def test_in_bf16_answers_are_nearly_those_of_fp32(trained, miniature):
 
 def test_answers_that_are_no_numbers_are_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Classifier, "logits", lambda self, pairs, **_: np.full((len(pairs), 3), np.nan))
-    with pytest.raises(UserError, match=r"it gives no numbers in fp32\. --precision fp32"):
+    with pytest.raises(UserError, match=r"NaN or infinite probabilities in fp32\. Use --precision fp32"):
         call(predict, monkeypatch, "--model", trained["full"], "A dog.", "A pet.")
 
 
@@ -231,7 +231,7 @@ def test_a_file_that_grows_meanwhile_is_refused_and_nothing_is_written(trained, 
         yield from load(self)
 
     monkeypatch.setattr(predict.Input, "windows", grown)
-    with pytest.raises(UserError, match="it had 1 rows and now 2"):
+    with pytest.raises(UserError, match="the file had 1 rows and now has 2"):
         call(predict, monkeypatch, "--model", trained["full"], "--input", source, "--output", out)
     assert not out.exists()
 
@@ -242,12 +242,12 @@ def test_a_file_that_grows_meanwhile_is_refused_and_nothing_is_written(trained, 
         (
             '{"premise": "A dog.", "hypothesis": null}\n',
             [],
-            "line 1, column 'hypothesis': None is no sentence; expected text",
+            "line 1, column 'hypothesis': not a sentence: None; expected text",
         ),
-        ('{"premise": "A dog.", "hypothesis": " "}\n', [], "line 1, column 'hypothesis': ' ' is no sentence"),
+        ('{"premise": "A dog.", "hypothesis": " "}\n', [], "line 1, column 'hypothesis': not a sentence: ' '"),
         ("\n", [], "in.jsonl: no rows; expected at least one pair"),
         ('{"sentence": "A dog."}\n', [], "line 1, column 'premise': missing"),
-        ("{}", ["A dog."], "sentences and --input were given. Give one of them"),
+        ("{}", ["A dog."], "sentences and --input were given. Give only one of them"),
     ],
 )
 def test_bad_files_stop_before_the_model_loads(tmp_path, monkeypatch, content, arguments, message):

@@ -18,10 +18,9 @@ from common.cli.errors import UserError
 from common.results import rendering
 from common.results.finding import Finding, Measures, read_finding
 from snli_roberta.adversarial import __main__ as adversarial
-from snli_roberta.adversarial import breaking_nli, hans, interactive
+from snli_roberta.adversarial import challenge_sets as sets
 from snli_roberta.adversarial.__main__ import AdversarialArguments
-from snli_roberta.adversarial.breaking_nli import Item, breaking_nli_finding
-from snli_roberta.adversarial.hans import Case, hans_finding
+from snli_roberta.adversarial.challenge_sets import BreakingItem, HansItem, breaking_nli_finding, hans_finding
 from snli_roberta.data.corpus import LABELS, Pair
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import train
@@ -29,12 +28,12 @@ from snli_roberta.training.run import train
 ABOUT = {"task": "t", "model": "m", "miniature": False, "command": "c"}
 E, N, C = np.eye(3) * 0.7 + 0.1  # answers: .8 for one label, .1 for the others
 CASES = [
-    Case("ex1", "p", "h", 0, "lexical_overlap", "le_x"),
-    Case("ex2", "p", "h", 0, "subsequence", ""),
-    Case("ex3", "p", "h", 1, "lexical_overlap", "ln_x"),
-    Case("ex4", "p", "h", 1, "lexical_overlap", "ln_x"),
-    Case("ex5", "p", "h", 1, "subsequence", ""),
-    Case("ex6", "p", "h", 1, "constituent", ""),
+    HansItem(Pair("p", "h", -1, id="ex1"), 0, "lexical_overlap", "le_x"),
+    HansItem(Pair("p", "h", -1, id="ex2"), 0, "subsequence", ""),
+    HansItem(Pair("p", "h", -1, id="ex3"), 1, "lexical_overlap", "ln_x"),
+    HansItem(Pair("p", "h", -1, id="ex4"), 1, "lexical_overlap", "ln_x"),
+    HansItem(Pair("p", "h", -1, id="ex5"), 1, "subsequence", ""),
+    HansItem(Pair("p", "h", -1, id="ex6"), 1, "constituent", ""),
 ]
 
 
@@ -45,28 +44,28 @@ def measured(found: Finding, title: str) -> dict[str, tuple[float, int]]:
 
 
 def hans_path(folder: Path) -> Path:
-    return folder / "hans" / hans.FILE_NAME
+    return folder / "hans" / sets.HANS_FILE
 
 
 def breaking_path(folder: Path) -> Path:
-    return folder / "breaking_nli" / breaking_nli.FILE_NAME
+    return folder / "breaking_nli" / sets.BREAKING_FILE
 
 
 def test_the_real_sets_are_read(real_data, miniature):
-    cases = hans.read_cases(hans_path(real_data))
+    cases = sets.read_hans(hans_path(real_data))
     assert Counter((case.heuristic, case.label) for case in cases) == {
-        (name, label): 150 for name in hans.HEURISTICS for label in (0, 1)
+        (name, label): 150 for name in sets.HEURISTICS for label in (0, 1)
     }
-    items = breaking_nli.read_items(breaking_path(real_data))
+    items = sets.read_breaking_nli(breaking_path(real_data))
     assert Counter(LABELS[item.pair.label] for item in items) == {
         "contradiction": 1315,
         "entailment": 174,
         "neutral": 11,
     }
     assert len({item.category for item in items}) == 14
-    assert not hans.is_miniature(cases) and not breaking_nli.is_miniature(items)
-    assert hans.is_miniature(hans.read_cases(hans_path(miniature)))
-    assert breaking_nli.is_miniature(breaking_nli.read_items(breaking_path(miniature)))
+    assert not sets.is_miniature(cases) and not sets.is_miniature(items)
+    assert sets.is_miniature(sets.read_hans(hans_path(miniature)))
+    assert sets.is_miniature(sets.read_breaking_nli(breaking_path(miniature)))
 
 
 HANS_ROW = dict.fromkeys(("sentence1_binary_parse", "sentence2_binary_parse", "subcase", "template"), "") | {
@@ -79,27 +78,27 @@ HANS_ROW = dict.fromkeys(("sentence1_binary_parse", "sentence2_binary_parse", "s
     [
         (
             {"gold_label": "neutral"},
-            "line 3, column 'gold_label': 'neutral' is no gold label; expected entailment, non-entailment",
+            "line 3, column 'gold_label': unknown value 'neutral'; expected entailment, non-entailment",
         ),
-        ({"heuristic": "overlap"}, "line 3, column 'heuristic': 'overlap' is no heuristic; expected lexical_overlap"),
-        ({"sentence2": " "}, "line 3, column 'sentence2': empty; expected a value"),
-        ({"pairID": "ex0"}, "line 3, column 'pairID': pair 'ex0' stands twice"),
+        ({"heuristic": "overlap"}, "line 3, column 'heuristic': unknown value 'overlap'; expected lexical_overlap"),
+        ({"sentence2": " "}, "line 3, column 'sentence2': empty; expected text"),
+        ({"pairID": "ex0"}, "line 3, column 'pairID': pair 'ex0' occurs twice"),
         ({"template": "temp1\tx"}, "line 3: 10 fields; expected 9, as in the header"),
     ],
 )
 def test_what_is_no_hans_is_refused_with_its_line(tmp_path, change, message):
-    path = tmp_path / hans.FILE_NAME
+    path = tmp_path / sets.HANS_FILE
     table = [HANS_ROW, HANS_ROW | {"pairID": "ex1"} | change]
     path.write_text("\n".join(["\t".join(HANS_ROW), *("\t".join(row.values()) for row in table)]))
     with pytest.raises(UserError) as error:
-        hans.read_cases(path)
+        sets.read_hans(path)
     assert message in str(error.value)
     path.write_text("\t".join(HANS_ROW))
     with pytest.raises(UserError, match="no pairs"):
-        hans.read_cases(path)
+        sets.read_hans(path)
     path.write_text("gold_label\tsentence1\n")
     with pytest.raises(UserError, match="missing column 'sentence2', 'pairID', 'heuristic', 'subcase', 'template'"):
-        hans.read_cases(path)
+        sets.read_hans(path)
 
 
 BREAKING_ROW = {"sentence1": "A b.", "category": "colors", "gold_label": "neutral", "pairID": 1, "sentence2": "C b."}
@@ -108,28 +107,30 @@ BREAKING_ROW = {"sentence1": "A b.", "category": "colors", "gold_label": "neutra
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gold_label": "-"}, "line 2, column 'gold_label': '-' is no label; expected entailment, neutral"),
-        ({"gold_label": ["neutral"]}, "line 2, column 'gold_label': ['neutral'] is no label"),
-        ({"sentence1": None}, "line 2, column 'sentence1': None is no text"),
-        ({"category": ""}, "line 2, column 'category': '' is no text"),
-        ({"pairID": {}}, "line 2, column 'pairID': {} is no id"),
-        ({"pairID": 1}, "line 2: stands in line 1 already"),
+        ({"gold_label": "-"}, "line 2, column 'gold_label': unknown value '-'; expected entailment, neutral"),
+        ({"gold_label": ["neutral"]}, "line 2, column 'gold_label': unknown value ['neutral']"),
+        ({"sentence1": None}, "line 2, column 'sentence1': not text: None"),
+        ({"category": ""}, "line 2, column 'category': empty"),
+        ({"pairID": {}}, "line 2, column 'pairID': not an ID: {}"),
+        ({"pairID": 1}, "line 2: same pair as in line 1"),
     ],
 )
 def test_what_is_no_breaking_nli_is_refused_with_its_line(tmp_path, change, message):
-    path = tmp_path / breaking_nli.FILE_NAME
+    path = tmp_path / sets.BREAKING_FILE
     path.write_text("\n".join(map(json.dumps, [BREAKING_ROW, BREAKING_ROW | {"pairID": 2} | change])))
     with pytest.raises(UserError) as error:
-        breaking_nli.read_items(path)
+        sets.read_breaking_nli(path)
     assert message in str(error.value)
     path.write_text("\n")
     with pytest.raises(UserError, match="no pairs"):
-        breaking_nli.read_items(path)
+        sets.read_breaking_nli(path)
 
 
 def test_hans_is_scored_as_a_hand_counts():
     found = hans_finding(CASES, np.array([E, N, C, E, N, E]), seed=0, **ABOUT)
-    assert 'entailment" is right in 0.3333: in all 2 of entailment, in none of the 4 others' in found.summary[0]
+    assert found.summary[0].startswith("Accuracy on HANS is 0.5000 [")
+    assert 'always answering "entailment" would give 0.3333' in found.summary[0]
+    assert "Accuracy on non-entailment is 0.5000 [" in found.summary[1] and "(n = 4)" in found.summary[1]
     assert measured(found, "HANS: all pairs") == {
         "accuracy": (3 / 6, 6),
         "balanced accuracy": ((1 / 2 + 2 / 4) / 2, 6),
@@ -154,11 +155,11 @@ def test_hans_is_scored_as_a_hand_counts():
 
 def test_breaking_nli_is_scored_as_a_hand_counts():
     kinds = [(2, "colors"), (2, "colors"), (2, "rooms"), (0, "synonyms"), (2, "rooms")]
-    items = [Item(str(n), Pair("p", "h", label), category) for n, (label, category) in enumerate(kinds)]
+    items = [BreakingItem(Pair("p", "h", label, id=str(n)), category) for n, (label, category) in enumerate(kinds)]
     found = breaking_nli_finding(items, np.array([C, E, E, E, E]), seed=0, **ABOUT)
-    assert 'always answers "contradiction" is right in 0.8000' in found.summary[0]
-    assert "balanced accuracy 0.6250" in found.summary[1]
-    assert 'likes "entailment" best, its answer to 0.8000' in found.summary[2]
+    assert found.summary[0].startswith("Balanced accuracy on Breaking NLI is 0.6250 [")
+    assert 'always answering "contradiction" would give 0.8000' in found.summary[1]
+    assert 'most frequent answer is "entailment", for 0.8000' in found.summary[2]
     assert found.summary[2].endswith("0.2000 have that label.")
     assert measured(found, "Breaking NLI: accuracy by category") == {
         "colors": (1 / 2, 2),
@@ -206,7 +207,7 @@ def test_the_command_leaves_three_findings_and_a_table(trained, tmp_path, monkey
     assert [one.data["name"] for one in found.values()] == [
         "the HANS miniature", "the Breaking NLI miniature", "scenes of the SNLI miniature",
     ]  # fmt: skip
-    files = hans.read_cases(hans_path(miniature)), breaking_nli.read_items(breaking_path(miniature))
+    files = sets.read_hans(hans_path(miniature)), sets.read_breaking_nli(breaking_path(miniature))
     text = json.dumps([vars(found[name]) for name in ("hans", "breaking-nli")], default=str)
     for pair in (one.pair for file in files for one in file):
         assert pair.premise not in text and pair.hypothesis not in text, "of corpora no sentence is shown"
@@ -229,7 +230,7 @@ def test_a_model_of_a_real_corpus_gets_everyday_scenes_and_only_the_files_that_a
 ):
     run = {"model": str(of_real_corpus), "output_dir": tmp_path / "out"}
     first, own = adversarial.check(AdversarialArguments(**run, hans=hans_path(miniature)))
-    assert "no --breaking_nli: it is left out" in capsys.readouterr().err
+    assert "breaking_nli is skipped: no --breaking_nli" in capsys.readouterr().err
     assert (own.name, own.miniature, own.data["name"]) == ("adversarial", False, "everyday scenes of our own")
     assert not any("Left out" in sentence for sentence in own.summary)
     assert (first.name, first.miniature) == ("hans", True), "a file of the miniature is known as such"
@@ -240,11 +241,11 @@ def test_bad_files_are_refused_before_a_model_is_loaded(trained, tmp_path, monke
     for name, path in (("hans", hans_path(miniature)), ("breaking_nli", breaking_path(miniature))):
         bad = tmp_path / path.name
         bad.write_text(path.read_text().replace("contradiction", "maybe").replace("non-entailment", "maybe"))
-        with pytest.raises(UserError, match="'maybe' is no"):
+        with pytest.raises(UserError, match="unknown value 'maybe'"):
             adversarial.check(AdversarialArguments(model=str(trained), output_dir=tmp_path / "out", **{name: bad}))
     with pytest.raises(UserError, match=r"nowhere\.txt: no such file"):
         adversarial.check(AdversarialArguments(model=str(trained), hans=tmp_path / "nowhere.txt"))
-    with pytest.raises(UserError, match="a file and --interactive"):
+    with pytest.raises(UserError, match="a file and --interactive were given"):
         AdversarialArguments(model="x", hans=tmp_path, interactive=True)
     assert not (tmp_path / "out").exists()
 
@@ -267,7 +268,7 @@ def typed(monkeypatch, data: bytes, encoding: str = "utf-8", columns: int = 80) 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
     monkeypatch.setattr(sys, "stdout", out)
     model = MadeUp()
-    interactive.converse(model)
+    adversarial.converse(model)
     out.flush()
     return model, out.buffer.getvalue().decode(encoding)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import pyarrow
@@ -60,14 +62,14 @@ def test_the_hubs_rows_give_the_same_split(hub, miniature, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gold_label": "Entailment"}, "line 2, column 'gold_label': 'Entailment' is no label; expected entailment"),
-        ({"gold_label": ""}, "line 2, column 'gold_label': '' is no label"),
-        ({"gold_label": 0}, "line 2, column 'gold_label': 0 is no label"),
-        ({"gold_label": None}, "line 2, column 'gold_label': None is no label"),
-        ({"sentence1": None}, "line 2, column 'sentence1': None is no sentence; expected text"),
-        ({"sentence2": 7}, "line 2, column 'sentence2': 7 is no sentence"),
-        ({"annotator_labels": "neutral"}, "line 2, column 'annotator_labels': 'neutral' are no labels"),
-        ({"annotator_labels": ["yes"]}, "line 2, column 'annotator_labels': ['yes'] are no labels"),
+        ({"gold_label": "Entailment"}, "line 2, column 'gold_label': unknown label 'Entailment'; expected entailment"),
+        ({"gold_label": ""}, "line 2, column 'gold_label': unknown label ''"),
+        ({"gold_label": 0}, "line 2, column 'gold_label': unknown label 0"),
+        ({"gold_label": None}, "line 2, column 'gold_label': unknown label None"),
+        ({"sentence1": None}, "line 2, column 'sentence1': not a sentence: None; expected text"),
+        ({"sentence2": 7}, "line 2, column 'sentence2': not a sentence: 7"),
+        ({"annotator_labels": "neutral"}, "line 2, column 'annotator_labels': not labels: 'neutral'"),
+        ({"annotator_labels": ["yes"]}, "line 2, column 'annotator_labels': not labels: ['yes']"),
     ],
 )
 def test_nasty_rows_are_refused_by_file_and_line(tmp_path, change, message):
@@ -103,3 +105,15 @@ def test_the_miniature_is_not_solvable_by_counting_words(tmp_path, monkeypatch, 
         assert record.miniature
         assert record.metrics["accuracy"]["value"] <= 0.45
     assert "SNLI test: 1,200 rows read" in capsys.readouterr().out
+
+
+def test_the_former_name_of_the_baselines_works_and_names_the_new_one():
+    command = [sys.executable, "-m", "snli_roberta.controls", "--no_such"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    notice, error = result.stderr.splitlines()
+    assert (
+        notice
+        == "snli_roberta.controls is now snli_roberta.baselines; the old name will be removed in the next release"
+    )
+    assert error.startswith("error: unknown argument --no_such")

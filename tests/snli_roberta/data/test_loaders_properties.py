@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.tables.report import fingerprint
-from snli_roberta.adversarial import breaking_nli, hans
+from snli_roberta.adversarial import challenge_sets
+from snli_roberta.data import chaosnli
 from snli_roberta.data.corpus import LABELS, NO_LABEL
-from snli_roberta.disagreement import chaosnli
 from snli_roberta.training.arguments import CorpusArguments
 from tests.rubbish import check, dumped, mutated, replaced, texts
 
@@ -44,8 +44,8 @@ READERS = {
     "snli_1.0/snli_1.0_dev.jsonl": (read_dev, used_split),
     "chaosnli/chaosNLI_snli.jsonl": (chaosnli.read_items, chaosnli.item_fingerprint),
     "breaking_nli/dataset.jsonl": (
-        breaking_nli.read_items,
-        lambda items: fingerprint([i.id, i.pair.premise, i.category] for i in items),
+        challenge_sets.read_breaking_nli,
+        lambda items: fingerprint([i.pair.id, i.pair.premise, i.category] for i in items),
     ),
 }
 
@@ -64,7 +64,8 @@ def test_json_lines_with_another_value(miniature, tmp_path, name, data):
 @given(data=st.data())
 def test_files_with_other_bytes(miniature, tmp_path, name, data):
     read, used = READERS.get(
-        name, (hans.read_cases, lambda cases: fingerprint([c.id, c.premise, c.subcase] for c in cases))
+        name,
+        (challenge_sets.read_hans, lambda cases: fingerprint([c.pair.id, c.pair.premise, c.subcase] for c in cases)),
     )
     check(tmp_path / Path(name).name, data.draw(mutated(b"".join(first_lines(miniature, name)))), read, used)
 
@@ -76,4 +77,4 @@ def test_hans_with_other_cells(miniature, tmp_path, cells):
     for place, cell in enumerate(cells[: len(fields)]):
         fields[place] = cell
     data = header + "\t".join(fields).encode()
-    check(tmp_path / "h.txt", data, hans.read_cases, lambda cases: [c.pair for c in cases])
+    check(tmp_path / "h.txt", data, challenge_sets.read_hans, lambda cases: [c.pair for c in cases])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from common.cli.errors import UserError
+from snli_roberta.data import chaosnli
 from snli_roberta.data.corpus import LABELS, Pair, load_split
-from snli_roberta.disagreement import chaosnli
 
 ROW = {
     "uid": "1.jpg#0r1n",
@@ -51,7 +51,7 @@ def test_the_miniatures_items(miniature):
     test, train = (load_split(name, data_dir=miniature / "snli_1.0") for name in ("test", "train"))
     pairs = [item.pair for item in items]
     assert pairs == [pair for pair in test.pairs if pair in pairs]
-    assert not any(chaosnli.standing_in(pairs, train.pairs))
+    assert not any(chaosnli.contained_in(pairs, train.pairs))
 
 
 def test_the_real_items_are_the_test_pairs(real_data):
@@ -60,11 +60,11 @@ def test_the_real_items_are_the_test_pairs(real_data):
     assert not chaosnli.is_miniature(items)
     pairs = [item.pair for item in items]
     splits = {name: load_split(name, data_dir=real_data / "snli_1.0") for name in ("train", "dev", "test")}
-    found = {name: sum(chaosnli.standing_in(pairs, split.pairs)) for name, split in splits.items()}
+    found = {name: sum(chaosnli.contained_in(pairs, split.pairs)) for name, split in splits.items()}
     assert found == {"train": 0, "dev": 0, "test": 750}
     # Some sentences have other quotes or spaces there, and are known all the same.
     nameless = [Pair(pair.premise, pair.hypothesis, pair.label) for pair in pairs]
-    assert all(chaosnli.standing_in(nameless, splits["test"].pairs))
+    assert all(chaosnli.contained_in(nameless, splits["test"].pairs))
     by_id = {pair.id: pair for pair in splits["test"].pairs}
     assert all(sorted(by_id[p.id].annotator_labels) == sorted(p.annotator_labels) for p in pairs)
     assert all(by_id[p.id].label == p.label for p in pairs)
@@ -75,25 +75,25 @@ def test_the_real_items_are_the_test_pairs(real_data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label_count": [60, 40, 0]}, "column 'label_count': [60, 40, 0] disagrees with label_counter; expected [40, 60"),
-        ({"label_dist": [0.6, 0.4, 0.0]}, "column 'label_dist': [0.6, 0.4, 0.0] disagrees with label_counter"),
-        ({"label_dist": None}, "column 'label_dist': None disagrees with label_counter"),
-        ({"entropy": 0.673}, "column 'entropy': 0.673 disagrees with label_counter; expected 0.970951 bits"),
-        ({"label_counter": {"n": 60, "e": 30}}, "column 'label_counter': {'n': 60, 'e': 30}; expected whole numbers that sum"),
-        ({"label_counter": {"1": 9, "2": 91}}, "column 'label_counter': {'1': 9, '2': 91} are no counts of labels"),
-        ({"label_counter": {"n": 60.0, "e": 40}}, "column 'label_counter': {'n': 60.0, 'e': 40}; expected whole numbers"),
-        ({"majority_label": "e"}, "column 'majority_label': 'e' is not the commonest label; expected n"),
-        ({"old_label": "n"}, "column 'old_label': 'n' is not the commonest of old_labels; expected e"),
-        ({"old_labels": ["entailment", "yes"]}, "column 'old_labels': ['entailment', 'yes'] are no labels"),
-        ({"old_labels": []}, "column 'old_labels': [] are no labels"),
-        ({"uid": "3"}, "column 'uid': '3', but '2' in example; expected the same id"),
-        ({"example": None}, "column 'example.premise': None is no text"),
-        ({"example": {**ROW["example"], "hypothesis": " "}}, "column 'example.hypothesis': ' ' is no text"),
+        ({"label_count": [60, 40, 0]}, "column 'label_count': [60, 40, 0] contradicts label_counter; expected [40, 60"),
+        ({"label_dist": [0.6, 0.4, 0.0]}, "column 'label_dist': [0.6, 0.4, 0.0] contradicts label_counter"),
+        ({"label_dist": None}, "column 'label_dist': None contradicts label_counter"),
+        ({"entropy": 0.673}, "column 'entropy': 0.673 contradicts label_counter; expected 0.970951 bits"),
+        ({"label_counter": {"n": 60, "e": 30}}, "column 'label_counter': {'n': 60, 'e': 30}; expected integers that sum"),
+        ({"label_counter": {"1": 9, "2": 91}}, "column 'label_counter': not counts of labels: {'1': 9, '2': 91}"),
+        ({"label_counter": {"n": 60.0, "e": 40}}, "column 'label_counter': {'n': 60.0, 'e': 40}; expected integers"),
+        ({"majority_label": "e"}, "column 'majority_label': 'e' is not the most common label; expected n"),
+        ({"old_label": "n"}, "column 'old_label': 'n' is not the most common of old_labels; expected e"),
+        ({"old_labels": ["entailment", "yes"]}, "column 'old_labels': not labels: ['entailment', 'yes']"),
+        ({"old_labels": []}, "column 'old_labels': not labels: []"),
+        ({"uid": "3"}, "column 'uid': '3', but '2' in example; expected the same ID"),
+        ({"example": None}, "column 'example.premise': not text: None"),
+        ({"example": {**ROW["example"], "hypothesis": " "}}, "column 'example.hypothesis': not text: ' '"),
         ({"example": {**ROW["example"], "premise": "\ud800"}}, "line 2: half of a surrogate pair"),
-        ({"majority_label": []}, "column 'majority_label': [] is not the commonest label; expected n"),
-        ({"old_label": {}}, "column 'old_label': {} is not the commonest of old_labels; expected e"),
+        ({"majority_label": []}, "column 'majority_label': [] is not the most common label; expected n"),
+        ({"old_label": {}}, "column 'old_label': {} is not the most common of old_labels; expected e"),
         ({"entropy": 10**400}, "column 'entropy': 1000"),
-        ({"example": {**ROW["example"], "uid": "2", "source": "mnli_agree_3"}}, "column 'example.source': 'mnli_agree_3', so"),
+        ({"example": {**ROW["example"], "uid": "2", "source": "mnli_agree_3"}}, "'example.source': not a pair of SNLI: 'mnli"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_none_or_disagrees_with_itself_is_refused_by_line(tmp_path, change, message):
@@ -107,7 +107,7 @@ def test_a_file_that_is_none_or_disagrees_with_itself_is_refused_by_line(tmp_pat
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"line 2, column 'uid': '1\.jpg#0r1n' stands twice"):
+    with pytest.raises(UserError, match=r"line 2, column 'uid': '1\.jpg#0r1n' occurs twice"):
         chaosnli.read_items(write(tmp_path, ROW, ROW))
     with pytest.raises(UserError, match="line 1, column 'old_labels': missing"):
         chaosnli.read_items(write(tmp_path, {key: ROW[key] for key in list(ROW)[:-1]}))
@@ -123,6 +123,6 @@ def test_a_pair_is_known_by_its_id_or_its_sentences():
         Pair("A dog.", "A cat.", 0, id="2"),
         Pair("A dog.", "A cat!", 0),
     ]
-    assert chaosnli.standing_in(asked, [Pair("a 'Big' dog.", "It is big.", 1, id="9")]) == [True, False, False]
-    assert chaosnli.standing_in(asked, [Pair("Else.", "Else.", 1, id="2")]) == [False, True, False]
-    assert chaosnli.standing_in(asked, [Pair("Else.", "Else.", 1)]) == [False, False, False], "no id is no id"
+    assert chaosnli.contained_in(asked, [Pair("a 'Big' dog.", "It is big.", 1, id="9")]) == [True, False, False]
+    assert chaosnli.contained_in(asked, [Pair("Else.", "Else.", 1, id="2")]) == [False, True, False]
+    assert chaosnli.contained_in(asked, [Pair("Else.", "Else.", 1)]) == [False, False, False], "no id is no id"

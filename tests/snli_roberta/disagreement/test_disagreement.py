@@ -16,15 +16,21 @@ from common.cli.errors import UserError
 from common.results import rendering
 from common.results.finding import Curve, Finding, Listing, Measures, read_finding
 from common.stats.calibration import fit_temperature, tempered
-from snli_roberta.baselines import TASK
+from snli_roberta.data import chaosnli
 from snli_roberta.data.corpus import LABELS, NO_LABEL, Pair, Split, load_split
 from snli_roberta.disagreement import __main__ as disagreement
-from snli_roberta.disagreement import chaosnli, disputed
 from snli_roberta.disagreement.__main__ import DisagreementArguments
-from snli_roberta.disagreement.distance import distance_parts
-from snli_roberta.disagreement.finding import annotators_finding, drawn_anew
-from snli_roberta.disagreement.gold_labels import Judged, agreement_parts, label_counts, no_gold_parts
-from snli_roberta.disagreement.validation_temperature import ValidationTemperature
+from snli_roberta.disagreement.findings import (
+    LISTED,
+    agreement_parts,
+    annotators_finding,
+    disputed_parts,
+    drawn_anew,
+    no_gold_parts,
+    people_parts,
+)
+from snli_roberta.disagreement.people import COLUMNS, Judged, ValidationTemperature, label_counts, order, table
+from snli_roberta.model.evaluation import TASK
 from snli_roberta.training.arguments import TrainArguments
 
 E, N, C = LABELS
@@ -55,16 +61,13 @@ def values(measures: Measures) -> dict[str, tuple[float, int]]:
 
 
 def test_accuracy_and_confidence_go_by_how_many_gave_the_gold_label():
-    summary, parts = agreement_parts(JUDGED, 0)
+    levels, parts = agreement_parts(JUDGED, 0)
     assert values(part(parts, "Accuracy by agreement")) == {"5 of 5": (1, 1), "4 of 5": (1, 1), "3 of 5": (0.5, 2)}
     assert part(parts, "Accuracy by agreement").reference == 0.75
     sure = values(part(parts, "Mean confidence by agreement"))
     assert sure["3 of 5, as given"] == ((0.98 + 0.6) / 2, 2)
     assert sure["3 of 5, after temperature scaling"][0] == JUDGED.tempered[2:4].max(1).mean()
-    assert summary[0].startswith(
-        "On the 1 pairs on which all five annotators gave the gold label, it is right in 1.0000 ["
-    )
-    assert "where only three did (n = 2) in 0.5000" in summary[0]
+    assert [(level["number"], level["accuracy"]["value"]) for level in levels] == [(5, 1), (4, 1), (3, 0.5)]
     without = Judged(FIVE[4:], JUDGED.counts[4:], GIVEN[4:], GIVEN[4:])
     assert agreement_parts(without, 0) == ([], [])
 
@@ -73,7 +76,7 @@ def test_what_it_says_where_there_is_no_gold_label():
     pairs = [FIVE[4], pair(6, NO_LABEL, E, E, N, N), pair(7, NO_LABEL, E, N, C, C, E)]
     given = np.array([[0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.6, 0.2, 0.2]])
     judged = Judged(pairs, label_counts(pairs), given, given)
-    summary, parts = no_gold_parts((GIVEN[:4], GIVEN[:4]), (given, given), judged, 0)
+    numbers, parts = no_gold_parts((GIVEN[:4], GIVEN[:4]), (given, given), judged, 0)
     assert part(parts, "Answers to pairs").rows == [[E, 1, 1 / 3, 2, 0.5], [N, 1, 1 / 3, 2, 0.5], [C, 1, 1 / 3, 0, 0]]
     rows = values(part(parts, "Mean confidence without"))
     assert rows["without a gold label, as given"] == (0.6, 3)
@@ -81,13 +84,13 @@ def test_what_it_says_where_there_is_no_gold_label():
     two = part(parts, "Answers that at least two")
     assert values(two) == {"the model's": (2 / 3, 3)}, "two gave neutral, two gave entailment, one gave contradiction"
     assert two.reference == pytest.approx(2 / 3)
-    assert "entailment 1, neutral 1, contradiction 1" in summary[0]
+    assert numbers["answers"] == {E: 1, N: 1, C: 1}
     none = (np.zeros((0, 3)), np.zeros((0, 3)))
-    assert no_gold_parts((GIVEN, GIVEN), none, judged, 0) == (["No test pair is without a gold label."], [])
+    assert no_gold_parts((GIVEN, GIVEN), none, judged, 0)[1] == []
 
 
 def test_distances_to_people_are_means_over_pairs():
-    summary, parts, measures = distance_parts(JUDGED, "the five annotators", 0)
+    numbers, parts, measures = people_parts(JUDGED, "the five annotators", 0)
 
     def jsd(p, q):
         middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
@@ -116,7 +119,7 @@ def test_distances_to_people_are_means_over_pairs():
     rows = part(parts, "KL divergence").rows
     assert [row[2] is None for row in rows] == [False, False, False, True, True], "where a 0 would make it infinite"
     # Of the five, 1, .8, .4, .6 and .2 gave the model's answer.
-    assert "On average 0.6000 [" in summary[2]
+    assert numbers["same"]["share"]["value"] == pytest.approx(0.6)
     curve = part(parts, "Share of the five annotators who gave the model's answer, by")
     assert curve.diagonal
     assert curve.series["as given"][-1] == pytest.approx([(0.95 + 0.98) / 2, 0.6])
@@ -127,21 +130,21 @@ def test_distances_to_people_are_means_over_pairs():
 
 
 def test_the_most_disputed_come_first_without_their_sentences():
-    assert disputed.order(JUDGED) == [4, 3, 2, 1, 0]
+    assert order(JUDGED) == [4, 3, 2, 1, 0]
     again = Judged(FIVE[::-1], JUDGED.counts[::-1], GIVEN[::-1], JUDGED.tempered[::-1])
-    assert [row["id"] for row in disputed.rows(again, "x")] == [row["id"] for row in disputed.rows(JUDGED, "x")]
-    summary, parts = disputed.disputed_parts(JUDGED, "the five annotators", 0)
+    assert [row["id"] for row in table(again, "x")] == [row["id"] for row in table(JUDGED, "x")]
+    numbers, parts = disputed_parts(JUDGED, 0)
     listed = {row[0]: row[-1] for row in part(parts, "The most disputed").rows}
     assert listed == {"id5": 1.522, "id4": 1.371, "id3": 0.971, "id2": 0.722, "id1": 0.0}, "ids and what was computed"
     assert list(listed)[:2] == ["id5", "id4"]
     # Disputed are 3, 4 and 5; sure (from .9 on) it is of 3 and 5, and of 2, on which people agree.
     assert [row[0] for row in part(parts, "Where the model is surest").rows] == ["id3", "id5"]
     assert values(part(parts, "Disputed pairs"))["as given"] == (2 / 3, 3)
-    assert "3 of 5 pairs are disputed" in summary[0]
-    assert "premise" not in json.dumps([summary, [vars(one) for one in parts]])
-    rows = {row["id"]: row for row in disputed.rows(JUDGED, "x")}
+    assert (numbers["n"], numbers["of"]) == (3, 5)
+    assert "premise" not in json.dumps([numbers, [vars(one) for one in parts]])
+    rows = {row["id"]: row for row in table(JUDGED, "x")}
     assert [rows[f"id{n}"]["sure_and_disputed"] for n in range(1, 6)] == [False, False, True, False, True]
-    assert list(rows["id3"]) == disputed.TABLE
+    assert list(rows["id3"]) == COLUMNS
     assert rows["id3"]["human_neutral"] == 0.4 and rows["id3"]["model_neutral"] == 0.98
     assert rows["id5"]["human_entropy"] == pytest.approx(1.521928)
 
@@ -149,7 +152,7 @@ def test_the_most_disputed_come_first_without_their_sentences():
 def test_equally_disputed_pairs_are_ordered_by_confidence_and_then_by_id():
     pairs = [pair(n, 0, E, E, E, N, N) for n in (3, 1, 2)]
     given = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0.4, 0.6, 0]])
-    assert disputed.order(Judged(pairs, label_counts(pairs), given, given)) == [2, 1, 0]
+    assert order(Judged(pairs, label_counts(pairs), given, given)) == [2, 1, 0]
 
 
 def test_no_pair_gets_a_temperature_that_was_fitted_on_itself():
@@ -169,7 +172,7 @@ def test_no_pair_gets_a_temperature_that_was_fitted_on_itself():
     found = fitted.apply(asked, given[:3])
     for row, temperature in zip(found, (other, own, whole), strict=True):
         assert row == pytest.approx(tempered(given[:1], temperature)[0])
-    with pytest.raises(UserError, match="no two premises in the validation split"):
+    with pytest.raises(UserError, match="fewer than two premises in the validation split"):
         ValidationTemperature(pairs[:2], given[:2])
 
 
@@ -274,9 +277,9 @@ def test_the_findings_lie_where_every_page_finds_them(run, trained):
                    and "Correlation" not in one.title for row in one.rows.values())  # fmt: skip
         text = json.dumps(vars(finding), default=vars)
         assert not any(row["premise"] in text or row["hypothesis"] in text for row in run["rows"])
-        assert len(part(finding.parts, "The most disputed").rows) == disputed.LISTED
+        assert len(part(finding.parts, "The most disputed").rows) == LISTED
     assert not any("Published" in sentence for sentence in run["chaosnli"].summary), "these are not the real items"
-    assert "63 stand in this corpus's test split" in run["chaosnli"].summary[0]
+    assert "63 are in this corpus's test split" in run["chaosnli"].summary[1]
 
 
 def renamed(miniature: Path, folder: Path, *extra: dict) -> Path:
@@ -301,12 +304,12 @@ def test_items_that_the_model_was_trained_on_are_left_out_and_real_ones_beside_w
     assert finding.facts["items"] == 12
     assert finding.facts["standing_in"] == {"train": 1, "dev": 0, "test": 12}
     assert finding.data["name"] == "ChaosNLI-SNLI"
-    assert "12 of ChaosNLI's 1,514 items of SNLI" in finding.summary[0]
-    assert "1 more stand in the training split and are left out" in finding.summary[0]
+    assert "12 of ChaosNLI's 1,514 SNLI items" in finding.summary[1]
+    assert "1 more are in the training split and left out" in finding.summary[1]
     (published,) = [sentence for sentence in finding.summary if sentence.startswith("Published")]
-    assert all(number in published for number in ("0.2294", "0.5045", "0.7272", "0.7536", "the 12 here are a part"))
+    assert all(number in published for number in ("0.2294", "0.5045", "0.7272", "0.7536", "these 12 items are a part"))
     path.write_text(json.dumps(item) + "\n")
-    with pytest.raises(UserError, match="every item stands in the training split"):
+    with pytest.raises(UserError, match="every item is in the training split"):
         disagreement.check(arguments)
 
 
@@ -322,7 +325,7 @@ def test_without_annotators_labels_it_says_so():
     )  # fmt: skip
     assert judged.pairs == []
     assert any("None of the 7 test pairs has 5 annotators' labels" in sentence for sentence in finding.summary)
-    assert any("1 test pairs have no gold label" in sentence for sentence in finding.summary)
+    assert any("1 test pair has no gold label" in sentence for sentence in finding.summary)
     assert [one.title for one in finding.parts] == [
         "Answers to pairs without and with a gold label",
         "Mean confidence without and with a gold label",
@@ -339,6 +342,6 @@ def test_what_can_not_be_checked_is_refused_before_a_model_is_loaded(trained, mi
     for path in (miniature / "snli_1.0").iterdir():
         lines = path.read_text().splitlines(keepends=True)
         (other / path.name).write_text("".join(lines[:60]))
-    with pytest.raises(UserError, match="was trained on other pairs than this corpus gives"):
+    with pytest.raises(UserError, match="was trained on other pairs than those of this corpus"):
         disagreement.check(DisagreementArguments(**run, data_dir=other))
     assert not (tmp_path / "out").exists()

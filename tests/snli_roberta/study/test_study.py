@@ -92,12 +92,12 @@ def test_what_was_found_says_the_difference_the_verdict_and_the_costs(study, cap
     full, lora = (read_record(study / "records" / f"snli-{name}.json") for name in ("5-full-fine-tuning", "6-lora"))
     gap = lora.metrics["accuracy"]["value"] - full.metrics["accuracy"]["value"]
     assert comparison.facts["difference"]["value"] == pytest.approx(gap)
-    assert f"LoRA minus full fine-tuning: {100 * gap:+.2f} points" in comparison.summary[1]
+    assert f"LoRA minus full fine-tuning: {100 * gap:+.2f} points" in comparison.summary[0]
     assert comparison.miniature
-    assert "That is of these models, not of the methods" in comparison.summary[1], "of two seeds there is no verdict"
+    assert "a verdict takes at least 3 seeds" in comparison.summary[0]
     assert comparison.facts["verdict"] is None
-    assert "the edge of what was tried" in tuning.summary[1]
-    assert tuning.summary[-1] == "The test pairs had no part in the choice."
+    assert "at the edge of this range" in tuning.summary[1]
+    assert tuning.summary[-1] == "Test pairs played no part in the choice."
     (runs,) = tuning.parts
     assert [row[:3] for row in runs.rows] == [
         ["full fine-tuning", "1e-06", "33"], ["full fine-tuning", "0.0003", "33"], ["full fine-tuning", "0.0003", "34"],
@@ -147,21 +147,21 @@ def test_a_second_time_nothing_is_trained_or_scored_again(study, capsys):
     assert own.read_text() == "found by another command, for the card"
     own.unlink()
     shutil.rmtree(other.parents[1])
-    assert "holds 1 more runs, of other settings, that were scored on test pairs too" in tuning.summary[-1]
+    assert "has 1 more run with other settings that was scored on test pairs too" in tuning.summary[-1]
     assert made(study) == before
     assert {path: path.stat().st_mtime_ns for path in study.glob("runs/*/evaluation/scores.csv")} == answers
     # But for the command, which the tests' runner lends.
     assert json.loads((study / "records" / "snli-6-lora.json").read_text()) == json.loads(text)
-    assert "full fine-tuning: nothing to train, 3 runs there already" in capsys.readouterr().err
+    assert "full fine-tuning: nothing to train, 3 runs found" in capsys.readouterr().err
 
 
 def test_another_adapter_takes_the_full_runs_that_are_there(study, tmp_path, capsys):
     before = made(study)
     compare.compare(parse(StudyArguments, words(study, r="4", estimate_only="true")))
     said = capsys.readouterr().err
-    assert "full fine-tuning: nothing to train, 3 runs there already" in said
+    assert "full fine-tuning: nothing to train, 3 runs found" in said
     assert re.search(r"LoRA: 3 to train, each about .* for 6 steps", said)
-    assert re.search(r"about \d+ s of training in all", said)
+    assert re.search(r"about \d+ s of training in total", said)
     assert made(study) == before, "an estimate makes no run"
 
 
@@ -210,7 +210,7 @@ def test_a_rate_whose_other_seeds_fail_gives_way_to_the_next(study, tmp_path, ca
     assert len(list(tmp_path.glob("runs/lora-1e-06-seed34-*/training.json"))) == 1
     tuning = read_finding(tmp_path / "records" / "findings" / "snli-study-tuning.json")
     assert re.search(
-        r"^LoRA: 1e-06 of 1e-06 \(0\.\d{4} over 2 seeds\), 0\.001 \(0\.\d{4} over 2 seeds\)", tuning.summary[2]
+        r"^LoRA tried 1e-06 \(0\.\d{4} over 2 seeds\), 0\.001 \(0\.\d{4} over 2 seeds\)", tuning.summary[2]
     )
     assert [row[:3] for row in tuning.parts[0].rows if row[0] == "LoRA"] == [
         ["LoRA", "1e-06", "33"], ["LoRA", "1e-06", "34"], ["LoRA", "0.001", "33"], ["LoRA", "0.001", "34"],
@@ -223,10 +223,10 @@ def test_a_rate_that_diverges_is_reported_and_not_chosen(study, tmp_path, capsys
     # No command line takes such a rate: with it, a loss that is no number comes soon.
     arguments = replace(parse(StudyArguments, words(tmp_path)), full_learning_rates=(3e-4, 1e38))
     compare.compare(arguments)
-    assert "The study goes on without this rate" in capsys.readouterr().err
+    assert "The study continues without this rate" in capsys.readouterr().err
     tuning = read_finding(tmp_path / "records" / "findings" / "snli-study-tuning.json")
     assert re.search(
-        r"^full fine-tuning: 0\.0003 of 0\.0003 \(0\.\d{4} over 2 seeds\), 1e\+38 \(diverged\)", tuning.summary[1]
+        r"^full fine-tuning tried 0\.0003 \(0\.\d{4} over 2 seeds\), 1e\+38 \(diverged\)", tuning.summary[1]
     )
     assert ["full fine-tuning", "1e+38", "33", "diverged", None, None, None] in tuning.parts[0].rows
     capsys.readouterr()
@@ -239,7 +239,7 @@ def test_a_rate_that_diverges_is_reported_and_not_chosen(study, tmp_path, capsys
 def test_a_folder_of_the_users_is_not_replaced_by_a_model(tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "precious.txt").write_text("mine")
-    with pytest.raises(UserError, match="lora: the model to use would be put there, and it holds something else"):
+    with pytest.raises(UserError, match="lora: not a trained model, and the study would replace it"):
         compare.compare(parse(StudyArguments, words(tmp_path)))
     assert (tmp_path / "lora" / "precious.txt").read_text() == "mine"
 
@@ -258,8 +258,8 @@ def test_the_trials_alone_leave_the_test_split_alone(study, tmp_path, capsys):
             {"lora_learning_rates": "1e-3"},
             "--lora_learning_rates: 2 and 1 learning rates; expected as many trials for each",
         ),
-        ({"seeds": "33 33"}, "--seeds: one stands twice; expected different values"),
-        ({"full_learning_rates": "0 1"}, "--full_learning_rates: '0' does not fit; expected a number above 0"),
+        ({"seeds": "33 33"}, "--seeds: a value occurs twice; expected different values"),
+        ({"full_learning_rates": "0 1"}, "--full_learning_rates: '0' is not valid; expected a number above 0"),
     ],
 )
 def test_bad_studies_are_refused_before_anything_is_trained(tmp_path, changes, message):
@@ -271,7 +271,7 @@ def test_bad_studies_are_refused_before_anything_is_trained(tmp_path, changes, m
 
 def test_a_study_that_was_launched_as_several_processes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"started as several processes\. Start it as python -m snli_roberta\.compare"):
+    with pytest.raises(UserError, match=r"launched as several processes.* Start it as python -m snli_roberta\.compare"):
         compare.compare(parse(StudyArguments, words(tmp_path)))
 
 
