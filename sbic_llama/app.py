@@ -95,11 +95,7 @@ class FileAnswer:
 
 
 def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
-    """Annotate a post; the least certain ``share`` of posts like the validation posts need review.
-
-    Raises:
-        UserError: The post is empty or too long.
-    """
+    """Annotate a post; the least certain ``share`` of posts like the validation posts need review."""
     if not clean(post):
         raise UserError("no post", expected="some text")
     if len(post) > LONGEST:
@@ -120,11 +116,7 @@ def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
 
 
 def columns_of(path: Path) -> list[str]:
-    """Return the columns of a file's first row.
-
-    Raises:
-        UserError: The file cannot be read, or has no rows.
-    """
+    """Return the columns of a file's first row."""
     table_format(path)
     for row in read_rows(path, lenient=True):
         if row.values:
@@ -135,11 +127,7 @@ def columns_of(path: Path) -> list[str]:
 def annotate_file(
     annotator: Annotator, source: Path, column: str, share: float, folder: Path, progress: Callable[[int, int], None]
 ) -> FileAnswer:
-    """Annotate a file into ``folder`` as ``sbic_llama.annotate`` would; ``progress`` gets the rows done and their total.
-
-    Raises:
-        UserError: The file cannot be read, or already has columns of an annotation.
-    """
+    """Annotate a file into ``folder`` as ``sbic_llama.annotate`` would; ``progress`` gets the rows done and their total."""
     if not source.is_file():
         raise UserError("the file is no longer here", file=source.name, fix="upload it again")
     file = survey(source, column, strict=False)

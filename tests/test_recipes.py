@@ -14,7 +14,7 @@ import pytest
 
 from common.cli.arguments import MAX_SEED, parse
 from common.cli.errors import UserError
-from sbic_llama.train import FeatureArguments
+from sbic_llama.training.arguments import FeatureArguments
 from sbic_llama.training.arguments import TrainArguments as SbicArguments
 from snli_roberta.study.runs import StudyArguments
 from snli_roberta.training.arguments import TrainArguments as SnliArguments
@@ -41,6 +41,7 @@ NUMBERS: dict[str, tuple[type, Any]] = {
     "evaluations": COUNT,
     "early_stopping_patience": COUNT,
     "logging_steps": COUNT,
+    "save_total_limit": (int, lambda n: 2 <= n <= LARGEST),
     "warmup_ratio": (float, lambda x: 0 <= x < 1),
     "lora_dropout": (float, lambda x: 0 <= x < 1),
     "weight_decay": (float, lambda x: 0 <= x <= 1),
@@ -119,7 +120,7 @@ def test_a_recipe_is_read_and_a_key_given_twice_is_not(tmp_path, recipe):
     parse(kind, ["--config", str(recipe)])
     for line in lines:
         key = line.partition(":")[0]
-        assert "stands twice" in refusal(tmp_path, kind, [*lines, line], len(lines), key)
+        assert "duplicate key" in refusal(tmp_path, kind, [*lines, line], len(lines), key)
 
 
 @pytest.mark.slow
@@ -210,6 +211,6 @@ def test_a_recipe_is_refused_before_anything_heavy_is_imported(tmp_path, module)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "2 []"
     expected = (
-        f"error: {path}, line {line}, key 'warmup_ratio': '2' does not fit; expected a number at least 0 and below 1\n"
+        f"error: {path}, line {line}, key 'warmup_ratio': '2' is not valid; expected a number at least 0 and below 1\n"
     )
     assert result.stderr == expected

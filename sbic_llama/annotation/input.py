@@ -65,11 +65,7 @@ class RowFormat:
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return the files of a folder by name, without hidden ones, or the given file itself.
-
-    Raises:
-        UserError: The folder is empty, or holds anything but files of posts.
-    """
+    """Return the files of a folder by name, without hidden ones, or the given file itself."""
     if not source.is_dir():
         return [source]
     paths = sorted(path for path in source.iterdir() if not path.name.startswith("."))
@@ -83,11 +79,7 @@ def files_of(source: Path) -> list[Path]:
 
 
 def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
-    """Read a whole file before any model is loaded, and print which rows cannot be annotated.
-
-    Raises:
-        UserError: The file cannot be read, or with ``strict``, a row cannot be annotated.
-    """
+    """Read a whole file before any model is loaded, and print which rows cannot be annotated."""
     result = Survey(path)
     columns: dict[str, set[str]] = {}
     for row in read_rows(path, () if table_format(path) == ".jsonl" else (text_column,), lenient=not strict):

@@ -78,11 +78,7 @@ class AnnotationJob:
         return sum(bool(row.get(column)) for file in range(len(self.files)) for row in self._annotations(file))
 
     def assemble(self, columns: dict[str, type]) -> None:
-        """Write the input's rows, in order and with all columns, followed by the annotation's columns.
-
-        Raises:
-            UserError: A part is missing, or the output cannot be written.
-        """
+        """Write the input's rows, in order and with all columns, followed by the annotation's columns."""
         if missing := self.missing():
             problem, fix = (
                 f"{len(missing):,} parts of other processes are missing",
@@ -142,9 +138,6 @@ def review_thresholds(adapters: Sequence[Adapter], share: float | None, accuracy
         adapters: The adapters.
         share: Maximum share of rows to mark, on posts like the validation posts. Several features divide it.
         accuracy: Accuracy of the unmarked answers on validation posts, for every feature.
-
-    Raises:
-        UserError: An adapter has no review curve, or does not reach the accuracy.
     """
     if share is None and accuracy is None:
         return {}
@@ -162,11 +155,7 @@ def review_thresholds(adapters: Sequence[Adapter], share: float | None, accuracy
 
 
 def new_columns(adapters: Sequence[Adapter], files: Iterable[Survey], prefix: str, *, review: bool) -> dict[str, type]:
-    """Return the annotation's columns and the types of their values.
-
-    Raises:
-        UserError: A file already has one of them.
-    """
+    """Return the annotation's columns and the types of their values."""
     columns: dict[str, type] = {}
     for adapter in adapters:
         answer, *numbers = adapter.columns
@@ -219,11 +208,7 @@ def _fitting(values: dict[str, Any], types: dict[str, Any] | None) -> dict[str, 
 
 @contextlib.contextmanager
 def claimed(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """Hold a folder of parts, which is new or of this run.
-
-    Raises:
-        UserError: The folder holds something else, or another command is using it.
-    """
+    """Hold a folder of parts, which is new or of this run."""
     if folder.is_dir() and not (folder / IDENTITY).is_file() and {path.name for path in folder.iterdir()} - {LOCK}:
         problem = "the folder is not empty and holds no annotation run"
         raise UserError(problem, file=folder, fix="choose another --output, or remove the folder")

@@ -88,57 +88,39 @@ class AnnotationActor:
         return model
 
 
-@dataclass(frozen=True)
-class ActorPool:
-    """Actors of the connected cluster."""
+def parts(
+    settings: ActorSettings, files: Sequence[Survey], wanted: Sequence[tuple[int, int]], row_format: RowFormat
+) -> Iterator[Part]:
+    """Yield the wanted parts as actors finish them. A dead actor is replaced, and its window is repeated."""
+    import ray.data
+    from ray.exceptions import RayError
 
-    settings: ActorSettings
-
-    @property
-    def precision(self) -> str:
-        return self.settings.precision
-
-    def parts(
-        self, files: Sequence[Survey], wanted: Sequence[tuple[int, int]], row_format: RowFormat
-    ) -> Iterator[Part]:
-        """Yield the wanted parts as they are finished. A dead actor is replaced, and its window is repeated.
-
-        Raises:
-            UserError: An actor cannot load the model, or actors die again and again.
-        """
-        import ray.data
-        from ray.exceptions import RayError
-
-        try:
-            # One core runs one thread, so numbers are the same on every machine.
-            done = _windows(files, list(wanted), row_format.text_column).map_batches(
-                AnnotationActor,
-                fn_constructor_args=(self.settings, row_format),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=self.settings.actors),
-                num_cpus=1,
-                num_gpus=1 if self.settings.on_gpu else 0,
-                max_restarts=DEATHS,
-                max_task_retries=DEATHS,
-            )
-            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for row in batch.to_pylist():
-                    if row.get("error"):
-                        raise UserError(f"an actor failed: {row['error']}")
-                    yield Part(**row)
-        except RayError as error:
-            problem = f"Ray failed: {str(error).strip().splitlines()[0]}"
-            raise UserError(problem, fix="check that memory suffices; the same command continues") from error
+    try:
+        # One core runs one thread, so numbers are the same on every machine.
+        done = _windows(files, list(wanted), row_format.text_column).map_batches(
+            AnnotationActor,
+            fn_constructor_args=(settings, row_format),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=settings.actors),
+            num_cpus=1,
+            num_gpus=1 if settings.on_gpu else 0,
+            max_restarts=DEATHS,
+            max_task_retries=DEATHS,
+        )
+        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in batch.to_pylist():
+                if row.get("error"):
+                    raise UserError(f"an actor failed: {row['error']}")
+                yield Part(**row)
+    except RayError as error:
+        problem = f"Ray failed: {str(error).strip().splitlines()[0]}"
+        raise UserError(problem, fix="check that memory suffices; the same command continues") from error
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connect to the cluster at an address, or to a new one on this machine.
-
-    Raises:
-        UserError: Ray is not installed, or there is no cluster at that address.
-    """
+    """Connect to the cluster at an address, or to a new one on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # messages of its C++ part on standard error
     try:
@@ -186,7 +168,7 @@ def _quiet() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def actor_pool(
+def choose_actors(
     adapters: Sequence[Adapter],
     names: Sequence[str],
     *,
@@ -194,12 +176,8 @@ def actor_pool(
     batch_size: int,
     new_cluster: bool,
     actors: int | None,
-) -> ActorPool:
-    """Choose the actors of the connected cluster, for adapters that the user called ``names``.
-
-    Raises:
-        UserError: The cluster has fewer GPUs or cores than ``actors``.
-    """
+) -> ActorSettings:
+    """Choose the actors of the connected cluster, for adapters that the user called ``names``."""
     import ray
 
     resources = ray.cluster_resources()
@@ -220,7 +198,7 @@ def actor_pool(
     count = "1 actor" if size == 1 else f"{size} actors"
     log(f"{features} in {precision}, {count} with a {'GPU' if on_gpu else 'core'} each")
     digests = tuple(digest_of(adapter) for adapter in adapters)
-    return ActorPool(ActorSettings(tuple(places), digests, quantization, batch_size, on_gpu, precision, size))
+    return ActorSettings(tuple(places), digests, quantization, batch_size, on_gpu, precision, size)
 
 
 def _precision(on_gpu: bool, description: AnnotatorFile) -> str:

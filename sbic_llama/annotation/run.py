@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,7 @@ def parts_of(output: Path) -> Path:
 
 
 def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
-    """Annotate ``source`` into ``output`` in parts, which several processes divide among them.
-
-    Raises:
-        UserError: A bad file or adapter, before the base model is loaded.
-    """
+    """Annotate ``source`` into ``output`` in parts, which several processes divide among them."""
     files = processes.shared(
         lambda: [survey(path, arguments.text_column, strict=arguments.strict) for path in files_of(source)]
     )
@@ -181,7 +178,7 @@ def _engine(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterat
         from sbic_llama.annotation import ray_actors
 
         with ray_actors.connected(arguments.ray_address):
-            pool = ray_actors.actor_pool(
+            settings = ray_actors.choose_actors(
                 adapters,
                 arguments.adapter,
                 quantization=arguments.quantization,
@@ -189,7 +186,7 @@ def _engine(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterat
                 new_cluster=arguments.ray_address is None,
                 actors=arguments.actors,
             )
-            yield pool.parts, pool.precision
+            yield functools.partial(ray_actors.parts, settings), settings.precision
     else:
         from sbic_llama.model.adapter import precision_for
 

@@ -42,11 +42,7 @@ class Encoded:
             yield batch
 
     def require_context(self, answer_tokens: int, context: int) -> None:
-        """Check that the longest post, its instruction and its answer fit the base model's context.
-
-        Raises:
-            UserError: They do not.
-        """
+        """Check that the longest post, its instruction and its answer fit the base model's context."""
         longest = max(map(len, self.post_ids), default=0)
         room = context - len(self.prefix_ids) - len(self.tail_ids) - answer_tokens
         if longest > room:

@@ -82,14 +82,6 @@ def _offensive_level(post: Post) -> int | None:
     return None if post.offensive is None else {1.0: 0, 0.5: 1, 0.0: 2}[nearest_level(post.offensive)]
 
 
-def _at_least_half(post: Post) -> int | None:
-    return None if post.offensive is None else 0 if post.offensive >= 0.5 else 1
-
-
-def _above_half(post: Post) -> int | None:
-    return None if post.offensive is None else 0 if post.offensive > 0.5 else 1
-
-
 def _intended(post: Post) -> int | None:
     # The corpus rounds thirds to .33 and .66, so evenly split opinions have a mean of .495 to .5.
     return None if post.intended is None else 0 if round(post.intended, 3) >= 0.495 else 1
@@ -130,28 +122,24 @@ INTENT_YN = Feature(
     _intended,
     lambda annotation: annotation.intended,
 )
-FEATURES = {
-    feature.name: feature for feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)
-}
+FEATURES = {feature.name: feature for feature in (HAS_BIASED_IMPLICATION, OFFENSIVE_YN, TARGET_MINORITY, INTENT_YN)}
 Name: TypeAlias = Literal[tuple(FEATURES)]  # type: ignore[valid-type]
 
-# offensiveYN as two classes; the policies differ where annotators are evenly split.
+
+def _two_classes(variant: str, rule: str, offensive: Callable[[float], bool]) -> Feature:
+    return replace(
+        OFFENSIVE_YN,
+        labels=("Offensive", "Not offensive"),
+        policy=f"offensive where the annotators' mean is {rule}",
+        label_of=lambda post: None if post.offensive is None else 0 if offensive(post.offensive) else 1,
+        variant=variant,
+    )
+
+
 OFFENSIVE_POLICIES: dict[Policy, Feature] = {
     "levels": OFFENSIVE_YN,
-    "at_least_half": replace(
-        OFFENSIVE_YN,
-        labels=("Offensive", "Not offensive"),
-        policy="offensive where the annotators' mean is at least .5",
-        label_of=_at_least_half,
-        variant="at least half",
-    ),
-    "above_half": replace(
-        OFFENSIVE_YN,
-        labels=("Offensive", "Not offensive"),
-        policy="offensive where the annotators' mean is above .5",
-        label_of=_above_half,
-        variant="above half",
-    ),
+    "at_least_half": _two_classes("at least half", "at least .5", lambda mean: mean >= 0.5),
+    "above_half": _two_classes("above half", "above .5", lambda mean: mean > 0.5),
 }
 # The wording of the study that this project started from, which covered this feature only.
 STUDY_WORDING = replace(
@@ -163,11 +151,7 @@ STUDY_WORDING = replace(
 
 
 def get_feature(name: str, policy: Policy = "levels", wording: Wording = "ours") -> Feature:
-    """Return a feature under a label policy and in a wording.
-
-    Raises:
-        UserError: The feature does not have that policy or wording.
-    """
+    """Return a feature under a label policy and in a wording."""
     if policy != "levels" and name != OFFENSIVE_YN.name:
         raise UserError(f"{name} has a single label policy", key="label_policy", expected="levels")
     if wording != "ours" and name != HAS_BIASED_IMPLICATION.name:

@@ -38,11 +38,7 @@ class Case:
 
 
 def read_cases(path: Path) -> list[Case]:
-    """Read ``test_suite_cases.csv`` in its order.
-
-    Raises:
-        UserError: The file cannot be read, or a row is not a valid case.
-    """
+    """Read ``test_suite_cases.csv`` in its order."""
     cases: dict[str, Case] = {}
     for row in read_rows(path, COLUMNS):
         case = _case(row)

@@ -55,9 +55,6 @@ def read_annotated(
         key: Column that identifies a post.
         columns: Further columns to keep.
         prefix: Prefix of the annotation's columns.
-
-    Raises:
-        UserError: A missing column, a duplicate key, or an invalid label or probability.
     """
     import numpy as np
 
@@ -99,9 +96,6 @@ def shared_feature(path: Path, human_labels: Path, wanted: str | None = None, pr
         human_labels: The file of human labels.
         wanted: Name of the feature; None if the files share a single one.
         prefix: Prefix of the annotation's columns.
-
-    Raises:
-        UserError: The files share no feature or several, or the annotation's labels are not a feature's.
     """
     columns, people = _columns(path), _columns(human_labels)
     if wanted is None:
@@ -163,9 +157,6 @@ def read_human_labels(path: Path, key: str, feature: Feature) -> dict[str, Label
     """Return key → label; of several annotators' labels the most frequent, or the first of those.
 
     For lists of groups, every group that any annotator named counts, as in training.
-
-    Raises:
-        UserError: A row has an invalid label.
     """
     labels: dict[str, list[Label]] = {}
     for row, label in _labeled_rows(path, key, feature):
@@ -179,9 +170,6 @@ def read_opinions(path: Path, key: str, feature: Feature) -> dict[str, dict[str,
     """Return key → annotator → label; empty without a column :data:`ANNOTATOR`.
 
     If an annotator labeled a post twice, the first row counts.
-
-    Raises:
-        UserError: A row has an invalid label.
     """
     opinions: dict[str, dict[str, Label]] = {}
     for row, label in _labeled_rows(path, key, feature):

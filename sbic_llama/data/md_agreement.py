@@ -46,11 +46,7 @@ class _Entry:
 
 
 def read_items(path: Path) -> list[Item]:
-    """Read ``MD-Agreement_{train,dev,test}.json``.
-
-    Raises:
-        UserError: The file cannot be read, has another format, or holds an inconsistent item.
-    """
+    """Read ``MD-Agreement_{train,dev,test}.json``."""
     entries = read_json(dict[str, _Entry], Path(path), what="MD-Agreement's JSON file")
     if not entries:
         raise UserError("not MD-Agreement: no items", file=path, expected="an object of numbered items")

@@ -51,11 +51,7 @@ def lora_config(arguments: TrainArguments, revision: str | None) -> LoraConfig:
 def load_adapter(
     name: str | Path, revision: str | None = None, *, precision: hardware.Precision
 ) -> tuple[PeftModel, PreTrainedTokenizerBase, AnnotatorFile]:
-    """Load a trained adapter on its base, with the base's tokenizer and the adapter's description.
-
-    Raises:
-        UserError: The adapter or its base cannot be loaded, or this project did not train the adapter.
-    """
+    """Load a trained adapter on its base, with the base's tokenizer and the adapter's description."""
     folder = local_folder(name, revision)
     description = read_description(folder, name)
     base = base_path(description.base_model)
@@ -70,11 +66,7 @@ def precision_for(description: AnnotatorFile) -> hardware.Choice:
 
 
 def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, adapter: str = "default") -> PeftModel:
-    """Add the adapter in ``folder`` to a model, named ``adapter`` there; ``name`` is what the user called it.
-
-    Raises:
-        UserError: The adapter cannot be loaded.
-    """
+    """Add the adapter in ``folder`` to a model, named ``adapter`` there; ``name`` is what the user called it."""
     weights = require(folder, WEIGHTS_FILE, name)
     with loading(name):
         if isinstance(model, PeftModel):
@@ -86,11 +78,7 @@ def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, a
 
 
 def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
-    """Read an adapter's description without loading it; ``name`` is what the user called it.
-
-    Raises:
-        UserError: The folder is not an adapter that this version of the project trained.
-    """
+    """Read an adapter's description without loading it; ``name`` is what the user called it."""
     description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
     description.resolve_feature()
     require(folder, WEIGHTS_FILE, name)

@@ -140,11 +140,7 @@ class Annotator:
 
 
 def read_adapters(names: Sequence[str | Path]) -> list[Adapter]:
-    """Read the descriptions of adapters without loading any; those on the Hub are downloaded.
-
-    Raises:
-        UserError: See :class:`Annotator`.
-    """
+    """Read the descriptions of adapters without loading any; those on the Hub are downloaded."""
     if not names:
         raise UserError("no adapter was given", expected="a folder or Hub id of at least one")
     adapters: dict[str, Adapter] = {}

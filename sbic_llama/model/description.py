@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
 
-from common.cli.errors import UserError, shown
+from common.cli.errors import UserError
 from common.runtime.files import Count, Number, atomic_write, read_json
-from sbic_llama.data.features import FEATURES, Feature, Policy, Wording, get_feature
+from sbic_llama.data.features import Feature, Name, Policy, Wording, get_feature
 from sbic_llama.training.arguments import TrainArguments
 
 ANNOTATOR_FILE = "annotator.json"
@@ -41,11 +41,7 @@ class ReviewCurve:
         return float(np.interp(share * (POINTS - 1), range(POINTS), self.confidence))
 
     def for_accuracy(self, accuracy: float, name: str) -> float:
-        """Return the lowest confidence from which answers reach an accuracy.
-
-        Raises:
-            UserError: Not even the most confident answers reach it.
-        """
+        """Return the lowest confidence from which answers reach an accuracy."""
         enough = [c for c, reached in zip(self.confidence, self.accuracy, strict=True) if reached >= accuracy]
         if not enough:
             best = max(self.accuracy)
@@ -63,7 +59,7 @@ class AnnotatorFile:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    feature: str
+    feature: Name
     labels: tuple[str, ...]  # in the order of their indices; empty where the answer is a list of groups
     instruction: str
     prompt_hash: str
@@ -91,11 +87,7 @@ class AnnotatorFile:
             part.write_text(text + "\n", encoding="utf-8")
 
     def resolve_feature(self) -> Feature:
-        """Return the feature as this version declares it.
-
-        Raises:
-            UserError: This version's prompt or labels differ from those the adapter was trained with.
-        """
+        """Return the feature as this version declares it."""
         feature = get_feature(self.feature, self.label_policy, self.wording)
         current = (feature.prompt_hash(), feature.labels, feature.instruction)
         if current != (self.prompt_hash, self.labels, self.instruction):
@@ -135,14 +127,8 @@ def describe(
 
 
 def read(path: Path) -> AnnotatorFile:
-    """Read ``annotator.json``.
-
-    Raises:
-        UserError: The file is invalid or of another version, or its feature is unknown.
-    """
+    """Read ``annotator.json``."""
     description = read_json(AnnotatorFile, path, what="an adapter's description", fix="retrain the adapter")
-    if description.feature not in FEATURES:
-        raise UserError(f"unknown feature {shown(description.feature)}", file=path, expected=", ".join(FEATURES))
     try:
         get_feature(description.feature, description.label_policy, description.wording)
     except UserError as error:

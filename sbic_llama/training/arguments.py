@@ -44,11 +44,7 @@ class CorpusArguments(CorpusOptions):
         return f"{self.view}; rows of a worker who named several groups: {self.repeats}"
 
     def require_training_corpus(self, trained_on: str, adapter: str) -> None:
-        """Check that an adapter was trained on this corpus, so that scores never mix miniature and real posts.
-
-        Raises:
-            UserError: It was trained on another corpus.
-        """
+        """Check that an adapter was trained on this corpus, so that scores never mix miniature and real posts."""
         if trained_on != self.corpus_name:
             raise UserError(
                 f"the adapter was trained on {trained_on}, not on {self.corpus_name}",

@@ -110,11 +110,7 @@ def estimate_memory(
 def estimate_run(
     arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, revision: str | None
 ) -> tuple[dict[str, int], Memory] | None:
-    """Return a run's parameter counts and its memory; None if fake tensors cannot run the base.
-
-    Raises:
-        UserError: The base does not exist or cannot be accessed.
-    """
+    """Return a run's parameter counts and its memory; None if fake tensors cannot run the base."""
     config = base_config(base_path(arguments.model_name_or_path), revision)
     step = largest_step(
         [len(ids) for ids in rows.input_ids],
@@ -138,11 +134,7 @@ def estimate_run(
 
 
 def base_config(name: str, revision: str | None) -> PretrainedConfig:
-    """Load a base model's configuration.
-
-    Raises:
-        UserError: The model does not exist or cannot be accessed.
-    """
+    """Load a base model's configuration."""
     check_config(name, revision)
     with loading(name):
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
@@ -160,10 +152,7 @@ def fake_model(config: PretrainedConfig, lora: LoraConfig, *, precision: hardwar
 def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
     """Return the layers that :func:`common.models.quantization.load_base` loads, without weights."""
     model = AutoModelForCausalLM.from_config(
-        config,
-        dtype=hardware.dtype(precision),
-        attn_implementation=hardware.ATTENTION,
-        trust_remote_code=False,
+        config, dtype=hardware.dtype(precision), attn_implementation=hardware.ATTENTION, trust_remote_code=False
     )
     settings = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -138,11 +138,7 @@ def load_data(arguments: TrainArguments, feature: Feature) -> TrainingData:
 
 
 def build_trainer(arguments: TrainArguments, context: RunContext, data: TrainingData) -> FeatureTrainer:
-    """Build the trainer: the 4-bit base with a new adapter in fp32, and tokenized posts.
-
-    Raises:
-        UserError: The base cannot be loaded, or posts exceed its context.
-    """
+    """Build the trainer: the 4-bit base with a new adapter in fp32, and tokenized posts."""
     name, feature = base_path(arguments.model_name_or_path), data.feature
     tokenizer = load_tokenizer(name, data.revision)
     rows, validation = (

@@ -11,6 +11,7 @@ from peft import get_peft_model
 from common.miniature.pretrain import MODELS
 from common.models.quantization import load_base, load_tokenizer
 from sbic_llama.model.adapter import lora_config
+from sbic_llama.training.arguments import TrainArguments
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,9 @@ def adapted_model() -> torch.nn.Module:
     """An NF4 model whose adapter has random weights, so that it changes every answer."""
     torch.manual_seed(0)
     base = load_base(str(MODELS / "tiny_llama"), None, precision="fp32")
-    model = get_peft_model(base, lora_config(rank=4, alpha=8, dropout=0.0, revision=None))
+    model = get_peft_model(
+        base, lora_config(TrainArguments(output_dir=Path(), learning_rate=1.0, r=4, lora_alpha=8), None)
+    )
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -47,7 +50,6 @@ def model():
 @pytest.fixture(scope="session")
 def trained_adapters(tmp_path_factory) -> Path:
     """A folder of adapters for the three features, trained just long enough to tell labels apart. Tests leave them as they are."""
-    from sbic_llama.training.arguments import TrainArguments
     from sbic_llama.training.run import train
 
     folder = tmp_path_factory.mktemp("adapters")

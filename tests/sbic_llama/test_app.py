@@ -11,7 +11,6 @@ from common import web
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from sbic_llama import annotate, app
-from sbic_llama.annotation import in_browser
 from tests.browser import DESKTOP, PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
 
 POSTS = ("the florbs by the river sing well", "<b>the florbs</b> are *rude* & loud", "", "what a quiet day")
@@ -38,7 +37,7 @@ def posts(tmp_path) -> Path:
 
 
 def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
-    found = in_browser.annotate_post(annotator, POSTS[0], 0.5)
+    found = app.annotate_post(annotator, POSTS[0], 0.5)
     assert list(found.labels) == ["offensiveYN"]
     assert sum(found.labels["offensiveYN"].values()) == pytest.approx(1, abs=1e-5)
     groups, sure = found.lists["targetMinority"]
@@ -46,7 +45,7 @@ def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
     assert 0 < sure <= 1
     for name, (sure, least) in found.review.items():
         assert sure < least, name
-    strict = in_browser.annotate_post(annotator, POSTS[0], 0.05).review
+    strict = app.annotate_post(annotator, POSTS[0], 0.05).review
     assert strict.keys() <= found.review.keys()
 
 
@@ -55,31 +54,31 @@ def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
 )
 def test_a_post_without_text_or_with_too_much_is_refused(annotator, post, message):
     with pytest.raises(UserError, match=message):
-        in_browser.annotate_post(annotator, post, 0.1)
+        app.annotate_post(annotator, post, 0.1)
 
 
 def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, tmp_path, monkeypatch):
     told = []
-    found = in_browser.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: told.append((done, of)))
+    found = app.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: told.append((done, of)))
     assert (found.rows, found.unanswered, told) == (40, 10, [(40, 40)])
     assert found.counts["offensiveYN"].total() == 30
     assert found.review >= 10, "who has no answer goes to a person"
     names, head = found.head
     assert names == ["post", "model_offensiveYN", "model_targetMinority", "model_needs_review"]
-    assert len(head) == in_browser.PREVIEW
+    assert len(head) == app.PREVIEW
     adapters = [word for folder in folders for word in ("--adapter", folder)]
     words = [posts, *adapters, "--review_share", 0.1, "--output", tmp_path / "by_command.csv"]
     monkeypatch.setattr("sys.argv", ["annotate", *map(str, words)])
     annotate.main()
     assert found.output.read_bytes() == (tmp_path / "by_command.csv").read_bytes()
-    with pytest.raises(UserError, match=r"it has a column 'model_offensiveYN' already"):
-        in_browser.annotate_file(annotator, found.output, "post", 0.1, tmp_path / "other", lambda *_: None)
+    with pytest.raises(UserError, match=r"the file already has a column 'model_offensiveYN'"):
+        app.annotate_file(annotator, found.output, "post", 0.1, tmp_path / "other", lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["annotated_posts.csv", "by_command.csv", "posts.csv"]
 
 
 def test_what_the_command_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"--adapter: no adapter was given. Give one, or run make demo first"):
+    with pytest.raises(UserError, match=r"--adapter: no adapter was given. Give one, or first run make demo"):
         parse(app.AppArguments, [])
     with pytest.raises(UserError, match="no such folder"):
         parse(app.AppArguments, ["--adapter", "./nowhere"])
@@ -157,7 +156,7 @@ def test_what_is_wrong_is_said_on_the_page(page, tmp_path):
         seen.set_input_files("input[type=file]", path)
         seen.wait_for_function("document.querySelector('#column input')?.value === 'post'")
         seen.get_by_role("button", name="Annotate the file").click()
-        seen.get_by_text("posts.csv: it has a column 'model_offensiveYN' already").wait_for()
+        seen.get_by_text("posts.csv: the file already has a column 'model_offensiveYN'").wait_for()
         picture(seen, "sbic_app_error")
 
 

@@ -109,10 +109,10 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
     ]  # fmt: skip
     assert [bool(row["model_offensiveYN"]) for row in found] == [True, False, False, False, True, False, False]
     said = capsys.readouterr().err
-    assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: it is kept without an annotation" in said
+    assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: kept without an annotation" in said
     assert "5 rows in all" not in said
-    assert "offensiveYN: trained on the miniature's invented posts; what it says of real ones means nothing" in said
-    assert "2 of 7 posts annotated; 5 not, and model_problem says why" in said
+    assert "offensiveYN: trained on the miniature's invented posts; answers about real posts mean nothing" in said
+    assert "2 of 7 posts annotated; reasons for the other 5 are in model_problem" in said
 
 
 def test_posts_of_any_text_get_an_answer_or_a_reason(call, tmp_path):
@@ -161,10 +161,10 @@ def test_strict_stops_at_the_first_of_them_before_the_model(call, tmp_path, monk
         ("in.csv", "post\n", [], "no rows; expected at least one post"),
         ("in.csv", "", [], "empty file"),
         ("in.csv", 'post\n"never closed\n', [], r"line 2: not CSV"),
-        ("in.csv", "post,post\na,b\n", [], "column 'post' stands twice"),
+        ("in.csv", "post,post\na,b\n", [], "duplicate column 'post'"),
         ("in.parquet", "no parquet", [], "not Parquet"),
         ("in.csv.gz", "no gzip", [], "can't be read"),
-        ("in.csv", "post,model_problem\na,b\n", [], "has a column 'model_problem' already. Choose another --prefix"),
+        ("in.csv", "post,model_problem\na,b\n", [], "already has a column 'model_problem'. Rename that column"),
         ("in.txt", "post\n", [], "unknown file format"),
         ("in.csv", "post\na\n", ["--text_column", "text"], "missing column 'text'"),
     ],
@@ -209,7 +209,7 @@ def test_a_folder_of_files_becomes_a_folder_of_files(call, tmp_path, monkeypatch
     for path in (tmp_path / "out").iterdir():
         assert path.read_bytes() == (tmp_path / f"alone_{path.name}").read_bytes()
     assert not parts_of(tmp_path / "out").exists()
-    with pytest.raises(UserError, match="out: it exists already"):
+    with pytest.raises(UserError, match="out: the output already exists"):
         call(folder, tmp_path / "out")
 
 
@@ -217,10 +217,10 @@ def test_a_folder_of_files_becomes_a_folder_of_files(call, tmp_path, monkeypatch
     ("entry", "output", "message"),
     [
         ("in.txt", "out", r"in\.txt: unknown file format"),
-        ("more/in.csv", "out", "more: a folder in a folder of posts"),
+        ("more/in.csv", "out", "more: a folder inside a folder of posts"),
         (".hidden", "out", "posts: no files; expected files ending in"),
         ("in.csv", "out.csv", r"out\.csv: the posts are a folder; expected a new folder"),
-        ("in.csv", "posts/out", "posts/out: it lies in the folder of posts"),
+        ("in.csv", "posts/out", "posts/out: the output is inside the folder of posts"),
     ],
 )
 def test_a_folder_that_cannot_be_annotated_is_refused(call, tmp_path, entry, output, message):
@@ -241,7 +241,7 @@ def test_two_commands_do_not_write_at_once(call, tmp_path, monkeypatch):
     def at_work(self, posts):
         if not refused:
             refused.append(1)
-            with pytest.raises(UserError, match=r"out\.csv\.parts: another command is annotating into it"):
+            with pytest.raises(UserError, match=r"out\.csv\.parts: another command is annotating into this folder"):
                 call(tmp_path / "in.csv", tmp_path / "out.csv")
         return window(self, posts)
 
@@ -254,9 +254,9 @@ def test_two_commands_do_not_write_at_once(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--actors", 2], "--actors: it is for Ray; expected --engine ray beside it"),
-        (["--engine", "ray", "--ray_address", "ray://there:1"], "--ray_address: 'ray://there:1' is no address|Ray can't be"),
-        (["--engine", "ray", "--ray_address", "127.0.0.1:1"], "--ray_address: nothing answers at 127.0.0.1:1|Ray can't be"),
+        (["--actors", 2], "--actors: only Ray uses it. Add --engine ray"),
+        (["--engine", "ray", "--ray_address", "ray://there:1"], "--ray_address: 'ray://there:1' is not an address|Ray cannot be"),
+        (["--engine", "ray", "--ray_address", "127.0.0.1:1"], "--ray_address: no answer from 127.0.0.1:1|Ray cannot be"),
     ],
 )  # fmt: skip
 def test_what_ray_needs_is_said_in_one_line(call, tmp_path, more, message):
@@ -269,14 +269,14 @@ def test_what_ray_needs_is_said_in_one_line(call, tmp_path, more, message):
 def test_ray_that_is_not_installed_is_named_with_its_requirements(call, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "in.csv").write_text("post\na\n")
-    with pytest.raises(UserError, match=r"--engine: Ray can't be imported: .*pip install -r requirements-scale\.txt"):
+    with pytest.raises(UserError, match=r"--engine: Ray cannot be imported: .*pip install -r requirements-scale\.txt"):
         call(tmp_path / "in.csv", tmp_path / "out.csv", "--engine", "ray")
 
 
 def test_an_output_that_is_there_is_not_written_over(call, tmp_path):
     (tmp_path / "in.csv").write_text("post\na\n")
     (tmp_path / "out.csv").write_text("precious")
-    with pytest.raises(UserError, match=r"out\.csv: it exists already"):
+    with pytest.raises(UserError, match=r"out\.csv: the output already exists"):
         call(tmp_path / "in.csv", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "precious"
 
@@ -293,7 +293,7 @@ def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path,
         assert rows.pop()["model_needs_review"] is True, "what has no annotation needs a person"
         sure = [max(value for column, value in row.items() if "probability" in column) for row in rows]
         marked[name] = [row["model_needs_review"] for row in rows]
-        assert f"{sum(marked[name]) + 1} of {len(posts) + 1} go to a person" in capsys.readouterr().err
+        assert f"{sum(marked[name]) + 1} of {len(posts) + 1} rows need review" in capsys.readouterr().err
         apart = max(s for s, m in zip(sure, marked[name], strict=True) if m)
         assert all(s > apart for s, m in zip(sure, marked[name], strict=True) if not m)
     assert 0.03 < sum(marked["tenth"]) / len(posts) < 0.2
@@ -312,7 +312,7 @@ def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path,
         (other / path.name).write_bytes(path.read_bytes())
     (other / "annotator.json").write_text(json.dumps(spoilt))
     with pytest.raises(
-        UserError, match=r"--target_accuracy: offensiveYN reaches 0\.500 on validation at best; expected at most"
+        UserError, match=r"--target_accuracy: offensiveYN reaches at most 0\.500 on validation posts; expected at most"
     ):
         call(tmp_path / "in.csv", tmp_path / "x.csv", "--target_accuracy", 0.9, "--adapter", other)
 
@@ -377,7 +377,7 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(call, tmp_path, posts, mon
     assert not (tmp_path / "out.csv").exists()
     assert len(list((tmp_path / "out.csv.parts").glob("*.jsonl"))) == 2
     with pytest.raises(
-        UserError, match=r"out\.csv\.parts: it holds parts of another run: prefix was 'model_' and is 'm_'"
+        UserError, match=r"out\.csv\.parts: the folder holds another run: prefix was 'model_' and is 'm_'"
     ):
         call(tmp_path / "in.csv", tmp_path / "out.csv", "--prefix", "m_")
     windows.clear()

@@ -47,7 +47,7 @@ class StandIn:
 
 
 ADAPTERS = StandIn.adapters
-NEW = list(annotation.columns_of(ADAPTERS, "model_", review=False))
+NEW = list(annotation.new_columns(ADAPTERS, [], "model_", review=False))
 
 
 def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
     with claimed(parts, {"posts": found.digest}):
         made = (input.annotated(window, model, rule) for window in input.windows([found], run.missing(), "post"))
         run.keep(made, total=found.rows, done=0, show=False)
-        run.assemble(annotation.columns_of(ADAPTERS, "model_", review=False))
+        run.assemble(annotation.new_columns(ADAPTERS, [], "model_", review=False))
     return [row.values for row in read_rows(output)]
 
 

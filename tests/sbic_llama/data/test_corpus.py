@@ -144,9 +144,9 @@ def test_cleaning_keeps_words_apart_and_meaning_intact(raw, cleaned):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"offensiveYN": "yes"}, "line 3, column 'offensiveYN': 'yes' does not fit; expected 0, 0.5, 1, or nothing"),
-        ({"offensiveYN": "0.7"}, "line 3, column 'offensiveYN': '0.7' does not fit"),
-        ({"offensiveYN": "nan"}, "line 3, column 'offensiveYN': 'nan' does not fit"),
+        ({"offensiveYN": "yes"}, "line 3, column 'offensiveYN': invalid value 'yes'; expected 0, 0.5, 1, or nothing"),
+        ({"offensiveYN": "0.7"}, "line 3, column 'offensiveYN': invalid value '0.7'"),
+        ({"offensiveYN": "nan"}, "line 3, column 'offensiveYN': invalid value 'nan'"),
     ],
 )
 def test_nasty_annotations_are_refused_by_file_and_line(tmp_path, change, message):
@@ -160,9 +160,12 @@ def test_nasty_annotations_are_refused_by_file_and_line(tmp_path, change, messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targetMinority": "florbs"}, "column 'targetMinority': 'florbs' is no list; expected a JSON list of texts"),
-        ({"targetStereotype": "[1]"}, "column 'targetStereotype': '[1]' is no list"),
-        ({"offensiveYN": "1.5"}, "column 'offensiveYN': '1.5' does not fit; expected a number from 0 to 1"),
+        (
+            {"targetMinority": "florbs"},
+            "column 'targetMinority': 'florbs' is not a list; expected a JSON list of strings",
+        ),
+        ({"targetStereotype": "[1]"}, "column 'targetStereotype': '[1]' is not a list"),
+        ({"offensiveYN": "1.5"}, "column 'offensiveYN': invalid value '1.5'; expected a number from 0 to 1"),
     ],
 )
 def test_nasty_aggregates_are_refused_by_file_and_line(tmp_path, change, message):
@@ -220,7 +223,7 @@ def test_of_the_original_dataset_the_parquet_conversion_is_read(given, asked, mo
     assert revisions == [asked] * 3
 
 
-def test_controls_on_the_miniature(tmp_path, monkeypatch, capsys):
+def test_baselines_on_the_miniature(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["x", "--output_dir", str(tmp_path)])
     baselines.main()
     records = [read_record(path) for path in sorted(tmp_path.glob("*.json"))]
@@ -234,12 +237,12 @@ def test_controls_on_the_miniature(tmp_path, monkeypatch, capsys):
     assert "SBIC dev: " in capsys.readouterr().err
 
 
-def test_controls_leave_out_a_feature_that_a_corpus_has_no_labels_of(tmp_path, miniature, monkeypatch, capsys):
+def test_baselines_skip_a_feature_that_a_corpus_has_no_labels_of(tmp_path, miniature, monkeypatch, capsys):
     (tmp_path / "corpus").mkdir()
     for name in ("trn", "dev", "tst"):
         text = (miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv").read_text(encoding="utf-8")
         (tmp_path / "corpus" / f"SBIC.v2.{name}.csv").write_text(text.replace("intentYN", "other", 1), encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["x", "--data_dir", str(tmp_path / "corpus"), "--output_dir", str(tmp_path)])
     baselines.main()
-    assert "intentYN: left out, for a split has no post with a label" in capsys.readouterr().err
+    assert "intentYN: skipped, because a split has no post with a label" in capsys.readouterr().err
     assert len(list(tmp_path.glob("sbic-*.json"))) == 6

@@ -151,7 +151,7 @@ def test_batches_hold_like_lengths_within_a_budget_of_tokens(tokenizer, monkeypa
 
 def test_a_post_beyond_the_models_context_is_refused_with_the_limit_that_fits(tokenizer):
     encoded = encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=10_000)
-    with pytest.raises(UserError, match=r"is more than the model's 256; expected at most \d+") as error:
+    with pytest.raises(UserError, match=r"exceeds the model's context of 256; expected at most \d+") as error:
         encoded.require_context(5, 256)
     limit = int(str(error.value).split("at most ")[1].split()[0].rstrip("."))
     encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=limit).require_context(5, 256)

@@ -14,7 +14,7 @@ from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING
 from sbic_llama.data.groups import evaluate_groups, normalized_groups, set_f1, split_groups
 from sbic_llama.model import description as annotator_file
 from sbic_llama.training.arguments import TrainArguments
-from sbic_llama.training.trainer import dump_dataset
+from sbic_llama.training.run import dump_dataset
 
 DECLARED = [*FEATURES.values(), *OFFENSIVE_POLICIES.values(), STUDY_WORDING]
 
@@ -62,7 +62,7 @@ def test_the_policies_move_posts_of_the_real_corpus(real_data):
 
 
 def test_a_policy_or_wording_that_a_feature_lacks_is_refused():
-    with pytest.raises(UserError, match="targetMinority has no other label policy"):
+    with pytest.raises(UserError, match="targetMinority has a single label policy"):
         get_feature("targetMinority", "above_half")
     with pytest.raises(UserError, match="the study has no wording for offensiveYN"):
         get_feature("offensiveYN", wording="study")
@@ -134,11 +134,9 @@ def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap():
 
 @pytest.mark.parametrize("name", list(FEATURES))
 def test_the_instruction_dataset_is_what_the_model_reads(tmp_path, name, miniature):
-    from sbic_llama.training.run import train
-
     dump = str(tmp_path / "d.jsonl")
     command = ["--output_dir", str(tmp_path / "run"), "--learning_rate", "1", "--dump_dataset", dump]
-    train(parse(TrainArguments, command), name)
+    dump_dataset(parse(TrainArguments, command), name)
     rows = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text(encoding="utf-8").splitlines()]
     declared = FEATURES[name]
     assert len(rows) == 1500
@@ -151,13 +149,14 @@ def test_the_instruction_dataset_is_what_the_model_reads(tmp_path, name, miniatu
     assert not (tmp_path / "run").exists(), "nothing is trained"
 
 
-def test_a_dump_that_fails_leaves_nothing(tmp_path, miniature):
-    from sbic_llama.data.corpus import load_splits
+def dumping(path, **changes) -> TrainArguments:
+    return TrainArguments(output_dir=path.parent / "run", learning_rate=1.0, dump_dataset=path, **changes)
 
-    split = load_splits(data_dir=miniature / "SBIC.v2")["train"]
+
+def test_a_dump_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't be written"):
-        dump_dataset(FEATURES["offensiveYN"], split, tmp_path / "file" / "d.jsonl")
+        dump_dataset(dumping(tmp_path / "file" / "d.jsonl"), "offensiveYN")
 
 
 # ---- annotator.json
@@ -230,7 +229,7 @@ def test_the_intent_to_offend_is_read_where_it_is_given(tmp_path, miniature):
     without = load_splits(data_dir=tmp_path)["train"]
     assert {one.intended for one in without.posts} == {None}
     with pytest.raises(UserError, match="the train split has no post with a label"):
-        dump_dataset(FEATURES["intentYN"], without, tmp_path / "d.jsonl")
+        dump_dataset(dumping(tmp_path / "d.jsonl", data_dir=tmp_path), "intentYN")
 
 
 def test_a_level_of_intent_that_the_corpus_does_not_have_is_refused(tmp_path, miniature):
@@ -240,6 +239,6 @@ def test_a_level_of_intent_that_the_corpus_does_not_have_is_refused(tmp_path, mi
         text = (miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv").read_text(encoding="utf-8")
         (tmp_path / f"SBIC.v2.{name}.csv").write_text(text.replace(",0.66,", ",0.6,"), encoding="utf-8")
     with pytest.raises(
-        UserError, match=r"column 'intentYN': '0.6' does not fit; expected 0, 0.33, 0.66, 1, or nothing"
+        UserError, match=r"column 'intentYN': invalid value '0.6'; expected 0, 0.33, 0.66, 1, or nothing"
     ):
         load_splits(data_dir=tmp_path)

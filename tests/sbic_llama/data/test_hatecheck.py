@@ -53,16 +53,16 @@ def test_the_real_cases(real_data):
     [
         (
             lambda rows: rows[1].update(label_gold="hate"),
-            r"line 3, column 'label_gold': 'hate' is no label; expected hat",
+            r"line 3, column 'label_gold': unknown label 'hate'; expected hat",
         ),
         (lambda rows: rows[2].update(test_case=" "), r"line 4, column 'test_case': empty"),
-        (lambda rows: rows[2].update(test_case="&nbsp;"), r"line 4, column 'test_case': nothing but spaces"),
+        (lambda rows: rows[2].update(test_case="&nbsp;"), r"line 4, column 'test_case': blank"),
         (
             lambda rows: rows[0].update(functionality="derog_nh"),
             r"line 2, column 'functionality': 'derog_nh' for a hateful",
         ),
         (lambda rows: rows[0].update(functionality="derog"), r"line 2, column 'functionality': 'derog' for a hateful"),
-        (lambda rows: rows[3].update(case_id="2"), r"line 5, column 'case_id': case '2' stands twice"),
+        (lambda rows: rows[3].update(case_id="2"), r"line 5, column 'case_id': duplicate case '2'"),
         (lambda rows: rows.clear(), r"no test cases"),
         (lambda rows: [row.pop("target_ident") for row in rows], r"missing column 'target_ident'"),
     ],

@@ -163,7 +163,7 @@ def test_a_list_of_groups_that_json_can_spell_and_nobody_can_keep(miniature, fol
     rows = records(miniature, "SBIC.v2/SBIC.v2.agg.dev.csv")
     rows[1][rows[0].index("targetMinority")] = cell
     (folder / "SBIC.v2.agg.dev.csv").write_bytes(as_csv(rows))
-    with pytest.raises(UserError, match=r"line 2, column 'targetMinority': .* is no list") as error:
+    with pytest.raises(UserError, match=r"line 2, column 'targetMinority': .* is not a list") as error:
         corpus.load_splits(data_dir=folder, view="aggregated")
     check_refusal(error.value, "SBIC.v2.agg.dev.csv")
 
@@ -172,7 +172,7 @@ def test_a_tweet_that_no_file_can_hold_is_refused(miniature, tmp_path):
     whole = json.loads((miniature / "md_agreement" / "MD-Agreement_dev.json").read_text(encoding="utf-8"))
     next(iter(whole.values()))["text"] = "\ud83d"
     (tmp_path / "md.json").write_bytes(dumped(whole))
-    with pytest.raises(UserError, match=r"md\.json: half of a surrogate pair"):
+    with pytest.raises(UserError, match=r"md\.json: not MD-Agreement's JSON file: half of a surrogate pair"):
         md_agreement.read_items(tmp_path / "md.json")
 
 
@@ -180,5 +180,5 @@ def test_a_missing_number_is_no_group_and_a_list_is_no_text(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": NaN}\n{"id": 2, "targetMinority": "florbs"}\n')
     assert label_files.read_human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"]) == {"2": ("florbs",)}
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": ["florbs"]}\n')
-    with pytest.raises(UserError, match="is no single value"):
+    with pytest.raises(UserError, match="is not a single value"):
         label_files.read_human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"])

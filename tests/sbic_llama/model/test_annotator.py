@@ -114,12 +114,11 @@ def test_the_label_is_that_of_the_plain_way(every, posts):
 
 
 def test_the_base_is_loaded_once_and_an_instruction_read_once(folders, posts, monkeypatch):
-    from common.models import quantization
     from sbic_llama.model import scoring
 
     loads, reads = [], []
-    load, read = quantization.load_base, scoring.PrefixCache.__init__
-    monkeypatch.setattr(quantization, "load_base", lambda *a, **k: loads.append(a) or load(*a, **k))
+    load, read = annotator.load_base, scoring.PrefixCache.__init__
+    monkeypatch.setattr(annotator, "load_base", lambda *a, **k: loads.append(a) or load(*a, **k))
     monkeypatch.setattr(scoring.PrefixCache, "__init__", lambda *a: reads.append(a) or read(*a))
     scored = []
     score = answering.score_labels
@@ -131,9 +130,9 @@ def test_the_base_is_loaded_once_and_an_instruction_read_once(folders, posts, mo
     assert scored == [len(set(posts))] * 4, "equal posts are scored once"
 
 
-@pytest.mark.parametrize("quantisation", ["int8", "none"])
-def test_other_ways_to_keep_the_weights(folders, posts, quantisation):
-    rows = list(Annotator(folders[1], quantisation=quantisation).annotate(posts[:10]))
+@pytest.mark.parametrize("quantization", ["int8", "none"])
+def test_other_ways_to_keep_the_weights(folders, posts, quantization):
+    rows = list(Annotator(folders[1], quantization=quantization).annotate(posts[:10]))
     for row in rows:
         assert row["offensiveYN"] in ("Offensive", "Maybe offensive", "Not offensive")
         assert sum(value for value in row.values() if isinstance(value, float)) == pytest.approx(1)
@@ -160,13 +159,15 @@ def test_what_does_not_go_together_is_refused(folders, tmp_path, every):
 
     with pytest.raises(UserError, match="no adapter was given"):
         Annotator()
-    with pytest.raises(UserError, match="a second adapter for offensiveYN; expected one adapter a feature"):
+    with pytest.raises(UserError, match="a second adapter for offensiveYN; expected one adapter per feature"):
         Annotator(folders[1], folders[1])
     other = shutil.copytree(folders[0], tmp_path / "other", ignore=shutil.ignore_patterns("checkpoint-*"))
     for name, key in {"annotator.json": "base_model", "adapter_config.json": "base_model_name_or_path"}.items():
         values = json.loads((other / name).read_text())
         (other / name).write_text(json.dumps({**values, key: "somebody/llama"}))
-    with pytest.raises(UserError, match="it is for the base model somebody/llama; expected miniature/tiny_llama"):
+    with pytest.raises(
+        UserError, match="the adapter is for the base model somebody/llama; expected miniature/tiny_llama"
+    ):
         Annotator(folders[1], other)
-    with pytest.raises(TypeError, match="a post must be text, not int"):
+    with pytest.raises(TypeError, match="a post must be a string, not int"):
         list(every.annotate(["one", 2]))

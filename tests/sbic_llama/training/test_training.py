@@ -33,10 +33,9 @@ from sbic_llama.data.features import FEATURES
 from sbic_llama.model import adapter as adapters
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.scoring import score_labels
-from sbic_llama.train import FeatureArguments
 from sbic_llama.training import memory
 from sbic_llama.training import run as training
-from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.run import train
 from sbic_llama.training.trainer import IGNORED
 
@@ -107,10 +106,7 @@ def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
     recipe = parse(TrainArguments, ["--config", str(RECIPES / "study.yaml")])
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig())  # transformers' default is Llama 2's 7B shape
-        config = adapters.lora_config(
-            rank=recipe.r, alpha=recipe.lora_alpha, dropout=recipe.lora_dropout, revision=None
-        )
-        found = count_parameters(get_peft_model(model, config))
+        found = count_parameters(get_peft_model(model, adapters.lora_config(recipe, None)))
     assert (found["trainable"], found["total"] - found["trainable"]) == (39_976_960, 6_738_415_616)
     assert (recipe.lora_alpha, recipe.seed, recipe.learning_rate, recipe.wording) == (64, 33, 2e-4, "study")
 
@@ -166,10 +162,12 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
 def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
     """A trainer over the first posts of the miniature, its validation set another few, and its first batch."""
     run = arguments(folder, **changes)
-    posts = load_splits(data_dir=corpora.build() / "SBIC.v2")["train"].posts
-    setup = RunContext(1, changes.get("precision", "fp32"))
-    _, trainer, rows = training.build_trainer(run, setup, FEATURES[name], None, posts[:count], posts[count : count + 9])
-    pairs = zip(rows.input_ids, rows.labels, strict=True)
+    split = load_splits(data_dir=corpora.build() / "SBIC.v2")["train"]
+    context = RunContext(1, changes.get("precision", "fp32"))
+    posts, dev_posts = split.posts[:count], split.posts[count : count + 9]
+    data = training.TrainingData(FEATURES[name], split, posts, dev_posts, None, {})
+    trainer = training.build_trainer(run, context, data)
+    pairs = zip(trainer.rows.input_ids, trainer.rows.labels, strict=True)
     return trainer, trainer.data_collator([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
 
 
@@ -200,7 +198,7 @@ def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]
     run = arguments(folder, **changes)
     config = memory.base_config(str(MODELS / "tiny_llama"), None)
     precision = changes.get("precision", "fp32")
-    model = memory.pretended(config, training.lora_of(run, None), precision=precision)
+    model = memory.fake_model(config, adapters.lora_config(run, None), precision=precision)
     rows, tokens = batch["input_ids"].shape
     answers = int((batch["labels"] != IGNORED).sum())
     return model, memory.Step(rows, tokens, answers, packed=batch["attention_mask"].ndim == 4)
@@ -247,7 +245,7 @@ def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, pre
             return trainer.compute_loss(trainer.model, batch)
 
     with step_memory.fake_mode(model):
-        found = kept_bytes(model.train(), lambda: memory.loss(model, step, precision=precision))
+        found = kept_bytes(model.train(), lambda: memory.step_loss(model, step, precision=precision))
     assert found == pytest.approx(kept_bytes(trainer.model, forward), rel=0.02)
 
 
@@ -257,7 +255,7 @@ def test_the_memory_estimate_is_what_a_step_takes_from_the_allocator(tmp_path, p
     changes = {"precision": precision, "activation_checkpointing": checkpointing}
     trainer, batch = built(tmp_path, 48, **changes)
     model, step = expected(tmp_path, trainer, batch, **changes)
-    found = memory.estimate(model, step, precision=precision, checkpointing=checkpointing)
+    found = memory.estimate_memory(model, step, precision=precision, checkpointing=checkpointing)
     trainer.model.train()
     if checkpointing:
         trainer.model.gradient_checkpointing_enable()
@@ -275,12 +273,12 @@ def test_the_estimate_before_loading_has_the_loaded_models_bytes(tmp_path):
     trainer, batch = built(tmp_path, 4)
     state = torch.get_rng_state()
     model, step = expected(tmp_path, trainer, batch)
-    found = memory.estimate(model, step, precision="fp32", checkpointing=True)
+    found = memory.estimate_memory(model, step, precision="fp32", checkpointing=True)
     assert found.model == step_memory.model_bytes(trainer.model)
     assert count_parameters(model) == count_parameters(trainer.model)
     trained = count_parameters(trainer.model)["trainable"]
     assert found.optimizer == 12 * trained
-    few = memory.estimate(model, step, precision="fp32", checkpointing=True, optim="paged_adamw_8bit")
+    few = memory.estimate_memory(model, step, precision="fp32", checkpointing=True, optim="paged_adamw_8bit")
     assert few.optimizer == 6 * trained
     assert torch.equal(torch.get_rng_state(), state), "an estimate must not change what the seed gives"
 
@@ -296,14 +294,14 @@ def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
     """As a T4 would train it; nothing of the 13 GB is loaded, or exists here."""
     from transformers import LlamaConfig
 
-    lora = adapters.lora_config(rank=16, alpha=32, dropout=0.0, revision=None)
+    lora = adapters.lora_config(arguments(Path()), None)
     config = LlamaConfig(num_hidden_layers=2)  # otherwise transformers' default is Llama 2's 7B shape
-    model = memory.pretended(config, lora, precision="fp16")
+    model = memory.fake_model(config, lora, precision="fp16")
     layer = 4 * 4096**2 + 3 * 4096 * 11008
     known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
     known += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert step_memory.model_bytes(model) == pytest.approx(known, rel=1e-4)
-    found = memory.estimate(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
+    found = memory.estimate_memory(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
     assert found.line().startswith(f"estimated memory {found.total / 1e6:,.0f} MB (model ")
 
 
@@ -323,9 +321,9 @@ def test_a_base_whose_memory_cannot_be_estimated_is_trained_all_the_same(tmp_pat
     def refuse(*_, **__):
         raise RuntimeError("a tensor's value is asked for")
 
-    monkeypatch.setattr(training, "pretended", refuse)
+    monkeypatch.setattr(memory, "fake_model", refuse)
     train(arguments(tmp_path, max_steps=1, evaluations=1), "offensiveYN")
-    assert "the memory that it takes can't be estimated (RuntimeError)" in capsys.readouterr().err
+    assert "memory cannot be estimated for this base model (RuntimeError)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
@@ -351,8 +349,8 @@ def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
     train(arguments(tmp_path, max_steps=8, evaluations=1), "offensiveYN")
     said = capsys.readouterr().err
     assert re.search(r"151,552 of 1,136,768 parameters trained \(13\.33%\)", said)
-    assert re.search(r"1,500 training posts \(0 cut to 384 tokens\), 294 for validation", said)
-    assert re.search(r"[\d,]+ tokens a pass, 16 posts behind one copy of the instruction \([\d,]+ with a copy", said)
+    assert re.search(r"1,500 training posts \(0 truncated to 384 tokens\), 294 for validation", said)
+    assert re.search(r"[\d,]+ tokens per epoch: 16 posts share a copy of the instruction \([\d,]+ with a copy", said)
     assert re.search(r"estimated memory \d+ MB", said)
     assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", said)
     assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", said)
@@ -362,7 +360,7 @@ def test_the_memory_is_told_before_the_base_is_loaded(tmp_path, monkeypatch, cap
     def load(*_, **__):
         raise UserError("it would be loaded now")
 
-    monkeypatch.setattr(training.quantization, "load_base", load)
+    monkeypatch.setattr(training, "load_base", load)
     with pytest.raises(UserError, match="it would be loaded now"):
         train(arguments(tmp_path), "offensiveYN")
     assert re.search(r"estimated memory \d+ MB \(model \d+, optimizer 2, activations \d+\)", capsys.readouterr().err)
@@ -562,8 +560,12 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(trained, monkeypatc
     ("changes", "name", "message"),
     [
         ({"model_name_or_path": "./nothing"}, "offensiveYN", "nothing: neither a folder nor a Hub id"),
-        ({"optim": "paged_adamw_32bit"}, "offensiveYN", "paged_adamw_32bit needs an NVIDIA GPU; expected adamw_torch"),
-        ({"label_policy": "above_half"}, "targetMinority", "targetMinority has no other label policy"),
+        (
+            {"optim": "paged_adamw_32bit"},
+            "offensiveYN",
+            "paged_adamw_32bit requires an NVIDIA GPU; expected adamw_torch",
+        ),
+        ({"label_policy": "above_half"}, "targetMinority", "targetMinority has a single label policy"),
         ({"wording": "study"}, "offensiveYN", "the study has no wording for offensiveYN"),
         ({"precision": "fp16"}, "offensiveYN", "fp16 is not supported here"),
         ({"data_dir": Path("nothing")}, "offensiveYN", "nothing: no such folder"),
@@ -577,12 +579,12 @@ def test_what_cannot_be_trained_is_refused(tmp_path, changes, name, message):
 
 def test_the_same_arguments_on_other_posts_are_another_run(trained, tmp_path, monkeypatch):
     """The validation posts belong to a run too: they choose its checkpoint."""
-    whole = training.labelled
+    whole = training.labeled
 
     def fewer(split, label_of):
         return whole(split, label_of)[: -1 if split.name == "dev" else None]
 
-    monkeypatch.setattr(training, "labelled", fewer)
+    monkeypatch.setattr(training, "labeled", fewer)
     with pytest.raises(UserError, match=r"holds another run: data was"):
         train(arguments(trained.parent, max_steps=12, evaluations=3), "offensiveYN")
 
@@ -600,13 +602,13 @@ def test_posts_beyond_the_models_context_are_refused(tmp_path, miniature):
         writer.writeheader()
         writer.writerows(rows)
     run = {"data_dir": tmp_path / "corpus", "max_post_tokens": 2000}
-    with pytest.raises(UserError, match=r"more than the model's 1024; expected at most 9\d\d"):
+    with pytest.raises(UserError, match=r"exceeds the model's context of 1024; expected at most 9\d\d"):
         train(arguments(tmp_path / "run", **run), "offensiveYN")
 
 
 def test_something_else_than_an_adapter_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"no annotator\.json; expected a model that this project trained"):
+    with pytest.raises(UserError, match=r"missing annotator\.json; expected a model trained by this project"):
         adapters.load_adapter(tmp_path, precision="fp32")
     with pytest.raises(UserError, match="no such folder"):
         adapters.load_adapter(tmp_path / "nothing", precision="fp32")
@@ -629,17 +631,17 @@ def configured(**changes):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_a_tensor, "its tensors are not those of its configuration, as .*lora_A"),
+        (without_a_tensor, "its tensors do not match its configuration .*lora_A"),
         (configured(r=8), r"cannot be loaded: .*size mismatch.*Use it with the base model that it was trained on"),
-        (configured(peft_type="FOO"), r"an adapter of kind 'FOO'; expected a LoRA adapter"),
+        (configured(peft_type="FOO"), r"an adapter of type 'FOO'; expected a LoRA adapter"),
         (configured(base_model_name_or_path="other/base"), r"expected \('miniature/tiny_llama', None\)"),
         (
             lambda folder: (folder / "adapter_config.json").write_text("[]"),
-            r"adapter_config\.json: it is damaged; expected a JSON object",
+            r"adapter_config\.json: damaged file; expected a JSON object",
         ),
         (
             lambda folder: (folder / "adapter_model.safetensors").unlink(),
-            r"no weights in the safetensors format; expected adapter_model\.safetensors",
+            r"no weights in safetensors format; expected adapter_model\.safetensors",
         ),
         (
             lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 100),
