@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of the apps, on a page that a command serves; tests skip where there is none."""
+"""Open pages that a command serves in a headless Chromium; tests are skipped without one."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1200, "height": 900}
-PATIENCE = 60_000  # milliseconds that a page has to answer
+TIMEOUT = 60_000  # milliseconds
 
 
 def missing() -> str | None:
-    """Why no browser can be used."""
+    """Return why no browser can be used, or None."""
     for name in ("gradio", "playwright"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed"
-    return None if CHROMIUM else "there is no Chromium"
+    return None if CHROMIUM else "Chromium is not installed"
 
 
 @contextlib.contextmanager
 def served(module: str, *words: object, **environment: str) -> Iterator[tuple[str, Any]]:
-    """The address of a page that ``python -m module`` serves, and its process; SIGINT ends it."""
+    """Yield the address of the page that ``python -m module`` serves, and its process; end it with SIGINT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", module, *map(str, words), "--port", str(port)]
-    said = tempfile.TemporaryFile("w+")
+    stderr = tempfile.TemporaryFile("w+")
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "ACCELERATE_USE_CPU": "true", **environment}, stderr=said
+        command, cwd=ROOT, env={**os.environ, "ACCELERATE_USE_CPU": "true", **environment}, stderr=stderr
     )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
-            assert process.poll() is None, said.seek(0) or said.read()
+            assert process.poll() is None, stderr.seek(0) or stderr.read()
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(address, timeout=5).close()
                 break
@@ -64,41 +64,41 @@ def served(module: str, *words: object, **environment: str) -> Iterator[tuple[st
 
 @contextlib.contextmanager
 def opened(address: str, size: dict[str, int] = DESKTOP, scheme: str = "light") -> Iterator[Any]:
-    """A page in the browser. What it asks of any other machine is refused, and fails the test."""
+    """Yield a page in the browser. A request to any other machine is refused and fails the test."""
     from playwright.sync_api import sync_playwright
 
-    strangers: list[str] = []
+    foreign: list[str] = []
 
     def route(call: Any) -> None:
         if call.request.url.startswith((address, "data:", "blob:")):
             call.continue_()
         else:
-            strangers.append(call.request.url)
+            foreign.append(call.request.url)
             call.abort()
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport=size, color_scheme=scheme, accept_downloads=True)
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         page.route("**/*", route)
         page.goto(address)
         yield page
         browser.close()
-    assert strangers == []
+    assert foreign == []
 
 
 needs_browser = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
-def picture(seen: Any, name: str) -> None:
-    """Kept where somebody wants to look at it."""
+def picture(page: Any, name: str) -> None:
+    """Save a screenshot if SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
-        seen.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-def beyond_the_edge(seen: Any) -> list[str]:
-    """What makes a page scroll sideways: elements that reach beyond the window."""
+def beyond_the_edge(page: Any) -> list[str]:
+    """List the elements that reach beyond the window and make a page scroll sideways."""
     script = """() => document.documentElement.scrollWidth <= window.innerWidth ? [] :
         [...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
         .map(e => `${e.tagName}.${e.className} ${Math.round(e.getBoundingClientRect().right)}`).slice(0, 20)"""
-    return seen.evaluate(script)
+    return page.evaluate(script)

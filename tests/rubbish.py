@@ -1,7 +1,7 @@
-"""What people, programs and bad luck put into files: the strategies of the property tests.
+"""Strategies of the property tests: what people, programs and bad luck put into files.
 
-A property test says what holds for every input; hypothesis looks for one that breaks it. The few examples of the default tests are
-always the same. For many: ``python -m pytest -m "properties and not slow" --hypothesis-profile many``.
+A property test states what holds for every input, and hypothesis looks for a counterexample. The default tests always try the same
+few examples. To try many: ``python -m pytest -m "properties and not slow" --hypothesis-profile many``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NASTY = (
     "{}", "&amp;lt;", "&amp;amp;amp;#44;", "&#0;", "&#xD800;", "&#" + "9" * 5000 + ";", "</s>", "<s>", "[INST]", "<0x0A>", "<unk>",
     "### Response:\n", "\n\n### Instruction:\n", "../..", "{{ 7 * 7 }}", "%s", "<script>", "x" * 3000,
 )  # fmt: skip
-SURROGATES = ("\ud83d", "\udc80", "a\udfffb")  # halves of pairs: JSON and YAML can spell them, UTF-8 can't
+SURROGATES = ("\ud83d", "\udc80", "a\udfffb")  # halves of pairs: JSON and YAML can spell them, UTF-8 cannot
 
 texts = st.one_of(
     st.sampled_from(NASTY), st.text(max_size=12), st.lists(st.sampled_from(NASTY), max_size=4).map("".join)
@@ -59,12 +59,12 @@ WRONG_KINDS = (
     {},
     {"a": [0]},
 )
-DEEP = "[" * 100_000  # more than any parser's stack
+DEEP = "[" * 100_000  # deeper than any parser's stack
 
 
 @st.composite
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes with one to three edits: a byte, a piece left out, put in, doubled, or everything after it gone."""
+    """Edit bytes one to three times: replace, remove, insert or double a piece, or cut everything after it."""
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(data)))
         end = min(len(data), start + draw(st.integers(0, 6)))
@@ -77,7 +77,7 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
 
 @st.composite
 def replaced(draw: st.DrawFn, value: Any, values: st.SearchStrategy = json_values) -> Any:
-    """A JSON value in which one value, at any depth, is another, is missing, or has an unknown neighbour."""
+    """Replace or remove one value at any depth of a JSON value, or add an unknown one next to it."""
     if isinstance(value, (dict, list)) and value and draw(st.integers(0, 3)):
         inner = dict(value) if isinstance(value, dict) else dict(enumerate(value))
         key = draw(st.sampled_from(list(inner)))
@@ -93,7 +93,7 @@ def replaced(draw: st.DrawFn, value: Any, values: st.SearchStrategy = json_value
 
 
 def everywhere(value: Any, others: Sequence[Any]) -> Iterator[Any]:
-    """The JSON value with each value in it replaced by each of others, and with each left out, one at a time."""
+    """Yield the JSON value with each value in it replaced by each of ``others``, and removed, one at a time."""
     yield from others
     if isinstance(value, (dict, list)):
         inner = dict(value) if isinstance(value, dict) else dict(enumerate(value))
@@ -106,7 +106,7 @@ def everywhere(value: Any, others: Sequence[Any]) -> Iterator[Any]:
 
 
 def dumped(value: Any) -> bytes:
-    """A value as JSON, whose keys may not be unique and whose texts need not be Unicode."""
+    """Encode a value as JSON; keys may repeat and texts may hold surrogates."""
     return json.dumps(value).encode()
 
 
@@ -138,7 +138,7 @@ PARQUET_TYPES: dict[pyarrow.DataType, tuple[Any, ...]] = {
 
 @st.composite
 def parquet_tables(draw: st.DrawFn) -> pyarrow.Table:
-    """A table of columns of every type, with nulls and values at the ends of what a type holds."""
+    """Draw a table with columns of every type, with nulls and the extreme values of a type."""
     rows = draw(st.integers(0, 3))
     kinds = draw(st.lists(st.sampled_from(list(PARQUET_TYPES)), min_size=1, max_size=4))
     columns = []
@@ -149,7 +149,7 @@ def parquet_tables(draw: st.DrawFn) -> pyarrow.Table:
 
 
 def check_refusal(error: UserError, file: Path | str) -> None:
-    """What every refusal must be: one line that can be printed, is short enough to be read, and names the file."""
+    """Check that a refusal is one printable line, short enough to read, that names the file."""
     line = str(error)
     assert line.isprintable(), line
     assert Path(file).name in line
@@ -157,11 +157,11 @@ def check_refusal(error: UserError, file: Path | str) -> None:
 
 
 def check(path: Path, data: bytes, read: Callable[[Path], Any], used: Callable[[Any], Any]) -> None:
-    """Reads a file; what was read is fit for what is done with it next."""
+    """Read a file that holds ``data``: it is refused properly, or what was read can be used."""
     path.write_bytes(data)
     try:
-        found = read(path)
+        value = read(path)
     except UserError as error:
         check_refusal(error, path)
     else:
-        used(found)
+        used(value)

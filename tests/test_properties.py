@@ -1,4 +1,4 @@
-"""What the default tests try with a few examples, tried with many."""
+"""Property tests with many examples; the default tests use a few."""
 
 from __future__ import annotations
 
