@@ -142,7 +142,8 @@ def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Pa
     cut = annotator.cut
     answers, lines = iter(annotator.annotate_window(window.posts)), []
     for reason in window.reasons:
-        values = {} if reason else {name: _rounded(value) for name, value in next(answers).items()}
+        answer = {} if reason else next(answers)
+        values = {name: round(value, 6) if isinstance(value, float) else value for name, value in answer.items()}
         if row_format.thresholds:
             values["needs_review"] = bool(reason) or any(
                 adapter.confidence(values) < row_format.thresholds[adapter.name] for adapter in annotator.adapters
@@ -150,7 +151,3 @@ def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Pa
         row = {f"{row_format.prefix}{name}": value for name, value in values.items()}
         lines.append(json.dumps(row | {f"{row_format.prefix}problem": reason}, ensure_ascii=False) + "\n")
     return Part(window.file, window.number, len(lines), "".join(lines), annotator.cut - cut)
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value

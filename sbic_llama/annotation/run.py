@@ -68,8 +68,7 @@ class AnnotateArguments:
 
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
-            expected = "one file of posts, or - for standard input"
-            raise UserError(f"{len(self.posts)} files were given", expected=expected)
+            raise UserError(f"{len(self.posts)} files were given", expected="one file of posts, or -")
         for name in self.adapter:
             check_place(*with_revision(name))
         if self.review_share is not None and self.target_accuracy is not None:
@@ -93,8 +92,7 @@ class AnnotateArguments:
         if self.output == STREAM or output.name in ("", "..") or output.name.endswith((*FORMATS, ".gz")):
             raise UserError("the posts are a folder", file=self.output, expected="a new folder as --output")
         if output.resolve().is_relative_to(source.resolve()):
-            problem = "the output is inside the folder of posts"
-            raise UserError(problem, file=output, fix="choose another --output")
+            raise UserError("the output is inside the folder of posts", file=output, fix="choose another --output")
 
 
 def parts_of(output: Path) -> Path:
