@@ -1,4 +1,4 @@
-"""The page that shows classifiers one beside the other: its answers, and the page itself in a browser."""
+"""The page that shows classifiers side by side: its answers, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def models(trained):
 
 def test_both_models_answer_to_a_pair_and_to_its_variants(models):
     assert list(models) == ["full fine-tuning: full", "LoRA: lora"]
-    found = app.answers(models, PAIR)
-    assert [list(one) for one in found] == [list(LABELS)] * 2
-    assert [sum(one.values()) for one in found] == pytest.approx([1, 1])
+    answers = app.answers(models, PAIR)
+    assert [list(one) for one in answers] == [list(LABELS)] * 2
+    assert [sum(one.values()) for one in answers] == pytest.approx([1, 1])
     first, *rest = app.variants(models, PAIR)
-    for number, one in enumerate(found):
+    for number, one in enumerate(answers):
         label = max(one, key=one.__getitem__)
         assert first[1 + number] == f"{label} {one[label]:.0%}"
     assert [row[0] for row in rest] == [
@@ -58,7 +58,7 @@ def test_both_models_answer_to_a_pair_and_to_its_variants(models):
             assert mark == ([] if right is None else ["✓"] if answer == right else ["✗"])
 
 
-def test_what_is_typed_is_no_markup():
+def test_typed_text_is_not_markup():
     table = app.as_table(["<b>model</b>"], [["as it is", "neutral 50%", "<script>alert(1)</script>", ""]])
     assert "<script" not in table
     assert "<b>" not in table

@@ -1,4 +1,4 @@
-"""Evaluation and prediction as commands, on models trained for a moment."""
+"""Evaluation and prediction as commands, on models trained for a few steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from snli_roberta.training.run import train
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[str, Path]:
-    """A model of each method on the same tenth of the miniature, and a full one on another tenth."""
+    """Train each method on the same tenth of the miniature, and a full model on another tenth."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("trained")
     for name, method, sample in (("full", "full", 33), ("lora", "lora", 33), ("other", "full", 34)):
@@ -53,9 +53,7 @@ def call(module, monkeypatch, *arguments: object) -> None:
     module.main()
 
 
-def test_evaluate_scores_models_beside_the_controls_and_tells_what_they_cost(
-    trained, tmp_path, monkeypatch, capsys, miniature
-):
+def test_evaluate_scores_models_and_baselines_and_their_costs(trained, tmp_path, monkeypatch, capsys, miniature):
     page = tmp_path / "report.html"
     call(
         evaluate, monkeypatch, "--model", trained["full"], trained["lora"], "--title", "full fine-tuning", "LoRA",
@@ -75,8 +73,8 @@ def test_evaluate_scores_models_beside_the_controls_and_tells_what_they_cost(
         assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(test.labels, predictions))
         for average in ("weighted", "macro"):
             expected = precision_recall_fscore_support(test.labels, predictions, average=average, zero_division=0)
-            found = [metrics[f"{metric}/{average}"]["value"] for metric in ("precision", "recall", "f1")]
-            assert found == pytest.approx(list(expected[:3]))
+            result = [metrics[f"{metric}/{average}"]["value"] for metric in ("precision", "recall", "f1")]
+            assert result == pytest.approx(list(expected[:3]))
         assert metrics["accuracy"]["n"] == len(test.pairs)
     full, lora = records["full fine-tuning"], records["LoRA"]
     assert full.parameters["trainable"] == full.parameters["total"]
@@ -91,7 +89,7 @@ def test_evaluate_scores_models_beside_the_controls_and_tells_what_they_cost(
     assert str(trained["full"].parent) not in "".join(path.read_text() for path in (tmp_path / "r").glob("*.json"))
 
 
-def test_evaluate_scores_one_model_beside_the_controls(trained, tmp_path, monkeypatch):
+def test_evaluate_scores_one_model_and_the_baselines(trained, tmp_path, monkeypatch):
     call(evaluate, monkeypatch, "--model", trained["lora"], "--title", "my adapter", "--output_dir", tmp_path)
     assert [path.name for path in sorted(tmp_path.glob("*.json"))][-2:] == [
         "snli-4-untrained-head.json",
@@ -115,7 +113,7 @@ def test_runs_on_other_pairs_are_not_compared(trained, tmp_path, monkeypatch, mi
 @pytest.mark.parametrize(
     ("name", "value"), [("max_length", None), ("max_length", "abc"), ("train_fraction", 0), ("sample_seed", True)]
 )
-def test_a_strange_record_of_a_training_is_refused(trained, tmp_path, monkeypatch, name, value):
+def test_an_invalid_training_record_is_refused(trained, tmp_path, monkeypatch, name, value):
     shutil.copytree(trained["lora"], tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
     facts = json.loads((tmp_path / "adapter" / "training.json").read_text())
     facts["settings"][name] = value
@@ -170,9 +168,9 @@ def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch,
     out = tmp_path / f"out.{target}"
     call(predict, monkeypatch, "--model", trained["full"], "--input", tmp_path / f"in.{source}", "--output", out,
          "--premise_column", "sentence1", "--hypothesis_column", "sentence2")  # fmt: skip
-    found = [row.values for row in read_rows(out)]
-    assert [{key: row[key] for key in rows[0]} for row in found] == rows
-    for row in found:
+    result = [row.values for row in read_rows(out)]
+    assert [{key: row[key] for key in rows[0]} for row in result] == rows
+    for row in result:
         probabilities = [float(row[f"probability_{label}"]) for label in LABELS]
         assert row["predicted_label"] == LABELS[int(np.argmax(probabilities))]
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
@@ -188,14 +186,14 @@ def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
     ]
     rows[7]["note"] = 1.5  # a column that begins late
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = {}
+    result = {}
     for window, ending in ((4, "parquet"), (1000, "jsonl")):
         monkeypatch.setattr(predict, "WINDOW", window)
         out = tmp_path / f"out.{ending}"
         call(predict, monkeypatch, "--model", trained["full"], "--input", tmp_path / "in.jsonl", "--output", out)
-        found[window] = [row.values for row in read_rows(out)]
-    assert list(found[4][0])[:3] == ["premise", "hypothesis", "note"]
-    for part, whole, row in zip(found[4], found[1000], rows, strict=True):
+        result[window] = [row.values for row in read_rows(out)]
+    assert list(result[4][0])[:3] == ["premise", "hypothesis", "note"]
+    for part, whole, row in zip(result[4], result[1000], rows, strict=True):
         assert (part["premise"], part["note"]) == (row["premise"], row.get("note"))
         assert part["predicted_label"] == whole["predicted_label"]
         for label in LABELS:
@@ -215,7 +213,7 @@ def test_in_bf16_answers_are_nearly_those_of_fp32(trained, miniature):
     assert (fast.argmax(1) == exact.argmax(1))[sure].all()
 
 
-def test_answers_that_are_no_numbers_are_refused(trained, tmp_path, monkeypatch):
+def test_non_finite_answers_are_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Classifier, "logits", lambda self, pairs, **_: np.full((len(pairs), 3), np.nan))
     with pytest.raises(UserError, match=r"NaN or infinite probabilities in fp32\. Use --precision fp32"):
         call(predict, monkeypatch, "--model", trained["full"], "A dog.", "A pet.")

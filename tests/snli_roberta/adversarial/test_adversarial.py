@@ -1,4 +1,4 @@
-"""HANS and Breaking NLI are read or refused by line and scored as a hand counts; the command, and the conversation."""
+"""HANS and Breaking NLI: reading, refusals by line, and scores counted by hand; the command, and the conversation."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ CASES = [
 ]
 
 
-def measured(found: Finding, title: str) -> dict[str, tuple[float, int]]:
-    (part,) = [part for part in found.parts if isinstance(part, Measures) and part.title == title]
+def measured(result: Finding, title: str) -> dict[str, tuple[float, int]]:
+    (part,) = [part for part in result.parts if isinstance(part, Measures) and part.title == title]
     assert all(row["ci95"][0] <= row["value"] <= row["ci95"][1] for row in part.rows.values())
     return {name: (pytest.approx(row["value"]), row["n"]) for name, row in part.rows.items()}
 
@@ -86,7 +86,7 @@ HANS_ROW = dict.fromkeys(("sentence1_binary_parse", "sentence2_binary_parse", "s
         ({"template": "temp1\tx"}, "line 3: 10 fields; expected 9, as in the header"),
     ],
 )
-def test_what_is_no_hans_is_refused_with_its_line(tmp_path, change, message):
+def test_invalid_hans_rows_are_refused_with_their_line(tmp_path, change, message):
     path = tmp_path / sets.HANS_FILE
     table = [HANS_ROW, HANS_ROW | {"pairID": "ex1"} | change]
     path.write_text("\n".join(["\t".join(HANS_ROW), *("\t".join(row.values()) for row in table)]))
@@ -115,7 +115,7 @@ BREAKING_ROW = {"sentence1": "A b.", "category": "colors", "gold_label": "neutra
         ({"pairID": 1}, "line 2: same pair as in line 1"),
     ],
 )
-def test_what_is_no_breaking_nli_is_refused_with_its_line(tmp_path, change, message):
+def test_invalid_breaking_nli_rows_are_refused_with_their_line(tmp_path, change, message):
     path = tmp_path / sets.BREAKING_FILE
     path.write_text("\n".join(map(json.dumps, [BREAKING_ROW, BREAKING_ROW | {"pairID": 2} | change])))
     with pytest.raises(UserError) as error:
@@ -126,26 +126,26 @@ def test_what_is_no_breaking_nli_is_refused_with_its_line(tmp_path, change, mess
         sets.read_breaking_nli(path)
 
 
-def test_hans_is_scored_as_a_hand_counts():
-    found = hans_finding(CASES, np.array([E, N, C, E, N, E]), seed=0, **ABOUT)
-    assert found.summary[0].startswith("Accuracy on HANS is 0.5000 [")
-    assert 'always answering "entailment" would give 0.3333' in found.summary[0]
-    assert "Accuracy on non-entailment is 0.5000 [" in found.summary[1] and "(n = 4)" in found.summary[1]
-    assert measured(found, "HANS: all pairs") == {
+def test_hans_scores_match_manual_counts():
+    result = hans_finding(CASES, np.array([E, N, C, E, N, E]), seed=0, **ABOUT)
+    assert result.summary[0].startswith("Accuracy on HANS is 0.5000 [")
+    assert 'always answering "entailment" would give 0.3333' in result.summary[0]
+    assert "Accuracy on non-entailment is 0.5000 [" in result.summary[1] and "(n = 4)" in result.summary[1]
+    assert measured(result, "HANS: all pairs") == {
         "accuracy": (3 / 6, 6),
         "balanced accuracy": ((1 / 2 + 2 / 4) / 2, 6),
         "accuracy, entailment": (1 / 2, 2),
         "accuracy, non-entailment": (2 / 4, 4),
     }
-    assert measured(found, "HANS: accuracy by heuristic and label") == {
+    assert measured(result, "HANS: accuracy by heuristic and label") == {
         "lexical_overlap, entailment": (1, 1),
         "lexical_overlap, non-entailment": (1 / 2, 2),
         "subsequence, entailment": (0, 1),
         "subsequence, non-entailment": (1, 1),
         "constituent, non-entailment": (0, 1),
     }
-    assert measured(found, "HANS: accuracy by subcase, non-entailment") == {"ln_x": (1 / 2, 2)}
-    listing = found.parts[-1]
+    assert measured(result, "HANS: accuracy by subcase, non-entailment") == {"ln_x": (1 / 2, 2)}
+    listing = result.parts[-1]
     assert [row[0] for row in listing.rows] == ["ex2", "ex4", "ex6"]
     # Not entailed is both other labels together: neutral .8 and contradiction .1.
     assert [row[-1] for row in listing.rows] == [0.9, 0.8, 0.8]
@@ -153,25 +153,25 @@ def test_hans_is_scored_as_a_hand_counts():
     assert list(measured(one_label, "HANS: all pairs")) == ["accuracy", "accuracy, non-entailment"]
 
 
-def test_breaking_nli_is_scored_as_a_hand_counts():
+def test_breaking_nli_scores_match_manual_counts():
     kinds = [(2, "colors"), (2, "colors"), (2, "rooms"), (0, "synonyms"), (2, "rooms")]
     items = [BreakingItem(Pair("p", "h", label, id=str(n)), category) for n, (label, category) in enumerate(kinds)]
-    found = breaking_nli_finding(items, np.array([C, E, E, E, E]), seed=0, **ABOUT)
-    assert found.summary[0].startswith("Balanced accuracy on Breaking NLI is 0.6250 [")
-    assert 'always answering "contradiction" would give 0.8000' in found.summary[1]
-    assert 'most frequent answer is "entailment", for 0.8000' in found.summary[2]
-    assert found.summary[2].endswith("0.2000 have that label.")
-    assert measured(found, "Breaking NLI: accuracy by category") == {
+    result = breaking_nli_finding(items, np.array([C, E, E, E, E]), seed=0, **ABOUT)
+    assert result.summary[0].startswith("Balanced accuracy on Breaking NLI is 0.6250 [")
+    assert 'always answering "contradiction" would give 0.8000' in result.summary[1]
+    assert 'most frequent answer is "entailment", for 0.8000' in result.summary[2]
+    assert result.summary[2].endswith("0.2000 have that label.")
+    assert measured(result, "Breaking NLI: accuracy by category") == {
         "colors": (1 / 2, 2),
         "rooms": (0, 2),
         "synonyms": (1, 1),
     }
-    assert measured(found, "Breaking NLI: accuracy by label") == {"entailment": (1, 1), "contradiction": (1 / 4, 4)}
+    assert measured(result, "Breaking NLI: accuracy by label") == {"entailment": (1, 1), "contradiction": (1 / 4, 4)}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A model of the miniature, trained for a moment."""
+    """Train a model of the miniature for a few steps."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("adversarial") / "model"
     settings = {"learning_rate": 3e-4, "train_fraction": 0.1, "max_steps": 12, "evaluations": 1}
@@ -181,7 +181,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def of_real_corpus(trained, tmp_path) -> Path:
-    """The same, as if it had been trained on a real corpus."""
+    """Return the same model, marked as trained on a real corpus."""
     folder = tmp_path / "model"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("checkpoint-*", "evaluation"))
     facts = json.loads((folder / "training.json").read_text())
@@ -196,25 +196,25 @@ def test_the_command_leaves_three_findings_and_a_table(trained, tmp_path, monkey
     )
     adversarial.main()
     printed = capsys.readouterr().out
-    found = {name: read_finding(tmp_path / "findings" / f"snli-full-one-{name}.json")
+    result = {name: read_finding(tmp_path / "findings" / f"snli-full-one-{name}.json")
              for name in ("hans", "breaking-nli", "adversarial")}  # fmt: skip
-    for name, one in found.items():
+    for name, one in result.items():
         assert one == read_finding(trained / "evaluation" / "findings" / f"{name}.json")
         assert (one.model, one.miniature, one.task.split(":")[0]) == ("Full one", True, "SNLI")
         assert one.command.startswith("python -m snli_roberta.adversarial --model")
         assert "\n".join(rendering.lines(one)) in printed
         assert len(rendering.drawn(one, lambda figure, text: text)) >= 2
-    assert [one.data["name"] for one in found.values()] == [
+    assert [one.data["name"] for one in result.values()] == [
         "the HANS miniature", "the Breaking NLI miniature", "scenes of the SNLI miniature",
     ]  # fmt: skip
     files = sets.read_hans(hans_path(miniature)), sets.read_breaking_nli(breaking_path(miniature))
-    text = json.dumps([vars(found[name]) for name in ("hans", "breaking-nli")], default=str)
+    text = json.dumps([vars(result[name]) for name in ("hans", "breaking-nli")], default=str)
     for pair in (one.pair for file in files for one in file):
         assert pair.premise not in text and pair.hypothesis not in text, "of corpora no sentence is shown"
     with open(tmp_path / "snli-full-one-adversarial.csv", encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     counts = {
-        row[0]: row[2] for part in found["adversarial"].parts if part.title == "Answers by rule" for row in part.rows
+        row[0]: row[2] for part in result["adversarial"].parts if part.title == "Answers by rule" for row in part.rows
     }
     assert Counter(row["rule"] for row in table) == counts
     for row in table:
@@ -251,7 +251,7 @@ def test_bad_files_are_refused_before_a_model_is_loaded(trained, tmp_path, monke
 
 
 class MadeUp:
-    """A classifier that takes a premise with "wet" in it for a contradiction, any other for an entailment."""
+    """A mock classifier: contradiction if the premise contains "wet", otherwise entailment."""
 
     def __init__(self) -> None:
         self.asked: list[Pair] = []
@@ -262,7 +262,7 @@ class MadeUp:
 
 
 def typed(monkeypatch, data: bytes, encoding: str = "utf-8", columns: int = 80) -> tuple[MadeUp, str]:
-    """What a conversation shows in a terminal of that encoding."""
+    """Return what a conversation shows in a terminal with that encoding."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
@@ -281,9 +281,9 @@ def test_a_conversation_shows_bars_and_what_changes_the_answer(monkeypatch):
     assert contradiction.count("█") == pytest.approx(0.8 * 57, abs=1)
     assert all(len(line.rpartition(": entailment")[2]) <= 80 for line in lines), "prompts of a pipe stand in one line"
     assert "answer: contradiction" in lines
-    said = {line[2:25].strip(): line[25:] for line in lines if line.startswith("  ")}
-    assert said["premise = hypothesis"].split() == ["entailment", "75.0%", "right,", "expected:", "entailment"]
-    assert said["irrelevant clause"].split() == [
+    changes = {line[2:25].strip(): line[25:] for line in lines if line.startswith("  ")}
+    assert changes["premise = hypothesis"].split() == ["entailment", "75.0%", "right,", "expected:", "entailment"]
+    assert changes["irrelevant clause"].split() == [
         "contradiction",
         "80.0%",
         "right,",
@@ -292,9 +292,9 @@ def test_a_conversation_shows_bars_and_what_changes_the_answer(monkeypatch):
         "answer",
         "stays",
     ]
-    assert said["shuffled premise"].split()[:3] == ["contradiction", "80.0%", "same,"]
-    assert said["empty premise"].split()[2:] == ["wrong,", "expected:", "neutral"]
-    assert "typo in the premise" not in said, "no word is long enough"
+    assert changes["shuffled premise"].split()[:3] == ["contradiction", "80.0%", "same,"]
+    assert changes["empty premise"].split()[2:] == ["wrong,", "expected:", "neutral"]
+    assert "typo in the premise" not in changes, "no word is long enough"
     assert (model.asked[0].premise, model.asked[0].hypothesis) == ("A dog is wet.", "A dog is happy.")
     assert not any("never" in pair.premise for pair in model.asked)
 
@@ -307,7 +307,7 @@ def test_a_conversation_ends_where_the_input_does(monkeypatch):
     assert "no hypothesis" in shown
 
 
-def test_what_is_pasted_reaches_no_terminal_raw(monkeypatch):
+def test_pasted_control_characters_do_not_reach_the_terminal(monkeypatch):
     pasted = "A \x1b[2Jdog\x07 is wet \u202e\ud7ff.\r\nÉtoile \x9b31m naïve\n".encode() + b"A \xff dog.\nA cat.\n"
     model, shown = typed(monkeypatch, pasted, encoding="ascii", columns=30)
     assert not set(shown) & {chr(n) for n in (*range(10), *range(11, 32), 127)}

@@ -1,4 +1,4 @@
-"""The suite's pairs are the English and have the labels that they claim; what made-up models answer is counted right."""
+"""The adversarial suite: its pairs are English with the right labels, and answers of mock models are counted correctly."""
 
 from __future__ import annotations
 
@@ -49,8 +49,10 @@ def made(kind: str, rule: rules.Rule) -> list[Trial]:
     return [trial for trial in trials(LISTS[kind](), 0) if trial.rule is rule]
 
 
-def said(scenes: list[Scene], tried: list[Trial], answer: Callable[[Sentences], str]) -> dict[Sentences, np.ndarray]:
-    """What a made-up model says: its label has probability .8."""
+def mock_answers(
+    scenes: list[Scene], tried: list[Trial], answer: Callable[[Sentences], str]
+) -> dict[Sentences, np.ndarray]:
+    """Return the answers of a mock model: its label has probability .8."""
     pairs = [*(pair for scene in scenes for pair in scene.plain.values()), *(trial.pair for trial in tried)]
     return {pair: np.array([0.8 if name == answer(pair) else 0.1 for name in LABELS]) for pair in pairs}
 
@@ -59,16 +61,16 @@ def finding(kind: str, answer: Callable[[Sentences], str]) -> Finding:
     scenes = LISTS[kind]()
     tried = trials(scenes, 0)
     about = {"task": "t", "model": "m", "miniature": kind == "miniature", "command": "c"}
-    return suite_finding(scenes, tried, said(scenes, tried, answer), seed=0, data="scenes", **about)
+    return suite_finding(scenes, tried, mock_answers(scenes, tried, answer), seed=0, data="scenes", **about)
 
 
-def passing(found: Finding) -> dict[str, float]:
-    (part,) = [part for part in found.parts if isinstance(part, Measures) and part.of == "rule"]
+def passing(result: Finding) -> dict[str, float]:
+    (part,) = [part for part in result.parts if isinstance(part, Measures) and part.of == "rule"]
     return {name: row["value"] for name, row in part.rows.items()}
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_every_rule_makes_forty_pairs_or_is_said_to_be_left_out(kind):
+def test_every_rule_makes_forty_pairs_or_is_left_out(kind):
     scenes = LISTS[kind]()
     assert len({scene.name for scene in scenes}) == len(scenes) >= 40
     counts = Counter(trial.rule for trial in trials(scenes, 0))
@@ -97,8 +99,8 @@ def test_sentences_are_english(kind):
             assert " are " not in sentence
 
 
-def test_what_a_change_of_the_everyday_scenes_means():
-    """Each rule's pairs are of the form from which its label follows."""
+def test_changes_of_the_everyday_scenes_imply_their_labels():
+    """Each rule's pairs have the form that implies their label."""
     for trial in made("everyday", rules.NUMBER):
         (before, *rest), (after, *same) = (sentence.split() for sentence in trial.pair)
         assert rest == same
@@ -119,7 +121,7 @@ def test_what_a_change_of_the_everyday_scenes_means():
         assert swapped == [other, one]
 
 
-def test_words_in_disorder_never_say_what_they_said():
+def test_shuffled_roles_never_keep_their_meaning():
     for encounter, (there, back) in zip(
         ENCOUNTERS, (scene.changed["roles in disorder"] for scene in everyday_scenes() if not scene.plain), strict=True
     ):
@@ -137,7 +139,7 @@ def test_words_in_disorder_never_say_what_they_said():
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_what_needs_no_words_of_a_scene(kind):
+def test_rules_that_apply_to_any_scene(kind):
     scenes = LISTS[kind]()
     labels = {pair: label for scene in scenes for label, pair in scene.plain.items()}
     for trial in trials(scenes, 0):
@@ -152,10 +154,10 @@ def test_what_needs_no_words_of_a_scene(kind):
         elif trial.rule is rules.EMPTY:
             assert premise == "" != hypothesis
     for rule in (rules.CLAUSE, rules.TYPO_IN_PREMISE, rules.TYPO_IN_HYPOTHESIS, rules.SHUFFLED):
-        found = made(kind, rule)
-        assert {labels[trial.before] for trial in found} == set(LABELS), "pairs of all labels"
+        result = made(kind, rule)
+        assert {labels[trial.before] for trial in result} == set(LABELS), "pairs of all labels"
         place = int(rule is rules.TYPO_IN_HYPOTHESIS)
-        for trial in found:
+        for trial in result:
             assert trial.pair[1 - place] == trial.before[1 - place]
             assert trial.pair[place] != trial.before[place]
 
@@ -185,8 +187,8 @@ def test_the_miniatures_scenes_are_in_its_grammar():
         assert not premise.startswith("The "), "the asleep boy"
         for label, (_, hypothesis) in scene.plain.items():
             pair, side = facts[hypothesis.rstrip(".").split()[-1]]
-            found = "neutral" if pair not in stated else "entailment" if stated[pair] == side else "contradiction"
-            assert label == found
+            result = "neutral" if pair not in stated else "entailment" if stated[pair] == side else "contradiction"
+            assert label == result
         for premise, hypothesis in scene.changed["hyponym"]:
             general, special = premise.split()[1], hypothesis.split()[1]
             assert general in SUBJECTS[special][1:]
@@ -204,37 +206,37 @@ def test_edits_of_any_sentence():
     assert len({edited(rules.TYPO_IN_PREMISE, pair, seed=seed) for seed in range(20)}) > 3
 
 
-def test_a_rule_that_there_is_not_is_an_error():
+def test_an_unknown_rule_is_an_error():
     with pytest.raises(ValueError, match="unknown rules: typo in the title"):
         trials([Scene("s", changed={"typo in the title": [("A.", "B.")]})], 0)
 
 
 def test_a_model_of_one_answer_passes_what_asks_for_it():
-    found = finding("everyday", lambda pair: "contradiction")
+    result = finding("everyday", lambda pair: "contradiction")
     stays = ["irrelevant clause", "typo in the premise", "typo in the hypothesis"]
-    assert [name for name, share in passing(found).items() if share == 1] == [
+    assert [name for name, share in passing(result).items() if share == 1] == [
         "negation", "number change", "colour change", "role swap", "roles in disorder", *stays,
     ]  # fmt: skip
-    assert set(passing(found).values()) == {0, 1}
-    assert found.summary[0].startswith('The weakest of 13 adversarial rules is "double negation": 0.0000 [')
-    assert "against an accuracy of 0.3333 [" in found.summary[0]
-    assert "a model that fails plain pairs fails rules for that reason" in found.summary[2]
-    (failed,) = [part for part in found.parts if isinstance(part, Listing) and part.title.startswith("Failed")]
+    assert set(passing(result).values()) == {0, 1}
+    assert result.summary[0].startswith('The weakest of 13 adversarial rules is "double negation": 0.0000 [')
+    assert "against an accuracy of 0.3333 [" in result.summary[0]
+    assert "a model that fails plain pairs fails rules for that reason" in result.summary[2]
+    (failed,) = [part for part in result.parts if isinstance(part, Listing) and part.title.startswith("Failed")]
     wrong = ("double negation", "hypernym", "hyponym", "premise = hypothesis", "empty premise")
     assert Counter(row[0] for row in failed.rows) == dict.fromkeys(wrong, 3)
     assert [row[1] for row in failed.rows if row[0] == "empty premise"] == [None] * 3
-    assert "(the first" not in "\n".join(lines(found)), "all of them can be seen"
+    assert "(the first" not in "\n".join(lines(result)), "all of them can be seen"
 
 
-def test_a_bag_of_words_does_not_mind_disorder():
+def test_a_bag_of_words_ignores_word_order():
     def bag(pair: Sentences) -> str:
         words = {word.lower() for word in pair[1][:-1].split()} - {word.lower() for word in pair[0][:-1].split()}
         return "contradiction" if "not" in words else "neutral" if words - {"the"} else "entailment"
 
-    found = finding("everyday", bag)
-    stays = next(part for part in found.parts if isinstance(part, Measures) and part.metric == "share that stays")
+    result = finding("everyday", bag)
+    stays = next(part for part in result.parts if isinstance(part, Measures) and part.metric == "share that stays")
     assert {name: row["value"] for name, row in stays.rows.items()} == dict.fromkeys(LABELS, 1.0)
-    rate = passing(found)
+    rate = passing(result)
     assert rate["role swap"] == rate["roles in disorder"] == 0
     assert rate["hyponym"] == rate["premise = hypothesis"] == rate["irrelevant clause"] == rate["empty premise"] == 1
     assert 0 < rate["negation"] == 0.5, 'it sees a "not" in the hypothesis alone'
@@ -245,19 +247,19 @@ def test_a_model_that_knows_the_answers_is_not_excused():
     known = {pair: label for scene in scenes for label, pair in scene.plain.items()}
     for trial in trials(scenes, 0):
         known[trial.pair] = trial.rule.allowed[0] if trial.rule.allowed else known[trial.before]
-    found = finding("everyday", known.__getitem__)
-    assert set(passing(found).values()) == {1.0}
-    assert not any("fails rules for that reason" in sentence for sentence in found.summary)
-    assert not any(part.title.startswith("Failed") for part in found.parts)
+    result = finding("everyday", known.__getitem__)
+    assert set(passing(result).values()) == {1.0}
+    assert not any("fails rules for that reason" in sentence for sentence in result.summary)
+    assert not any(part.title.startswith("Failed") for part in result.parts)
 
 
-def test_the_miniatures_finding_says_what_it_leaves_out():
-    found = finding("miniature", lambda pair: "neutral")
+def test_the_miniatures_finding_names_rules_left_out():
+    result = finding("miniature", lambda pair: "neutral")
     assert any(
         "Left out" in one and "number change, colour change, role swap, roles in disorder" in one
-        for one in found.summary
+        for one in result.summary
     )
-    assert "number change" not in passing(found)
+    assert "number change" not in passing(result)
 
 
 def test_pairs_of_one_scene_count_as_one():
@@ -269,7 +271,7 @@ def test_pairs_of_one_scene_count_as_one():
 def test_the_file_has_the_surest_failures_first():
     scenes = everyday_scenes()
     tried = trials(scenes, 0)
-    answers = said(scenes, tried, lambda pair: "entailment")
+    answers = mock_answers(scenes, tried, lambda pair: "entailment")
     surest = next(trial for trial in tried if trial.rule is rules.HYPONYM)
     answers[surest.pair] = np.array([0.9, 0.05, 0.05])
     rows = table(outcomes(tried, answers), answers)

@@ -72,7 +72,7 @@ def test_the_hubs_rows_give_the_same_split(hub, miniature, tmp_path):
         ({"annotator_labels": ["yes"]}, "line 2, column 'annotator_labels': not labels: ['yes']"),
     ],
 )
-def test_nasty_rows_are_refused_by_file_and_line(tmp_path, change, message):
+def test_invalid_rows_are_refused_by_file_and_line(tmp_path, change, message):
     write(tmp_path, [ROW, {**ROW, **change}])
     with pytest.raises(UserError) as error:
         load_split("dev", data_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""The loaders of SNLI and of the sets beside it: a file with any flaw is loaded, or refused in one line."""
+"""The loaders of SNLI and the challenge sets: a file with any flaw is loaded, or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ChaosNLI: the file is read or refused by line, and a pair is known again by its id or its sentences."""
+"""ChaosNLI: reading, refusals by line, and recognizing pairs by ID or sentences."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_the_real_items_are_the_test_pairs(real_data):
     assert not chaosnli.is_miniature(items)
     pairs = [item.pair for item in items]
     splits = {name: load_split(name, data_dir=real_data / "snli_1.0") for name in ("train", "dev", "test")}
-    found = {name: sum(chaosnli.contained_in(pairs, split.pairs)) for name, split in splits.items()}
-    assert found == {"train": 0, "dev": 0, "test": 750}
+    counts = {name: sum(chaosnli.contained_in(pairs, split.pairs)) for name, split in splits.items()}
+    assert counts == {"train": 0, "dev": 0, "test": 750}
     # Some sentences have other quotes or spaces there, and are known all the same.
     nameless = [Pair(pair.premise, pair.hypothesis, pair.label) for pair in pairs]
     assert all(chaosnli.contained_in(nameless, splits["test"].pairs))
@@ -96,7 +96,7 @@ def test_the_real_items_are_the_test_pairs(real_data):
         ({"example": {**ROW["example"], "uid": "2", "source": "mnli_agree_3"}}, "'example.source': not a pair of SNLI: 'mnli"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_none_or_disagrees_with_itself_is_refused_by_line(tmp_path, change, message):
+def test_invalid_or_contradictory_files_are_refused_by_line(tmp_path, change, message):
     second = copy.deepcopy(ROW)
     second["uid"] = second["example"]["uid"] = "2"
     path = write(tmp_path, ROW, second | change)

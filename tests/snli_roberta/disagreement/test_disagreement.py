@@ -1,4 +1,4 @@
-"""Where people disagree: counted by hand on made-up answers, and found by the command on the miniature."""
+"""Disagreement: numbers counted by hand on mock answers, and the command on the miniature."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ JUDGED = Judged(FIVE, label_counts(FIVE), GIVEN, tempered(GIVEN, 2.0))
 
 
 def part(parts: list, title: str) -> Measures | Listing | Curve:
-    (found,) = [one for one in parts if one.title.startswith(title)]
-    return found
+    (result,) = [one for one in parts if one.title.startswith(title)]
+    return result
 
 
 def values(measures: Measures) -> dict[str, tuple[float, int]]:
@@ -72,7 +72,7 @@ def test_accuracy_and_confidence_go_by_how_many_gave_the_gold_label():
     assert agreement_parts(without, 0) == ([], [])
 
 
-def test_what_it_says_where_there_is_no_gold_label():
+def test_answers_to_pairs_without_a_gold_label():
     pairs = [FIVE[4], pair(6, NO_LABEL, E, E, N, N), pair(7, NO_LABEL, E, N, C, C, E)]
     given = np.array([[0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.6, 0.2, 0.2]])
     judged = Judged(pairs, label_counts(pairs), given, given)
@@ -100,13 +100,13 @@ def test_distances_to_people_are_means_over_pairs():
 
     people = [[1, 0, 0], [0.8, 0.2, 0], [0.6, 0.4, 0], [0.2, 0.6, 0.2], [0.4, 0.4, 0.2]]
     away = part(parts, "Jensen-Shannon distance").rows
-    for name, found in (
+    for name, result in (
         ("the model, as given", GIVEN.tolist()),
         ("the model, after temperature scaling", JUDGED.tempered.tolist()),
         ("a third for each label", [[1 / 3] * 3] * 5),
         ("all on the people's commonest label", [[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]]),
     ):
-        expected = sum(jsd(p, q) for p, q in zip(people, found, strict=True)) / 5
+        expected = sum(jsd(p, q) for p, q in zip(people, result, strict=True)) / 5
         assert away[name]["value"] == pytest.approx(expected), name
     assert measures["jsd/change"]["value"] == pytest.approx(
         measures["jsd/as given"]["value"] - measures["jsd/after temperature scaling"]["value"]
@@ -156,7 +156,7 @@ def test_equally_disputed_pairs_are_ordered_by_confidence_and_then_by_id():
 
 
 def test_no_pair_gets_a_temperature_that_was_fitted_on_itself():
-    """In one half of the premises the model is always right, in the other it is not: their temperatures differ widely."""
+    """The model is always right on one half of the premises, so the halves' temperatures differ widely."""
     pairs = [Pair(f"premise {n // 2}", f"hypothesis {n}", n % 3 if n // 2 % 2 else 0) for n in range(120)]
     given = np.tile([0.7, 0.2, 0.1], (120, 1))
     fitted = ValidationTemperature(pairs, given)
@@ -169,8 +169,8 @@ def test_no_pair_gets_a_temperature_that_was_fitted_on_itself():
     asked = [Pair("premise 0", "hypothesis  1", -1), pairs[2], Pair("premise 0", "new", -1)]
     assert fitted.of(asked) == pytest.approx([other, own, whole])
     assert fitted.value == whole
-    found = fitted.apply(asked, given[:3])
-    for row, temperature in zip(found, (other, own, whole), strict=True):
+    result = fitted.apply(asked, given[:3])
+    for row, temperature in zip(result, (other, own, whole), strict=True):
         assert row == pytest.approx(tempered(given[:1], temperature)[0])
     with pytest.raises(UserError, match="fewer than two premises in the validation split"):
         ValidationTemperature(pairs[:2], given[:2])
@@ -178,15 +178,15 @@ def test_no_pair_gets_a_temperature_that_was_fitted_on_itself():
 
 def test_five_drawn_anew_follow_the_shares():
     people = np.tile([0.6, 0.4, 0.0], (4000, 1))
-    found = drawn_anew(people, 0)
-    assert set((found * 5).round(6).ravel().tolist()) == {0, 1, 2, 3, 4, 5}
-    assert found.mean(0) == pytest.approx([0.6, 0.4, 0], abs=0.02)
-    assert (found.sum(1) == pytest.approx(1)) and (found[:, 2] == 0).all()
+    result = drawn_anew(people, 0)
+    assert set((result * 5).round(6).ravel().tolist()) == {0, 1, 2, 3, 4, 5}
+    assert result.mean(0) == pytest.approx([0.6, 0.4, 0], abs=0.02)
+    assert (result.sum(1) == pytest.approx(1)) and (result[:, 2] == 0).all()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A model that has learnt a little."""
+    """Train a model that has learned a little."""
     from snli_roberta.training.run import train
 
     torch.set_num_threads(1)
@@ -201,7 +201,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory) -> dict:
-    """The command's findings, table and output on the miniature."""
+    """Return the command's findings and table on the miniature."""
     folder = tmp_path_factory.mktemp("out")
     words = ["disagreement", "--model", str(trained), "--output_dir", str(folder), "--title", "Full"]
     with pytest.MonkeyPatch.context() as patch:
@@ -209,10 +209,10 @@ def run(trained, tmp_path_factory) -> dict:
         disagreement.main()
     with open(folder / "snli-full-disagreement.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    found = {
+    result = {
         name: read_finding(folder / "findings" / f"snli-full-{name}.json") for name in ("disagreement", "chaosnli")
     }
-    return {"rows": rows, **found}
+    return {"rows": rows, **result}
 
 
 def test_pairs_without_a_gold_label_can_be_had_and_change_nothing_else(miniature):
@@ -227,7 +227,7 @@ def test_pairs_without_a_gold_label_can_be_had_and_change_nothing_else(miniature
 
 
 def test_the_findings_say_what_the_table_holds(run, miniature):
-    """Every headline number is counted again from the table and the corpus's own file."""
+    """Recount every main number from the table and the corpus's own file."""
     raw = {
         row["pairID"]: row
         for row in map(json.loads, (miniature / "snli_1.0" / "snli_1.0_test.jsonl").read_text().splitlines())
@@ -251,12 +251,12 @@ def test_the_findings_say_what_the_table_holds(run, miniature):
     items = chaosnli.read_items(miniature / "chaosnli" / chaosnli.FILE_NAME)
     assert set(hundred) == {item.pair.id for item in items}
     chaos: Finding = run["chaosnli"]
-    found = chaos.facts["measures"]
+    result = chaos.facts["measures"]
     for name, label_of in (("old", lambda item: item.pair.label), ("new", lambda item: item.majority)):
         right = [hundred[item.pair.id]["answer"] == LABELS[label_of(item)] for item in items]
-        assert found[f"accuracy/{name}"]["value"] == pytest.approx(np.mean(right))
-        assert found[f"accuracy/{name}"]["n"] == len(items)
-    for source, measures in (("SNLI test", finding.facts["measures"]), ("ChaosNLI", found)):
+        assert result[f"accuracy/{name}"]["value"] == pytest.approx(np.mean(right))
+        assert result[f"accuracy/{name}"]["n"] == len(items)
+    for source, measures in (("SNLI test", finding.facts["measures"]), ("ChaosNLI", result)):
         away = [float(row["jensen_shannon"]) for row in run["rows"] if row["source"] == source]
         assert measures["jsd/as given"]["value"] == pytest.approx(np.mean(away), abs=1e-5)
         assert all(low <= row["value"] <= high for row in measures.values() for low, high in [row["ci95"]])
@@ -283,7 +283,7 @@ def test_the_findings_lie_where_every_page_finds_them(run, trained):
 
 
 def renamed(miniature: Path, folder: Path, *extra: dict) -> Path:
-    """The first of the miniature's items under ids that are not the miniature's."""
+    """Write the miniature's first items under IDs that are not the miniature's."""
     lines = (miniature / "chaosnli" / chaosnli.FILE_NAME).read_text().replace("miniature-", "mini-").splitlines()
     path = folder / chaosnli.FILE_NAME
     path.write_text("\n".join([*lines[:12], *map(json.dumps, extra)]) + "\n")
@@ -313,8 +313,8 @@ def test_items_that_the_model_was_trained_on_are_left_out_and_real_ones_beside_w
         disagreement.check(arguments)
 
 
-def test_without_annotators_labels_it_says_so():
-    """The Hub's edition has gold labels only."""
+def test_missing_annotators_labels_are_reported():
+    """The Hub's edition has only gold labels."""
     test = Split("test", [Pair(f"p{n}", "h", n % 3) for n in range(6)], None, [Pair("p", "h", NO_LABEL)])
     given = np.tile([0.6, 0.3, 0.1], (7, 1))
     temperature = ValidationTemperature(test.pairs, given[:6])
@@ -332,7 +332,7 @@ def test_without_annotators_labels_it_says_so():
     ]
 
 
-def test_what_can_not_be_checked_is_refused_before_a_model_is_loaded(trained, miniature, tmp_path, monkeypatch):
+def test_invalid_input_is_refused_before_a_model_is_loaded(trained, miniature, tmp_path, monkeypatch):
     monkeypatch.setattr("snli_roberta.model.classifier.load", None)
     run = {"model": str(trained), "output_dir": tmp_path / "out"}
     with pytest.raises(UserError, match=r"nowhere\.jsonl: no such file"):

@@ -1,4 +1,4 @@
-"""The study as a command: what it runs and runs again, how it chooses, what it concludes, and that it can be stopped."""
+"""The study as a command: which runs it makes and reuses, how it chooses and concludes, and how it stops and continues."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def words(folder: Path, **changes: str) -> list[str]:
 
 
 def made(folder: Path) -> dict[str, int]:
-    """The study's runs and when each ended."""
+    """Return the study's runs and when each ended."""
     return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/training.json")}
 
 
@@ -85,7 +85,7 @@ def test_a_methods_record_is_the_mean_of_its_seeds_models(study, miniature):
     assert record.settings["learning_rate"] == 0.001
 
 
-def test_what_was_found_says_the_difference_the_verdict_and_the_costs(study, capsys):
+def test_the_findings_have_the_difference_the_verdict_and_the_costs(study, capsys):
     comparison, tuning = (
         read_finding(study / "records" / "findings" / f"snli-study-{name}.json") for name in ("comparison", "tuning")
     )
@@ -158,10 +158,10 @@ def test_a_second_time_nothing_is_trained_or_scored_again(study, capsys):
 def test_another_adapter_takes_the_full_runs_that_are_there(study, tmp_path, capsys):
     before = made(study)
     compare.compare(parse(StudyArguments, words(study, r="4", estimate_only="true")))
-    said = capsys.readouterr().err
-    assert "full fine-tuning: nothing to train, 3 runs found" in said
-    assert re.search(r"LoRA: 3 to train, each about .* for 6 steps", said)
-    assert re.search(r"about \d+ s of training in total", said)
+    output = capsys.readouterr().err
+    assert "full fine-tuning: nothing to train, 3 runs found" in output
+    assert re.search(r"LoRA: 3 to train, each about .* for 6 steps", output)
+    assert re.search(r"about \d+ s of training in total", output)
     assert made(study) == before, "an estimate makes no run"
 
 
@@ -171,7 +171,7 @@ def test_other_training_pairs_are_other_runs(study):
 
 
 def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(study, tmp_path, miniature):
-    """By the base's weights and the validation pairs too: each chose what the run kept."""
+    """The base's weights and the validation pairs count too: they determine what a run keeps."""
     shutil.copytree(MODELS / "tiny_roberta", tmp_path / "base")
     shutil.copytree(miniature / "snli_1.0", tmp_path / "snli")
     elsewhere = {
@@ -278,20 +278,20 @@ def test_a_study_that_was_launched_as_several_processes_is_refused(tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_path, number):
-    """With the scores of one that was not, and without a run made twice."""
+    """The scores equal those of an uninterrupted study, and no run is made twice."""
     command = [sys.executable, "-m", "snli_roberta.compare", *words(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    said = ""
+    output = ""
     for line in process.stderr:  # the second run, in the middle
-        said += line
-        if "run 2 of 4" in said and "step 2 of 6" in said.split("run 2 of 4")[1]:
+        output += line
+        if "run 2 of 4" in output and "step 2 of 6" in output.split("run 2 of 4")[1]:
             break
     process.send_signal(number)
-    said += process.communicate(timeout=60)[1]
-    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said[-2000:]
+    output += process.communicate(timeout=60)[1]
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), output[-2000:]
     if number == signal.SIGKILL:
         time.sleep(3)  # its process, which ends by itself
     before = made(tmp_path)

@@ -102,8 +102,8 @@ def pairs(*counts: int) -> list[Pair]:
 )
 def test_a_sample_keeps_the_proportions_to_the_row(counts, fraction, expected):
     drawn = stratified(pairs(*counts), fraction, seed=1)
-    found = Counter(pair.label for pair in drawn)
-    assert tuple(found[label] for label in range(3)) == expected
+    counts = Counter(pair.label for pair in drawn)
+    assert tuple(counts[label] for label in range(3)) == expected
 
 
 def test_samples_are_drawn_by_seed_and_keep_the_order():
@@ -184,7 +184,7 @@ def test_lora_sits_on_every_linear_layer_of_the_encoder_and_on_nothing_else():
     ids=str,
 )
 def test_what_an_adapter_is_comes_from_the_recipe_and_is_loaded_again(tmp_path, changes):
-    """Some ways to start change the base's weights: the gate in the training compares with the adapter loaded again."""
+    """Some initializations change the base's weights; the check after training compares with the reloaded adapter."""
     train(arguments(tmp_path / "run", "lora", max_steps=2, evaluations=1, **changes))
     saved = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     for key, value in changes.items():
@@ -284,7 +284,7 @@ def test_a_continued_run_remembers_the_patience_that_was_spent(tmp_path, monkeyp
 
 
 def test_the_bases_revision_is_kept_with_the_adapter(tmp_path, hub):
-    """The base's main branch moves on; the adapter goes on with the revision that it was trained on."""
+    """If the base's main branch moves, the adapter still uses the revision it was trained on."""
     from huggingface_hub import HfApi
 
     HfApi().create_repo("miniature/base")
@@ -394,7 +394,7 @@ def start(folder: Path, method: str, *more: str) -> subprocess.Popen:
 
 
 def wait_for_step(process: subprocess.Popen) -> None:
-    """Returns after the first logged loss."""
+    """Wait for the first logged loss."""
     for line in process.stdout:
         if ", loss " in line:
             return
@@ -443,8 +443,8 @@ def test_a_training_that_diverges_ends_and_what_was_before_stays(tmp_path, monke
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path, monkeypatch):
-    """As where a stop comes between the step that spoilt them and the next loss."""
+def test_no_checkpoint_holds_non_finite_weights(tmp_path, monkeypatch):
+    """For example if a stop comes between the step that broke them and the next loss."""
     stepped = training.Trainer.training_step
 
     def spoiling(trainer, model, *given):
@@ -481,7 +481,7 @@ def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(tmp_path, monkey
 
 
 def test_a_run_that_lost_its_patience_and_was_killed_trains_no_further(tmp_path, monkeypatch):
-    """Its last checkpoint is not that of the last step."""
+    """Its last checkpoint is not from the last step."""
     scripted = iter([0.9, 0.5, 0.4])
     monkeypatch.setattr(training, "accuracy", lambda _: {"accuracy": next(scripted)})
     run = {"max_steps": 10, "evaluations": 5, "early_stopping_patience": 2}
@@ -602,10 +602,10 @@ def test_the_recipes_reach_what_the_miniature_allows(tmp_path, monkeypatch):
         ],
     )
     evaluate.main()
-    found = {
+    counts = {
         record.title: record.metrics["accuracy"]["value"]
         for record in map(read_record, (tmp_path / "r").glob("*.json"))
     }
-    assert found["full fine-tuning"] >= 0.93
-    assert found["LoRA"] >= 0.92
-    assert max(value for title, value in found.items() if title not in ("full fine-tuning", "LoRA")) <= 0.45
+    assert counts["full fine-tuning"] >= 0.93
+    assert counts["LoRA"] >= 0.92
+    assert max(value for title, value in counts.items() if title not in ("full fine-tuning", "LoRA")) <= 0.45
