@@ -107,7 +107,7 @@ test: $(VENV)/.dev ## run the default tests (at most 8 minutes on 2 cores)
 test-slow: $(VENV)/.dev $(VENV)/.scale $(VENV)/.app ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-bench: $(VENV)/.bench ## time ours against the tools that a user would pick instead (BENCH="--quick" for ten minutes)
+bench: $(VENV)/.bench ## compare the speed with other tools (BENCH="--quick" takes ten minutes)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 bench-gpu: $(VENV)/.main ## measure training and annotating on an NVIDIA GPU (about 10 minutes, 14 GB of disk)

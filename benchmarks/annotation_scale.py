@@ -32,13 +32,12 @@ from sbic_llama.data.corpus import load_splits
 
 MODULE = "benchmarks.annotation_scale"
 ANNOTATE = "sbic_llama.annotate"
-LAUNCHER = "accelerate.commands.launch"
-LAUNCH = (LAUNCHER, "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m", ANNOTATE)
-WAYS = {
-    "one process": (ANNOTATE,),
-    "two processes": LAUNCH,
-    "Ray, one actor": (ANNOTATE, "--engine", "ray", "--actors", "1"),
-    "Ray, two actors": (ANNOTATE, "--engine", "ray", "--actors", "2"),
+LAUNCH = "accelerate.commands.launch --config_file accelerate_config.yaml --num_processes 2 -m sbic_llama.annotate"
+WAYS = {  # the command, and further options
+    "one process": (ANNOTATE, ""),
+    "two processes": (LAUNCH, ""),
+    "Ray, one actor": (ANNOTATE, "--engine ray --actors 1"),
+    "Ray, two actors": (ANNOTATE, "--engine ray --actors 2"),
 }
 WORDS = Path(__file__).with_name("templates") / "annotation_scale.jinja"
 
@@ -65,16 +64,9 @@ class Timing(NamedTuple):
     digest: str  # SHA-256 of the output
 
 
-def write_posts(path: Path, rows: int) -> None:
-    """Write test posts of the miniature, each with a number so that most differ."""
-    splits = load_splits(data_dir=miniature_corpora() / "SBIC.v2")
-    posts, draw = [post.text for post in splits["test"].posts], random.Random(0)
-    write_rows(path, [{"number": number, "post": f"{draw.choice(posts)} {number}"} for number in range(rows)])
-
-
-def timed(way: tuple[str, ...], source: Path, adapter: str, output: Path) -> Timing:
+def timed(way: tuple[str, str], source: Path, adapter: str, output: Path) -> Timing:
     """Run a command, and watch its parts arrive."""
-    module, more = (way, ()) if way == LAUNCH else (way[:1], way[1:])
+    module, more = (words.split() for words in way)
     command = [sys.executable, "-m", *module, str(source), "--adapter", adapter, "--output", str(output), *more]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     arrivals: dict[str, float] = {}
@@ -97,9 +89,12 @@ def timed(way: tuple[str, ...], source: Path, adapter: str, output: Path) -> Tim
 def scale_finding(arguments: ScaleArguments) -> Finding:
     """Run every way in each round; a UserError if one fails or writes other bytes."""
     timings: dict[str, list[Timing]] = {name: [] for name in WAYS}
+    test = load_splits(data_dir=miniature_corpora() / "SBIC.v2")["test"]
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         source = Path(folder) / "posts.csv"
-        write_posts(source, arguments.rows)
+        texts, draw = [post.text for post in test.posts], random.Random(0)
+        # The number makes most posts differ.
+        write_rows(source, [{"number": n, "post": f"{draw.choice(texts)} {n}"} for n in range(arguments.rows)])
         posts = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
         for turn in range(arguments.rounds):
             for name, way in WAYS.items():
@@ -113,15 +108,14 @@ def scale_finding(arguments: ScaleArguments) -> Finding:
          ", ".join(f"{t.steady:.0f}" for t in each)]
         for name, each in timings.items()
     ]  # fmt: skip
+    columns = ["way", "seconds, start to end", "rows/s once loaded", "rounds"]
     rate, runs = {row[0]: row[2] for row in rows}, arguments.rounds * len(WAYS)
     return Finding(
         name="annotation-scale",
         task=ANNOTATE,
         model="tiny Llama",
         **worded(WORDS, rate=rate, rounds=arguments.rounds, runs=runs, rows=arguments.rows),
-        parts=[
-            Listing("Medians, and each round", ["way", "seconds, start to end", "rows/s once loaded", "rounds"], rows)
-        ],
+        parts=[Listing("Medians, and each round", columns, rows)],
         data={"name": "miniature posts", "split": f"{arguments.rows:,} rows", "fingerprint": posts},
         facts={"hardware": hardware.describe(), "threads a model": 1, "ran besides": arguments.besides},
         miniature=True,

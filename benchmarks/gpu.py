@@ -7,7 +7,6 @@ keeps what other ``--jobs`` measured before on the same GPU with the same settin
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import GPU_JOBS, T4_BYTES, WARM_UP, GpuJob, GpuSettings
+from benchmarks.materials import SBIC, SNLI, digest
 from common.cli.arguments import option, parse
 from common.cli.console import log, stage
 from common.cli.errors import UserError, run
@@ -24,6 +24,7 @@ from common.results.record import git_commit, versions
 from common.results.scoring import command_line
 from common.runtime import hardware
 from common.runtime.child_process import call
+from common.tables.report import fingerprint
 
 MODULE = "benchmarks.gpu"
 TOLERANCE = 0.1  # of the estimated memory
@@ -73,10 +74,8 @@ def main() -> None:
 def gpu_name() -> str:
     """Return the GPU's name; a UserError if there is none."""
     if hardware.device_type() != "cuda":
-        raise UserError(
-            "PyTorch sees no NVIDIA GPU, and this command measures one",
-            fix="run it where `nvidia-smi` lists a GPU, with a CUDA build of PyTorch and ACCELERATE_USE_CPU unset",
-        )
+        fix = "run it where `nvidia-smi` lists a GPU, with a CUDA build of PyTorch and ACCELERATE_USE_CPU unset"
+        raise UserError("PyTorch sees no NVIDIA GPU, and this command measures one", fix=fix)
     import torch
 
     return torch.cuda.get_device_name(0)
@@ -87,26 +86,11 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def fingerprint(settings: GpuSettings) -> str:
-    """Return a hash of the corpora's files."""
-    digest = hashlib.sha256()
-    for folder in settings.corpora():
-        for path in sorted([*folder.glob("SBIC.v2.*.csv"), *folder.glob("snli_1.0_*.jsonl")]):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
 def shared_settings(arguments: GpuSettings) -> dict[str, Any]:
     """Return what the numbers of one record have in common: how much was measured, on which data, by which code."""
-    return {
-        "steps": arguments.steps,
-        "repeats": arguments.repeats,
-        "posts": arguments.posts,
-        "data": fingerprint(arguments),
-        "commit": git_commit(),
-        "versions": versions(),
-    }
+    amounts = {name: getattr(arguments, name) for name in ("steps", "repeats", "posts")}
+    data = fingerprint(digest(folder, SBIC, SNLI) for folder in arguments.corpora())
+    return {**amounts, "data": data, "commit": git_commit(), "versions": versions()}
 
 
 def earlier(path: Path, name: str, arguments: GpuSettings) -> dict[str, dict[str, Any]]:
@@ -130,6 +114,8 @@ def gpu_finding(name: str, results: dict[str, dict[str, Any]], arguments: GpuSet
         if job in results
     ]
     real = [title for title, folder in (("SBIC", arguments.sbic_dir), ("SNLI", arguments.snli_dir)) if folder]
+    data = " and ".join(real) + (" and miniature" if len(real) == 1 else "") or "miniature"
+    rates = {job["job"]: job["matmul_operations_per_second"] for job in jobs if "seconds" in job}
     shared = shared_settings(arguments)
     return Finding(
         name="bench-gpu-" + plain_name(name),
@@ -140,18 +126,12 @@ def gpu_finding(name: str, results: dict[str, dict[str, Any]], arguments: GpuSet
             Listing("Speed: median (range of the repeats)", SPEED, [_speed(job) for job in jobs]),
             Listing("Memory, in MB", MEMORY, [_memory(job) for job in jobs]),
         ],
-        data={
-            "name": " and ".join(real) + (" and miniature" if len(real) == 1 else "") or "miniature",
-            "split": "train and test",
-            "fingerprint": shared["data"],
-        },
+        data={"name": data, "split": "train and test", "fingerprint": shared["data"]},
         facts={
             "hardware": hardware.describe(),
             "settings": shared,
             "jobs": results,
-            "matmul_operations_per_second": {
-                job["job"]: job["matmul_operations_per_second"] for job in jobs if "seconds" in job
-            },
+            "matmul_operations_per_second": rates,
             "warm-up steps": WARM_UP,
             "t4_bytes": T4_BYTES,
         },

@@ -205,7 +205,10 @@ def _their_model(setting: Setting, feature: Feature) -> tuple[Any, Any]:
 # ---- posts, by commands
 
 
-def _commands(setting: Setting, runs: list[list[str]]) -> Measure:
+def _commands(setting: Setting, at_once: bool) -> Measure:
+    """Load one command with all adapters, or one per adapter."""
+    runs = [list(setting.adapters)] if at_once else [[feature] for feature in setting.adapters]
+
     def measure(items: int) -> Measured:
         posts = posts_for(setting, items)
         with tempfile.TemporaryDirectory(dir=setting.scratch) as name:
@@ -215,14 +218,12 @@ def _commands(setting: Setting, runs: list[list[str]]) -> Measure:
             for number, features in enumerate(runs):
                 adapters = [word for feature in features for word in ("--adapter", setting.adapters[feature])]
                 words = (folder / "posts.csv", *adapters, "--output", folder / f"{number}.csv")
-                command = python("sbic_llama.annotate", *words)
-                output = finished("sbic_llama.annotate", command)
+                output = finished("sbic_llama.annotate", python("sbic_llama.annotate", *words))
             seconds = time.perf_counter() - start
             answers: dict[str, str] = {}
             for number, features in enumerate(runs):
-                for row in read_rows(folder / f"{number}.csv", ["post"]):
-                    each = row.values
-                    answers |= {f"{key(each['post'])} {name}": each[f"model_{name}"] for name in features}
+                for row in (read.values for read in read_rows(folder / f"{number}.csv", ["post"])):
+                    answers |= {f"{key(row['post'])} {name}": row[f"model_{name}"] for name in features}
         needed = sum(
             _annotator_flops(setting, FEATURES[name], posts, [answers[f"{key(p)} {name}"] for p in posts])
             for name in setting.adapters
@@ -235,14 +236,8 @@ def _commands(setting: Setting, runs: list[list[str]]) -> Measure:
     return measure
 
 
-def annotate_at_once(setting: Setting) -> Measure:
-    """Load ours: one command with all adapters."""
-    return _commands(setting, [list(setting.adapters)])
-
-
-def annotate_in_turn(setting: Setting) -> Measure:
-    """Load one command per adapter."""
-    return _commands(setting, [[feature] for feature in setting.adapters])
+annotate_at_once = partial(_commands, at_once=True)
+annotate_in_turn = partial(_commands, at_once=False)
 
 
 # ---- pairs

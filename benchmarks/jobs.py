@@ -39,7 +39,6 @@ class Tool:
 
 
 def ours(load: str, items: int, quick: int) -> Tool:
-    """Return the product, in the precision that it chooses itself."""
     return Tool(OURS, load, items, quick, precisions=("own",))
 
 
@@ -181,14 +180,13 @@ def _three_digits(number: float) -> str:
 
 def targets(parts: list[Listing]) -> dict[str, Any]:
     """Count the targets of all tables, and name those that were missed."""
+    rows = [(part, row) for part in parts for row in part.rows]
     missed = [
         f"{row[0]}, {row[1]} ({row[2]})" if part.columns == COLUMNS else f"{part.title}, {row[0]}"
-        for part in parts
-        for row in part.rows
+        for part, row in rows
         if not row[-1]
     ]
-    total = sum(len(part.rows) for part in parts)
-    return {"met": total - len(missed), "total": total, "missed": missed}
+    return {"met": len(rows) - len(missed), "total": len(rows), "missed": missed}
 
 
 # ---- measurements on a GPU

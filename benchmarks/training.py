@@ -19,6 +19,7 @@ from benchmarks.inference import pair_flops
 from benchmarks.materials import cut_sbic, cut_snli
 from benchmarks.processes import Measure, Measured, Setting, finished, python
 from common.cli.errors import UserError
+from common.tables.writing import write_rows
 from sbic_llama.data.corpus import labeled, load_splits
 from sbic_llama.data.features import OFFENSIVE_YN
 from snli_roberta.data.corpus import Pair, load_split
@@ -57,7 +58,8 @@ def qlora(setting: Setting) -> Measure:
     return measure
 
 
-def _trl_sft(setting: Setting, **more: str) -> Measure:
+def trl_sft(setting: Setting, **more: str) -> Measure:
+    """Load ``trl sft``: the same adapter on the same 4-bit base, with the other weights in fp32 as by default."""
     from common.models.quantization import load_tokenizer
 
     def measure(items: int) -> Measured:
@@ -71,8 +73,7 @@ def _trl_sft(setting: Setting, **more: str) -> Measure:
             )
             rows.mkdir()
             for split, each in (("train", texts), ("test", dev_texts)):
-                lines = "".join(json.dumps(text) + "\n" for text in each)
-                (rows / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+                write_rows(rows / f"{split}.jsonl", each)
             options = {
                 "model_name_or_path": setting.llama, "dataset_name": rows, "output_dir": f"{name}/output",
                 "num_train_epochs": 1, "per_device_train_batch_size": POSTS_PER_STEP, "learning_rate": RATE,
@@ -93,14 +94,7 @@ def _trl_sft(setting: Setting, **more: str) -> Measure:
     return measure
 
 
-def trl_sft(setting: Setting) -> Measure:
-    """Load ``trl sft``: the same adapter on the same 4-bit base, with the other weights in fp32 as by default."""
-    return _trl_sft(setting)
-
-
-def trl_sft_half(setting: Setting) -> Measure:
-    """Load the same with the base's other weights in bf16."""
-    return _trl_sft(setting, dtype="bfloat16")
+trl_sft_half = partial(trl_sft, dtype="bfloat16")  # the base's other weights in bf16
 
 
 def _last_value(output: str, key: str) -> float:

@@ -1,4 +1,4 @@
-"""The notebooks run the product's commands and hold no logic; the slow tests execute them on the miniature, offline."""
+"""Notebooks run the product's commands and contain no logic; slow tests execute them offline on the miniature."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_bash(cell: nbformat.NotebookNode) -> bool:
 
 
 def settings(path: str) -> dict[str, str]:
-    """What the cell of settings puts into the environment; folders that are asked for are called so."""
+    """Return the environment variables that the settings cell sets, with placeholders replaced."""
     (cell,) = (cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", []))
     example = str(colab_help.example())
     found = {name: value.replace("{colab.example()}", example) for name, value in variables(cell.source)}
@@ -71,7 +71,7 @@ def variables(source: str) -> list[tuple[str, str]]:
 
 
 def commands(path: str, **other: str) -> Iterator[list[str]]:
-    """The ``python -m`` commands of the cells and of the text, as words, with the variables' values, or others."""
+    """Yield the ``python -m`` commands of cells and text as words, with variables replaced by their values or by ``other``."""
     fenced = [
         block
         for cell in read(path).cells
@@ -82,7 +82,7 @@ def commands(path: str, **other: str) -> Iterator[list[str]]:
         for line in source.replace("\\\n", " ").splitlines():
             if line.startswith("python -m ") and not line.startswith("python -m pip "):
                 line = string.Template(line).substitute(settings(path) | other)
-                # What a cell before it downloads.
+                # An earlier cell downloads it.
                 words = shlex.split(line.replace("output/snli_1.0", str(corpora.build() / "snli_1.0")))
                 yield words[2 : words.index(">") if ">" in words else None]
 
@@ -121,8 +121,8 @@ def test_the_first_code_clones_the_project_and_installs_around_colabs_torch(path
 
 
 @every_notebook
-def test_the_set_up_runs_again_and_leaves_an_installed_checkout_alone(path, tmp_path):
-    """git and python are stand-ins that keep a list of their calls; the first pip fails."""
+def test_setup_can_be_repeated_and_leaves_an_installed_checkout_alone(path, tmp_path):
+    """Stand-ins for git and python list their calls; the first pip fails."""
     programs, content = tmp_path / "bin", tmp_path / "content"
     programs.mkdir()
     for name, then in {
@@ -139,7 +139,7 @@ def test_the_set_up_runs_again_and_leaves_an_installed_checkout_alone(path, tmp_
         result = subprocess.run(["bash"], input=script, text=True, cwd=folder, env=environment, capture_output=True)
         return result.returncode, (tmp_path / "calls").read_text().splitlines()
 
-    assert run(tmp_path) == (1, [])  # neither Colab nor a checkout
+    assert run(tmp_path) == (1, [])  # neither in Colab nor in a checkout
     assert run(ROOT) == (0, [])
     content.mkdir()
     clone = f"git clone --quiet {SOURCE}"
@@ -162,15 +162,15 @@ def test_a_notebook_has_no_logic_of_its_own(path):
 
 
 class Parsed(Exception):
-    """Carries what a command read of its words, and ends it there."""
+    """Carries the parsed arguments, and ends the command."""
 
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """The arguments that a command reads, in the repository's root."""
+    """Return a function that parses a command's arguments in the repository's root."""
 
-    def parse(*given, **more):
-        raise Parsed(arguments.parse(*given, **more))
+    def parse(*args, **kwargs):
+        raise Parsed(arguments.parse(*args, **kwargs))
 
     def read_words(name: str, *words: str) -> object:
         folder = (ROOT / name.replace(".", "/")).is_dir()  # a folder's command is its __main__
@@ -187,15 +187,15 @@ def parsed(monkeypatch):
 
 @every_notebook
 def test_a_notebooks_commands_parse(path, parsed):
-    found = list(commands(path))
-    assert len(found) >= 4
-    for words in found:
+    lines = list(commands(path))
+    assert len(lines) >= 4
+    for words in lines:
         parsed(*words)
 
 
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "CORPUS" in settings(path)])
-def test_a_readers_own_corpus_reaches_every_command_that_reads_one(path, parsed, tmp_path):
-    """Or a model would learn from the recipe's corpus and be scored on the reader's."""
+def test_a_readers_corpus_reaches_every_command_that_reads_one(path, parsed, tmp_path):
+    """Otherwise a model would train on the recipe's corpus and be scored on the reader's."""
     reading = [
         (words, given)
         for words in commands(path, CORPUS=f"--data_dir {tmp_path}")
@@ -208,7 +208,7 @@ def test_a_readers_own_corpus_reaches_every_command_that_reads_one(path, parsed,
 
 
 @pytest.mark.parametrize(("path", "recipe"), [(SBIC, "RECIPE"), (SNLI, "STUDY")])
-def test_the_corpus_of_the_settings_is_the_recipes(path, recipe):
+def test_the_corpus_in_the_settings_is_that_of_the_recipe(path, recipe):
     named = re.search(
         r"^dataset_name: (\S+)$", (ROOT / settings(path)[recipe]).read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -223,7 +223,7 @@ def test_the_default_base_of_sbic_is_open_and_snlis_recipe_is_a_study():
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-    """Runs a notebook with other settings, in a folder that has the tree's files but not its output."""
+    """Return a function that runs a notebook with other settings, in a folder with the repository's files but no output."""
     from nbclient import NotebookClient
 
     work = tmp_path / "work"
@@ -242,7 +242,7 @@ def execute(tmp_path, monkeypatch):
             }
         )
     )
-    # Nothing of the developer's own Jupyter takes part, and `python` is the one that runs the tests.
+    # Keep the developer's own Jupyter out; `python` is the one that runs the tests.
     for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / ("jupyter" if name == "JUPYTER_PATH" else name)))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -254,7 +254,7 @@ def execute(tmp_path, monkeypatch):
         (at,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
         injected = "\n".join(f"%env {name}={value}" for name, value in other.items())
         notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(injected))
-        # A cell that fails is an error here, with the cell and what it printed.
+        # A failing cell raises an error with its source and output.
         NotebookClient(notebook, timeout=300, kernel_name="this", resources={"metadata": {"path": str(work)}}).execute()
         return notebook
 
