@@ -1,7 +1,4 @@
-"""Describe SBIC and score each feature's baselines on its test split: ``python -m sbic_llama.baselines``.
-
-The baselines are the majority label and TF-IDF with logistic regression; neither needs a neural network.
-"""
+"""Describe SBIC, and score the majority label and TF-IDF on its test split: ``python -m sbic_llama.baselines``."""
 
 from __future__ import annotations
 

@@ -25,14 +25,9 @@ from sbic_llama.data.corpus import Post, Split, labeled
 from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence
 from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
+from sbic_llama.evaluation import with_people
 from sbic_llama.evaluation.other_corpora import hatecheck_finding, md_agreement_findings
 from sbic_llama.evaluation.scores import AdapterArguments, Read, score_baselines, score_rows, test_set
-from sbic_llama.evaluation.with_people import (
-    agreement_with_people,
-    annotators_opinions,
-    certainty_findings,
-    label_policy_finding,
-)
 
 MODULE = "sbic_llama.evaluate"
 Others = tuple[list[Item], list[Case]]  # MD-Agreement's and HateCheck's
@@ -143,7 +138,7 @@ def findings_of(
     """Return what the adapter's answers to the test posts show besides the scores."""
     shared: dict[str, Any] = {"seed": seed, **about(record)}
     with stage("certainty, label policies and agreement"):
-        result = certainty_findings(
+        result = with_people.certainty_findings(
             feature,
             [feature.label_of(post) for post in posts],
             answers.labels,
@@ -153,9 +148,10 @@ def findings_of(
             **shared,
         )
         if feature.classifies:
-            result.append(label_policy_finding(feature, posts, answers.labels, **shared))
+            result.append(with_people.label_policy_finding(feature, posts, answers.labels, **shared))
         by_number = {str(number): label for number, label in enumerate(answers.labels)}
-        agreement = agreement_with_people(feature, annotators_opinions(feature, posts), by_number, **shared)
+        opinions = with_people.annotators_opinions(feature, posts)
+        agreement = with_people.agreement_with_people(feature, opinions, by_number, **shared)
     return [*result, agreement] if agreement else result
 
 

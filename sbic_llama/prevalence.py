@@ -57,12 +57,9 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
     feature = shared_feature(path, labeled, arguments.feature, arguments.prefix)
     labels = read_human_labels(labeled, arguments.key, feature)
     if not labels:
-        raise UserError(
-            f"no human labels of {feature.name}",
-            file=labeled,
-            expected=f"at least {MIN_HUMAN_LABELS}",
-            fix=f"fill in the column {feature.name!r} for a random draw of posts",
-        )
+        fix = f"fill in the column {feature.name!r} for a random draw of posts"
+        expected = f"at least {MIN_HUMAN_LABELS}"
+        raise UserError(f"no human labels of {feature.name}", file=labeled, expected=expected, fix=fix)
     annotated = read_annotated(path, feature, key=arguments.key, columns=arguments.by, prefix=arguments.prefix)
     shared = len(labels.keys() & annotated.keys.keys())
     if shared < MIN_HUMAN_LABELS:

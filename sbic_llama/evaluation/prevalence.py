@@ -23,12 +23,8 @@ GROUPS = 5  # targeted groups that get a share of their own
 WIDTHS = (0.05, 0.1)
 MOST_LISTED = 50  # values of a column that are listed as left out
 SUSPICIOUS = 3.29  # standard errors that a random draw exceeds once in a thousand times
-WITH_MACHINE, PEOPLE_ALONE, MACHINE_ALONE = "people and machine", "people alone", "machine alone, as if right"
-NEEDED_COLUMNS = [
-    "share of",
-    "width of the interval",
-    *(f"human labels, {who}" for who in (WITH_MACHINE, PEOPLE_ALONE)),
-]
+SOURCES = {"both": "people and machine", "people": "people alone", "machine": "machine alone, as if right"}
+NEEDED_COLUMNS = ["share of", "width of the interval", *(f"human labels, {SOURCES[key]}" for key in ("both", "people"))]
 
 
 @dataclass(frozen=True)
@@ -84,15 +80,14 @@ def prevalence_finding(
 
     For a feature with two classes only the first gets a share; the other is what is missing to 1. Among targeted groups, those that
     the machine named most often get one, so that the choice does not depend on which posts people labeled.
-
-    Raises:
-        ValueError: None of the posts has a human label.
     """
     people = {annotated.keys[key]: label for key, label in labels.items() if key in annotated.keys}
     classes = _classes(annotated, people)
     everything = np.ones(len(annotated.answers), dtype=bool)
     overall = {each.name: each.share(everything, target) for each in classes}
-    parts: list[Part] = [_overall(classes, overall, target)]
+    estimates = [_estimates(each, overall[each.name], target) for each in classes]
+    rows: dict[str, Measure] = {f"{row['name']}: {SOURCES[key]}": row[key] for row in estimates for key in SOURCES}
+    parts: list[Part] = [Measures("Share of posts, by what it is estimated from", "class and labels", "share", rows)]
     left_out = {}
     for column, values in annotated.columns.items():
         # A table for each group and column would be too many tables, of too few posts.
@@ -109,7 +104,7 @@ def prevalence_finding(
         posts=len(everything),
         labels=len(people),
         classifies=annotated.feature.classifies,
-        estimates=[_in_words(each, overall[each.name], target) for each in classes],
+        estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
         fewest=MIN_HUMAN_LABELS,
         needed=needed[0],
@@ -159,23 +154,14 @@ def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:
     return [post_class("any group", bool), *groups]
 
 
-def _overall(classes: Sequence[PostClass], overall: dict[str, Estimate], target: Target) -> Measures:
-    rows: dict[str, Measure] = {}
-    for each in classes:
-        rows[f"{each.name}: {WITH_MACHINE}"] = overall[each.name].measure()
-        rows[f"{each.name}: {PEOPLE_ALONE}"] = each.by_people(target).measure()
-        rows[f"{each.name}: {MACHINE_ALONE}"] = each.by_machine().measure()
-    return Measures("Share of posts, by what it is estimated from", "class and labels", "share", rows)
-
-
-def _in_words(each: PostClass, both: Estimate, target: Target) -> dict[str, Any]:
-    counted = each.by_machine().value
+def _estimates(each: PostClass, both: Estimate, target: Target) -> dict[str, Any]:
+    machine = each.by_machine()
     return {
         "name": each.name,
         "both": both.measure(),
         "people": each.by_people(target).measure(),
-        "machine": counted,
-        "inside": both.holds(counted),
+        "machine": machine.measure(),
+        "inside": both.holds(machine.value),
     }
 
 

@@ -45,17 +45,16 @@ LEAST_ALPHA = 0.667  # Krippendorff's lowest alpha for tentative conclusions (20
 Use = Literal["use as is", "use with review", "do not use", "too few human labels to say"]
 
 
-def verdict(gain: Measure, alpha: float | None, passed: bool | None) -> Use:
+def verdict(
+    gain: Measure,  # score of the model minus that of the best constant answer, paired by post
+    alpha: float | None,  # Krippendorff's alpha of model and people, if known
+    passed: bool | None,  # result of the Alternative Annotator Test, if known
+) -> Use:
     """Say whether a feature's labels may be used.
 
     *Do not use*: the model is not shown to be better than always giving the best constant answer. *Too few human labels to say*:
     the same, but with too few labels to show it. *Use as is*: better than a constant, in reliable agreement with people, and at
     least as good as a single annotator. *Use with review*: better than a constant, but one of these is not shown.
-
-    Args:
-        gain: Score of the model minus that of the best constant answer, paired by post.
-        alpha: Krippendorff's alpha of model and people; None if it is unknown.
-        passed: Result of the Alternative Annotator Test; None if it is unknown.
     """
     low, high = gain["ci95"]
     if low <= 0:
@@ -122,17 +121,10 @@ def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, 
             numbers = [float(values[column]) for column in adapter.columns[1:]]
             rows.append((adapter.confidence(values), human, by_key[name], numbers))
     rows.sort(key=lambda row: row[0])
-    return Judged(
-        feature,
-        labels=[human for _, human, _, _ in rows],
-        answers=[answer for _, _, answer, _ in rows],
-        confidences=[confidence for confidence, _, _, _ in rows],
-        probabilities=np.array([numbers for _, _, _, numbers in rows]) if feature.classifies else None,
-        everywhere=dict(everywhere.most_common()),
-        missing=len(left),
-        by_key=by_key,
-        repeated=everywhere.total() - len(keys),
-    )
+    confidences, labels, answers, numbers = ([row[column] for row in rows] for column in range(4))
+    probabilities = np.array(numbers) if feature.classifies else None
+    counts, repeated = dict(everywhere.most_common()), everywhere.total() - len(keys)
+    return Judged(feature, labels, answers, confidences, probabilities, counts, len(left), by_key, repeated)
 
 
 def _answer_in(values: dict[str, Any], adapter: Adapter) -> dict[str, Any]:

@@ -14,14 +14,7 @@ from common.results.checks import agreement_finding, calibration_finding, risk_c
 from common.results.finding import Finding, Listing, Measures, worded
 from common.stats.metrics import evaluate
 from sbic_llama.data.corpus import Post
-from sbic_llama.data.features import (
-    HAS_BIASED_IMPLICATION,
-    OFFENSIVE_POLICIES,
-    OFFENSIVE_YN,
-    TARGET_MINORITY,
-    Feature,
-    Label,
-)
+from sbic_llama.data.features import HAS_BIASED_IMPLICATION, OFFENSIVE_POLICIES, OFFENSIVE_YN, Feature, Label
 from sbic_llama.data.groups import set_f1
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -88,7 +81,7 @@ def annotators_opinions(feature: Feature, posts: Sequence[Post]) -> dict[str, di
     Blank opinions are left out, and the first counts where a worker saw a post twice. Two features have no opinions to compare:
     bias labels hardly vary within a post, and groups are known per post only.
     """
-    if feature.name in (HAS_BIASED_IMPLICATION.name, TARGET_MINORITY.name):
+    if feature.name == HAS_BIASED_IMPLICATION.name or not feature.classifies:
         return {}
     posts_of = Counter(annotation.worker for post in posts for annotation in post.annotations)
     ranked = sorted(posts_of, key=lambda worker: (-posts_of[worker], worker))

@@ -112,13 +112,8 @@ def _from_template(rng: random.Random, template: str) -> list[dict[str, str]]:
     text = template.removeprefix("@")
     cases: dict[str, dict[str, str]] = {}  # by text: each case once
     for group, insult in zip(groups, insults, strict=True):
-        words = {
-            "b": insult,
-            "a": rng.choice(sbic.PRAISE),
-            "p": rng.choice(sbic.PERSONS),
-            "d": rng.choice(sbic.DOINGS),
-            "t": rng.choice(sbic.GRUMBLES[2]),
-        }
+        words = {"b": insult, "a": rng.choice(sbic.PRAISE), "p": rng.choice(sbic.PERSONS)}
+        words |= {"d": rng.choice(sbic.DOINGS), "t": rng.choice(sbic.GRUMBLES[2])}
         focus = insult if "{b}" in text else words["a"] if "{a}" in text else "-"
         case = {
             "test_case": text.format(**words, g=group, s=group.rstrip("s") + "-heads"),

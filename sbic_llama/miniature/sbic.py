@@ -180,15 +180,11 @@ def annotate(rng: random.Random, worker: Worker, post: Post, shown: dict[str, st
     if not implied:
         return [row]
     row["speakerMinorityYN"] = "0.5" if rng.random() < 0.04 else "0.0"
-    return [
-        row
-        | {
-            "targetMinority": INVENTED_GROUPS[group][rng.random() < 0.2],
-            "targetCategory": CATEGORIES[group],
-            "targetStereotype": f"{group} {post.implication}",
-        }
-        for group in post.groups
-    ]
+    rows = []
+    for group in post.groups:
+        named = {"targetMinority": INVENTED_GROUPS[group][rng.random() < 0.2], "targetCategory": CATEGORIES[group]}
+        rows.append({**row, **named, "targetStereotype": f"{group} {post.implication}"})
+    return rows
 
 
 def draw_splits(seed: int) -> dict[str, list[dict[str, str]]]:

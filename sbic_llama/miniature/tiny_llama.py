@@ -88,9 +88,7 @@ def build_model(tokenizer: LlamaTokenizer) -> LlamaForCausalLM:
             num_attention_heads=4,
             max_position_embeddings=1024,
             tie_word_embeddings=False,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
         )
     )
 

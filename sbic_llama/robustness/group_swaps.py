@@ -230,11 +230,7 @@ def by_group(
 
 
 def gap(
-    items: Sequence[Counterfactuals],
-    replies: Mapping[str, Reply],
-    lexicon: Lexicon,
-    groups: tuple[str, str],
-    seed: int,
+    items: Sequence[Counterfactuals], replies: Mapping[str, Reply], lexicon: Lexicon, groups: tuple[str, str], seed: int
 ) -> Measure:
     """Return the difference of :func:`by_group` between the first and the second of two groups, paired by post."""
     first, second = ([_about(replies[item.texts[group]], group, lexicon) for item in items] for group in groups)

@@ -26,7 +26,6 @@ HOMOGLYPHS = {
 }  # fmt: skip
 LEETSPEAK = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
 _LEET_TABLE = str.maketrans(LEETSPEAK | {letter.upper(): digit for letter, digit in LEETSPEAK.items()})
-TAGS = ("#monday", "#today", "#morning", "#thoughts", "#random")
 
 
 Place = Literal["behind", "in front"]
@@ -191,7 +190,10 @@ HARMLESS = (
     Edit("typographic quotes", typographic_quotes),
     Edit("mention in front", lambda post, rng: f"@user{rng.randrange(100)} {post}"),
     Edit("link behind", lambda post, rng: f"{post} https://example.org/{rng.randrange(10_000)}"),
-    Edit("hashtag behind", lambda post, rng: f"{post} {rng.choice(TAGS)}"),
+    Edit(
+        "hashtag behind",
+        lambda post, rng: f"{post} #{rng.choice(('monday', 'today', 'morning', 'thoughts', 'random'))}",
+    ),
 )
 # Cleaning undoes these: a model never sees them.
 CLEANED = (

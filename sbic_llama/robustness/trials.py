@@ -13,21 +13,9 @@ from common.stats import metrics
 from common.stats.metrics import Measure
 from sbic_llama.data.features import Answers, Feature
 from sbic_llama.data.hatecheck import Case
-from sbic_llama.robustness import group_swaps
+from sbic_llama.robustness import group_swaps, perturbations
 from sbic_llama.robustness.group_swaps import Counterfactuals, Lexicon, Reply, mean_over_posts
-from sbic_llama.robustness.perturbations import (
-    CLEANED,
-    HARMLESS,
-    INJECTIONS,
-    NEUTRAL,
-    OBFUSCATIONS,
-    PLACES,
-    Injection,
-    Variant,
-    edit_variants,
-    edited,
-    injections,
-)
+from sbic_llama.robustness.perturbations import INJECTIONS, NEUTRAL, PLACES, Injection, Variant
 
 TEMPLATE = Path(__file__).parent / "templates" / "robustness.jinja"
 FEWEST = 10  # posts that must name a group of a family for its groups to be compared
@@ -69,12 +57,13 @@ def prepare(
     drawn = list(posts)
     if most is not None and len(drawn) > most:
         drawn = [posts[place] for place in sorted(random.Random(f"{seed} posts").sample(range(len(posts)), most))]
+    edited = {edit.name: [perturbations.edited(edit, post, seed) for post in drawn] for edit in perturbations.CLEANED}
     return Trials(
         posts=drawn,
-        obfuscated=edit_variants(drawn, OBFUSCATIONS, seed),
-        harmless=edit_variants(drawn, HARMLESS, seed),
-        undone={edit.name: sum(edited(edit, post, seed) == post for post in drawn) for edit in CLEANED},
-        injections=injections(drawn, feature, seed),
+        obfuscated=perturbations.edit_variants(drawn, perturbations.OBFUSCATIONS, seed),
+        harmless=perturbations.edit_variants(drawn, perturbations.HARMLESS, seed),
+        undone={name: sum(map(str.__eq__, texts, drawn)) for name, texts in edited.items()},
+        injections=perturbations.injections(drawn, feature, seed),
         swapped=group_swaps.counterfactuals(posts, lexicon, most, seed),
         lexicon=lexicon,
         cases=list(cases),

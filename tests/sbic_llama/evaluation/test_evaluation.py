@@ -1,4 +1,4 @@
-"""The command that scores an adapter, on the miniature: records, single answers, the page, refusals."""
+"""The command that scores an adapter, on the miniature: records, single answers, the page, rejected input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLES = {
 @pytest.fixture(scope="module")
 def adapters(trained_adapters, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
-    for name in NAMES:  # an evaluation is kept beside the adapter: these are copies
+    for name in NAMES:  # an evaluation is written into the adapter's folder: use copies
         shutil.copytree(trained_adapters / name, folder / name)
     return folder
 
@@ -44,7 +44,7 @@ def scored(adapters) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_adapter_stands_beside_its_controls_and_beats_its_base(scored, adapters, name):
+def test_an_adapter_is_scored_next_to_its_baselines_and_beats_its_base(scored, adapters, name):
     records = scored[name]
     assert [record.title for record in records] == TITLES[name]
     metric = "balanced_accuracy" if name == "offensiveYN" else "set_f1"
@@ -90,7 +90,7 @@ def test_the_page_and_the_tables_show_both_kinds_of_features(scored):
     lines = rendering.table_lines(scored["targetMinority"])
     assert lines[0].startswith("SBIC targetMinority (miniature): test, n = 456; set F1 with its 95 % interval")
     table = rendering.markdown_lines(scored["offensiveYN"])
-    assert table[2].startswith("| | accuracy [95 %] | balanced acc [95 %] |")
+    assert table[2].startswith("|  | accuracy [95 %] | balanced acc [95 %] |")
     assert {line.count("|") for line in table[2:]} == {table[2].count("|")}
 
 
@@ -104,7 +104,7 @@ def test_the_untouched_base_may_be_left_out(adapters, tmp_path):
 
 
 def test_the_policy_of_the_adapter_makes_the_labels(adapters, tmp_path, scored):
-    """An adapter for the binary view is scored on the binary view, whatever the default is."""
+    """An adapter for the binary labels is scored on those, whatever the default is."""
     run = TrainArguments(
         output_dir=tmp_path, learning_rate=2e-3, max_steps=2, evaluations=1, label_policy="at_least_half"
     )
@@ -116,28 +116,28 @@ def test_the_policy_of_the_adapter_makes_the_labels(adapters, tmp_path, scored):
     )
     assert records[-1].labels == ["Offensive", "Not offensive"]
     assert "at least .5" in records[-1].policy["label"]
-    # The two views have different labels, so they are two tables, in files of their own.
+    # The two policies have different labels, so they are two tables, in separate files.
     assert records[-1].task == "SBIC offensiveYN, at least half"
     assert len(rendering.by_task([*records, *scored["offensiveYN"]])) == 2
     assert (tmp_path / "r" / "sbic-offensiveYN-at-least-half-4-qlora.json").is_file()
 
 
 def test_an_adapter_is_scored_on_its_own_corpus(adapters, tmp_path, miniature):
-    """Without a corpus the miniature is meant: a real adapter's record must not become the miniature's, or the reverse."""
+    """The miniature is the default, so a real adapter's record must not become the miniature's, or the reverse."""
     record = (adapters / "offensiveYN" / "evaluation" / "record.json").read_bytes()
     run = {"adapter": str(adapters / "offensiveYN"), "output_dir": tmp_path / "records"}
-    with pytest.raises(UserError, match="was trained on the SBIC miniature, and would be scored on SBIC v2"):
+    with pytest.raises(UserError, match="was trained on the SBIC miniature, not on SBIC v2"):
         evaluate.score_adapter(evaluate.EvaluateArguments(**run, data_dir=miniature / "SBIC.v2"))
     folder = shutil.copytree(adapters / "offensiveYN", tmp_path / "real")
     path = folder / "annotator.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "corpus": "SBIC v2"}))
-    with pytest.raises(UserError, match=r"scored on the SBIC miniature\. Give --data_dir or --dataset_name"):
+    with pytest.raises(UserError, match=r"not on the SBIC miniature\. Give --data_dir or --dataset_name"):
         evaluate.score_adapter(evaluate.EvaluateArguments(**{**run, "adapter": str(folder)}))
     assert not (tmp_path / "records").exists()
     assert (adapters / "offensiveYN" / "evaluation" / "record.json").read_bytes() == record
 
 
-def test_an_adapter_of_another_prompt_is_refused(adapters, tmp_path):
+def test_an_adapter_of_another_prompt_is_rejected(adapters, tmp_path):
     folder = shutil.copytree(adapters / "offensiveYN", tmp_path / "adapter")
     path = folder / "annotator.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "prompt_hash": "0" * 16}))
@@ -158,14 +158,14 @@ def test_findings_of_two_adapters_in_one_folder_stay_apart_and_do_not_go_stale(a
     assert own - left == {
         "sbic-offensiveYN-one-md-agreement.json",
         "sbic-offensiveYN-one-md-agreement-people.json",
-    }, "nobody asked for them this time"
+    }, "not requested this time"
     records = [read_record(path) for path in sorted(tmp_path.glob("*.json"))]
     page = rendering.render(records, "Two", read_findings(tmp_path / "findings"))
-    assert "Can its probabilities be believed? (One)" in page
-    assert "Can its probabilities be believed? (One 2)" in page
+    assert "Can its probabilities be trusted? (One)" in page
+    assert "Can its probabilities be trusted? (One 2)" in page
 
 
-def test_other_corpora_are_refused_before_a_model_is_loaded(adapters, tmp_path, miniature, monkeypatch):
+def test_other_corpora_are_rejected_before_a_model_is_loaded(adapters, tmp_path, miniature, monkeypatch):
     monkeypatch.setattr("sbic_llama.model.adapter.load_adapter", None)
     items = miniature / "md_agreement" / "MD-Agreement_dev.json"
     run = {"output_dir": tmp_path / "out"}

@@ -80,9 +80,8 @@ def test_the_page_opens_with_an_answer_and_has_the_numbers(call, tmp_path, files
     given = [row["offensiveYN"] for row in labels if row["offensiveYN"]]
     commonest = max(FEATURES["offensiveYN"].labels, key=given.count)
     gain = accuracy - given.count(commonest) / len(given)
-    answer = page.split("<strong>")[1].split("</strong>")[0]
-    assert answer == "use with review", "no annotator is named, so agreement is unknown"
-    why = page.split("<strong>use with review</strong></td><td>")[1].split("</td>")[0]
+    answer, why = re.search(r"<strong>(.*?)</strong></p>\s*<p>(.*?)</p>", page).groups()
+    assert answer == "offensiveYN: use with review.", "no annotator is named, so agreement is unknown"
     assert why.startswith(f"Accuracy is {accuracy:.4f} [")
     assert f'better than always answering "{commonest}" (difference {gain:.4f} [' in why
     assert "Agreement with people is unknown" in why
@@ -98,7 +97,7 @@ def test_the_page_opens_with_an_answer_and_has_the_numbers(call, tmp_path, files
     rest = [ok for _, ok in scored[round(len(scored) / 2) :]]
     half = page.split("<td>the least certain 50% go to people</td>")[1].split("</tr>")[0]
     assert f"{sum(rest) / len(rest):.4f}" in half
-    assert "Can its probabilities be believed? (model)" in page
+    assert "Can its probabilities be trusted? (model)" in page
     assert "People would call " in page
     assert "target a group of people." in page
     assert "Krippendorff" not in page.split("How the answer is found")[1].split("</details>")[1], (
@@ -141,7 +140,7 @@ def test_the_page_compares_with_named_annotators_and_shows_the_adapters_own_find
     finally:
         shutil.rmtree(kept.parents[1])
     page = html.unescape((tmp_path / "out" / "trust.html").read_text(encoding="utf-8"))
-    assert page.count("Agreement with people (model)") == 2
+    assert page.count("Does the model agree with people as much as they agree with each other? (model)") == 2
     assert "of 3 annotators: ω" in page
     assert "Changed? (QLoRA)" in page
     assert "On SBIC, test." in page
