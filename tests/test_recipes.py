@@ -1,4 +1,4 @@
-"""Every recipe, with each key mistyped, given twice, or of a value that can't be meant: refused by file, line and key."""
+"""Test that recipes with mistyped keys, duplicate keys or senseless values are refused by file, line and key."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ NO_VALUES = (
 
 
 def fields_of(kind: type) -> list[dataclasses.Field]:
-    """The fields of one kind of recipe that are not the very same in a kind before it."""
+    """Return the fields of a kind of recipe that no earlier kind has in the same form."""
     before = [field for other in KINDS[: KINDS.index(kind)] for field in dataclasses.fields(other)]
     known = {(field.name, field.type, repr(field.metadata)) for field in before}
     return [field for field in dataclasses.fields(kind) if (field.name, field.type, repr(field.metadata)) not in known]
@@ -94,20 +94,22 @@ def lines_of(recipe: Path) -> list[str]:
 
 
 def refusal(folder: Path, kind: type, lines: list[str], line: int, *named: str) -> str:
-    """What is said of a recipe that must be refused for one of its lines."""
+    """Return the error for a recipe that must be refused because of one of its lines."""
     path = folder / "recipe.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(UserError) as error:
         print("not refused:", lines[line], parse(kind, ["--config", str(path)]))
     check_refusal(error.value, path)
-    said = str(error.value)
-    assert f"line {line + 1}" in said or lines[line].endswith("[1"), said  # what never ends is found wrong at its end
-    assert all(word in said for word in named), said
-    return said
+    output = str(error.value)
+    assert f"line {line + 1}" in output or lines[line].endswith("[1"), (
+        output
+    )  # what never ends is found wrong at its end
+    assert all(word in output for word in named), output
+    return output
 
 
 def mistyped(key: str) -> Iterator[str]:
-    """A letter dropped, doubled, swapped with the next."""
+    """Yield the key with a letter dropped, doubled, or swapped with the next."""
     for place in range(len(key)):
         yield key[:place] + key[place + 1 :]
         yield key[: place + 1] + key[place:]
@@ -129,15 +131,15 @@ def test_a_mistyped_key_is_refused_with_the_one_that_was_meant(tmp_path, kind):
     names = [field.name for field in dataclasses.fields(kind)]
     for key in (field.name for field in fields_of(kind)):
         for wrong in {*mistyped(key)} - {*names, ""}:
-            said = refusal(tmp_path, kind, [f"{wrong}: 1"], 0, f"unknown key {wrong!r}")
-            assert f"Did you mean {key!r}?" in said or len(key) == 1, said
+            output = refusal(tmp_path, kind, [f"{wrong}: 1"], 0, f"unknown key {wrong!r}")
+            assert f"Did you mean {key!r}?" in output or len(key) == 1, output
             with pytest.raises(UserError, match=f"unknown argument --{wrong}") as error:
                 parse(kind, [f"--{wrong}", "1"])
             assert f"did you mean {key!r}?" in str(error.value).lower() or len(key) == 1 or key != key.lower()
 
 
 def required(kind: type) -> dict[str, str]:
-    """The lines that a recipe of this kind can't do without."""
+    """Return the lines that a recipe of this kind requires."""
     rates = {"full_learning_rates": "[1e-4]", "lora_learning_rates": "[1e-4]", "learning_rate": "1e-4"}
     words = {**rates, "output_dir": "x", "method": "full", "feature": "intentYN"}
     names = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
@@ -170,8 +172,8 @@ def test_every_value_that_cannot_be_meant_is_refused(tmp_path, kind):
                     refusal(tmp_path, kind, lines(value), 0, field.name, "; expected ")
                 else:
                     (tmp_path / "valid.yaml").write_text("\n".join(lines(value)))
-                    found = getattr(parse(kind, ["--config", str(tmp_path / "valid.yaml")]), field.name)
-                    assert found in (number, (number,))
+                    result = getattr(parse(kind, ["--config", str(tmp_path / "valid.yaml")]), field.name)
+                    assert result in (number, (number,))
         elif not text or typing.get_origin(hints[field.name]) is Literal or hints[field.name] is bool:
             for value in ("text", "0", "-1", "''"):
                 refusal(tmp_path, kind, lines(value), 0, field.name, "; expected ")
@@ -184,7 +186,7 @@ def test_every_value_that_cannot_be_meant_is_refused(tmp_path, kind):
 
 
 def as_number(text: str, kind: type) -> int | float | None:
-    """The number that a person means by a text."""
+    """Return the number that a person means by a text."""
     if text in NO_NUMBERS or (kind is int and not text.lstrip("-").isdigit()):
         return None
     return 2**64 if len(text) > 1000 else kind(text)

@@ -1,4 +1,4 @@
-"""A 4-bit tiny Llama with an adapter that says something, shared by the tests of this folder that change no weight."""
+"""Fixtures: a 4-bit tiny Llama with a random adapter, and trained adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _one_thread():
 
 
 def adapted_model() -> torch.nn.Module:
-    """An NF4 model whose adapter has random weights, so that it changes every answer."""
+    """Build an NF4 model with a random adapter, which changes every answer."""
     torch.manual_seed(0)
     base = load_base(str(MODELS / "tiny_llama"), None, precision="fp32")
     model = get_peft_model(
@@ -49,7 +49,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def trained_adapters(tmp_path_factory) -> Path:
-    """A folder of adapters for the three features, trained just long enough to tell labels apart. Tests leave them as they are."""
+    """A folder of adapters for three features, trained just long enough to tell labels apart; do not modify."""
     from sbic_llama.training.run import train
 
     folder = tmp_path_factory.mktemp("adapters")

@@ -1,4 +1,4 @@
-"""The page: what it does with a post and a file, and the page itself in a browser, typed into and clicked."""
+"""Test the page: its work on a post and a file, and the page itself in a browser."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def posts(tmp_path) -> Path:
 
 
 def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
-    found = app.annotate_post(annotator, POSTS[0], 0.5)
-    assert list(found.labels) == ["offensiveYN"]
-    assert sum(found.labels["offensiveYN"].values()) == pytest.approx(1, abs=1e-5)
-    groups, sure = found.lists["targetMinority"]
+    result = app.annotate_post(annotator, POSTS[0], 0.5)
+    assert list(result.labels) == ["offensiveYN"]
+    assert sum(result.labels["offensiveYN"].values()) == pytest.approx(1, abs=1e-5)
+    groups, sure = result.lists["targetMinority"]
     assert groups
     assert 0 < sure <= 1
-    for name, (sure, least) in found.review.items():
+    for name, (sure, least) in result.review.items():
         assert sure < least, name
     strict = app.annotate_post(annotator, POSTS[0], 0.05).review
-    assert strict.keys() <= found.review.keys()
+    assert strict.keys() <= result.review.keys()
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,21 @@ def test_a_post_without_text_or_with_too_much_is_refused(annotator, post, messag
 
 
 def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, tmp_path, monkeypatch):
-    told = []
-    found = app.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: told.append((done, of)))
-    assert (found.rows, found.unanswered, told) == (40, 10, [(40, 40)])
-    assert found.counts["offensiveYN"].total() == 30
-    assert found.review >= 10, "who has no answer goes to a person"
-    names, head = found.head
+    calls = []
+    result = app.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: calls.append((done, of)))
+    assert (result.rows, result.unanswered, calls) == (40, 10, [(40, 40)])
+    assert result.counts["offensiveYN"].total() == 30
+    assert result.review >= 10, "who has no answer goes to a person"
+    names, head = result.head
     assert names == ["post", "model_offensiveYN", "model_targetMinority", "model_needs_review"]
     assert len(head) == app.PREVIEW
     adapters = [word for folder in folders for word in ("--adapter", folder)]
     words = [posts, *adapters, "--review_share", 0.1, "--output", tmp_path / "by_command.csv"]
     monkeypatch.setattr("sys.argv", ["annotate", *map(str, words)])
     annotate.main()
-    assert found.output.read_bytes() == (tmp_path / "by_command.csv").read_bytes()
+    assert result.output.read_bytes() == (tmp_path / "by_command.csv").read_bytes()
     with pytest.raises(UserError, match=r"the file already has a column 'model_offensiveYN'"):
-        app.annotate_file(annotator, found.output, "post", 0.1, tmp_path / "other", lambda *_: None)
+        app.annotate_file(annotator, result.output, "post", 0.1, tmp_path / "other", lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["annotated_posts.csv", "by_command.csv", "posts.csv"]
 
 
@@ -114,8 +114,8 @@ def test_a_post_is_typed_and_answered(page, how):
             seen.keyboard.press("Tab")
             seen.keyboard.press("Enter")
         seen.wait_for_function("document.querySelector('#offensiveYN')?.innerText.includes('%')")
-        said = seen.inner_text("#offensiveYN")
-        assert all(label in said for label in ("Offensive", "Maybe offensive", "Not offensive"))
+        output = seen.inner_text("#offensiveYN")
+        assert all(label in output for label in ("Offensive", "Maybe offensive", "Not offensive"))
         assert seen.input_value("#targetMinority textarea").endswith("sure)")
         assert seen.input_value("#review textarea").startswith(("yes. ", "no"))
         picture(seen, f"sbic_app_{how.split()[0]}")

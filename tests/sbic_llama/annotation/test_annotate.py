@@ -1,4 +1,4 @@
-"""Annotating files: every format, rows in = rows out, and runs that are killed."""
+"""Test annotating files: all formats, rows in = rows out, and killed runs."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_all_columns_rows_and_their_order_are_kept(call, tmp_path, source, targe
     write_rows(before, ROWS)
     call(before, after)
     given = [row.values for row in read_rows(before)]
-    found = [row.values for row in read_rows(after)]
-    assert [list(row) for row in found] == [[*ROWS[0], *NEW]] * 3
-    assert found[1][NEW[0]] in ("Offensive", "Maybe offensive", "Not offensive")
-    assert found[1][NEW[0]] == found[2][NEW[0]]
-    assert [row[NEW[4]] for row in found] == ([None] * 3 if target in ("jsonl.gz", "parquet") else [""] * 3)
+    result = [row.values for row in read_rows(after)]
+    assert [list(row) for row in result] == [[*ROWS[0], *NEW]] * 3
+    assert result[1][NEW[0]] in ("Offensive", "Maybe offensive", "Not offensive")
+    assert result[1][NEW[0]] == result[2][NEW[0]]
+    assert [row[NEW[4]] for row in result] == ([None] * 3 if target in ("jsonl.gz", "parquet") else [""] * 3)
     if source == target.removesuffix(".gz") or source.removesuffix(".gz") == target:
-        assert [{name: row[name] for name in ROWS[0]} for row in found] == given
+        assert [{name: row[name] for name in ROWS[0]} for row in result] == given
     if target == "parquet":
         schema = pyarrow.parquet.read_schema(after)
         assert schema.field(NEW[1]).type == pyarrow.float64()
@@ -101,29 +101,29 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
     ]
     (tmp_path / "in.csv").write_bytes(b"\n".join(lines) + b"\n")
     call(tmp_path / "in.csv", tmp_path / "out.csv")
-    found = [row.values for row in read_rows(tmp_path / "out.csv")]
-    assert [row["id"] for row in found] == ["1", "2", "3", "4", "5", "6", "7"]
-    assert [row["model_problem"] for row in found] == [
+    result = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [row["id"] for row in result] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert [row["model_problem"] for row in result] == [
         "", "no text", "byte 0xff is not UTF-8", "1 fields, where the header has 2", "", "a NUL character",
         "3 fields, where the header has 2",
     ]  # fmt: skip
-    assert [bool(row["model_offensiveYN"]) for row in found] == [True, False, False, False, True, False, False]
-    said = capsys.readouterr().err
-    assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: kept without an annotation" in said
-    assert "5 rows in all" not in said
-    assert "offensiveYN: trained on the miniature's invented posts; answers about real posts mean nothing" in said
-    assert "2 of 7 posts annotated; reasons for the other 5 are in model_problem" in said
+    assert [bool(row["model_offensiveYN"]) for row in result] == [True, False, False, False, True, False, False]
+    output = capsys.readouterr().err
+    assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: kept without an annotation" in output
+    assert "5 rows in all" not in output
+    assert "offensiveYN: trained on the miniature's invented posts; answers about real posts mean nothing" in output
+    assert "2 of 7 posts annotated; reasons for the other 5 are in model_problem" in output
 
 
 def test_posts_of_any_text_get_an_answer_or_a_reason(call, tmp_path):
-    """Of the real model: what no tokenizer or parser takes, and what looks like a part of the prompt."""
+    """With the real model: text that tokenizers or parsers reject, and text that looks like part of the prompt."""
     rows = [{"post": text, "n": number} for number, text in enumerate((*NASTY, *SURROGATES))]
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(dumped, rows)))
     call(tmp_path / "in.jsonl", tmp_path / "out.csv")
-    found = [row.values for row in read_rows(tmp_path / "out.csv")]
-    assert [row["n"] for row in found] == [str(row["n"]) for row in rows]
-    assert all(bool(row["model_offensiveYN"]) != bool(row["model_problem"]) for row in found)
-    reasons = {row["model_problem"] for row in found if row["model_problem"]}
+    result = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [row["n"] for row in result] == [str(row["n"]) for row in rows]
+    assert all(bool(row["model_offensiveYN"]) != bool(row["model_problem"]) for row in result)
+    reasons = {row["model_problem"] for row in result if row["model_problem"]}
     assert reasons == {"no text", "half of a surrogate pair"}
 
 
@@ -178,7 +178,7 @@ def test_a_bad_file_stops_before_the_model(call, tmp_path, monkeypatch, name, co
 
 
 def test_a_folder_of_files_becomes_a_folder_of_files(call, tmp_path, monkeypatch, capsys):
-    """Each is annotated as it would be by itself, in its own format, with one load of the model."""
+    """Each file is annotated as if alone, in its own format, and the model is loaded once."""
     from sbic_llama.model.annotator import Annotator
 
     folder = tmp_path / "posts"
@@ -282,7 +282,7 @@ def test_an_output_that_is_there_is_not_written_over(call, tmp_path):
 
 
 def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path, posts, capsys):
-    """The thresholds come from validation posts, so on posts like them they mark about what was asked for."""
+    """Thresholds come from validation posts, so on similar posts they mark about the requested share."""
     from sbic_llama.model.description import read
 
     write_rows(tmp_path / "in.csv", [{"post": post} for post in [*posts, ""]])
@@ -302,8 +302,8 @@ def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path,
     review = read(adapter / "annotator.json").review
     assert review.accuracy[0] < review.accuracy[60]
     call(tmp_path / "in.csv", tmp_path / "target.jsonl", "--target_accuracy", review.accuracy[60])
-    found = [row.values["model_needs_review"] for row in read_rows(tmp_path / "target.jsonl")]
-    assert 0 < sum(found) < len(labels)
+    result = [row.values["model_needs_review"] for row in read_rows(tmp_path / "target.jsonl")]
+    assert 0 < sum(result) < len(labels)
     spoilt = json.loads((adapter / "annotator.json").read_text())
     spoilt["review"]["accuracy"] = [0.5] * 101
     other = tmp_path / "spoilt"
@@ -320,13 +320,13 @@ def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path,
 def test_a_review_curve_against_a_case_worked_by_hand():
     from sbic_llama.model.description import curve
 
-    found = curve([0.5, 0.6, 0.7, 0.8, 0.9], [False, True, False, True, True])
-    assert (found.confidence[0], found.confidence[50], found.confidence[100]) == (0.5, 0.7, 0.9)
-    assert (found.accuracy[0], found.accuracy[50], found.accuracy[100]) == (0.6, pytest.approx(2 / 3, abs=1e-6), 1.0)
-    assert found.for_share(0.5) == 0.7
-    assert found.for_accuracy(1.0, "x") == 0.8
-    assert found.for_accuracy(0.6, "x") == 0.5
-    assert found.posts == 5
+    result = curve([0.5, 0.6, 0.7, 0.8, 0.9], [False, True, False, True, True])
+    assert (result.confidence[0], result.confidence[50], result.confidence[100]) == (0.5, 0.7, 0.9)
+    assert (result.accuracy[0], result.accuracy[50], result.accuracy[100]) == (0.6, pytest.approx(2 / 3, abs=1e-6), 1.0)
+    assert result.for_share(0.5) == 0.7
+    assert result.for_accuracy(1.0, "x") == 0.8
+    assert result.for_accuracy(0.6, "x") == 0.5
+    assert result.posts == 5
 
 
 def command(adapter: Path, source: object, output: object, *more: str) -> list[str]:
@@ -348,7 +348,7 @@ def test_standard_input_and_output(adapter, call, tmp_path, posts):
 
 
 def table(path: Path, posts: list[str], count: int) -> None:
-    """Rows of many posts, most of them different."""
+    """Write rows of many, mostly distinct posts."""
     words = random.Random(0)
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Annotating any file: it is refused in one line before a model is loaded, or every row comes out with an answer or a reason.
+"""Test annotating arbitrary files: refused in one line, or each row gets an answer or a reason.
 
 The model is a stand-in that is as strict about posts as the real one, which test_annotate.py has.
 """
@@ -35,7 +35,7 @@ ENDINGS = ("csv", "tsv.gz", "jsonl", "parquet")
 
 
 class StandIn:
-    """Answers like an annotator with one adapter; what a tokenizer could not take fails here too."""
+    """Answers like an annotator with one adapter, and fails on text that a tokenizer would reject."""
 
     adapters = (Adapter("offensiveYN", Path(), None, OFFENSIVE),)  # type: ignore[arg-type]
     cut = 0
@@ -51,22 +51,22 @@ NEW = list(annotation.new_columns(ADAPTERS, [], "model_", review=False))
 
 
 def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
-    """The rows of a file with their annotations, read from what was written.
+    """Return the rows of an annotated file, as written.
 
     Raises:
         UserError: The file is refused.
     """
     parts = output.with_name("parts")
     shutil.rmtree(parts, ignore_errors=True)
-    found = survey(source, "post", strict=False)
+    result = survey(source, "post", strict=False)
     run, rule, model = (
-        annotation.AnnotationJob([found], parts, output, False),
+        annotation.AnnotationJob([result], parts, output, False),
         RowFormat("post", "model_", {}),
         StandIn(),
     )
-    with claimed(parts, {"posts": found.digest}):
-        made = (input.annotated(window, model, rule) for window in input.windows([found], run.missing(), "post"))
-        run.keep(made, total=found.rows, done=0, show=False)
+    with claimed(parts, {"posts": result.digest}):
+        made = (input.annotated(window, model, rule) for window in input.windows([result], run.missing(), "post"))
+        run.keep(made, total=result.rows, done=0, show=False)
         run.assemble(annotation.new_columns(ADAPTERS, [], "model_", review=False))
     return [row.values for row in read_rows(output)]
 
@@ -113,9 +113,9 @@ def test_cells_of_any_text_come_back(tmp_path, ending, rows):
     buffer = io.StringIO()
     csv.writer(buffer, quoting=csv.QUOTE_ALL).writerows([["id", "post", "note"], *rows])
     (tmp_path / "in.csv").write_bytes(buffer.getvalue().encode())
-    found = check(tmp_path / "in.csv", ending)
-    assert found is not None
-    assert [[row["id"], row["post"], row["note"]] for row in found] == rows
+    result = check(tmp_path / "in.csv", ending)
+    assert result is not None
+    assert [[row["id"], row["post"], row["note"]] for row in result] == rows
 
 
 lines = st.dictionaries(st.one_of(names, st.sampled_from(("post", "id"))), st.one_of(texts, json_values), max_size=4)
@@ -131,9 +131,9 @@ lines = st.dictionaries(st.one_of(names, st.sampled_from(("post", "id"))), st.on
 @example(rows=[{"post": "a", "": 1, "\n": {}}])
 def test_json_lines_of_anything(tmp_path, ending, rows):
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(map(dumped, rows)))
-    found = check(tmp_path / "in.jsonl", ending)
-    if found is not None and ending == "jsonl":
-        for row, before in zip(found, rows, strict=True):
+    result = check(tmp_path / "in.jsonl", ending)
+    if result is not None and ending == "jsonl":
+        for row, before in zip(result, rows, strict=True):
             assert row["model_problem"] or repr({name: row[name] for name in before}) == repr(before)
 
 
@@ -144,8 +144,8 @@ def test_parquet_of_every_type(tmp_path, ending, table, data):
     if "post" not in table.column_names:
         table = table.append_column("post", pyarrow.array(posts, pyarrow.string()))
     pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
-    found = check(tmp_path / "in.parquet", ending)
-    if found is not None and ending == "parquet":
+    result = check(tmp_path / "in.parquet", ending)
+    if result is not None and ending == "parquet":
         before, after = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("in", "out"))
         kept = [
             name

@@ -1,4 +1,4 @@
-"""Annotating with several processes and on Ray: the bytes of one process, whoever is killed."""
+"""Test several processes and Ray: the output has the bytes of a single process, whatever is killed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def alone(source, adapters):
 
 @pytest.fixture(scope="module")
 def whole(source, alone) -> bytes:
-    """What one process writes."""
+    """Return what one process writes."""
     output = source.with_name("whole.csv")
     assert finish(start(alone(output))) == 0
     return output.read_bytes()
@@ -88,12 +88,12 @@ def until(condition, seconds: float = 120) -> None:
 
 
 def children(process: subprocess.Popen, *, title: str = "") -> list[psutil.Process]:
-    found = []
+    result = []
     for one in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
             if title in " ".join(one.cmdline()):
-                found.append(one)
-    return found
+                result.append(one)
+    return result
 
 
 def workers(process: subprocess.Popen) -> list[psutil.Process]:

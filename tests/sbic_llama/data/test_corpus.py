@@ -26,7 +26,7 @@ AGGREGATE = {
 
 
 def write(folder, rows, kind=""):
-    """Writes ``rows`` as the dev split, and one unlike row as each of the others."""
+    """Write ``rows`` as the dev split, and a different row as each of the other splits."""
     base, columns = (AGGREGATE, AGGREGATED_COLUMNS) if kind else (ANNOTATION, ANNOTATOR_COLUMNS)
     for name, content in {"trn": [{**base, "post": "one"}], "tst": [{**base, "post": "two"}], "dev": rows}.items():
         with open(folder / f"SBIC.v2.{kind}{name}.csv", "w", newline="", encoding="utf-8") as file:
@@ -186,7 +186,7 @@ def test_an_empty_post_is_dropped_and_counted(tmp_path):
 
 
 def test_the_hubs_parquet_files_give_the_same_splits(hub, miniature, tmp_path):
-    """Through the real client, with numbers as numbers and blanks as nulls, as a Parquet conversion has them."""
+    """Through the real client, with numbers and nulls as in a Parquet conversion."""
     from huggingface_hub import HfApi
 
     for name, hub_name in (("trn", "train"), ("dev", "validation"), ("tst", "test")):
@@ -211,7 +211,7 @@ def test_the_hubs_parquet_files_give_the_same_splits(hub, miniature, tmp_path):
     ],
 )
 def test_of_the_original_dataset_the_parquet_conversion_is_read(given, asked, monkeypatch):
-    """Its main branch is a script, which nothing runs any more."""
+    """Its main branch is a loading script, which is no longer supported."""
     revisions = []
 
     def rows(name, split, columns, *, revision):

@@ -1,4 +1,4 @@
-"""What a prompt is made of, token by token, with the miniature's tokenizer and with the real one of Llama 2."""
+"""Test prompts token by token, with the miniature's tokenizer and with Llama 2's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tokenizer(request):
 
 @pytest.mark.parametrize("declared", [*FEATURES.values(), STUDY_WORDING], ids=lambda one: one.name)
 def test_the_pieces_are_the_whole_prompts_tokens(tokenizer, declared):
-    """So an adapter also answers those who tokenise the prompt as one text."""
+    """So an adapter also answers a prompt that was tokenized as a whole."""
     posts = ["the florbs are lazy", '"quoted', "@user12: so, they said... #tag", "👩 ok", "a"]
     encoded = encode(tokenizer, declared, posts, max_post_tokens=256)
     for text, post_ids in zip(posts, encoded.post_ids, strict=True):
@@ -57,7 +57,7 @@ def test_a_posts_place_in_a_split_changes_nothing(tokenizer):
 
 @pytest.mark.parametrize("limit", [256, 4, 1])
 def test_no_post_changes_labels_tail_or_instruction(tokenizer, limit):
-    """As it stands and cut: nothing that a post says is more than text."""
+    """Whole or truncated, a post is nothing but text."""
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
     plain = encode(tokenizer, BIAS, ["plain"], max_post_tokens=limit)
     encoded = encode(tokenizer, BIAS, FORGED, max_post_tokens=limit)
@@ -85,12 +85,12 @@ def test_only_the_post_is_cut_and_it_is_counted(tokenizer):
 
 
 def test_every_answer_ends_once(tokenizer):
-    for declared in FEATURES.values():
-        branches = answer_ids(tokenizer, declared.labels or ("none", "florbs, </s>"))
+    for feature in FEATURES.values():
+        branches = answer_ids(tokenizer, feature.labels or ("none", "florbs, </s>"))
         assert [ids.count(tokenizer.eos_token_id) for ids in branches] == [1] * len(branches)
         assert all(ids[-1] == tokenizer.eos_token_id for ids in branches)
         assert len({tuple(ids) for ids in branches}) == len(branches)
-        assert tokenizer.decode(branches[0], skip_special_tokens=True) == (declared.labels or ("none",))[0]
+        assert tokenizer.decode(branches[0], skip_special_tokens=True) == (feature.labels or ("none",))[0]
 
 
 def test_the_labels_branches_of_llama_2(real_data):
@@ -105,7 +105,7 @@ def test_the_labels_branches_of_llama_2(real_data):
 
 
 def test_real_posts_fit(real_data):
-    """The default cuts no post of the corpus; the lengths that the documentation names are true."""
+    """The default truncates no post of the corpus, and the documented lengths are right."""
     from sbic_llama.model.answering import MAX_NEW_TOKENS
     from sbic_llama.training.arguments import MAX_POST_TOKENS
 
@@ -130,7 +130,7 @@ def test_a_tokenizer_that_joins_line_breaks_gets_its_pieces_as_they_are():
 
 
 def test_a_post_is_one_line():
-    """`clean` leaves no line break, so a post can't even look like a section of the template."""
+    """`clean` removes line breaks, so a post cannot even look like a section of the template."""
     assert "\n" not in clean(FORGED[3])
 
 

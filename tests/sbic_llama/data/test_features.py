@@ -45,14 +45,14 @@ def test_every_answer_is_read_back_as_its_label(declared):
     ],
 )
 def test_the_label_policies(mean, levels, at_least_half, above_half):
-    found = [
+    result = [
         OFFENSIVE_POLICIES[name].target(post(offensive=mean)) for name in ("levels", "at_least_half", "above_half")
     ]
-    assert found == [levels, at_least_half, above_half]
+    assert result == [levels, at_least_half, above_half]
 
 
 def test_the_policies_move_posts_of_the_real_corpus(real_data):
-    """design: 6 % of posts have a mean of exactly one half."""
+    """6 % of posts have a mean of exactly one half."""
     from sbic_llama.data.corpus import load_splits
 
     posts = [p for split in load_splits(data_dir=real_data / "SBIC.v2").values() for p in split.posts]
@@ -69,15 +69,15 @@ def test_a_policy_or_wording_that_a_feature_lacks_is_refused():
 
 
 def test_the_hash_changes_with_all_that_the_model_reads():
-    declared = FEATURES["offensiveYN"]
+    feature = FEATURES["offensiveYN"]
     hashes = {
-        declared.prompt_hash(),
-        replace(declared, instruction="Decide.").prompt_hash(),
-        replace(declared, labels=declared.labels[::-1]).prompt_hash(),
+        feature.prompt_hash(),
+        replace(feature, instruction="Decide.").prompt_hash(),
+        replace(feature, labels=feature.labels[::-1]).prompt_hash(),
         OFFENSIVE_POLICIES["above_half"].prompt_hash(),
     }
     assert len(hashes) == 4
-    assert replace(declared, policy="in other words").prompt_hash() == declared.prompt_hash()
+    assert replace(feature, policy="in other words").prompt_hash() == feature.prompt_hash()
 
 
 def test_every_declared_variant_has_a_name_of_its_own():
@@ -110,13 +110,13 @@ def test_set_f1_by_hand():
     assert set_f1((), ()) == 1
     assert set_f1(("a",), ()) == set_f1((), ("a",)) == 0
     assert set_f1(("a", "b"), ("b", "c", "d")) == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
-    found = evaluate_groups([("a", "b"), (), (), ("a",)], [("b", "c", "d"), (), ("a",), ("a",)])
-    assert found["set_f1"]["value"] == pytest.approx((0.4 + 1 + 0 + 1) / 4)
-    assert (found["set_f1/targeted"]["value"], found["set_f1/targeted"]["n"]) == (pytest.approx(0.7), 2)
-    assert found["exact"]["value"] == 0.5
-    assert found["recall/none"]["value"] == 0.5
-    assert found["precision/groups"]["value"] == pytest.approx(2 / 3)
-    assert all(metric["ci95"][0] <= metric["value"] <= metric["ci95"][1] for metric in found.values())
+    result = evaluate_groups([("a", "b"), (), (), ("a",)], [("b", "c", "d"), (), ("a",), ("a",)])
+    assert result["set_f1"]["value"] == pytest.approx((0.4 + 1 + 0 + 1) / 4)
+    assert (result["set_f1/targeted"]["value"], result["set_f1/targeted"]["n"]) == (pytest.approx(0.7), 2)
+    assert result["exact"]["value"] == 0.5
+    assert result["recall/none"]["value"] == 0.5
+    assert result["precision/groups"]["value"] == pytest.approx(2 / 3)
+    assert all(metric["ci95"][0] <= metric["value"] <= metric["ci95"][1] for metric in result.values())
 
 
 def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap():
@@ -126,10 +126,10 @@ def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap():
     rng = np.random.default_rng(1)
     labels = [("a",) if rng.random() < 0.5 else () for _ in range(300)]
     predictions = [("a",) if rng.random() < 0.5 else ("b", "a") for _ in labels]
-    found = evaluate_groups(labels, predictions)["set_f1"]
+    result = evaluate_groups(labels, predictions)["set_f1"]
     values = np.array([set_f1(*pair) for pair in zip(labels, predictions, strict=True)])
     low, high = bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
-    assert found["ci95"] == pytest.approx([low, high], abs=0.01)
+    assert result["ci95"] == pytest.approx([low, high], abs=0.01)
 
 
 @pytest.mark.parametrize("name", list(FEATURES))
@@ -138,14 +138,14 @@ def test_the_instruction_dataset_is_what_the_model_reads(tmp_path, name, miniatu
     command = ["--output_dir", str(tmp_path / "run"), "--learning_rate", "1", "--dump_dataset", dump]
     dump_dataset(parse(TrainArguments, command), name)
     rows = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text(encoding="utf-8").splitlines()]
-    declared = FEATURES[name]
+    feature = FEATURES[name]
     assert len(rows) == 1500
     for row in rows[:50]:
         assert list(row) == ["prompt", "completion", "label"]
-        assert row["prompt"].startswith(declared.opening)
+        assert row["prompt"].startswith(feature.opening)
         assert row["prompt"].endswith("\n\n### Response:\n")
-        label = tuple(row["label"]) if name == "targetMinority" else declared.labels.index(row["label"])
-        assert declared.parse(row["completion"]) == label
+        label = tuple(row["label"]) if name == "targetMinority" else feature.labels.index(row["label"])
+        assert feature.parse(row["completion"]) == label
     assert not (tmp_path / "run").exists(), "nothing is trained"
 
 
@@ -169,10 +169,10 @@ def described(**changes) -> annotator_file.AnnotatorFile:
 
 def test_a_description_comes_back_as_it_was_written(tmp_path):
     described().write(tmp_path)
-    found = annotator_file.read(tmp_path / "annotator.json")
-    assert found == described()
-    assert found.resolve_feature() is FEATURES["offensiveYN"]
-    assert found.base_revision == "abc"
+    result = annotator_file.read(tmp_path / "annotator.json")
+    assert result == described()
+    assert result.resolve_feature() is FEATURES["offensiveYN"]
+    assert result.base_revision == "abc"
 
 
 def test_an_adapter_of_another_prompt_is_refused():

@@ -1,4 +1,4 @@
-"""HateCheck: the file is read or refused by line, and scores are what a hand counts."""
+"""Test HateCheck: invalid files are refused by line, and scores equal those counted by hand."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_no_such_file(tmp_path):
 
 
 def test_scores_are_those_of_a_hand():
-    found = hatecheck.score(CASES, FLAGGED)
-    assert {name: (row["value"], row["n"]) for name, row in found.items()} == {
+    result = hatecheck.score(CASES, FLAGGED)
+    assert {name: (row["value"], row["n"]) for name, row in result.items()} == {
         "accuracy": (4 / 6, 6),
         "balanced_accuracy": ((3 / 4 + 1 / 2) / 2, 6),
         "accuracy/hateful": (3 / 4, 4),
@@ -97,7 +97,7 @@ def test_scores_are_those_of_a_hand():
     targets = hatecheck.flagged_by_target(CASES, FLAGGED, hateful=True)
     assert {name: (row["value"], row["n"]) for name, row in targets.items()} == {"drevins": (0.5, 2), "florbs": (1, 1)}
     assert hatecheck.flagged_by_target(CASES, FLAGGED, hateful=False)["florbs"]["value"] == 0
-    for measures in (found, rows, targets):
+    for measures in (result, rows, targets):
         assert all(row["ci95"][0] <= row["value"] <= row["ci95"][1] for row in measures.values())
 
 
@@ -110,8 +110,8 @@ def test_a_suite_of_one_kind_has_no_balanced_accuracy():
 
 
 def test_which_answers_are_taken_as_hateful():
-    def table(declared, labels):
-        return {name: [counts(label) for label in labels] for name, counts in hatecheck.policies(declared).items()}
+    def table(feature, labels):
+        return {name: [counts(label) for label in labels] for name, counts in hatecheck.policies(feature).items()}
 
     assert table(FEATURES["offensiveYN"], (0, 1, 2)) == {
         '"Offensive"': [True, False, False],

@@ -1,4 +1,4 @@
-"""The loaders of SBIC, of the sets beside it and of people's labels: a file with any flaw is loaded, or refused in one line."""
+"""Test the loaders of all corpora and of human labels: a damaged file is loaded, or refused in one line."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def used_posts(splits: dict[str, corpus.Split]) -> None:
         split.report.lines()
         for post in split.posts:
             assert post.text == corpus.clean(post.text)
-            for declared in FEATURES.values():
-                label = declared.label_of(post)
-                assert label is None or declared.parse(declared.target(post)) == label
+            for feature in FEATURES.values():
+                label = feature.label_of(post)
+                assert label is None or feature.parse(feature.target(post)) == label
 
 
 def read_splits(view: str) -> Callable[[Path], Any]:
-    """The splits of a folder whose other files are sound."""
+    """Return a reader of the splits in a file's folder, where the other files are valid."""
     return lambda path: corpus.load_splits(data_dir=path.parent, view=view)
 
 
@@ -76,13 +76,13 @@ CSV_READERS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Any], Any]]] 
 
 @pytest.fixture(scope="module")
 def folder(miniature, tmp_path_factory) -> Path:
-    """A folder in which the files that a loader reads besides are there, and short."""
-    found = tmp_path_factory.mktemp("corpus")
+    """A folder with short versions of the other files that a loader reads."""
+    result = tmp_path_factory.mktemp("corpus")
     for kind in ("", "agg."):
         for name in ("trn", "tst"):
             file = f"SBIC.v2.{kind}{name}.csv"
-            (found / file).write_bytes(as_csv(records(miniature, f"SBIC.v2/{file}")))
-    return found
+            (result / file).write_bytes(as_csv(records(miniature, f"SBIC.v2/{file}")))
+    return result
 
 
 @pytest.mark.parametrize("reader", CSV_READERS)
@@ -108,19 +108,19 @@ def test_labels_of_any_kind(tmp_path, reader, row):
 @pytest.mark.parametrize("kind", ["annotators", "aggregated"])
 @given(values=st.lists(json_values, min_size=7, max_size=7))
 def test_hub_rows_of_any_kind(kind, values):
-    """A data set on the Hub has the columns' names, and whatever types its owner gave it."""
+    """A Hub dataset may have the right column names with any types."""
     columns = corpus.ANNOTATOR_COLUMNS if kind == "annotators" else corpus.AGGREGATED_COLUMNS
     values = [value for value in values if "\\ud" not in json.dumps(value)]  # Arrow's texts are UTF-8
     row = Row(dict(zip(columns, [*values, *["x"] * 7], strict=False)), "user/name (train)", None, 1)
     try:
         if kind == "annotators":
-            found = corpus._from_annotators([row], DataReport("r"), "drop")
+            result = corpus._from_annotators([row], DataReport("r"), "drop")
         else:
-            found = corpus._from_aggregated([row], DataReport("r"))
+            result = corpus._from_aggregated([row], DataReport("r"))
     except UserError as error:
         check_refusal(error, "user/name (train)")
         return
-    fingerprint([post.text, post.offensive, post.groups] for _, post in found)
+    fingerprint([post.text, post.offensive, post.groups] for _, post in result)
 
 
 @given(data=st.data())
@@ -149,11 +149,11 @@ def test_annotated_files_with_another_value(tmp_path, feature, rows):
         declared = shared_feature(path, path.with_suffix(".parquet"), feature)
         return read_annotated(path, declared, key="id", columns=["model_targetMinority"])
 
-    def used(found: Any) -> None:
-        assert len(found.answers) + found.unanswered == len(rows), "rows in = rows read + rows without an answer"
+    def used(result: Any) -> None:
+        assert len(result.answers) + result.unanswered == len(rows), "rows in = rows read + rows without an answer"
 
     check(
-        tmp_path / "annotated.jsonl", b"\n".join(map(dumped, [ANSWER | {"id": "2"}, *rows])), read, lambda found: None
+        tmp_path / "annotated.jsonl", b"\n".join(map(dumped, [ANSWER | {"id": "2"}, *rows])), read, lambda result: None
     )
     check(tmp_path / "annotated.jsonl", b"\n".join(map(dumped, rows)), read, used)
 

@@ -1,4 +1,4 @@
-"""Prompts and answers: no text of a post, of an annotator or of a model is more than text."""
+"""Test that posts, annotators' labels and generated answers are never more than text."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_what_is_clean_stays_as_it_is(text):
 @example(posts=["\ud83d"])
 @example(posts=list(NASTY))
 def test_a_post_is_text_and_nothing_but_its_own(tokenizer, posts):
-    """The instruction and the question after a post are the same whatever it says, no token of it is special, and all is there."""
-    declared = FEATURES["offensiveYN"]
+    """A post changes neither instruction nor tail, has no special tokens, and is complete."""
+    feature = FEATURES["offensiveYN"]
     cleaned = [clean(post) for post in posts]
-    encoded = encode(tokenizer, declared, cleaned, max_post_tokens=100_000)
-    plain = encode(tokenizer, declared, ["a quiet day"], max_post_tokens=100_000)
+    encoded = encode(tokenizer, feature, cleaned, max_post_tokens=100_000)
+    plain = encode(tokenizer, feature, ["a quiet day"], max_post_tokens=100_000)
     assert (encoded.prefix_ids, encoded.tail_ids) == (plain.prefix_ids, plain.tail_ids)
     for post, ids in zip(cleaned, encoded.post_ids, strict=True):
         assert not set(ids) & set(tokenizer.all_special_ids)
@@ -76,11 +76,11 @@ def test_what_is_learnt_is_read_as_its_label_and_anything_is_read(declared, text
     assert (target is None) == (label is None)
     if target is not None:
         assert declared.parse(target) == label
-    found = declared.parse(text)
+    result = declared.parse(text)
     if declared.classifies:
-        assert found is None or declared.labels[found] == text.strip()
+        assert result is None or declared.labels[result] == text.strip()
     else:
-        assert found == declared.parse(declared.answer(found)), "groups of any text are groups again"
+        assert result == declared.parse(declared.answer(result)), "groups of any text are groups again"
 
 
 @given(one=any_text, other=any_text)

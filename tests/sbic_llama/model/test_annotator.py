@@ -1,4 +1,4 @@
-"""The annotator: its answers are those of the plain way, and depend on nothing but the post."""
+"""Test the annotator: its answers equal those of plain forward passes, and depend on the post alone."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def every(folders):
 
 @pytest.fixture(scope="module")
 def posts(miniature):
-    found = [post.text for post in load_splits(data_dir=miniature / "SBIC.v2")["test"].posts]
-    return found[:60]
+    result = [post.text for post in load_splits(data_dir=miniature / "SBIC.v2")["test"].posts]
+    return result[:60]
 
 
 def assert_same(first: list[dict], second: list[dict]) -> None:
@@ -87,7 +87,7 @@ def test_a_row_depends_on_its_post_alone(every, posts, folders, monkeypatch):
 
 
 def test_the_label_is_that_of_the_plain_way(every, posts):
-    """One sequence a label, nothing cached, nothing packed: the log-probability of the whole label and its end."""
+    """One sequence per label without cache or packing: the log-probability of the label and EOS."""
     tokenizer, model = every._tokenizer, every._model
     rows = list(every.annotate([*posts[:12], *ODD[5:]]))
 
@@ -108,8 +108,8 @@ def test_the_label_is_that_of_the_plain_way(every, posts):
                 scores.append(logs.gather(-1, whole[0, start:, None]).sum().item())
             powers = np.exp(np.array(scores) / adapter.description.temperature)
             probabilities = powers / powers.sum()
-            found = [row[f"{adapter.name}_probability_{label}"] for label in adapter.feature.labels]
-            np.testing.assert_allclose(found, probabilities, atol=1e-4)
+            result = [row[f"{adapter.name}_probability_{label}"] for label in adapter.feature.labels]
+            np.testing.assert_allclose(result, probabilities, atol=1e-4)
             assert row[adapter.name] == adapter.feature.labels[int(np.argmax(scores))]
 
 

@@ -1,4 +1,4 @@
-"""Answering with dense matrices instead of 4-bit ones and an adapter: the same answers, and a model as it was."""
+"""Test merged LoRA: dense weights give the same answers, and the model is restored afterwards."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_generated_groups_are_the_same(model, tokenizer, posts):
     encoded = encode(tokenizer, FEATURES["targetMinority"], posts, max_post_tokens=64)
     plain = generate(model, tokenizer, encoded, batch_size=8, max_new_tokens=12)
     with merged_lora(model):
-        found = generate(model, tokenizer, encoded, batch_size=8, max_new_tokens=12)
-    sure = [one for one in zip(plain, found, strict=True) if one[0].margin > 1e-4]
+        result = generate(model, tokenizer, encoded, batch_size=8, max_new_tokens=12)
+    sure = [one for one in zip(plain, result, strict=True) if one[0].margin > 1e-4]
     assert len(sure) > len(posts) / 2
     for before, after in sure:
         assert after.text == before.text
@@ -104,15 +104,15 @@ def test_an_error_inside_leaves_the_model_as_it_was(model):
 def test_in_bf16_answers_are_nearly_those_of_fp32(tokenizer, posts, trained_adapters):
     from sbic_llama.model.adapter import load_adapter
 
-    found = {}
+    result = {}
     for precision in ("fp32", "bf16"):
         model, _, _ = load_adapter(trained_adapters / "offensiveYN", precision=precision)
         with merged_lora(model):
-            found[precision] = label_probabilities(scores(model, tokenizer, posts))
-    assert np.abs(found["bf16"] - found["fp32"]).max() < 0.05
-    sure = np.ptp(np.sort(found["fp32"], axis=1)[:, -2:], axis=1) > 0.1
+            result[precision] = label_probabilities(scores(model, tokenizer, posts))
+    assert np.abs(result["bf16"] - result["fp32"]).max() < 0.05
+    sure = np.ptp(np.sort(result["fp32"], axis=1)[:, -2:], axis=1) > 0.1
     assert sure.sum() > len(posts) / 2
-    assert (found["bf16"].argmax(1) == found["fp32"].argmax(1))[sure].all()
+    assert (result["bf16"].argmax(1) == result["fp32"].argmax(1))[sure].all()
 
 
 def test_in_bf16_folded_and_unfolded_models_answer_alike(tokenizer, posts, trained_adapters):
@@ -121,5 +121,5 @@ def test_in_bf16_folded_and_unfolded_models_answer_alike(tokenizer, posts, train
     model, _, _ = load_adapter(trained_adapters / "offensiveYN", precision="bf16")
     plain = label_probabilities(scores(model, tokenizer, posts))
     with merged_lora(model):
-        found = label_probabilities(scores(model, tokenizer, posts))
-    assert 0 < np.abs(found - plain).max() < 0.05
+        result = label_probabilities(scores(model, tokenizer, posts))
+    assert 0 < np.abs(result - plain).max() < 0.05

@@ -1,4 +1,4 @@
-"""Scores in one pass equal those of plain passes, whatever the batch; generated answers equal the library's own."""
+"""Test that packed scores equal those of plain passes in any batch, and generation equals the library's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def posts(miniature) -> list[str]:
 
 
 def plain_scores(model, encoded, branches) -> np.ndarray:
-    """One sequence an answer: instruction, post, tail and answer, without cache, mask or batch."""
+    """Score one sequence per answer (instruction, post, tail and answer) without cache, mask or batch."""
     scores = np.zeros((len(encoded.post_ids), len(branches)))
     for row, post_ids in enumerate(encoded.post_ids):
         for column, branch in enumerate(branches):
@@ -34,25 +34,25 @@ def plain_scores(model, encoded, branches) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["hasBiasedImplication", "offensiveYN"])
 def test_labels_are_scored_whole_and_as_in_plain_passes(model, tokenizer, posts, name):
-    declared = FEATURES[name]
-    branches = answer_ids(tokenizer, declared.labels)
-    encoded = encode(tokenizer, declared, posts, max_post_tokens=64)
+    feature = FEATURES[name]
+    branches = answer_ids(tokenizer, feature.labels)
+    encoded = encode(tokenizer, feature, posts, max_post_tokens=64)
     plain = plain_scores(model, encoded, branches)
-    scores = score_labels(model, tokenizer, declared, encoded, batch_size=8)
+    scores = score_labels(model, tokenizer, feature, encoded, batch_size=8)
     np.testing.assert_allclose(scores, plain, atol=2e-4)
     np.testing.assert_allclose(label_probabilities(scores), label_probabilities(plain), atol=1e-4)
     assert np.ptp(label_probabilities(scores), axis=0).max() > 0.02, "the model does not tell the posts apart at all"
 
 
 def test_batch_order_and_neighbours_change_nothing(model, tokenizer, posts):
-    declared = FEATURES["offensiveYN"]
-    encoded = encode(tokenizer, declared, posts, max_post_tokens=64)
-    together = label_probabilities(score_labels(model, tokenizer, declared, encoded, batch_size=64))
+    feature = FEATURES["offensiveYN"]
+    encoded = encode(tokenizer, feature, posts, max_post_tokens=64)
+    together = label_probabilities(score_labels(model, tokenizer, feature, encoded, batch_size=64))
     for size in (1, 3):
-        again = label_probabilities(score_labels(model, tokenizer, declared, encoded, batch_size=size))
+        again = label_probabilities(score_labels(model, tokenizer, feature, encoded, batch_size=size))
         np.testing.assert_allclose(again, together, atol=1e-4)
-    backwards = encode(tokenizer, declared, posts[::-1], max_post_tokens=64)
-    again = label_probabilities(score_labels(model, tokenizer, declared, backwards, batch_size=7))
+    backwards = encode(tokenizer, feature, posts[::-1], max_post_tokens=64)
+    again = label_probabilities(score_labels(model, tokenizer, feature, backwards, batch_size=7))
     np.testing.assert_allclose(again[::-1], together, atol=1e-4)
 
 
@@ -66,7 +66,7 @@ def test_labels_of_one_first_token_are_told_apart_by_the_rest(model, tokenizer, 
 
 
 def test_posts_may_have_answers_of_their_own(model, tokenizer, posts):
-    """As the validation of a text feature scores them: one answer a post, of various lengths."""
+    """As in the validation of a text feature: one answer per post, of various lengths."""
     encoded = encode(tokenizer, FEATURES["targetMinority"], posts[:4], max_post_tokens=64)
     answers = answer_ids(tokenizer, ["none", "drevins, florb folk", "zanthi", "quillans, tessels, veelish folk"])
     scores = score_branches(model, encoded, [[answer] for answer in answers], batch_size=4)

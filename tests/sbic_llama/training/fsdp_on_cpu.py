@@ -1,6 +1,6 @@
-"""Runs a module as accelerate runs it with FSDP on GPUs, but on CPU processes: ``fsdp_on_cpu.py module argument…``.
+"""Run a module with FSDP on CPU processes, as accelerate does on GPUs: ``fsdp_on_cpu.py module argument…``.
 
-On CPUs accelerate leaves FSDP out without a word. Told that these processes are GPUs', it shards for real, over gloo.
+On CPUs accelerate silently skips FSDP. Here it takes the processes for GPUs and really shards, over gloo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def as_on_gpus(self: PartialState, *given: Any, **named: Any) -> None:
 
 
 def counted(self: Trainer, *given: Any, **named: Any) -> Any:
-    """Says how much of the model a process keeps."""
+    """Print how much of the model this process keeps."""
     result = _prepare(self, *given, **named)
     parts = [parameter for parameter in self.model.parameters() if type(parameter).__name__ == "DTensor"]
     kept = sum(parameter.to_local().numel() for parameter in parts) / sum(parameter.numel() for parameter in parts)

@@ -1,4 +1,4 @@
-"""Many posts behind one instruction train as separate sequences do: the same loss, the same gradients."""
+"""Test that posts behind a shared instruction give the loss and gradients of separate sequences."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_loss_and_gradients_equal_those_of_separate_sequences(rows, fresh_model)
 
 
 def test_a_post_does_not_see_its_neighbours(rows, fresh_model):
-    """All but one post are replaced; the one's loss stays."""
+    """The loss of a post stays the same when all others are replaced."""
     model = fresh_model.eval()
     one, other = examples(rows)[0], examples(rows)[5]
     hidden = [{**example, "labels": [IGNORED] * len(example["labels"])} for example in (other, examples(rows)[7])]

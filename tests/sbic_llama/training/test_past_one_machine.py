@@ -1,4 +1,4 @@
-"""Training with the shipped configurations for several GPUs and several machines, as far as CPUs can run them."""
+"""Test training with the configurations for several GPUs and machines, as far as CPUs can run them."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def end(process: subprocess.Popen) -> str:
     return output
 
 
-def said(output: str) -> list[str]:
-    """What a training says of its steps and validations."""
+def printed_steps(output: str) -> list[str]:
+    """Return what a training printed about its steps and validations."""
     return re.findall(r"step \d of 6, (?:loss|validation:)[^,\n]*(?:, loss [\d.]+)?", output)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> tuple[Path, list[str]]:
-    """One process with the global batch of two."""
+    """Train with one process on the batch size of two."""
     folder = tmp_path_factory.mktemp("alone")
     words = [*COMMAND, "--output_dir", str(folder), "--per_device_train_batch_size", "32"]
     ended = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-4000:]
-    return folder / "offensiveYN", said(ended.stderr)
+    return folder / "offensiveYN", printed_steps(ended.stderr)
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -77,7 +77,7 @@ def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, tmp_p
     ]
     output = end(launch("fsdp_qlora.yaml", *worker))
     assert "95 of 95 parameters in shards, 0.50 of them here" in output
-    assert said(output) == alone[1]
+    assert printed_steps(output) == alone[1]
     folder = tmp_path / "offensiveYN"
     assert largest_difference(alone[0], folder) < 1e-5
     before = load_file(folder / "checkpoint-6" / "adapter_model.safetensors")
@@ -92,7 +92,7 @@ def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, tmp_p
 
 @pytest.mark.slow
 def test_a_sharded_base_trains_in_half_precision_too(tmp_path):
-    """What is gathered must not be cast: it is 4-bit numbers in disguise. In other orders of summation bf16 gives other sums."""
+    """Gathered weights must not be cast, as they hold 4-bit numbers. Losses differ a little: bf16 sums depend on order."""
     if not cpu_has_bf16():
         pytest.skip("this CPU has no bf16")
     words = [*COMMAND, "--precision", "bf16", "--output_dir"]
@@ -125,8 +125,8 @@ def test_two_machines_train_the_same_adapter_and_write_once(alone, tmp_path):
     ]
     machines = [launch("multi_node.yaml", "--machine_rank", rank, *words) for rank in ("0", "1")]
     first, second = (end(machine) for machine in machines)
-    assert said(first) == alone[1]
-    assert not said(second), "the second machine prints too"
+    assert printed_steps(first) == alone[1]
+    assert not printed_steps(second), "the second machine prints too"
     assert largest_difference(alone[0], tmp_path / "offensiveYN") < 1e-5
     assert sorted(path.name for path in (tmp_path / "offensiveYN").iterdir()) == sorted(
         path.name for path in alone[0].iterdir()

@@ -1,4 +1,4 @@
-"""The training function on the miniature: what is learnt, how batches are cut, stop and resume, refusals, what is left behind."""
+"""Test training on the miniature: loss, batches, memory estimate, saved files, stop and resume, refusals."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
     recipe = parse(TrainArguments, ["--config", str(RECIPES / "study.yaml")])
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig())  # transformers' default is Llama 2's 7B shape
-        found = count_parameters(get_peft_model(model, adapters.lora_config(recipe, None)))
-    assert (found["trainable"], found["total"] - found["trainable"]) == (39_976_960, 6_738_415_616)
+        result = count_parameters(get_peft_model(model, adapters.lora_config(recipe, None)))
+    assert (result["trainable"], result["total"] - result["trainable"]) == (39_976_960, 6_738_415_616)
     assert (recipe.lora_alpha, recipe.seed, recipe.learning_rate, recipe.wording) == (64, 33, 2e-4, "study")
 
 
@@ -160,7 +160,7 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
 
 
 def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
-    """A trainer over the first posts of the miniature, its validation set another few, and its first batch."""
+    """Build a trainer on the miniature's first posts, validating on the next nine, and its first batch."""
     run = arguments(folder, **changes)
     split = load_splits(data_dir=corpora.build() / "SBIC.v2")["train"]
     context = RunContext(1, changes.get("precision", "fp32"))
@@ -174,7 +174,7 @@ def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["one instruction", "an instruction each"])
 @pytest.mark.parametrize("name", ["offensiveYN", "targetMinority"])
 def test_the_loss_is_that_of_all_logits(tmp_path, name, dropout):
-    """Only the answers' logits are computed; here the model computes all, and its own loss."""
+    """The trainer computes logits of answers only; here the model computes all, and its own loss."""
     trainer, batch = built(tmp_path, 12, name, lora_dropout=dropout)
     model = trainer.model.eval()  # without dropout, which would differ
     with torch.no_grad():
@@ -184,17 +184,17 @@ def test_the_loss_is_that_of_all_logits(tmp_path, name, dropout):
     rest = {key: tensor for key, tensor in batch.items() if key != "labels"}
     logits, labels = model(**rest, use_cache=False).logits[:, :-1].float(), batch["labels"][:, 1:]
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
-    found = trainer.compute_loss(model, batch)
-    assert found.item() == pytest.approx(plain.item(), abs=1e-6)
+    result = trainer.compute_loss(model, batch)
+    assert result.item() == pytest.approx(plain.item(), abs=1e-6)
     parts = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(1000))
     assert parts.item() == pytest.approx(plain.item() * int((labels != -100).sum()) / 1000, abs=1e-6)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for one, other in zip(torch.autograd.grad(found, trained), torch.autograd.grad(plain, trained), strict=True):
+    for one, other in zip(torch.autograd.grad(result, trained), torch.autograd.grad(plain, trained), strict=True):
         torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
 
 
 def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]:
-    """The model of fake tensors that stands for a trainer's, and the shape of its batch."""
+    """Return the fake model that corresponds to a trainer's, and the shape of its batch."""
     run = arguments(folder, **changes)
     config = memory.base_config(str(MODELS / "tiny_llama"), None)
     precision = changes.get("precision", "fp32")
@@ -205,7 +205,7 @@ def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]
 
 
 def allocated(step) -> int:
-    """The most memory above that of its start which PyTorch's allocator gave out in ``step``, as its profiler saw it."""
+    """Return the peak of memory that PyTorch allocated during ``step``, according to its profiler."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     events = profile.profiler.kineto_results.events()
@@ -245,8 +245,8 @@ def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, pre
             return trainer.compute_loss(trainer.model, batch)
 
     with step_memory.fake_mode(model):
-        found = kept_bytes(model.train(), lambda: memory.step_loss(model, step, precision=precision))
-    assert found == pytest.approx(kept_bytes(trainer.model, forward), rel=0.02)
+        result = kept_bytes(model.train(), lambda: memory.step_loss(model, step, precision=precision))
+    assert result == pytest.approx(kept_bytes(trainer.model, forward), rel=0.02)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -255,7 +255,7 @@ def test_the_memory_estimate_is_what_a_step_takes_from_the_allocator(tmp_path, p
     changes = {"precision": precision, "activation_checkpointing": checkpointing}
     trainer, batch = built(tmp_path, 48, **changes)
     model, step = expected(tmp_path, trainer, batch, **changes)
-    found = memory.estimate_memory(model, step, precision=precision, checkpointing=checkpointing)
+    result = memory.estimate_memory(model, step, precision=precision, checkpointing=checkpointing)
     trainer.model.train()
     if checkpointing:
         trainer.model.gradient_checkpointing_enable()
@@ -266,18 +266,18 @@ def test_the_memory_estimate_is_what_a_step_takes_from_the_allocator(tmp_path, p
         loss.backward()
 
     passes()  # gradients lie there from now on
-    assert found.activations == pytest.approx(allocated(passes), rel=0.1)
+    assert result.activations == pytest.approx(allocated(passes), rel=0.1)
 
 
 def test_the_estimate_before_loading_has_the_loaded_models_bytes(tmp_path):
     trainer, batch = built(tmp_path, 4)
     state = torch.get_rng_state()
     model, step = expected(tmp_path, trainer, batch)
-    found = memory.estimate_memory(model, step, precision="fp32", checkpointing=True)
-    assert found.model == step_memory.model_bytes(trainer.model)
+    result = memory.estimate_memory(model, step, precision="fp32", checkpointing=True)
+    assert result.model == step_memory.model_bytes(trainer.model)
     assert count_parameters(model) == count_parameters(trainer.model)
     trained = count_parameters(trainer.model)["trainable"]
-    assert found.optimizer == 12 * trained
+    assert result.optimizer == 12 * trained
     few = memory.estimate_memory(model, step, precision="fp32", checkpointing=True, optim="paged_adamw_8bit")
     assert few.optimizer == 6 * trained
     assert torch.equal(torch.get_rng_state(), state), "an estimate must not change what the seed gives"
@@ -291,7 +291,7 @@ def test_the_memory_of_weights_is_counted_by_hand(fresh_model):
 
 
 def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
-    """As a T4 would train it; nothing of the 13 GB is loaded, or exists here."""
+    """As trained on a T4; none of the 13 GB are loaded."""
     from transformers import LlamaConfig
 
     lora = adapters.lora_config(arguments(Path()), None)
@@ -301,8 +301,8 @@ def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
     known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
     known += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert step_memory.model_bytes(model) == pytest.approx(known, rel=1e-4)
-    found = memory.estimate_memory(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
-    assert found.line().startswith(f"estimated memory {found.total / 1e6:,.0f} MB (model ")
+    result = memory.estimate_memory(model, memory.Step(1, 700, 64, packed=True), precision="fp16", checkpointing=True)
+    assert result.line().startswith(f"estimated memory {result.total / 1e6:,.0f} MB (model ")
 
 
 def test_the_largest_step_has_the_most_tokens_of_one_pass():
@@ -341,19 +341,19 @@ def test_the_validation_loss_is_the_mean_over_the_answers_tokens(tmp_path, name)
             logits = trainer.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         total -= float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
     assert len({len(answer) for answer in known.answers}) > 1
-    found = trainer.evaluate()
-    assert found["eval_loss"] == pytest.approx(total / sum(map(len, known.answers)), abs=1e-4)
+    result = trainer.evaluate()
+    assert result["eval_loss"] == pytest.approx(total / sum(map(len, known.answers)), abs=1e-4)
 
 
 def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
     train(arguments(tmp_path, max_steps=8, evaluations=1), "offensiveYN")
-    said = capsys.readouterr().err
-    assert re.search(r"151,552 of 1,136,768 parameters trained \(13\.33%\)", said)
-    assert re.search(r"1,500 training posts \(0 truncated to 384 tokens\), 294 for validation", said)
-    assert re.search(r"[\d,]+ tokens per epoch: 16 posts share a copy of the instruction \([\d,]+ with a copy", said)
-    assert re.search(r"estimated memory \d+ MB", said)
-    assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", said)
-    assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", said)
+    output = capsys.readouterr().err
+    assert re.search(r"151,552 of 1,136,768 parameters trained \(13\.33%\)", output)
+    assert re.search(r"1,500 training posts \(0 truncated to 384 tokens\), 294 for validation", output)
+    assert re.search(r"[\d,]+ tokens per epoch: 16 posts share a copy of the instruction \([\d,]+ with a copy", output)
+    assert re.search(r"estimated memory \d+ MB", output)
+    assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", output)
+    assert re.search(r"step 6 of 8, loss \d\.\d{4}, about \d+ s left", output)
 
 
 def test_the_memory_is_told_before_the_base_is_loaded(tmp_path, monkeypatch, capsys):
@@ -378,13 +378,13 @@ def trained(tmp_path_factory) -> Path:
 
 def test_the_saved_adapter_is_the_best_one_and_scores_the_same_anywhere(trained, miniature):
     model, tokenizer, description = adapters.load_adapter(trained, precision="fp32")
-    declared = description.resolve_feature()
-    assert declared is FEATURES["offensiveYN"]
-    posts = [p for p in load_splits(data_dir=miniature / "SBIC.v2")["dev"].posts if declared.label_of(p) is not None]
-    encoded = encode(tokenizer, declared, [p.text for p in posts], max_post_tokens=description.max_post_tokens)
-    found = score_labels(model, tokenizer, declared, encoded, batch_size=50).argmax(1)
-    labels = np.array([declared.label_of(p) for p in posts])
-    balanced = np.mean([(found[labels == label] == label).mean() for label in range(3)])
+    feature = description.resolve_feature()
+    assert feature is FEATURES["offensiveYN"]
+    posts = [p for p in load_splits(data_dir=miniature / "SBIC.v2")["dev"].posts if feature.label_of(p) is not None]
+    encoded = encode(tokenizer, feature, [p.text for p in posts], max_post_tokens=description.max_post_tokens)
+    result = score_labels(model, tokenizer, feature, encoded, batch_size=50).argmax(1)
+    labels = np.array([feature.label_of(p) for p in posts])
+    balanced = np.mean([(result[labels == label] == label).mean() for label in range(3)])
     written = json.loads((trained / "training.json").read_text())
     assert balanced == pytest.approx(written["best"]["validation_balanced_accuracy"], abs=1e-9)
     assert balanced == max(entry.get("eval_balanced_accuracy", 0) for entry in written["log"])
@@ -413,6 +413,16 @@ def test_the_adapter_sits_on_every_linear_layer(trained):
     layers = {name.split(".lora_")[0].removeprefix("base_model.model.model.") for name in weights(trained)}
     parts = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
     assert layers == {f"layers.{layer}.{part}" for layer in range(4) for part in parts}
+
+
+def test_target_modules_may_be_chosen_in_a_recipe(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output_dir: {tmp_path}\nlearning_rate: 2e-3\nmax_steps: 1\nevaluations: 1\n"
+                      "target_modules: [q_proj, v_proj]\n")  # fmt: skip
+    train(parse(TrainArguments, ["--config", str(recipe)]), "offensiveYN")
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name in weights(tmp_path / "offensiveYN")}
+    assert layers == {"q_proj", "v_proj"}
+    assert json.loads((tmp_path / "offensiveYN" / "run.json").read_text())["target_modules"] == ["q_proj", "v_proj"]
 
 
 def test_a_save_that_changes_the_answers_is_caught(tmp_path, fresh_model, tokenizer, monkeypatch):
@@ -457,7 +467,7 @@ def test_a_text_features_best_checkpoint_has_the_least_loss(tmp_path):
 
 
 def test_the_bases_commit_is_kept_with_the_adapter(tmp_path, hub):
-    """The base's main branch moves on; the adapter stays on the commit that it was trained on."""
+    """When the base's main branch moves, the adapter stays on the commit it was trained on."""
     from huggingface_hub import HfApi
     from transformers import AutoModelForCausalLM
 
@@ -505,7 +515,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "number"), [("0", signal.SIGTERM), ("0.1", signal.SIGINT)])
 def test_a_stopped_run_continues_to_the_same_weights(tmp_path, dropout, number):
-    """In between lies a validation, which repacks 4-bit weights where nothing forbids it."""
+    """A validation lies in between, which would repack 4-bit weights unless that is disabled."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     process = start(whole, "--lora_dropout", dropout)
     output = process.communicate(timeout=300)[0]
@@ -578,7 +588,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path, changes, name, message):
 
 
 def test_the_same_arguments_on_other_posts_are_another_run(trained, tmp_path, monkeypatch):
-    """The validation posts belong to a run too: they choose its checkpoint."""
+    """Validation posts are part of a run's identity, because they choose its checkpoint."""
     whole = training.labeled
 
     def fewer(split, label_of):
