@@ -14,7 +14,6 @@ import typing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from benchmarks import solo
@@ -61,13 +60,10 @@ class BenchArguments:
 
 
 def main() -> None:
-    arguments = parse(
-        BenchArguments,
-        prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE} --quick\n"
-        f'  python -m {MODULE} --jobs "SNLI prediction" --rounds 3 --snli_dir path/to/snli_1.0 --output bench.json',
-    )
-    signal.signal(signal.SIGTERM, _leave)
+    more = '--jobs "SNLI prediction" --rounds 3 --snli_dir path/to/snli_1.0 --output bench.json'
+    examples = f"  python -m {MODULE} --quick\n  python -m {MODULE} {more}"
+    arguments = parse(BenchArguments, prog=f"python -m {MODULE}", examples=examples)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     cores = hardware.cpu_threads()
     output = arguments.output or default_output(arguments, cores)
     os.environ["OMP_NUM_THREADS"] = str(cores)  # before this process loads torch itself
@@ -76,10 +72,6 @@ def main() -> None:
     print("\n".join(lines(finding)))
     finding.write(output)
     log(f"written: {output}")
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def default_output(arguments: BenchArguments, cores: int) -> Path:

@@ -124,11 +124,8 @@ def scale_finding(arguments: ScaleArguments) -> Finding:
 
 
 def main() -> None:
-    arguments = parse(
-        ScaleArguments,
-        prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN --output finding.json",
-    )
+    example = f"  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN --output finding.json"
+    arguments = parse(ScaleArguments, prog=f"python -m {MODULE}", examples=example)
     finding = scale_finding(arguments)
     print("\n".join(rendering.lines(finding)))
     if arguments.output is not None:

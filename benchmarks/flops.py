@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from common.runtime import hardware
+
+if TYPE_CHECKING:
+    import torch
 
 TRAINING = 3  # forward, and backward twice: to activations and to weights
 LORA_TRAINING = 2  # frozen weights get no gradient
@@ -38,29 +44,37 @@ def encoder(shape: dict[str, Any], tokens: int, pairs: int, classes: int = 3) ->
     return 2 * (shape["num_hidden_layers"] * layer * tokens + (width * width + width * classes) * pairs)
 
 
-def matmul_rates() -> dict[str, float]:
-    """Measure operations per second by precision: the best of several matrix products; bf16 only if the CPU has it."""
+def matmul_rate(dtype: torch.dtype, shapes: Sequence[Sequence[int]] = MATRICES, device: str = "cpu") -> float:
+    """Measure the operations per second of matrix products: the best of several."""
     import torch
 
-    from common.runtime.hardware import cpu_has_bf16
-
-    rates = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        if name == "bf16" and not cpu_has_bf16():
-            continue
-        best = 0.0
-        for rows, inner, columns in MATRICES:
-            left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    best = 0.0
+    for rows, inner, columns in shapes:
+        left, right = (torch.randn(count, inner, device=device).to(dtype) for count in (rows, columns))
+        for _ in range(1 + REPEATS):  # the first warms up
+            synchronize(device)
+            start = time.perf_counter()
             torch.nn.functional.linear(left, right)
-            for _ in range(REPEATS):
-                start = time.perf_counter()
-                torch.nn.functional.linear(left, right)
-                best = max(best, 2 * rows * inner * columns / (time.perf_counter() - start))
-        rates[name] = best
-    return rates
+            synchronize(device)
+            best = max(best, 2 * rows * inner * columns / (time.perf_counter() - start))
+    return best
+
+
+def synchronize(device: str) -> None:
+    """Wait until a GPU has finished; a CPU always has."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    import torch
+
+    dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if hardware.cpu_has_bf16() else {})
+    rates = {name: matmul_rate(dtype) for name, dtype in dtypes.items()}
+    print(json.dumps({"rates": rates, "hardware": hardware.describe()}))
 
 
 if __name__ == "__main__":
-    from common.runtime import hardware
-
-    print(json.dumps({"rates": matmul_rates(), "hardware": hardware.describe()}))
+    main()

@@ -52,11 +52,8 @@ class GpuArguments(GpuSettings):
 
 
 def main() -> None:
-    arguments = parse(
-        GpuArguments,
-        prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE}\n  python -m {MODULE} --jobs qlora-training qlora-training-t4 --steps 10",
-    )
+    examples = f"  python -m {MODULE}\n  python -m {MODULE} --jobs qlora-training qlora-training-t4 --steps 10"
+    arguments = parse(GpuArguments, prog=f"python -m {MODULE}", examples=examples)
     name = gpu_name()
     output = arguments.output or Path("results") / f"bench-gpu-{plain_name(name)}.json"
     results = earlier(output, name, arguments)

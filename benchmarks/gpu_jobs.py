@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 import sbic_llama.training.run as sbic_training
 import snli_roberta.training.run as snli_training
+from benchmarks.flops import matmul_rate, synchronize
 from benchmarks.jobs import T4_BYTES, WARM_UP, GpuJob, GpuSettings
 from common.cli.arguments import parse
 from common.cli.console import quiet_libraries, stage
@@ -148,7 +149,7 @@ class Clock(transformers.TrainerCallback):
         self.times: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        synchronize()
+        synchronize(hardware.device_type())
         self.times.append(time.perf_counter())
 
 
@@ -212,11 +213,11 @@ def annotation(settings: GpuSettings, shapes: Shapes, feature_name: str) -> dict
         posts = list(itertools.islice(numbered, settings.posts))
         encoded = encode(tokenizer, feature, posts, max_post_tokens=length)
         tokens = sum(map(len, encoded.post_ids)) + len(posts) * (len(encoded.tail_ids) + after)
-        synchronize()
+        synchronize(hardware.device_type())
         start = time.perf_counter()
         for _ in annotator.annotate(posts):
             pass
-        synchronize()
+        synchronize(hardware.device_type())
         apart = tokens + len(posts) * len(encoded.prefix_ids)
         repeats.append((time.perf_counter() - start, len(posts), tokens, apart))
     precision = annotator.precision.value
@@ -234,7 +235,7 @@ def rates(
     """Summarize repeats, each given as seconds, examples, tokens, and tokens if each example had its own instruction."""
     peak_bytes = peak()
     seconds, examples, tokens, apart = zip(*repeats, strict=True)
-    fastest = matmul_rate(dtype, shapes.matmul)
+    fastest = matmul_rate(dtype, [[shapes.matmul] * 3], hardware.device_type())
 
     def each(values: Sequence[float]) -> dict[str, float]:
         per_second = [value / second for value, second in zip(values, seconds, strict=True)]
@@ -252,19 +253,6 @@ def rates(
     }
 
 
-def matmul_rate(dtype: torch.dtype, size: int, repeats: int = 10) -> float:
-    """Return operations per second of the device's fastest product of square matrices."""
-    left, right = (torch.randn(size, size, device=hardware.device_type()).to(dtype) for _ in range(2))
-    best = math.inf
-    for _ in range(repeats):
-        synchronize()
-        start = time.perf_counter()
-        left @ right
-        synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
 def linear_weights(model: Any) -> int:
     """Count the weights of linear layers below the head, which multiply every token; adapters do not count."""
     total = 0
@@ -273,11 +261,6 @@ def linear_weights(model: Any) -> int:
             state = getattr(module.weight, "quant_state", None)
             total += math.prod(state.shape) if state is not None else module.weight.numel()
     return total
-
-
-def synchronize() -> None:
-    if hardware.device_type() == "cuda":
-        torch.cuda.synchronize()
 
 
 def peak() -> int | None:

@@ -158,11 +158,10 @@ def _numbers(classes: list[ScoredClass], coverage: Coverage) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = parse(
-        CoverageArguments,
-        prog=f"python -m {MODULE}",
-        examples=f"  python -m {MODULE} --scores output/miniature_sbic/offensiveYN/evaluation/scores.csv --output finding.json",
+    example = (
+        f"  python -m {MODULE} --scores output/miniature_sbic/offensiveYN/evaluation/scores.csv --output finding.json"
     )
+    arguments = parse(CoverageArguments, prog=f"python -m {MODULE}", examples=example)
     finding = coverage_finding(arguments)
     print("\n".join(rendering.lines(finding)))
     if arguments.output is not None:

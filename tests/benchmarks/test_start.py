@@ -21,7 +21,7 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize(("module", "line"), missing_files().items())
+@pytest.mark.parametrize(("module", "line"), missing_files().items(), ids=missing_files())
 def test_a_missing_file_is_refused_before_anything_heavy_is_imported(tmp_path, module, line):
     command = [sys.executable, "-c", RUN, module, *line.format(tmp_path).split()]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
