@@ -197,7 +197,7 @@ def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
         assert (part["premise"], part["note"]) == (row["premise"], row.get("note"))
         assert part["predicted_label"] == whole["predicted_label"]
         for label in LABELS:
-            assert part[f"probability_{label}"] == pytest.approx(whole[f"probability_{label}"], abs=2e-6)
+            assert part[f"probability_{label}"] == pytest.approx(whole[f"probability_{label}"], abs=1e-5)
 
 
 @pytest.mark.skipif(not cpu_has_bf16(), reason="--precision bf16 is refused on a CPU without bf16 instructions")

@@ -38,7 +38,7 @@ def test_loss_and_gradients_equal_those_of_separate_sequences(rows, fresh_model)
     model = fresh_model.train()
     packed = loss_and_gradients(model, collate(rows, examples(rows), share=True))
     apart = loss_and_gradients(model, collate(rows, examples(rows), share=False))
-    assert packed[0] == pytest.approx(apart[0], abs=5e-6)
+    assert packed[0] == pytest.approx(apart[0], rel=2e-6, abs=5e-6)
     assert packed[1].keys() == apart[1].keys()
     assert len(packed[1]) == 2 * 4 * 7
     for name, gradient in apart[1].items():
@@ -54,8 +54,8 @@ def test_a_post_does_not_see_its_neighbours(rows, fresh_model):
         alone = model(**collate(rows, [one], share=True)).loss
         second = model(**collate(rows, [hidden[0], one], share=True)).loss
         third = model(**collate(rows, [hidden[1], hidden[0], one], share=True)).loss
-    torch.testing.assert_close(second, alone, atol=2e-6, rtol=0)
-    torch.testing.assert_close(third, alone, atol=2e-6, rtol=0)
+    torch.testing.assert_close(second, alone, atol=2e-6, rtol=2e-6)
+    torch.testing.assert_close(third, alone, atol=2e-6, rtol=2e-6)
 
 
 def test_every_token_sees_the_instruction_and_its_own_past(rows):
