@@ -276,7 +276,7 @@ def test_a_study_that_was_launched_as_several_processes_is_refused(tmp_path, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_path, number):
     """The scores equal those of an uninterrupted study, and no run is made twice."""
     command = [sys.executable, "-m", "snli_roberta.compare", *words(tmp_path)]
