@@ -48,7 +48,9 @@ def miniature_corpora() -> Path:
 @functools.cache
 def _built(cache: Path) -> Path:
     command = [sys.executable, "-m", "common.miniature", "--print_folder", "--quiet"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # Without the launcher's variables: the command refuses to run as several processes.
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if result.returncode == UserError.exit_status:
         raise UserError(result.stderr.strip().removeprefix("error: "))
     if result.returncode:
