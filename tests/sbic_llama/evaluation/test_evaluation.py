@@ -122,7 +122,7 @@ def test_the_policy_of_the_adapter_makes_the_labels(adapters, tmp_path, scored):
     assert (tmp_path / "r" / "sbic-offensiveYN-at-least-half-4-qlora.json").is_file()
 
 
-def test_an_adapter_is_scored_on_its_own_corpus(adapters, tmp_path, miniature):
+def test_an_adapter_is_scored_on_its_own_corpus(scored, adapters, tmp_path, miniature):
     """The miniature is the default, so a real adapter's record must not become the miniature's, or the reverse."""
     record = (adapters / "offensiveYN" / "evaluation" / "record.json").read_bytes()
     run = {"adapter": str(adapters / "offensiveYN"), "output_dir": tmp_path / "records"}
