@@ -12,11 +12,12 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from common.miniature.loopback_hub import USER, Answer, Handler, LocalHub
+from common.miniature.loopback_hub import TOKEN, USER, Answer, Handler, LocalHub
 
 LICENSES = (
     *("afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "bsd"),
@@ -55,9 +56,14 @@ class StrictHub(LocalHub):
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[Fault] = []
+        self.gated: set[str] = set()  # everybody sees these models; only their owner may read their files
 
     def handler(self) -> type[Handler]:
         return StrictHandler
+
+    def add_model(self, id: str, folder: Path, *, gated: bool = False) -> None:
+        super().add_model(id, folder)
+        (self.gated.add if gated else self.gated.discard)(id)
 
     def fail(self, pattern: str, status: int = 500, **how: object) -> None:
         """Make requests fail that match ``pattern`` in their ``METHOD /path?query``; see :class:`Fault`."""
@@ -106,6 +112,13 @@ class StrictHandler(Handler):
     def send(self, status: int, body: object = b"", headers: dict[str, str] | None = None) -> None:
         if not self.silent:
             super().send(status, body, headers)
+
+    def resolve(self, kind: str | None, id: str, revision: str, path: str) -> None:
+        self.repository(kind, id)
+        if id in self.hub.gated and not (self.user() and self.token == TOKEN and id.split("/")[0] == USER):
+            message = f"Access to model {id} is restricted and you are not in the authorized list."
+            raise Answer(403 if self.user() else 401, message, "GatedRepo")
+        super().resolve(kind, id, revision, path)
 
     def validate_yaml(self) -> None:
         errors = [{"message": problem} for problem in problems(json.loads(self.body)["content"])]

@@ -129,10 +129,7 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int
     """Verify a published model and print the outcome."""
     from common.hub.verify import verify as verified
 
-    only_corpus = CorpusOptions(
-        data_dir=corpus.data_dir, dataset_name=corpus.dataset_name, dataset_revision=corpus.dataset_revision
-    )
-    print(plain(f"verified: {repo_id}: {verified(repo_id, revision, only_corpus, items=items).line()}"))
+    print(plain(f"verified: {repo_id}: {verified(repo_id, revision, corpus, items=items).line()}"))
 
 
 def main() -> None:

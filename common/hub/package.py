@@ -26,7 +26,7 @@ from common.models.loading import load_error
 from common.models.retry import HubFailed, use_retrying_client, with_retries
 from common.results.finding import KEPT
 from common.results.record import TRAINING_FILE
-from common.results.scoring import EVALUATION, RECORD
+from common.results.scoring import BASELINES, RECORD, SCORES
 from common.runtime import hardware
 from common.runtime.processes import is_first
 from common.runtime.project import MINIATURE, PROJECTS
@@ -39,23 +39,10 @@ VOCABULARY = (
 )  # a base's words, some of which look like paths
 # What may be published of a model's folder; anything else stays there.
 ALLOWED = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "config.json",
-    *VOCABULARY,
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "annotator.json",
-    TRAINING_FILE,
-    f"{EVALUATION}/record.json",
-    f"{EVALUATION}/baselines/*.json",
-    f"{EVALUATION}/scores.csv",
-    f"{KEPT}/*.json",
+    *("adapter_model.safetensors", "adapter_config.json", "annotator.json", "config.json", TRAINING_FILE),
+    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    *(*VOCABULARY, "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *(RECORD, SCORES, f"{BASELINES}/*.json", f"{KEPT}/*.json"),
 )
 RENDERED = (CARD, "pictures/*.png", ".eval_results/*.yaml")  # files that belong to the card
 BINARY = ("*.safetensors", "*.model", "*.png")

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,8 +226,8 @@ def _run(code: str, items: Sequence[tuple[str, ...]], cache: Path, repo_id: str)
         )
         try:
             with bar(len(items), "item", show=True) as progress:
-                for answer in _answers(process):
-                    answers.append(answer)
+                for line in process.stdout or ():
+                    answers.append(json.loads(line))
                     progress.update(len(answers) > 1)
         finally:
             if sys.exc_info()[0] is not None:
@@ -238,9 +238,3 @@ def _run(code: str, items: Sequence[tuple[str, ...]], cache: Path, repo_id: str)
             lines = [line.strip() for line in errors.read().splitlines() if line.strip()] or ["no error message"]
             raise UserError(f"the code on the card fails: {lines[-1]}", file=f"{repo_id}/{CARD}")
     return answers
-
-
-def _answers(process: subprocess.Popen[str]) -> Iterator[Any]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        yield json.loads(line)

@@ -72,7 +72,6 @@ class Commit:
 @dataclass
 class Repository:
     private: bool = False
-    gated: bool = False  # everybody sees it; only its owner may read its files
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)  # by full name: refs/heads/main
 
@@ -130,13 +129,12 @@ class LocalHub:
             **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
         }
 
-    def add_model(self, id: str, folder: Path, *, gated: bool = False) -> Repository:
+    def add_model(self, id: str, folder: Path) -> None:
         """Serve a folder's files as a model."""
         files = {path.name: Blob(path.read_bytes(), path.suffix == ".safetensors") for path in folder.iterdir()}
         self.lfs |= {blob.sha256: blob.data for blob in files.values() if blob.lfs}
-        repository = self.repositories["models", id] = Repository(gated=gated)
+        repository = self.repositories["models", id] = Repository()
         repository.add("refs/heads/main", "model", files)
-        return repository
 
 
 ROUTES = (  # methods, pattern of the path, name of the handler
@@ -272,8 +270,7 @@ class Handler(BaseHTTPRequestHandler):
         files = sorted(repository.files(sha).items())
         siblings = [{"rfilename": path, "size": len(blob.data), "blobId": blob.oid} for path, blob in files]
         about = {"id": id, "modelId": id, "author": id.split("/")[0], "sha": sha, "private": repository.private}
-        gated = "manual" if repository.gated else False
-        about |= {"gated": gated, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings}
+        about |= {"gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings}
         self.send(200, about)
 
     def refs(self, kind: str, id: str) -> None:
@@ -305,10 +302,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, kind: str | None, id: str, revision: str, path: str) -> None:
         repository = self.repository(kind, id)
-        if repository.gated and not (self.user() and self.token == TOKEN and id.split("/")[0] == USER):
-            status = 403 if self.user() else 401
-            message = f"Access to model {id} is restricted and you are not in the authorized list."
-            raise Answer(status, message, "GatedRepo")
         sha = repository.sha(revision)
         blob = repository.files(sha).get(path)
         if blob is None:
