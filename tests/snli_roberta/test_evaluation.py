@@ -85,7 +85,7 @@ def test_evaluate_scores_models_and_baselines_and_their_costs(trained, tmp_path,
     shown = capsys.readouterr().out
     assert re.search(r"LoRA +115,203 +15\.18% +[\d,]+ MB +[\d.]+ s +0\.\d\d MB", shown)
     text = page.read_text()
-    assert "What it cost" in text and "train, sampled (n = 600)" in text
+    assert "<h3>Costs</h3>" in text and "train, sampled (n = 600)" in text
     assert str(trained["full"].parent) not in "".join(path.read_text() for path in (tmp_path / "r").glob("*.json"))
 
 

@@ -355,7 +355,7 @@ def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
     monkeypatch.setattr(model, "save_pretrained", without_head)
     # transformers loads a model without its head in silence, with a new one; PEFT does not load such an adapter at all.
     with pytest.raises(
-        (RuntimeError, UserError), match=r"gives other answers than the trained one|it lacks '.*classifier"
+        (RuntimeError, UserError), match=r"gives other answers than the trained one|missing '.*classifier"
     ):
         classifier.save(model, tokenizer, tmp_path / "headless", base="miniature/tiny_roberta", probe=probe)
 
