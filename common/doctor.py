@@ -64,14 +64,12 @@ def measure() -> Machine:
 def machine_lines(machine: Machine) -> list[str]:
     known = hardware.describe()
     names = [gpu["name"] for gpu in known.get("gpus", [])] or [f"{known['cpu']}, {known['cores']} cores"]  # type: ignore[attr-defined]
-    narrow = hardware.choose_precision(width=hardware.WIDE - 1)
-    precision = f"precision   {machine.wide.value}: {machine.wide.reason}"
-    if narrow.value != machine.wide.value:
-        precision += f" (models narrower than {hardware.WIDE}: {narrow.value})"
+    narrow = hardware.choose_precision(width=hardware.WIDE - 1).value
+    other = "" if narrow == machine.wide.value else f" (models narrower than {hardware.WIDE}: {narrow})"
     return [
         f"device      {', '.join(names)} ({machine.device})",
         f"memory      {machine.memory / 1e9:,.1f} GB",
-        precision,
+        f"precision   {machine.wide.value}: {machine.wide.reason}{other}",
         f"speed       {machine.rate / 1e12:,.2f} TFLOP/s in products of large matrices",
     ]
 
@@ -158,10 +156,7 @@ def _short(seconds: float) -> str:
 
 
 def program(name: str) -> str:
-    """Return how to call a program of the running environment: by its path where that is below the current folder.
-
-    ``.venv/bin/python`` works without activating the environment.
-    """
+    """Return how to call a program of the running environment without activating it, such as ``.venv/bin/python``."""
     folder = Path(sys.executable).parent  # not resolved: a virtual environment's interpreter is a link out of it
     local = folder.is_relative_to(Path.cwd()) and (folder / name).exists()
     return shlex.quote(str((folder / name).relative_to(Path.cwd()))) if local else name
@@ -170,12 +165,14 @@ def program(name: str) -> str:
 def next_command(forecasts: list[Forecast], machine: Machine, may_read: bool) -> list[str]:
     """Suggest what to run next here, with the reason."""
     fitting = {forecast.recipe.name for forecast in forecasts if _fits(forecast, machine)}
-    launch = f"{program('accelerate')} launch --config_file accelerate_config.yaml"
-    launch += " -m sbic_llama.train_offensive_yn --config"
+    launch = f"  {program('accelerate')} launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn"
     if machine.device == "cuda" and may_read and "llama2_7b_t4.yaml" in fitting:
-        return ["next: Llama 2 fits this GPU, and you may read it:", f"  {launch} sbic_llama/recipes/llama2_7b_t4.yaml"]
+        return [
+            "next: Llama 2 fits this GPU, and you may read it:",
+            f"{launch} --config sbic_llama/recipes/llama2_7b_t4.yaml",
+        ]
     if machine.device == "cuda" and "tinyllama_t4.yaml" in fitting:
-        return [f"next: {OPEN} is open and fits this GPU:", f"  {launch} sbic_llama/recipes/tinyllama_t4.yaml"]
+        return [f"next: {OPEN} is open and fits this GPU:", f"{launch} --config sbic_llama/recipes/tinyllama_t4.yaml"]
     study = [
         "full fine-tuning against LoRA on real pairs, a night on a CPU (this only estimates the time):",
         f"  {program('python')} -m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only",

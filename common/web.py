@@ -25,15 +25,6 @@ from common.cli.errors import UserError
 KEPT_SECONDS = 600  # how long an upload or a result stays in the temporary folder, at most
 LARGEST_UPLOAD = "200mb"
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one request at a time: there is one model
-# The third rule keeps a question of two lines from covering the answer below it.
-STYLE = """
-footer {display: none !important}
-.gradio-container {max-width: min(60rem, 100vw) !important; margin: 0 auto !important}
-.block:has([data-testid="label-output-value"]) [data-testid="block-label"] {position: static; width: fit-content}
-.variants {width: 100%; font-size: .875rem; border-collapse: collapse}
-.variants th, .variants td {padding: .4rem .6rem .4rem 0 !important; border: solid var(--border-color-primary) !important;
-  border-width: 0 0 1px !important; text-align: left; vertical-align: top; overflow-wrap: break-word}
-"""
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 Result = TypeVar("Result")
 _busy: set[Path] = set()  # folders in use
@@ -125,7 +116,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
                 max_file_size=LARGEST_UPLOAD,
                 footer_links=[],
                 theme=theme,
-                css=STYLE,
+                css=Path(__file__).with_suffix(".css").read_text(encoding="utf-8"),
                 app_kwargs=_only_local(arguments.host),
             )
         except OSError as error:

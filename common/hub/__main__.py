@@ -33,9 +33,6 @@ class CardArguments:
     output_dir: tuple[str, ...] = option((), "folder of the trained model", positional=True)
     repo_id: str | None = option(None, f"where it will be published (default: {NAMESPACE}/<folder name>)")
 
-    def __post_init__(self) -> None:
-        _check_single(self.output_dir, "the folder of a trained model")
-
 
 @dataclass(kw_only=True)
 class PublishArguments(CorpusOptions):
@@ -56,10 +53,6 @@ class PublishArguments(CorpusOptions):
     verify: bool = option(True, "download the published model and score it again")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_single(self.output_dir, "the folder of a trained model")
-
 
 @dataclass(kw_only=True)
 class VerifyArguments(CorpusOptions):
@@ -72,14 +65,11 @@ class VerifyArguments(CorpusOptions):
     revision: str | None = option(None, "its branch, tag or commit")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_single(self.repo_id, "the id of a model on the Hub, as user/name")
 
-
-def _check_single(words: tuple[str, ...], expected: str) -> None:
+def _single(words: tuple[str, ...], expected: str) -> str:
     if len(words) != 1:
         raise UserError(f"got {len(words)} names", expected=expected)
+    return words[0]
 
 
 def card(arguments: CardArguments) -> None:
@@ -87,7 +77,7 @@ def card(arguments: CardArguments) -> None:
     from common.hub.card import CARD, read_trained, write
     from common.hub.package import check_name, publication_of
 
-    folder = Path(arguments.output_dir[0])
+    folder = Path(_single(arguments.output_dir, "the folder of a trained model"))
     trained = read_trained(folder)
     name = arguments.repo_id or f"{NAMESPACE}/{folder.resolve().name}"
     check_name(name)
@@ -102,7 +92,7 @@ def publish(arguments: PublishArguments) -> None:
     from common.hub.upload import publish as upload
     from common.hub.verify import scored_corpus
 
-    folder = Path(arguments.output_dir[0])
+    folder = Path(_single(arguments.output_dir, "the folder of a trained model"))
     check_tag(arguments.tag)
     package = prepare(folder, arguments.repo_id)
     if arguments.dry_run:
@@ -148,7 +138,12 @@ def main() -> None:
         example = f"  {prog} {NAMESPACE}/llama2-7b-offensiveYN --revision v1"
         verifying = parse(VerifyArguments, rest, prog=prog, examples=example)
         quiet_libraries()
-        verify(verifying.repo_id[0], verifying.revision, verifying, verifying.items)
+        verify(
+            _single(verifying.repo_id, "the id of a model on the Hub, as user/name"),
+            verifying.revision,
+            verifying,
+            verifying.items,
+        )
     else:
         raise UserError(f"unknown command {command!r}", expected="card, publish or verify", fix="see --help")
 

@@ -101,12 +101,7 @@ def matches(path: str, patterns: Collection[str]) -> bool:
 
 
 def prepare(folder: Path, repo_id: str) -> Package:
-    """Collect the files and render the card, without writing anything or asking the Hub.
-
-    Raises:
-        UserError: A file or record is missing, others could not get the base model, or a file contains a Hub token or a
-            path of this machine.
-    """
+    """Collect and check the files and render the card, without writing anything or asking the Hub."""
     trained = read_trained(folder)
     project = publication_of(trained)
     check_name(repo_id)
@@ -201,12 +196,7 @@ def check_access(repo_id: str, base: str | None) -> None:
 
 
 def ask(work: Callable[[], Result], name: str) -> Result:
-    """Call ``work``, which asks the Hub about ``name``, with retries.
-
-    Raises:
-        UserError: The Hub refuses.
-        HubFailed: The Hub kept failing.
-    """
+    """Call ``work``, which asks the Hub about ``name``, with retries; a refusal becomes a UserError."""
     import httpx2
 
     use_retrying_client()

@@ -19,11 +19,7 @@ def publish(package: Package, repo_id: str, *, private: bool, tag: str | None) -
     """Commit the files that differ, then set the tag; return the commit that holds the package, and whether it is new.
 
     Files of an earlier publication that the package lacks are deleted in the same commit. Whenever it fails, the repository
-    is unchanged or complete, and calling this again does only what is missing.
-
-    Raises:
-        UserError: The Hub refuses, or the repository is not as expected. The message says what was done until then.
-        HubFailed: The Hub kept failing. Likewise.
+    is unchanged or complete, and calling this again does only what is missing. Errors say what was done until then.
     """
     upload = Upload(package, repo_id, private=private, tag=tag)
     try:

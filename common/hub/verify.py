@@ -65,9 +65,6 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
 
     The base model, which is large and not ours, may come from the user's cache. ``corpus`` says where to read the scored
     texts (default: where training read them); ``items``, how many to score, evenly spaced (0: all).
-
-    Raises:
-        UserError: It cannot be loaded, its card is not what this version writes, or an answer differs.
     """
     if Path(repo_id).is_dir():
         raise UserError("this is a folder", file=repo_id, expected="the id of a published model, as user/name")
@@ -155,11 +152,7 @@ def compare(
     precision: str,
     recorded: str,
 ) -> Verification:
-    """Compare answers (``{label: probability}`` or ``[text, mean log-probability]``) with the recorded rows.
-
-    Raises:
-        UserError: An answer differs that was not near a tie.
-    """
+    """Refuse answers (``{label: probability}`` or ``[text, mean log-probability]``) that differ beyond ties."""
     largest, ties, wrong = 0.0, 0, []
     for row, answer in zip(rows, answers, strict=True):
         if isinstance(answer, dict):

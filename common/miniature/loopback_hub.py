@@ -209,8 +209,6 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    # ---- access
-
     @property
     def token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
@@ -261,8 +259,6 @@ class Handler(BaseHTTPRequestHandler):
         repository.add("refs/heads/main", "initial commit", {".gitattributes": Blob(GIT_ATTRIBUTES, False)})
         self.hub.repositories[kind, id] = repository
         self.send(200, {"url": url, "name": id})
-
-    # ---- reading
 
     def info(self, kind: str, id: str, revision: str | None) -> None:
         repository = self.repository(kind, id)
@@ -322,8 +318,6 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, data, {"Accept-Ranges": "bytes", **headers})
         first, last = int(match[1]), min(int(match[2] or len(data)), len(data) - 1)
         self.send(206, data[first : last + 1], {"Content-Range": f"bytes {first}-{last}/{len(data)}", **headers})
-
-    # ---- writing
 
     def preupload(self, kind: str, id: str, revision: str) -> None:
         files = self.repository(kind, id, write=True).files(revision)

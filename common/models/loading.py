@@ -34,9 +34,6 @@ def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Pa
 
     ``output/run`` could also be a Hub id; where the folder ``output`` exists, it is taken for a path. Without a network,
     the cached copy is used. ``cache_dir`` replaces the user's own cache.
-
-    Raises:
-        UserError: No such folder or repository, no access to it, or neither a network nor a cached copy.
     """
     name = str(name)
     check_place(name, revision)
