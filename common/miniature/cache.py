@@ -27,6 +27,8 @@ GENERATORS = {
     "breaking_nli": "snli_roberta.miniature.challenge_sets:write_breaking_nli",
     "own_file": "sbic_llama.miniature.other_files:write_own_file",
 }
+# Modules that declare what the generators draw from: a change in them makes another miniature too.
+DECLARATIONS = ("sbic_llama.data.corpus", "snli_roberta.adversarial.scenes", "snli_roberta.data.corpus")
 
 
 def build() -> Path:
@@ -38,7 +40,8 @@ def build() -> Path:
     from filelock import FileLock
 
     generators = {name: _function(place) for name, place in GENERATORS.items()}
-    sources = b"".join(Path(inspect.getfile(write)).read_bytes() for write in generators.values())
+    modules = [*generators.values(), *map(importlib.import_module, DECLARATIONS)]
+    sources = b"".join(Path(inspect.getfile(module)).read_bytes() for module in modules)
     folder = miniature_cache() / hashlib.sha256(sources + str(SEED).encode()).hexdigest()[:16]
     if _is_whole(folder):
         return folder
