@@ -337,7 +337,7 @@ BAD = {
     ),
     "twice": (
         lambda a, p: (changed(a, 9, id="p2"), p),
-        r"annotated.csv, line 11, column 'id': duplicate key 'p2'; expected a unique key for each post\. Choose a column of unique ids",
+        r"annotated.csv, line 11, column 'id': duplicate key 'p2'; expected a unique key for each post\. Choose",
     ),
     "no probability": (
         lambda a, p: (changed(a, 0, model_offensiveYN_probability_Offensive="nan"), p),
