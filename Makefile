@@ -13,8 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(PACKAGE_I
 PIP_LOG := $(VENV)/pip.log
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
 DEMO := output/demo
-# Drops the log line that a training writes every 20 steps.
-few := 2>&1 | sed -u '/, about .* left$$/d'
+# Drops the log lines that a training writes every 20 steps and at the start of a stage.
+few := 2>&1 | sed -u '/, about .* left$$/d; / …$$/d'
+# Keeps the table of scores; costs and findings are on the page that the demo ends with.
+table := | sed '/^$$/,$$d'
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -39,7 +41,7 @@ demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annota
 		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic --quiet || exit; \
 	done
 	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
-		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records --quiet || exit; \
+		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records --quiet $(table) || exit; \
 	done
 	@echo; echo "Step 3 of 5: annotate your own file, and measure how far to trust the labels"
 	@own=$$($(BIN)/python -m common.miniature --print_folder --quiet)/own_file && \

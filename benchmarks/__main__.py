@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import solo
 from benchmarks.jobs import COLUMNS, JOBS, Job, JobResult, Name, Needs, agreement, targets
-from benchmarks.processes import Measured, Setting, Worker, alternate, finished, python
+from benchmarks.processes import Measured, Setting, SideProcess, alternate, finished, python
 from common.cli.arguments import option, parse
 from common.cli.console import log, stage
 from common.cli.errors import UserError, run
@@ -164,7 +164,7 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:
         workers = {}
         for name, (tool, precision) in sides.items():
             text = json.dumps(dataclasses.asdict(dataclasses.replace(setting, precision=precision)))
-            workers[name] = Worker(name, python("benchmarks.processes", tool.load, text))
+            workers[name] = SideProcess(name, python("benchmarks.processes", tool.load, text))
             ends.callback(workers[name].end)
         for worker in workers.values():  # they load at the same time
             worker.receive()
@@ -177,7 +177,7 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:
     return JobResult(job, rounds, agreed)
 
 
-def _ask(worker: Worker, items: int) -> Measured:
+def _ask(worker: SideProcess, items: int) -> Measured:
     return Measured(**worker.ask({"items": items}))
 
 

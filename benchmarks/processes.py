@@ -66,7 +66,7 @@ class Measured:
 Measure = Callable[[int], Measured]  # number of items → measurement
 
 
-class Worker:
+class SideProcess:
     """A process that answers one line of JSON with another."""
 
     def __init__(self, name: str, command: Sequence[str]):

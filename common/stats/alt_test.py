@@ -23,7 +23,7 @@ FEWEST = 30  # items from which the paper uses the t test
 
 
 @dataclass(frozen=True)
-class Annotator:
+class AnnotatorComparison:
     """The model against one annotator, by how well each agrees with the others who annotated the same items."""
 
     name: str
@@ -42,7 +42,7 @@ class AltTest:
     omega: float | None  # winning rate ω: share of annotators over whom the model wins
     rho: float | None  # average advantage probability ρ: mean of the annotators' rho_model
     passed: bool | None  # whether ω ≥ .5
-    annotators: list[Annotator]  # those with most items first
+    annotators: list[AnnotatorComparison]  # those with most items first
     left_out: dict[str, int]  # annotator with too few items → how many, those with most first
     epsilon: float
     min_items: int
@@ -91,7 +91,7 @@ def alt_test(
     annotators = []
     for name, items in enough.items():
         rho_model, rho_person = (sum(d * sign >= 0 for d in items) / len(items) for sign in (-1, 1))
-        annotators.append(Annotator(name, len(items), rho_model, rho_person, *tested[name], rejected[name]))
+        annotators.append(AnnotatorComparison(name, len(items), rho_model, rho_person, *tested[name], rejected[name]))
     count = len(annotators)
     wins = sum(annotator.wins for annotator in annotators)
     return AltTest(

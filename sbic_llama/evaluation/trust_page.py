@@ -75,7 +75,7 @@ def labels_needed(gain: Measure) -> int:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabeledAnswers:
     """A feature's answers on the posts that people labeled, least certain first, and on the whole file."""
 
     feature: Feature
@@ -101,7 +101,7 @@ class Judged:
         return mean(np.subtract(own, self.constant()[1]), seed)
 
 
-def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, key: str) -> Judged:
+def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, key: str) -> LabeledAnswers:
     """Join a feature's answers with people's labels by the key column."""
     feature, left = adapter.feature, dict(human_labels)
     rows: list[tuple[float, Label, Label, list[float]]] = []
@@ -124,14 +124,14 @@ def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, 
     confidences, labels, answers, numbers = ([row[column] for row in rows] for column in range(4))
     probabilities = np.array(numbers) if feature.classifies else None
     counts, repeated = dict(everywhere.most_common()), everywhere.total() - len(keys)
-    return Judged(feature, labels, answers, confidences, probabilities, counts, len(left), by_key, repeated)
+    return LabeledAnswers(feature, labels, answers, confidences, probabilities, counts, len(left), by_key, repeated)
 
 
 def _answer_in(values: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     return {name: values[f"{PREFIX}{name}"] for name in adapter.columns}
 
 
-def record_of(judged: Judged, source: Path, module: str, seed: int) -> RunRecord:
+def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int) -> RunRecord:
     """Score the answers against people's labels, as a run record."""
     feature = judged.feature
     counts = (
@@ -159,7 +159,7 @@ def record_of(judged: Judged, source: Path, module: str, seed: int) -> RunRecord
 class Assessment:
     """A feature's scores, findings and verdict."""
 
-    judged: Judged
+    judged: LabeledAnswers
     record: RunRecord
     findings: list[Finding]
     use: Use
@@ -167,7 +167,7 @@ class Assessment:
 
 
 def assess(
-    judged: Judged,
+    judged: LabeledAnswers,
     record: RunRecord,
     annotated: Path,
     human_labels: dict[str, Label],

@@ -141,7 +141,7 @@ def dress(rng: random.Random, text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Worker:
+class Rater:
     """An annotator."""
 
     id: str
@@ -149,9 +149,9 @@ class Worker:
     about: dict[str, str]
 
 
-def draw_workers(rng: random.Random, count: int = 12) -> list[Worker]:
+def draw_workers(rng: random.Random, count: int = 12) -> list[Rater]:
     return [
-        Worker(
+        Rater(
             str(rng.randrange(10**17, 10**19)),
             rng.choice((-0.12, 0.0, 0.0, 0.12)),
             {
@@ -166,7 +166,7 @@ def draw_workers(rng: random.Random, count: int = 12) -> list[Worker]:
     ]
 
 
-def annotate(rng: random.Random, worker: Worker, post: Post, shown: dict[str, str]) -> list[dict[str, str]]:
+def annotate(rng: random.Random, worker: Rater, post: Post, shown: dict[str, str]) -> list[dict[str, str]]:
     """Return one worker's rows for a post: one per group that the worker names, so (HIT, worker) may repeat."""
     lean = post.offensive + worker.strictness + rng.gauss(0, 0.13)
     level = min((0.0, 0.5, 1.0), key=lambda value: abs(value - lean))

@@ -18,7 +18,7 @@ from snli_roberta.disagreement.people import (
     CONFIDENT,
     DISPUTED,
     FIVE,
-    Judged,
+    AnnotatedPairs,
     ValidationTemperature,
     item_id,
     label_counts,
@@ -45,14 +45,14 @@ def annotators_finding(
     *,
     seed: int,
     **about: Any,  # further fields of the finding
-) -> tuple[Finding, Judged]:
+) -> tuple[Finding, AnnotatedPairs]:
     """Measure a model's answers by the agreement of SNLI's five annotators; also return the pairs with five labels."""
     pairs = [*test.pairs, *test.without_gold]
     given, tempered = (np.concatenate(both) for both in zip(labeled, unlabeled, strict=True))
 
-    def judged(places: Sequence[int]) -> Judged:
+    def judged(places: Sequence[int]) -> AnnotatedPairs:
         chosen = [pairs[i] for i in places]
-        return Judged(chosen, label_counts(chosen), given[list(places)], tempered[list(places)])
+        return AnnotatedPairs(chosen, label_counts(chosen), given[list(places)], tempered[list(places)])
 
     five = judged([i for i, pair in enumerate(pairs) if len(pair.annotator_labels) == FIVE])
     known = judged([i for i in range(len(test.pairs), len(pairs)) if pairs[i].annotator_labels])
@@ -88,13 +88,13 @@ def chaosnli_finding(
     standing: dict[str, int],  # how many of the file's items are in the train, dev and test split
     seed: int,
     **about: Any,  # further fields of the finding
-) -> tuple[Finding, Judged]:
+) -> tuple[Finding, AnnotatedPairs]:
     """Compare a model with the labels of a hundred people; also return the items as judged pairs."""
     pairs = [item.pair for item in items]
     counts, old, new = (
         np.array(column) for column in zip(*((i.counts, i.pair.label, i.majority) for i in items), strict=True)
     )
-    judged = Judged(pairs, counts, probabilities, temperature.apply(pairs, probabilities))
+    judged = AnnotatedPairs(pairs, counts, probabilities, temperature.apply(pairs, probabilities))
     on_old, on_new = (metrics.share(judged.answers == labels, seed) for labels in (old, new))
     same = metrics.share(old == new, seed)
     five = label_counts(pairs)
@@ -151,7 +151,7 @@ def settings(temperature: ValidationTemperature, seed: int) -> dict[str, Any]:
     }
 
 
-def agreement_parts(judged: Judged, seed: int) -> tuple[list[Numbers], list[Part]]:
+def agreement_parts(judged: AnnotatedPairs, seed: int) -> tuple[list[Numbers], list[Part]]:
     """Measure accuracy and confidence by how many of five annotators gave the gold label; empty without gold labels."""
     labels = np.array([pair.label for pair in judged.pairs], dtype=int)
     gold = labels != NO_LABEL
@@ -178,7 +178,7 @@ def agreement_parts(judged: Judged, seed: int) -> tuple[list[Numbers], list[Part
 
 
 def no_gold_parts(
-    labeled: Sequence[np.ndarray], unlabeled: Sequence[np.ndarray], judged: Judged, seed: int
+    labeled: Sequence[np.ndarray], unlabeled: Sequence[np.ndarray], judged: AnnotatedPairs, seed: int
 ) -> tuple[Numbers, list[Part]]:
     """Compare answers to pairs without a gold label (``judged``: those with any annotators' labels) with other answers."""
     numbers: Numbers = {"n": len(unlabeled[0]), "confidence_with": None, "two": None}
@@ -220,7 +220,7 @@ def no_gold_parts(
 
 
 def people_parts(
-    judged: Judged, people: str, seed: int, references: Mapping[str, np.ndarray] | None = None
+    judged: AnnotatedPairs, people: str, seed: int, references: Mapping[str, np.ndarray] | None = None
 ) -> tuple[Numbers, list[Part], dict[str, Measure]]:
     """Measure distances to people's labels, agreement with them, correlation of entropies, and disputed pairs.
 
@@ -244,7 +244,7 @@ def people_parts(
 
 
 def distance_parts(
-    judged: Judged, people: str, seed: int, references: Mapping[str, np.ndarray] | None
+    judged: AnnotatedPairs, people: str, seed: int, references: Mapping[str, np.ndarray] | None
 ) -> tuple[Numbers, list[Part], dict[str, Measure]]:
     models = {f"the model, {AS_GIVEN}": judged.given, f"the model, {TEMPERED}": judged.tempered}
     uniform = {UNIFORM: np.full_like(judged.given, 1 / judged.given.shape[1])}
@@ -281,7 +281,7 @@ def distance_parts(
     return numbers, parts, measures | {"jsd/change": gain}
 
 
-def same_answer_parts(judged: Judged, people: str, seed: int) -> tuple[Numbers, list[Part]]:
+def same_answer_parts(judged: AnnotatedPairs, people: str, seed: int) -> tuple[Numbers, list[Part]]:
     """Measure how many people gave the model's answer, by its confidence."""
     confidence = {AS_GIVEN: judged.given.max(1), TEMPERED: judged.tempered.max(1)}
     bins = {how: reliability(values, judged.same_answer) for how, values in confidence.items()}
@@ -307,7 +307,7 @@ def same_answer_parts(judged: Judged, people: str, seed: int) -> tuple[Numbers, 
     ]
 
 
-def correlations(judged: Judged, seed: int) -> dict[str, Measure]:
+def correlations(judged: AnnotatedPairs, seed: int) -> dict[str, Measure]:
     """Correlate the model's entropy with people's; without coefficients that are undefined because all are equal."""
     theirs = entropy(judged.people)
     measures = {
@@ -318,7 +318,7 @@ def correlations(judged: Judged, seed: int) -> dict[str, Measure]:
     return {name: measure for name, measure in measures.items() if measure is not None}
 
 
-def disputed_parts(judged: Judged, seed: int) -> tuple[Numbers, list[Part]]:
+def disputed_parts(judged: AnnotatedPairs, seed: int) -> tuple[Numbers, list[Part]]:
     """List the most disputed pairs, and measure how often the model is confident about disputed ones."""
     listing = "entailment / neutral / contradiction"
     ranked = order(judged)
@@ -342,6 +342,6 @@ def disputed_parts(judged: Judged, seed: int) -> tuple[Numbers, list[Part]]:
     return numbers, parts
 
 
-def _listed(judged: Judged, place: int) -> list[Any]:
+def _listed(judged: AnnotatedPairs, place: int) -> list[Any]:
     model, tempered = (" / ".join(f"{p:.3f}" for p in array[place]) for array in (judged.given, judged.tempered))
     return [item_id(judged.pairs[place]), model, tempered, round(float(entropy(judged.people)[place]), 3)]

@@ -27,7 +27,7 @@ COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Judged:
+class AnnotatedPairs:
     """Pairs that several people labeled and a model answered."""
 
     pairs: list[Pair]
@@ -103,14 +103,14 @@ class ValidationTemperature:
         return scaled
 
 
-def order(judged: Judged) -> list[int]:
+def order(judged: AnnotatedPairs) -> list[int]:
     """Order pairs from most to least disputed; of equally disputed pairs, the model's most confident comes first."""
     disputed, confidence = np.round(entropy(judged.people), 6), np.round(judged.given.max(1), 6)
     ids = [item_id(pair) for pair in judged.pairs]
     return sorted(range(len(ids)), key=lambda i: (-disputed[i], -confidence[i], ids[i]))
 
 
-def table(judged: Judged, source: str) -> list[dict[str, Any]]:
+def table(judged: AnnotatedPairs, source: str) -> list[dict[str, Any]]:
     """Return a row per pair with its sentences, in the order of :func:`order`."""
     flags = judged.confident_and_disputed(judged.given)
     distances = jensen_shannon(judged.people, judged.given)

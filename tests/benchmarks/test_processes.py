@@ -11,7 +11,7 @@ import time
 import pytest
 
 from benchmarks.jobs import JOBS, OURS, JobResult
-from benchmarks.processes import Measured, Worker, alternate, finished, middle, spread
+from benchmarks.processes import Measured, SideProcess, alternate, finished, middle, spread
 from common.cli.errors import UserError
 
 
@@ -52,7 +52,7 @@ def test_a_worker_answers_line_by_line_and_its_failure_is_one_line():
         "    if n > 1: sys.exit(f'first line\\nno {n} here')\n"
         "    print(json.dumps({'twice': 2 * n}), flush=True)\n"
     )
-    worker = Worker("a side", [sys.executable, "-c", code])
+    worker = SideProcess("a side", [sys.executable, "-c", code])
     try:
         assert worker.receive() == {}
         assert worker.ask({"n": 1}) == {"twice": 2}
@@ -75,7 +75,7 @@ def test_a_worker_ends_with_its_own_children():
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(json.dumps({'child': child.pid}), flush=True)\nsys.stdin.read()\n"
     )
-    worker = Worker("a side", [sys.executable, "-c", code])
+    worker = SideProcess("a side", [sys.executable, "-c", code])
     child = worker.receive()["child"]
     worker.end()
     for _ in range(100):

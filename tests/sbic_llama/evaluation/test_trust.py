@@ -19,7 +19,7 @@ from sbic_llama import trust
 from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.features import FEATURES
 from sbic_llama.data.label_files import read_human_labels
-from sbic_llama.evaluation.trust_page import LEAST_ALPHA, LEAST_LABELS, WIDEST, Judged, labels_needed, verdict
+from sbic_llama.evaluation.trust_page import LEAST_ALPHA, LEAST_LABELS, WIDEST, LabeledAnswers, labels_needed, verdict
 
 NAMES = ("offensiveYN", "targetMinority")
 
@@ -238,9 +238,11 @@ def test_labels_needed_for_an_answer():
 
 def test_the_model_is_compared_with_the_best_constant_answer_by_post():
     shared = {"confidences": [], "probabilities": None, "everywhere": {}, "missing": 0, "by_key": {}, "repeated": 0}
-    judged = Judged(FEATURES["offensiveYN"], labels=[0, 0, 0, 2], answers=[0, 0, 1, 2], **shared)
+    judged = LabeledAnswers(FEATURES["offensiveYN"], labels=[0, 0, 0, 2], answers=[0, 0, 1, 2], **shared)
     assert judged.constant() == (0, [1, 1, 1, 0])
     assert judged.gain(0)["value"] == 0, "one post won, one lost"
-    groups = Judged(FEATURES["targetMinority"], labels=[("a",), ("a", "b"), ()], answers=[("a",), ("b",), ()], **shared)
+    groups = LabeledAnswers(
+        FEATURES["targetMinority"], labels=[("a",), ("a", "b"), ()], answers=[("a",), ("b",), ()], **shared
+    )
     assert groups.constant() == (("a",), [1, pytest.approx(2 / 3), 0])
     assert groups.gain(0)["value"] == pytest.approx(1 / 3)

@@ -29,7 +29,7 @@ from snli_roberta.disagreement.findings import (
     no_gold_parts,
     people_parts,
 )
-from snli_roberta.disagreement.people import COLUMNS, Judged, ValidationTemperature, label_counts, order, table
+from snli_roberta.disagreement.people import COLUMNS, AnnotatedPairs, ValidationTemperature, label_counts, order, table
 from snli_roberta.model.evaluation import TASK
 from snli_roberta.training.arguments import TrainArguments
 
@@ -48,7 +48,7 @@ FIVE = [
     pair(5, NO_LABEL, E, E, N, N, C),
 ]
 GIVEN = np.array([[0.8, 0.1, 0.1], [0.95, 0.05, 0], [0.01, 0.98, 0.01], [0.3, 0.6, 0.1], [0.05, 0.03, 0.92]])
-JUDGED = Judged(FIVE, label_counts(FIVE), GIVEN, tempered(GIVEN, 2.0))
+JUDGED = AnnotatedPairs(FIVE, label_counts(FIVE), GIVEN, tempered(GIVEN, 2.0))
 
 
 def part(parts: list, title: str) -> Measures | Listing | Curve:
@@ -68,14 +68,14 @@ def test_accuracy_and_confidence_go_by_how_many_gave_the_gold_label():
     assert sure["3 of 5, as given"] == ((0.98 + 0.6) / 2, 2)
     assert sure["3 of 5, after temperature scaling"][0] == JUDGED.tempered[2:4].max(1).mean()
     assert [(level["number"], level["accuracy"]["value"]) for level in levels] == [(5, 1), (4, 1), (3, 0.5)]
-    without = Judged(FIVE[4:], JUDGED.counts[4:], GIVEN[4:], GIVEN[4:])
+    without = AnnotatedPairs(FIVE[4:], JUDGED.counts[4:], GIVEN[4:], GIVEN[4:])
     assert agreement_parts(without, 0) == ([], [])
 
 
 def test_answers_to_pairs_without_a_gold_label():
     pairs = [FIVE[4], pair(6, NO_LABEL, E, E, N, N), pair(7, NO_LABEL, E, N, C, C, E)]
     given = np.array([[0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.6, 0.2, 0.2]])
-    judged = Judged(pairs, label_counts(pairs), given, given)
+    judged = AnnotatedPairs(pairs, label_counts(pairs), given, given)
     numbers, parts = no_gold_parts((GIVEN[:4], GIVEN[:4]), (given, given), judged, 0)
     assert part(parts, "Answers to pairs").rows == [[E, 1, 1 / 3, 2, 0.5], [N, 1, 1 / 3, 2, 0.5], [C, 1, 1 / 3, 0, 0]]
     rows = values(part(parts, "Mean confidence without"))
@@ -131,7 +131,7 @@ def test_distances_to_people_are_means_over_pairs():
 
 def test_the_most_disputed_come_first_without_their_sentences():
     assert order(JUDGED) == [4, 3, 2, 1, 0]
-    again = Judged(FIVE[::-1], JUDGED.counts[::-1], GIVEN[::-1], JUDGED.tempered[::-1])
+    again = AnnotatedPairs(FIVE[::-1], JUDGED.counts[::-1], GIVEN[::-1], JUDGED.tempered[::-1])
     assert [row["id"] for row in table(again, "x")] == [row["id"] for row in table(JUDGED, "x")]
     numbers, parts = disputed_parts(JUDGED, 0)
     listed = {row[0]: row[-1] for row in part(parts, "The most disputed").rows}
@@ -152,7 +152,7 @@ def test_the_most_disputed_come_first_without_their_sentences():
 def test_equally_disputed_pairs_are_ordered_by_confidence_and_then_by_id():
     pairs = [pair(n, 0, E, E, E, N, N) for n in (3, 1, 2)]
     given = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0.4, 0.6, 0]])
-    assert order(Judged(pairs, label_counts(pairs), given, given)) == [2, 1, 0]
+    assert order(AnnotatedPairs(pairs, label_counts(pairs), given, given)) == [2, 1, 0]
 
 
 def test_no_pair_gets_a_temperature_that_was_fitted_on_itself():
