@@ -54,12 +54,9 @@ class StrictHub(LocalHub):
     """The server; ``faults`` are failures to come."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(StrictHandler)
         self.faults: list[Fault] = []
         self.gated: set[str] = set()  # everybody sees these models; only their owner may read their files
-
-    def handler(self) -> type[Handler]:
-        return StrictHandler
 
     def add_model(self, id: str, folder: Path, *, gated: bool = False) -> None:
         super().add_model(id, folder)

@@ -119,7 +119,7 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int
     """Verify a published model and print the outcome."""
     from common.hub.verify import verify as verified
 
-    print(plain(f"verified: {repo_id}: {verified(repo_id, revision, corpus, items=items).line()}"))
+    print(plain(f"verified: {repo_id}: {verified(repo_id, revision, corpus, items=items)}"))
 
 
 def main() -> None:
@@ -138,12 +138,8 @@ def main() -> None:
         example = f"  {prog} {NAMESPACE}/llama2-7b-offensiveYN --revision v1"
         verifying = parse(VerifyArguments, rest, prog=prog, examples=example)
         quiet_libraries()
-        verify(
-            _single(verifying.repo_id, "the id of a model on the Hub, as user/name"),
-            verifying.revision,
-            verifying,
-            verifying.items,
-        )
+        repo_id = _single(verifying.repo_id, "the id of a model on the Hub, as user/name")
+        verify(repo_id, verifying.revision, verifying, verifying.items)
     else:
         raise UserError(f"unknown command {command!r}", expected="card, publish or verify", fix="see --help")
 

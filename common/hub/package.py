@@ -60,14 +60,10 @@ class Publication(Protocol):
     FILES: tuple[str, ...]  # required besides weights and tokenizer
     EVALUATE: str  # the command that evaluates a model, up to its folder
 
-    def render(self, trained: Trained, repo_id: str) -> dict[str, bytes]:
-        """Return the card's files by path."""
-
-    def snippet(self, trained: Trained, repo_id: str) -> str:
-        """Return the code on the card, which defines ``annotate``."""
-
-    def inputs(self, trained: Trained, corpus: CorpusOptions) -> dict[str, tuple[str, ...]]:
-        """Return what ``annotate`` takes for each scored item, by id."""
+    # The card's files by path; the code on it, which defines `annotate`; and what that takes for each scored item, by id.
+    def render(self, trained: Trained, repo_id: str) -> dict[str, bytes]: ...
+    def snippet(self, trained: Trained, repo_id: str) -> str: ...
+    def inputs(self, trained: Trained, corpus: CorpusOptions) -> dict[str, tuple[str, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -123,11 +119,9 @@ def prepare(folder: Path, repo_id: str) -> Package:
 def check_base(name: str, commit: str | None) -> None:
     """Refuse a base model that is a local folder, unless it is one of the miniature's."""
     if commit is None and not name.startswith(MINIATURE):
-        raise UserError(
-            f"the base model {shown(name)} is a folder on this machine, which others cannot get",
-            expected="a base model from the Hub",
-            fix="train with --model_name_or_path user/name",
-        )
+        problem = f"the base model {shown(name)} is a folder on this machine, which others cannot get"
+        fix = "train with --model_name_or_path user/name"
+        raise UserError(problem, expected="a base model from the Hub", fix=fix)
 
 
 def check_leaks(package: Package) -> None:

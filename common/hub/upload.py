@@ -112,12 +112,9 @@ def check_repository(api: Any, repo_id: str, commit: str, files: Collection[str]
         except (ValueError, KeyError, TypeError):
             ours = False
     if not ours:
-        raise UserError(
-            "the repository has files that this project did not publish",
-            file=repo_id,
-            expected="a new or empty repository, or an earlier publication",
-            fix="choose another --repo_id",
-        )
+        problem = "the repository has files that this project did not publish"
+        expected = "a new or empty repository, or an earlier publication"
+        raise UserError(problem, file=repo_id, expected=expected, fix="choose another --repo_id")
 
 
 def holds(present: Mapping[str, Any], package: Package) -> bool:

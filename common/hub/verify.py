@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +37,8 @@ for item in items:
 """
 
 
-@dataclass(frozen=True)
-class Verification:
-    """The outcome of a verification."""
-
-    commit: str  # that was downloaded
-    items: int  # scored again
-    of: int  # in the record
-    largest: float  # difference in a probability, or mean log-probability, among equal answers
-    ties: int  # different answers within TIE of each other
-    precision: str  # in which the card's code computed
-    recorded: str  # in which the record was scored
-
-    def line(self) -> str:
-        """Return the outcome in a sentence."""
-        ties = f", {self.ties:,} differ within {TIE} of a tie" if self.ties else ""
-        return (
-            f"{self.items - self.ties:,} of {self.items:,} answers match the record{ties}; largest difference "
-            f"{self.largest:.1e} (scored again in {self.precision}, recorded in {self.recorded}; "
-            f"{self.items:,} of its {self.of:,} items; commit {self.commit[:12]})"
-        )
-
-
-def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: int) -> Verification:
-    """Download a published model into an empty cache, run its card's code, and compare the answers with the record.
+def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: int) -> str:
+    """Download a published model into an empty cache, run its card's code, and return how its answers compare with the record.
 
     The base model, which is large and not ours, may come from the user's cache. ``corpus`` says where to read the scored
     texts (default: where training read them); ``items``, how many to score, evenly spaced (0: all).
@@ -151,8 +128,8 @@ def compare(
     of: int,
     precision: str,
     recorded: str,
-) -> Verification:
-    """Refuse answers (``{label: probability}`` or ``[text, mean log-probability]``) that differ beyond ties."""
+) -> str:
+    """Return how answers (``{label: probability}`` or ``[text, mean log-probability]``) compare; refuse other ones."""
     largest, ties, wrong = 0.0, 0, []
     for row, answer in zip(rows, answers, strict=True):
         if isinstance(answer, dict):
@@ -177,7 +154,11 @@ def compare(
             file=f"{repo_id}@{commit[:12]}",
             fix="publish the model again, with the record of its own evaluation",
         )
-    return Verification(commit, len(rows), of, largest, ties, precision, recorded)
+    near = f", {ties:,} differ within {TIE} of a tie" if ties else ""
+    return (
+        f"{len(rows) - ties:,} of {len(rows):,} answers match the record{near}; largest difference {largest:.1e} (scored again "
+        f"in {precision}, recorded in {recorded}; {len(rows):,} of its {of:,} items; commit {commit[:12]})"
+    )
 
 
 def link_base(trained: Trained, cache: Path) -> None:

@@ -30,17 +30,16 @@ class MiniatureArguments:
     print_folder: bool = option(False, "print only the folder of the corpora")
 
 
-def describe_files(folder: Path) -> None:
+def describe(folder: Path) -> None:
+    print(f"The miniature (invented posts and sentences) is in {folder}")
     for path in sorted(folder.rglob("*.csv")) + sorted(folder.rglob("*.jsonl")):
         print(f"  {path.relative_to(folder)}  {path.stat().st_size / 1e3:,.0f} kB")
-
-
-def describe_models() -> None:
-    for folder in sorted(MODELS.iterdir()):
-        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-        size = (folder / "model.safetensors").stat().st_size / 1e6
+    print("Its models:")
+    for model in sorted(MODELS.iterdir()):
+        facts = json.loads((model / FACTS_FILE).read_text(encoding="utf-8"))
+        size = (model / "model.safetensors").stat().st_size / 1e6
         print(
-            f"  {folder.name}  {facts['parameters']:,} parameters, {size:.2f} MB, pre-trained for {facts['steps']:,} steps "
+            f"  {model.name}  {facts['parameters']:,} parameters, {size:.2f} MB, pre-trained for {facts['steps']:,} steps "
             f"({facts['seconds']:.0f} s on one thread), final loss {facts['loss']}"
         )
 
@@ -63,11 +62,8 @@ def main() -> None:
         folder = corpora.build()
     if arguments.print_folder:
         print(folder)
-        return
-    print(f"The miniature (invented posts and sentences) is in {folder}")
-    describe_files(folder)
-    print("Its models:")
-    describe_models()
+    else:
+        describe(folder)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import json
+import pkgutil
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from common.cli.errors import UserError
@@ -39,8 +38,8 @@ def build() -> Path:
     """
     from filelock import FileLock
 
-    generators = {name: _function(place) for name, place in GENERATORS.items()}
-    modules = [*generators.values(), *map(importlib.import_module, DECLARATIONS)]
+    generators = {name: pkgutil.resolve_name(place) for name, place in GENERATORS.items()}
+    modules = [*generators.values(), *map(pkgutil.resolve_name, DECLARATIONS)]
     sources = b"".join(Path(inspect.getfile(module)).read_bytes() for module in modules)
     folder = miniature_cache() / hashlib.sha256(sources + str(SEED).encode()).hexdigest()[:16]
     if _is_whole(folder):
@@ -59,11 +58,6 @@ def build() -> Path:
         fix = "set XDG_CACHE_HOME to a writable folder"
         raise UserError(f"cannot be written: {error.strerror}", file=folder.parent, fix=fix) from error
     return folder
-
-
-def _function(place: str) -> Callable[[Path, int], None]:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -97,17 +97,14 @@ class Repository:
 class LocalHub:
     """The server. ``repositories`` maps ``(kind, id)`` to a repository; ``log`` lists ``METHOD /path`` of requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type[Handler] | None = None) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.lfs: dict[str, bytes] = {}
         self.log: list[str] = []
         self.lock = threading.RLock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (self.handler(),), {"hub": self}))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler or Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def handler(self) -> type[Handler]:
-        return Handler
 
     def __enter__(self) -> LocalHub:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

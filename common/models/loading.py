@@ -99,10 +99,7 @@ def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]
 
 
 def check_config(name: str, revision: str | None) -> None:
-    """Refuse a model whose configuration names a kernel: compiled code that would be fetched and run.
-
-    An ``auto_map`` names code too, but is never followed.
-    """
+    """Refuse a configuration that names a kernel: compiled code that would be fetched and run."""
     path = file_of(name, "config.json", revision)
     try:
         values = files.loads(path.read_bytes()) if path else None
@@ -139,10 +136,7 @@ def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) ->
 
 
 def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:
-    """Refuse an adapter file that lacks tensors or has others.
-
-    PEFT only warns, and the base model would answer alone under the adapter's name.
-    """
+    """Refuse an adapter file that lacks tensors or has others: PEFT only warns, and the base would answer alone."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from common.cli.console import duration, log
 from common.cli.errors import UserError, causes
@@ -59,7 +59,6 @@ def with_retries(work: Callable[[], Result], name: object) -> Result:
     """Call ``work`` until the Hub answers it, printing a line before each pause.
 
     ``work`` must begin by looking at what exists: after a lost response nobody knows whether a request took effect.
-    ``name`` says what it is about, in messages.
 
     Raises:
         HubFailed: The Hub failed :data:`TRIES` times, or asks to wait beyond :data:`LONGEST_WAIT`.
@@ -93,14 +92,12 @@ def with_retries(work: Callable[[], Result], name: object) -> Result:
 
 def outage_in(error: BaseException) -> Outage | None:
     """Return the outage behind an error; None for refusals and everything else."""
-    from huggingface_hub import errors
-
     for cause in causes(error):
         if isinstance(cause, HubOutage):
             return cause.outage
-        if isinstance(cause, errors.OfflineModeIsEnabled):
+        if isinstance(cause, OfflineModeIsEnabled):
             return None
-        if isinstance(cause, errors.HfHubHTTPError):
+        if isinstance(cause, HfHubHTTPError):
             return _outage_of(cause.response)
         if isinstance(cause, NETWORK_ERRORS):
             return Outage(f"cannot reach the Hub ({type(cause).__name__})")

@@ -193,7 +193,8 @@ def test_nothing_private_goes_into_a_public_repository(copy, bases, publish):
 @pytest.mark.parametrize("tag", ["v 1", "../x", "main", "refs/heads/main", "", "v1..2", "-v1"])
 def test_what_git_takes_for_no_tag_is_refused_first(copy, bases, publish, tag):
     with pytest.raises(
-        UserError, match=r"is not a tag name; expected|expected one argument|expected at least one|--tag: the value is empty"
+        UserError,
+        match=r"is not a tag name; expected|expected one argument|expected at least one|--tag: the value is empty",
     ):
         publish(copy("snli_adapter"), f"--tag={tag}")
     assert ("models", ID) not in bases.repositories

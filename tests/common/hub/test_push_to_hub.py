@@ -90,7 +90,9 @@ def test_an_estimate_trains_and_leaves_nothing(project, few, tmp_path):
     else:
         text = str(estimate_snli(SnliArguments(method="full", **shared)))
     steps = {"sbic": 3 * 10, "snli": 3 * 19}[project]  # 150-odd posts in batches of 16, some 600 pairs in batches of 32
-    match = re.search(r"about (?:\d+ min )?\d+ s on this machine for (\d+) steps of (\d+\.\d\d) s and 6 validations", text)
+    match = re.search(
+        r"about (?:\d+ min )?\d+ s on this machine for (\d+) steps of (\d+\.\d\d) s and 6 validations", text
+    )
     assert match, text
     assert abs(int(match[1]) - steps) <= 6
     assert float(match[2]) > 0
