@@ -122,8 +122,8 @@ def run(tmp_path, few, monkeypatch):
             "robustness": ("sbic_llama.robustness.__main__", "--adapter", model, *data, "--posts", 3, *out),
             "predict": ("snli_roberta.predict", "--model", model, "A dog is wet.", "A pet is dry."),
             "snli evaluate": ("snli_roberta.evaluate", "--model", model, "--title", "x", *data, *out),
-            "disagreement": ("snli_roberta.disagreement", "--model", model, *data, *out),
-            "adversarial": ("snli_roberta.adversarial", "--model", model, *out),
+            "disagreement": ("snli_roberta.disagreement.__main__", "--model", model, *data, *out),
+            "adversarial": ("snli_roberta.adversarial.__main__", "--model", model, *out),
             "train sbic": ("sbic_llama.train_offensive_yn", "--model_name_or_path", model, *data, *out, *STEPS),
             "train lora": (
                 "snli_roberta.train_lora", "--method", "lora", "--model_name_or_path", model, *data, *out, *STEPS
