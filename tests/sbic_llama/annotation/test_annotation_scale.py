@@ -80,7 +80,7 @@ def parts(output: Path) -> int:
     return len(list(parts_of(output).glob("*.jsonl")))
 
 
-def until(condition, seconds: float = 120) -> None:
+def until(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
