@@ -35,8 +35,10 @@ from common.results.record import read_record
 from common.results.rendering import by_task, drawn, markdown_lines, tables, with_interval
 from common.runtime.project import SOURCE
 from snli_roberta.data.corpus import load_split
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
+ON_CPU = {**os.environ, "ACCELERATE_USE_CPU": "true"}
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", "sbic_llama/README.md", "snli_roberta/README.md", *DOCS)
 # Pages whose commands run one after the other in one folder: later ones use what earlier ones trained.
@@ -131,15 +133,12 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
     for entry in ROOT.iterdir():
         if entry.name not in ("output", ".git", ".venv"):
             (tmp_path / entry.name).symlink_to(entry)
-    programs = {
-        ".venv/bin/python": [sys.executable],
-        ".venv/bin/accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"],
-    }
     for command in AS_THE_DEMO if session == "first" else ():
-        subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, check=True, timeout=300)
+        check(forked.run(["-m", *command.split()], cwd=tmp_path), command)
+    launched = False
     for command in (line for name in SESSIONS[session] for line in commands(name) if not line.startswith("make ")):
         words = shlex.split(command.replace("path/to/", f"{miniature}/").replace(" you/", " miniature/"))
-        given = [*programs[words[0]], *words[1:]]
+        given = words[1:]
         recipes = [word for word in words if Path(word).parent.name == "recipes"]
         if any("miniature" not in word or session == "first" for word in recipes):
             given += ["--max_steps", "2", "--evaluations", "1"]  # the command as shown, cut short
@@ -149,18 +148,23 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
             if importlib.util.find_spec("gradio") is None:
                 warnings.warn(f"not run, because gradio is not installed: {command}", stacklevel=1)
             else:
-                check_page(given, tmp_path)
-            continue
-        result = subprocess.run(
-            given,
-            cwd=tmp_path,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
+                check_page([sys.executable, *given], tmp_path)
+        elif words[0] == ".venv/bin/python":
+            check(forked.run(given, cwd=tmp_path, env=ON_CPU), command)
+        elif launched and "--num_processes" not in words:  # one launch of one process stands for them all
+            options = ["launch", "--config_file", "accelerate_config.yaml"]
+            assert given[:3] == options, command
+            check(forked.run(given[3:], cwd=tmp_path, env=ON_CPU), command)
+        else:
+            launched = True
+            launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *given]
+            check(
+                subprocess.run(launcher, cwd=tmp_path, env=ON_CPU, capture_output=True, text=True, timeout=300), command
+            )
+
+
+def check(result: subprocess.CompletedProcess[str], command: str) -> None:
+    assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
 
 
 def check_page(command: list[str], folder: Path) -> None:
@@ -168,11 +172,10 @@ def check_page(command: list[str], folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     process = subprocess.Popen(
         [*command, "--port", port],
         cwd=folder,
-        env=environment,
+        env=ON_CPU,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -18,9 +18,11 @@ from sbic_llama.training.run import train as train_sbic
 from snli_roberta.training.arguments import TrainArguments as SnliArguments
 from snli_roberta.training.run import estimate as estimate_snli
 from snli_roberta.training.run import train as train_snli
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 ID = "miniature/pushed"
+ON_CPU = {**os.environ, "ACCELERATE_USE_CPU": "true"}
 
 
 def command(script: str, few: Path, folder: Path, *more: str) -> list[str]:
@@ -29,17 +31,10 @@ def command(script: str, few: Path, folder: Path, *more: str) -> list[str]:
     return ["-m", script, *words, *more]
 
 
-def run(words: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
 @pytest.mark.slow
 def test_a_training_scores_publishes_and_verifies_once(bases, few, tmp_path):
     words = command("snli_roberta.train_lora", few, tmp_path / "run", "--method", "lora", "--hub_private")
-    result = run(words)
+    result = forked.run(words, env=ON_CPU)
     assert result.returncode == 0, result.stderr[-3000:]
     assert re.search(rf"^verified: {ID}: \d+ of \d+ answers match the record", result.stdout, re.MULTILINE)
     repository = bases.repositories["models", ID]
@@ -55,10 +50,18 @@ def test_a_training_scores_publishes_and_verifies_once(bases, few, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_make_one_commit_and_the_same_command_again_makes_none(bases, few, tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        "accelerate_config.yaml",
+        "--num_processes",
+        "2",
+    ]
     words = [*launch, *command("sbic_llama.train_offensive_yn", few, tmp_path / "run")]
     for _ in range(2):
-        result = run(words)
+        result = subprocess.run(words, cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr[-3000:]
         assert result.stdout.count("verified:") == 1
     assert [line for line in bases.log if line.startswith("POST") and "/commit/" in line] == [

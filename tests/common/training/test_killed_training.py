@@ -23,6 +23,7 @@ from common.cli.errors import UserError
 from common.training import checkpoints
 from common.training.run import require_space
 from tests.common.training.killed_at import PLACES
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[3]
 SNLI = [
@@ -50,17 +51,16 @@ KILLS = [
 ]
 
 
-def start(command: list[str], folder: Path, *before: str) -> subprocess.Popen:
-    words = [sys.executable, *(before or ("-m",)), *command, "--output_dir", str(folder)]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(command: list[str], folder: Path, *before: str) -> Forked:
+    return Forked([*(before or ("-m",)), *command, "--output_dir", folder])
 
 
-def end(process: subprocess.Popen) -> str:
+def end(process: Forked | subprocess.Popen) -> str:
     """Return the rest of a process's output."""
     return process.communicate(timeout=300)[0]
 
 
-def until(process: subprocess.Popen, words: str) -> None:
+def until(process: Forked | subprocess.Popen, words: str) -> None:
     """Read until a line with these words."""
     seen = []
     for line in process.stdout:

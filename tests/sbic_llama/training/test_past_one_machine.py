@@ -84,7 +84,7 @@ def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, tmp_p
     for name in ("training.json", "checkpoint-6/trainer_state.json"):
         (folder / name).unlink()
     output = end(launch("fsdp_qlora.yaml", *worker))
-    assert "checkpoint-6 is not whole" in output
+    assert "removing damaged checkpoint-6: " in output
     assert re.search(r"continuing from checkpoint-[24]", output)
     again = load_file(folder / "checkpoint-6" / "adapter_model.safetensors")
     assert all(torch.equal(before[name], again[name]) for name in before)
@@ -138,5 +138,5 @@ def test_fsdp_without_gpus_is_refused_instead_of_left_out(tmp_path):
     process = launch("fsdp_qlora.yaml", "-m", *COMMAND, "--output_dir", str(tmp_path / "run"))
     output = process.communicate(timeout=300)[0]
     assert process.returncode != 0
-    assert "error: FSDP was asked for, and 2 process(es) on this device would train without it" in output
+    assert "error: FSDP was requested, but 2 process(es) on this device would train without it" in output
     assert not (tmp_path / "run").exists()

@@ -38,6 +38,7 @@ from sbic_llama.training import run as training
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.run import train
 from sbic_llama.training.trainer import IGNORED
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "sbic_llama" / "recipes"
@@ -504,12 +505,12 @@ def test_an_adapter_is_loaded_from_the_hub(trained, hub):
 # ---- stop, resume, refuse
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen:
+def start(folder: Path, *more: str) -> Forked:
     command = [
-        sys.executable, "-m", "sbic_llama.train_offensive_yn", "--output_dir", str(folder), "--learning_rate", "2e-3",
+        "-m", "sbic_llama.train_offensive_yn", "--output_dir", str(folder), "--learning_rate", "2e-3",
         "--max_steps", "16", "--evaluations", "4", "--logging_steps", "1", *more,
     ]  # fmt: skip
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Forked(command)
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from snli_roberta.study.runs import StudyArguments
 from snli_roberta.training import run as training
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import train
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "snli_roberta" / "recipes"
@@ -384,16 +385,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(next(folder.glob("*model.safetensors")))
 
 
-def start(folder: Path, method: str, *more: str) -> subprocess.Popen:
+def start(folder: Path, method: str, *more: str) -> Forked:
     command = [
-        sys.executable, "-m", f"snli_roberta.train_{method}", "--method", method, "--output_dir", str(folder),
+        "-m", f"snli_roberta.train_{method}", "--method", method, "--output_dir", str(folder),
         "--learning_rate", "1e-3", "--max_steps", "24", "--evaluations", "4", "--train_fraction", "0.2", "--logging_steps", "1",
         "--lora_dropout", "0.1", *more,
     ]  # fmt: skip
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Forked(command)
 
 
-def wait_for_step(process: subprocess.Popen) -> None:
+def wait_for_step(process: Forked) -> None:
     """Wait for the first logged loss."""
     for line in process.stdout:
         if ", loss " in line:
@@ -405,7 +406,9 @@ def wait_for_step(process: subprocess.Popen) -> None:
 @pytest.mark.parametrize(("method", "number"), [("full", signal.SIGTERM), ("lora", signal.SIGINT)])
 def test_a_stopped_run_continues_to_the_same_weights(tmp_path, method, number):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert start(whole, method).wait(timeout=300) == 0
+    process = start(whole, method)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output[-3000:]
     process = start(stopped, method)
     wait_for_step(process)
     process.send_signal(number)

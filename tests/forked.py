@@ -1,0 +1,104 @@
+"""Run commands in forks of a process that has imported the libraries, which saves each of them seconds.
+
+A fork starts in any folder with any environment, can be killed, and ends with a status. Settings that libraries read while
+they are imported, such as HF_ENDPOINT, are those of the tests: to change them, start a new interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.imported"])
+_FOLDER = tempfile.TemporaryDirectory(prefix="forked-")
+
+
+class Forked:
+    """A running command. ``words`` are those that follow ``python``: ``-m`` and a module, or a script, then arguments.
+
+    Has what tests use of :class:`subprocess.Popen`; ``stdout`` is a stream of stdout and stderr.
+    """
+
+    def __init__(self, words: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None):
+        pipe = Path(tempfile.mkdtemp(dir=_FOLDER.name)) / "output"
+        os.mkfifo(pipe)
+        self._process = _started(words, cwd, env, pipe, pipe)
+        self.pid = self._process.pid
+        self.stdout = pipe.open(encoding="utf-8", errors="replace")
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 300) -> tuple[str, None]:
+        """Return the rest of the output, after the command has ended."""
+        with self.stdout:
+            output = self.stdout.read()
+        _ended(self._process, timeout)
+        return output, None
+
+
+def run(
+    words: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as ``subprocess.run(..., capture_output=True, text=True)`` does."""
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
+    out, err = folder / "out", folder / "err"
+    process = _started(words, cwd, env, out, err)
+    _ended(process, timeout)
+    text = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
+    return subprocess.CompletedProcess(list(words), process.exitcode, *text)
+
+
+def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, out: Path, err: Path):
+    environment = dict(os.environ if env is None else env)
+    process = _CONTEXT.Process(target=_main, args=([str(word) for word in words], cwd, environment, out, err))
+    with contextlib.chdir(ROOT):  # the first start imports from here
+        process.start()
+    return process
+
+
+def _ended(process: multiprocessing.process.BaseProcess, timeout: float) -> None:
+    process.join(timeout)
+    if process.exitcode is None:
+        os.kill(process.pid, signal.SIGKILL)
+        raise TimeoutError(f"still running after {timeout:.0f} s")
+
+
+def _main(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    for path, descriptor in ((out, 1), (err, 2)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, descriptor)
+        os.close(file)
+    try:
+        if words[0] == "-m":
+            sys.path.insert(0, str(cwd))
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, str(Path(words[0]).parent))
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
