@@ -27,13 +27,14 @@ from common.cli.arguments import parse
 from common.cli.console import quiet_libraries, stage
 from common.cli.errors import UserError
 from common.models import quantization
+from common.models.prompt import answer_ids
 from common.results.record import count_parameters
 from common.runtime import hardware
 from common.runtime.project import MINIATURE_MODELS, ROOT
 from common.training.callbacks import Checkpoints, ProgressLog
 from common.training.run import prepare
 from sbic_llama.data.corpus import load_splits
-from sbic_llama.data.encoding import answer_ids, encode
+from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES
 from sbic_llama.model import adapter, description
 from sbic_llama.model.annotator import Annotator
@@ -212,14 +213,14 @@ def annotation(settings: GpuSettings, shapes: Shapes, feature_name: str) -> dict
     for _ in range(settings.repeats + 1):
         posts = list(itertools.islice(numbered, settings.posts))
         encoded = encode(tokenizer, feature, posts, max_post_tokens=length)
-        tokens = sum(map(len, encoded.post_ids)) + len(posts) * (len(encoded.tail_ids) + after)
+        apart = sum(map(len, encoded.prompts)) + len(posts) * after
         synchronize(hardware.device_type())
         start = time.perf_counter()
         for _ in annotator.annotate(posts):
             pass
         synchronize(hardware.device_type())
-        apart = tokens + len(posts) * len(encoded.prefix_ids)
-        repeats.append((time.perf_counter() - start, len(posts), tokens, apart))
+        shared = apart - len(posts) * len(encoded.prefix_ids)
+        repeats.append((time.perf_counter() - start, len(posts), shared, apart))
     precision = annotator.precision.value
     operations = 2 * linear_weights(annotator._model)
     measured = rates(repeats[1:], operations, hardware.dtype(precision), shapes)  # the first warms up
@@ -319,7 +320,7 @@ def random_adapter(folder: Path, arguments: TrainArguments, feature: str, shapes
     """Write an adapter as a training with these arguments would save it."""
     with torch.device("meta"):
         base = transformers.AutoModelForCausalLM.from_config(shapes.llama)
-        adapted = get_peft_model(base, adapter.lora_config(arguments, None))
+        adapted = get_peft_model(base, adapter.lora_config(arguments, base.config, None))
     config = adapted.peft_config["default"]
     config.base_model_name_or_path = arguments.model_name_or_path
     config.save_pretrained(str(folder))

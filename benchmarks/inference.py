@@ -90,12 +90,13 @@ annotator_groups = partial(_annotator, feature=GROUPS)
 def _annotator_flops(setting: Setting, feature: Feature, posts: Sequence[str], answers: Sequence[str]) -> int:
     """Count operations after the cached instruction: post and tail once, then every label or the generated groups, each without
     its last token."""
+    from common.models.prompt import answer_ids
     from common.models.quantization import load_tokenizer
-    from sbic_llama.data.encoding import answer_ids, encode
+    from sbic_llama.data.encoding import encode
 
     tokenizer, shape = load_tokenizer(setting.llama), flops.read_shape(setting.llama)
     encoded = encode(tokenizer, feature, posts, max_post_tokens=10**6)
-    prompts = sum(len(ids) + len(encoded.tail_ids) for ids in encoded.post_ids)
+    prompts = sum(map(len, encoded.prompts)) - len(posts) * len(encoded.prefix_ids)
     if feature.classifies:
         inner = len(posts) * sum(len(ids) - 1 for ids in answer_ids(tokenizer, feature.labels))
     else:

@@ -232,8 +232,10 @@ def _train_llama(folder: Path, sbic_dir: Path, name: str) -> None:
 
 def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
     """Return shuffled batches of all three features, packed as the product packs them."""
-    from sbic_llama.data.encoding import answer_ids, encode
-    from sbic_llama.training.trainer import SharedInstruction, TrainingRows
+    from common.models.prompt import answer_ids
+    from sbic_llama.data.encoding import encode
+    from sbic_llama.model.packing import SharedInstruction
+    from sbic_llama.training.trainer import TrainingRows
 
     train, draw = load_splits(data_dir=sbic_dir)["train"], random.Random(0)
     batches = []
@@ -241,7 +243,7 @@ def _batches(sbic_dir: Path, tokenizer: Any) -> list[dict[str, Any]]:
         posts = labeled(train, feature.label_of)
         kinds = [text for text, _ in Counter(map(feature.target, posts)).most_common(ANSWERS)]
         encoded = encode(tokenizer, feature, [post.text for post in posts], max_post_tokens=LONGEST)
-        cued = [kinds[part] for part in parts(encoded.post_ids, len(kinds))]
+        cued = [kinds[part] for part in parts(encoded.prompts, len(kinds))]
         rows = TrainingRows(encoded, answer_ids(tokenizer, cued))
         pairs = zip(rows.input_ids, rows.labels, strict=True)
         examples = [{"input_ids": ids, "labels": labels} for ids, labels in pairs]

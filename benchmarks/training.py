@@ -68,7 +68,7 @@ def trl_sft(setting: Setting, **more: str) -> Measure:
             posts = cut_sbic(Path(setting.sbic_dir), Path(name) / "data", train=items, dev=VALIDATION_POSTS)
             dev = labeled(load_splits(data_dir=Path(name) / "data")["dev"], OFFENSIVE_YN.label_of)
             texts, dev_texts = (
-                [{"prompt": OFFENSIVE_YN.prompt(post), "completion": OFFENSIVE_YN.target(post)} for post in each]
+                [{"prompt": OFFENSIVE_YN.prompt(post.text), "completion": OFFENSIVE_YN.target(post)} for post in each]
                 for each in (posts, dev)
             )
             rows.mkdir()
@@ -111,7 +111,7 @@ def _qlora_flops(setting: Setting, posts: list[Any]) -> int:
 
     rows = training_rows(load_tokenizer(setting.llama), OFFENSIVE_YN, posts, max_post_tokens=384)
     steps = math.ceil(len(posts) / POSTS_PER_STEP)
-    tokens = sum(map(len, rows.input_ids)) + steps * len(rows.encoded.prefix_ids)
+    tokens = sum(map(len, rows.input_ids)) + (steps - len(posts)) * len(rows.encoded.prefix_ids)
     shape = flops.read_shape(setting.llama)
     return flops.LORA_TRAINING * flops.llama(shape, tokens, sum(map(len, rows.answers)))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from common.cli.errors import UserError
 from common.models.loading import check_config, loading
@@ -40,16 +44,17 @@ def load_base(
         # FSDP shards only types that can have gradients: the same 4-bit numbers, eight in what looks like one fp32.
         four_bits["bnb_4bit_quant_storage"] = torch.float32
     settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantization]
-    check_config(name, revision)
+    config = base_config(name, revision)
     try:
         with loading(name):
             model = AutoModelForCausalLM.from_pretrained(
                 name,
                 revision=revision,
+                config=config,
                 quantization_config=BitsAndBytesConfig(**settings) if settings else None,
                 device_map={"": device},
                 dtype=hardware.dtype(precision),
-                attn_implementation=hardware.ATTENTION,
+                attn_implementation=attention_for(config),
                 use_safetensors=True,  # pickles run code
                 trust_remote_code=False,  # the default asks on the terminal
             )
@@ -60,11 +65,35 @@ def load_base(
     if settings and not any(isinstance(module, (Linear4bit, Linear8bitLt)) for module in model.modules()):
         raise UserError("no layer that can be quantized", file=name, expected="a model such as Llama 2")
     disable_cpu_repacking(model)
+    # The base's own may penalize repeated tokens or sample.
+    own = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
     with torch.inference_mode():
         token = torch.zeros(1, 1, dtype=torch.long, device=device)
         if getattr(model.get_decoder()(input_ids=token, use_cache=True), "past_key_values", None) is None:
             raise UserError("not a causal language model", file=name, expected="a model such as Llama 2")
     return model
+
+
+def base_config(name: str, revision: str | None) -> PretrainedConfig:
+    """Load a base's configuration, with its own dropout switched off.
+
+    A frozen base's dropout (GPT-2's is .1) would be noise in training, and the same noise for all posts of a row.
+    """
+    check_config(name, revision)
+    with loading(name):
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    for part in (config, config.get_text_config(decoder=True)):
+        for key, value in list(vars(part).items()):
+            if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
+                setattr(part, key, 0.0)
+    return config
+
+
+def attention_for(config: PretrainedConfig) -> str:
+    """Return the fastest attention that takes block masks and that a base's class has."""
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "eager" if model is not None and not model._supports_sdpa else hardware.ATTENTION
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -1,40 +1,51 @@
-"""Turn prompts into tokens, in one place: training, scoring and generation all read the pieces of ``encode``."""
+"""Turn prompts into tokens, in one place: training, scoring and generation all read what ``encode`` returns."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from common.cli.errors import UserError
-from common.models.prompt import TAIL, following_ids, opening_ids
+from common.models.prompt import prompt_ids, token_places
 from sbic_llama.data.features import Feature
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_TOKENS = 4096  # per forward pass: the keys and values of Llama-2-7B then take some 2 GB
+STARTS = ("a", "The", "7", "@", "#", '"', "é", "😂")  # of posts; what their prompts have in common is the prefix
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Posts as the pieces of their prompts: ``prefix_ids + post_ids[i] + tail_ids``, then an answer."""
+    """The tokens of posts' prompts, which an answer follows."""
 
-    prefix_ids: list[int]  # BOS and the instruction, the same for every post of a feature
-    post_ids: list[list[int]]  # a list of tokens per post, none of them special
-    tail_ids: list[int]  # follows a post and asks for the answer
+    prefix_ids: list[int]  # BOS and the instruction: the tokens that prompts of a feature have in common
+    prompts: list[list[int]]  # all tokens of each prompt
+    around: int  # tokens of a prompt besides those of its post
     cut: int  # how many posts were truncated; nothing but the post is ever truncated
+
+    def shares(self, index: int) -> bool:
+        """Return whether a prompt begins with the prefix, as nearly all do."""
+        return begins_with(self.prompts[index], self.prefix_ids)
+
+    def select(self, indices: Sequence[int]) -> Encoded:
+        """Return the prompts of some posts."""
+        return replace(self, prompts=[self.prompts[i] for i in indices])
 
     def batches(self, size: int) -> Iterator[list[int]]:
         """Yield the indices of posts for each forward pass: at most ``size`` posts of similar length.
 
-        The tokens of a batch, with the instruction and padding, do not exceed :data:`BATCH_TOKENS`.
+        The tokens of a batch, with padding, do not exceed :data:`BATCH_TOKENS`. Either all prompts of a batch begin with the
+        prefix, or none does.
         """
-        around = len(self.prefix_ids) + len(self.tail_ids)
         batch: list[int] = []
-        for index in sorted(range(len(self.post_ids)), key=lambda i: len(self.post_ids[i])):
-            width = len(self.post_ids[index]) + around  # the longest so far
-            if batch and (len(batch) == size or (len(batch) + 1) * width > BATCH_TOKENS):
+        for index in sorted(range(len(self.prompts)), key=lambda i: (self.shares(i), len(self.prompts[i]))):
+            width = len(self.prompts[index])  # the longest so far
+            full = len(batch) == size or (len(batch) + 1) * width > BATCH_TOKENS
+            if batch and (full or self.shares(batch[0]) != self.shares(index)):
                 yield batch
                 batch = []
             batch.append(index)
@@ -43,30 +54,45 @@ class Encoded:
 
     def require_context(self, answer_tokens: int, context: int) -> None:
         """Check that the longest post, its instruction and its answer fit the base model's context."""
-        longest = max(map(len, self.post_ids), default=0)
-        room = context - len(self.prefix_ids) - len(self.tail_ids) - answer_tokens
-        if longest > room:
+        longest = max(map(len, self.prompts), default=0)
+        if longest + answer_tokens > context:
             raise UserError(
-                f"a post of {longest} tokens, with its instruction and answer, exceeds the model's context of {context}",
+                f"a post of {longest - self.around} tokens, with its instruction and answer, exceeds the model's context "
+                f"of {context}",
                 key="max_post_tokens",
-                expected=f"at most {room}",
+                expected=f"at most {context - answer_tokens - self.around}",
             )
+
+
+def begins_with(ids: Sequence[int], prefix: Sequence[int]) -> bool:
+    return list(ids[: len(prefix)]) == list(prefix)
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, feature: Feature, posts: Sequence[str], *, max_post_tokens: int
 ) -> Encoded:
     """Tokenize the prompts of ``posts``, truncating each post to ``max_post_tokens`` tokens."""
-    (tail_ids,) = following_ids(tokenizer, [TAIL])
-    whole = following_ids(tokenizer, posts)
-    return Encoded(
-        prefix_ids=opening_ids(tokenizer, feature.opening),
-        post_ids=[ids[:max_post_tokens] for ids in whole],
-        tail_ids=tail_ids,
-        cut=sum(len(ids) > max_post_tokens for ids in whole),
-    )
+    starts = prompt_ids(tokenizer, [feature.prompt(start) for start in STARTS])
+    around = min(map(len, starts)) - 1  # the shortest start is one token
+    prompts = prompt_ids(tokenizer, [feature.prompt(post) for post in posts])
+    limit = around + max_post_tokens
+    too_long = [i for i, ids in enumerate(prompts) if len(ids) > limit]
+    for i in too_long:
+        prompts[i] = _truncated(tokenizer, feature, posts[i], limit)
+    prefix = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*starts, strict=False))]
+    return Encoded(prefix, prompts, around, cut=len(too_long))
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Tokenize answers, each followed by EOS."""
-    return [[*ids, tokenizer.eos_token_id] for ids in following_ids(tokenizer, answers)]
+def _truncated(tokenizer: PreTrainedTokenizerBase, feature: Feature, post: str, limit: int) -> list[int]:
+    """Return at most ``limit`` tokens of a prompt, whose post is shortened at its end."""
+    if not tokenizer.is_fast:
+        raise UserError("a post is too long, and this tokenizer cannot tell where to cut it", key="max_post_tokens")
+    while True:
+        (ids,) = prompt_ids(tokenizer, [feature.prompt(post)])
+        excess = len(ids) - limit
+        if excess <= 0 or not post:
+            return ids
+        start, end = len(feature.opening), len(feature.opening) + len(post)
+        places = token_places(tokenizer, feature.prompt(post))
+        begins = [begin for begin, stop in places if start < stop <= end]  # of the tokens that lie in the post
+        post = post[: max(0, begins[-excess] - start)] if excess <= len(begins) else ""

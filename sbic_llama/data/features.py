@@ -53,9 +53,9 @@ class Feature:
         """Return the prompt up to the post."""
         return HEAD.format(self.instruction)
 
-    def prompt(self, post: Post) -> str:
-        """Return the prompt as text; models get it in pieces, see :func:`sbic_llama.data.encoding.encode`."""
-        return f"{self.opening}{post.text}{TAIL}"
+    def prompt(self, post: str) -> str:
+        """Return the prompt for a post's text; :func:`sbic_llama.data.encoding.encode` returns its tokens."""
+        return f"{self.opening}{post}{TAIL}"
 
     def target(self, post: Post) -> str | None:
         """Return the answer to learn; None where annotators left it blank."""

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from common.miniature.pretrain import fit
-from common.models.prompt import HEAD, TAIL, following_ids, opening_ids
+from common.models.prompt import HEAD, TAIL, prompt_ids
 from sbic_llama.miniature import sbic
 
 STEPS, BATCH, LEARNING_RATE = 3000, 32, 1.5e-3
@@ -58,7 +58,7 @@ def random_word(rng: random.Random) -> str:
 
 def build_tokenizer(seed: int) -> LlamaTokenizer:
     """Train a byte-fallback BPE like Llama's on the documents."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
     learner = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     # For training only: merges stay within words and lines, and a word at the start of a line is learned without a space
@@ -72,9 +72,14 @@ def build_tokenizer(seed: int) -> LlamaTokenizer:
         texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=reserved, show_progress=False)
     )
     learned = json.loads(learner.to_str())["model"]
-    return LlamaTokenizer(
+    tokenizer = LlamaTokenizer(
         vocab=learned["vocab"], merges=[tuple(merge) for merge in learned["merges"]], pad_token="<unk>"
     )
+    # As in the tokenizer.json of Llama 2: a text begins with BOS.
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    return tokenizer
 
 
 def build_model(tokenizer: LlamaTokenizer) -> LlamaForCausalLM:
@@ -99,9 +104,7 @@ def pretrain(seed: int) -> tuple[LlamaForCausalLM, LlamaTokenizer, dict[str, flo
     model = build_model(tokenizer)
 
     def encode(document: tuple[str, ...]) -> torch.Tensor:
-        # Piece by piece, as the product encodes prompts: a post is never merged with the text around it.
-        first, *rest = document
-        ids = opening_ids(tokenizer, first) + [id for piece in following_ids(tokenizer, rest) for id in piece]
+        (ids,) = prompt_ids(tokenizer, ["".join(document)])
         return torch.tensor([*ids, tokenizer.eos_token_id])
 
     encoded = [encode(document) for document in documents(seed, DOCUMENTS)]

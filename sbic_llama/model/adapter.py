@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig, PeftModel, TaskType
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
-from common.models import quantization
 from common.models.loading import (
     base_path,
     check_adapter,
@@ -21,12 +20,15 @@ from common.models.loading import (
     require,
     width_of,
 )
+from common.models.prompt import answer_ids
+from common.models.quantization import load_tokenizer
 from common.runtime import hardware
-from sbic_llama.data.encoding import answer_ids, encode
+from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import Feature
 from sbic_llama.data.groups import NONE
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.description import ANNOTATOR_FILE, AnnotatorFile
+from sbic_llama.model.exactness import load_base
 from sbic_llama.model.scoring import score_branches
 from sbic_llama.training.arguments import ALL_LINEAR, TrainArguments
 
@@ -34,9 +36,10 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
 
 
-def lora_config(arguments: TrainArguments, revision: str | None) -> LoraConfig:
-    """Configure a run's LoRA; ``revision`` is the base model's."""
-    modules = arguments.target_modules
+def lora_config(arguments: TrainArguments, base: PretrainedConfig, revision: str | None) -> LoraConfig:
+    """Configure a run's LoRA; ``base`` and ``revision`` are the base model's."""
+    modules, text = arguments.target_modules, base.get_text_config(decoder=True)
+    has_experts = any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=arguments.r,
@@ -44,6 +47,7 @@ def lora_config(arguments: TrainArguments, revision: str | None) -> LoraConfig:
         lora_dropout=arguments.lora_dropout,
         # PEFT excludes the output layer from "all-linear".
         target_modules="all-linear" if modules == ALL_LINEAR else list(modules),
+        exclude_modules=r".*\.router" if has_experts else None,  # some are linear layers that return a tuple
         revision=revision,  # loading puts the adapter on the base at this revision
     )
 
@@ -55,8 +59,8 @@ def load_adapter(
     folder = local_folder(name, revision)
     description = read_description(folder, name)
     base = base_path(description.base_model)
-    model = quantization.load_base(base, description.base_revision, precision=precision)
-    tokenizer = quantization.load_tokenizer(base, description.base_revision)
+    tokenizer = load_tokenizer(base, description.base_revision)
+    model = load_base(base, description.base_revision, tokenizer, precision=precision)
     return attach(model, folder, name).eval(), tokenizer, description
 
 

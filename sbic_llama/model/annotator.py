@@ -11,7 +11,7 @@ import torch
 
 from common.cli.errors import UserError
 from common.models.loading import base_path, local_folder, with_revision
-from common.models.quantization import Quantization, load_base, load_tokenizer
+from common.models.quantization import Quantization, load_tokenizer
 from common.runtime import hardware
 from common.tables.reading import in_windows
 from sbic_llama.data.corpus import clean
@@ -20,7 +20,8 @@ from sbic_llama.data.features import Feature, Label, confidence
 from sbic_llama.model.adapter import attach, precision_for, read_description
 from sbic_llama.model.answering import answer
 from sbic_llama.model.description import AnnotatorFile
-from sbic_llama.model.scoring import PrefixCache
+from sbic_llama.model.exactness import load_base
+from sbic_llama.model.scoring import PrefixCache, needs_plain_passes
 
 WINDOW = 1024  # posts that are sorted by length and deduplicated together
 
@@ -80,12 +81,13 @@ class Annotator:
         hardware.choose_device()
         self.precision = precision_for(first)
         base, revision = base_path(first.base_model), first.base_revision
-        model: Any = load_base(base, revision, precision=self.precision.value, quantization=quantization)
+        settings: dict[str, Any] = {"precision": self.precision.value, "quantization": quantization}
         self._tokenizer = load_tokenizer(base, revision)
+        model: Any = load_base(base, revision, self._tokenizer, **settings)
         for name, adapter in zip(adapters, self.adapters, strict=True):
             model = attach(model, adapter.folder, name, adapter.name)
         self._model = model.eval()
-        self._prefixes: dict[str, PrefixCache] = {}
+        self._prefixes: dict[str, PrefixCache | None] = {}
         self.cut = 0  # posts truncated so far, counted per adapter
 
     @property
@@ -124,7 +126,8 @@ class Annotator:
         length = adapter.description.max_post_tokens
         if adapter.name not in self._prefixes:
             instruction = encode(self._tokenizer, adapter.feature, [], max_post_tokens=length).prefix_ids
-            self._prefixes[adapter.name] = PrefixCache(self._model, instruction)
+            plain = needs_plain_passes(self._model)
+            self._prefixes[adapter.name] = None if plain else PrefixCache(self._model, instruction)
         answers = answer(
             self._model,
             self._tokenizer,

@@ -10,9 +10,18 @@ import torch
 
 from common.cli.console import bar, log
 from common.models.merged_lora import merged_lora
-from sbic_llama.data.encoding import Encoded, answer_ids, encode
+from common.models.prompt import answer_ids
+from sbic_llama.data.encoding import Encoded, encode
 from sbic_llama.data.features import Answers, Feature
-from sbic_llama.model.scoring import PrefixCache, context_of, label_probabilities, score_labels
+from sbic_llama.model.scoring import (
+    PrefixCache,
+    base_of,
+    context_of,
+    device_of,
+    label_probabilities,
+    needs_plain_passes,
+    score_labels,
+)
 
 MAX_NEW_TOKENS = 64  # the longest list of groups of 4,673 real posts has 54 tokens of Llama 2
 
@@ -56,6 +65,7 @@ def answer(
 class Generated:
     """A generated answer."""
 
+    ids: list[int]  # its tokens; EOS last, unless it was cut off
     text: str  # without special tokens
     mean_log_probability: float  # over its tokens, with EOS
     margin: float  # smallest lead, in probability, of a chosen token over the runner-up: how close to a tie it was
@@ -72,21 +82,53 @@ def generate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = False,
     prefix: PrefixCache | None = None,
+    plain: bool | None = None,
 ) -> list[Generated]:
-    """Decode greedily for each post until EOS, in batches behind the cached instruction."""
+    """Decode greedily for each post until EOS, in batches behind the cached instruction.
+
+    ``plain`` is whether to do without the instruction's cache (default: where a base needs it).
+    """
     model.eval()
-    prefix = prefix or PrefixCache(model, encoded.prefix_ids)
-    answers: list[Generated | None] = [None] * len(encoded.post_ids)
+    plain = needs_plain_passes(model) if plain is None else plain
+    if not plain:
+        prefix = prefix or PrefixCache(model, encoded.prefix_ids)
+    answers: list[Generated | None] = [None] * len(encoded.prompts)
     with bar(len(answers), "post", show=progress) as done:
         for chosen in encoded.batches(batch_size):
-            prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
-            generated = _generate_batch(prefix, prompts, tokenizer.eos_token_id, max_new_tokens)
+            prompts = [encoded.prompts[i] for i in chosen]
+            if plain:
+                generated = [generate_plainly(model, ids, tokenizer.eos_token_id, max_new_tokens) for ids in prompts]
+            else:
+                shared = prefix if encoded.shares(chosen[0]) else prefix.empty()
+                rest = [ids[shared.length :] for ids in prompts]
+                generated = _generate_batch(shared, rest, tokenizer.eos_token_id, max_new_tokens)
             for index, (ids, log_probability, margin) in zip(chosen, generated, strict=True):
                 ended = ids[-1] == tokenizer.eos_token_id
                 text = tokenizer.decode(ids, skip_special_tokens=True)
-                answers[index] = Generated(text, log_probability / len(ids), margin, ended)
+                answers[index] = Generated(ids, text, log_probability / len(ids), margin, ended)
             done.update(len(chosen))
     return answers
+
+
+def generate_plainly(
+    model: Any, prompt: list[int], eos_token_id: int, max_new_tokens: int
+) -> tuple[list[int], float, float]:
+    """Generate for one prompt with the library's own cache; see :func:`_generate_batch` for what is returned."""
+    ids = torch.tensor([prompt], device=device_of(model))
+    answer = base_of(model).generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=eos_token_id,
+        pad_token_id=eos_token_id,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    new = answer.sequences[0, len(prompt) :]
+    values = torch.cat(answer.logits).float().log_softmax(-1).topk(2).values
+    margin = (values[:, 0].exp() - values[:, 1].exp()).min()
+    return new.tolist(), float(values[:, 0].sum()), float(margin)
 
 
 def _generate_batch(
@@ -98,22 +140,19 @@ def _generate_batch(
     ids = torch.zeros(count, width, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    real = torch.arange(width)[None, :] < lengths[:, None]
+    places = torch.arange(width).expand(count, -1)
+    real = places < lengths[:, None]
     own = real[:, None, :] & torch.ones(width, width, dtype=torch.bool).tril()
-    before = torch.ones(count, width, prefix.length, dtype=torch.bool)
     cache = prefix.rows(count)
-    positions = (prefix.length + torch.arange(width)).expand(count, -1)
-    hidden = prefix.hidden_states(ids, positions, torch.cat([before, own], dim=2), cache)
-    last = hidden[torch.arange(count), (lengths - 1).to(hidden.device)]
+    logits = prefix.logits(ids, places, own, cache, keep=places == lengths[:, None] - 1)
     # Rows are padded on the right: in the cache new tokens follow the padding, and explicit positions tell their
     # place in the text.
-    cached = torch.cat([before[:, 0], real], dim=1)
-    positions = prefix.length + lengths
+    cached, positions = real, lengths
     new: list[list[int]] = [[] for _ in prompts]
     sums, margins = [0.0] * count, [1.0] * count
     active = list(range(count))
     for step in range(max_new_tokens):
-        values, tokens = prefix.log_probabilities(last).topk(2)
+        values, tokens = logits.float().log_softmax(-1).topk(2)
         leads = (values[:, 0].exp() - values[:, 1].exp()).tolist()
         for row, value, token, lead in zip(active, values[:, 0].tolist(), tokens[:, 0].tolist(), leads, strict=True):
             new[row].append(token)
@@ -123,11 +162,12 @@ def _generate_batch(
         if not going or step == max_new_tokens - 1:
             break
         if len(going) < len(active):  # finished rows leave the batch
-            cache.batch_select_indices(torch.tensor(going, device=last.device))
-            cached, positions = cached[going], positions[going]
+            cache.batch_select_indices(torch.tensor(going, device=logits.device))
+            cached, places, positions = cached[going], places[going], positions[going]
             active = [active[i] for i in going]
-        cached = torch.cat([cached, torch.ones(len(active), 1, dtype=torch.bool)], dim=1)
+        one = torch.ones(len(active), 1, dtype=torch.bool)
+        cached = torch.cat([cached, one], dim=1)
         next_ids = torch.tensor([[new[row][-1]] for row in active])
-        last = prefix.hidden_states(next_ids, positions[:, None], cached[:, None], cache)[:, 0]
-        positions = positions + 1
+        logits = prefix.logits(next_ids, positions[:, None], cached[:, None], cache, one, cached_positions=places)
+        places, positions = torch.cat([places, positions[:, None]], dim=1), positions + 1
     return list(zip(new, sums, margins, strict=True))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from common.cli.console import bar
-from sbic_llama.data.encoding import Encoded, answer_ids
+from common.models.prompt import answer_ids
+from sbic_llama.data.encoding import Encoded
 from sbic_llama.data.features import Feature
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from sbic_llama.model.masks import attention_masks
 
 PROMPT, PADDING = 0, -1  # owners of tokens outside the branches
 SOFTMAX_ROWS = 16
@@ -33,7 +32,7 @@ def score_labels(
 ) -> np.ndarray:
     """Return the log-probability of each label and its EOS behind each post, shape (posts, labels)."""
     branches = answer_ids(tokenizer, feature.labels)
-    rows = [branches] * len(encoded.post_ids)
+    rows = [branches] * len(encoded.prompts)
     return score_branches(model, encoded, rows, batch_size=batch_size, progress=progress, prefix=prefix)
 
 
@@ -52,20 +51,38 @@ def score_branches(
     batch_size: int,
     progress: bool = False,
     prefix: PrefixCache | None = None,
+    plain: bool | None = None,
 ) -> np.ndarray:
     """Return the log-probability of each branch of each post, shape (posts, branches), in the posts' order.
 
-    The model must use PyTorch's attention ("sdpa"), which takes the block mask. ``branches`` holds the token ids of each
-    post's answers with EOS, equally many for every post; ``prefix`` the instruction's cache, if computed before.
+    ``branches`` holds the token ids of each post's answers with EOS, equally many for every post; ``prefix`` the
+    instruction's cache, if computed before; ``plain`` whether to do without caches and masks (default: where a base needs it).
     """
     model.eval()
-    prefix = prefix or PrefixCache(model, encoded.prefix_ids)
+    plain = needs_plain_passes(model) if plain is None else plain
+    if not plain:
+        prefix = prefix or PrefixCache(model, encoded.prefix_ids)
     scores = np.zeros((len(branches), len(branches[0]) if branches else 0))
     with bar(len(branches), "post", show=progress) as done:
         for chosen in encoded.batches(batch_size):
-            prompts = [encoded.post_ids[i] + encoded.tail_ids for i in chosen]
-            scores[chosen] = _score_batch(prefix, prompts, [branches[i] for i in chosen])
+            prompts, answers = [encoded.prompts[i] for i in chosen], [branches[i] for i in chosen]
+            if plain:
+                scores[chosen] = [score_plainly(model, *row) for row in zip(prompts, answers, strict=True)]
+            else:
+                shared = prefix if encoded.shares(chosen[0]) else prefix.empty()
+                scores[chosen] = _score_batch(shared, [ids[shared.length :] for ids in prompts], answers)
             done.update(len(chosen))
+    return scores
+
+
+def score_plainly(model: Any, prompt: Sequence[int], branches: Sequence[Sequence[int]]) -> list[float]:
+    """Score each branch behind a prompt in a pass of its own, without cache, mask or padding."""
+    base, scores = base_of(model), []
+    for branch in branches:
+        ids = torch.tensor([[*prompt, *branch[:-1]]], device=device_of(model))
+        logits = base(input_ids=ids, use_cache=False, logits_to_keep=len(branch)).logits[0]
+        tokens = torch.tensor(branch)
+        scores.append(float(_log_probability_of(tokens, logits, torch.arange(len(tokens))).double().sum()))
     return scores
 
 
@@ -92,23 +109,39 @@ def _score_batch(prefix: PrefixCache, prompts: list[list[int]], branches: list[S
             end += inner
     own = (owner[:, None, :] == PROMPT) | (owner[:, None, :] == owner[:, :, None])
     own &= torch.ones(width, width, dtype=torch.bool).tril()
-    # Padding sees the instruction too: an empty row of the mask would give NaN.
-    visible = torch.cat([torch.ones(len(prompts), width, prefix.length, dtype=torch.bool), own], dim=2)
-    hidden = prefix.hidden_states(ids, prefix.length + positions, visible, prefix.rows(len(prompts)))
     rows, places, tokens, numbers = (torch.tensor(column) for column in zip(*wanted, strict=True))
-    # All branches of a row follow the same token: compute its logits once.
+    # All branches of a row follow the same token: compute its logits once. The model returns those of `keep` row by row.
     distinct, which = torch.unique(rows * width + places, return_inverse=True)
-    needed = hidden.flatten(0, 1)[distinct.to(hidden.device)]
-    log_probabilities = prefix.log_probability_of(tokens, needed, which)
+    keep = torch.zeros(ids.shape, dtype=torch.bool)
+    keep.view(-1)[distinct] = True
+    logits = prefix.logits(ids, positions, own, prefix.rows(len(prompts)), keep)
+    log_probabilities = _log_probability_of(tokens, logits, which)
     sums = torch.zeros(len(prompts), len(branches[0]), dtype=torch.float64)
     sums.index_put_((rows, numbers), log_probabilities.double(), accumulate=True)
     return sums.numpy()
 
 
-def decoder_of(model: Any) -> PreTrainedModel:
-    """Return the layers below the output layer, with adapters."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    return base.get_decoder()
+def _log_probability_of(tokens: torch.Tensor, logits: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Return fp32 log-probabilities, on the CPU, of ``tokens[i]`` under ``logits[place[i]]``, shape (places, vocabulary)."""
+    # A few rows at a time stay in the processor's cache, several times as fast as one softmax over all.
+    totals = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(SOFTMAX_ROWS)])
+    place, tokens = place.to(logits.device), tokens.to(logits.device)
+    return (logits[place, tokens].float() - totals[place]).cpu()
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """Return the language model with its adapters, without the wrappers of PEFT and accelerate."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def device_of(model: Any) -> torch.device:
+    return model.get_input_embeddings().weight.device
+
+
+def needs_plain_passes(model: Any) -> bool:
+    """Return whether caches and block masks change a base's numbers; see :mod:`sbic_llama.model.exactness`."""
+    exactness = getattr(base_of(model), "exactness", None)
+    return exactness is not None and not exactness.cached
 
 
 def context_of(model: Any) -> int:
@@ -119,13 +152,21 @@ def context_of(model: Any) -> int:
 class PrefixCache:
     """Keys and values of ``prefix_ids`` under the model's active adapter; invalid once weights change."""
 
-    def __init__(self, model: Any, prefix_ids: list[int]):
-        self.model = model
+    def __init__(self, model: Any, prefix_ids: Sequence[int]):
+        self.model = base_of(model)
         self.length = len(prefix_ids)
-        self.device = model.get_output_embeddings().weight.device
-        ids = torch.tensor([prefix_ids], device=self.device)
-        cache = decoder_of(model)(input_ids=ids, use_cache=True).past_key_values
-        self._layers = [(layer.keys, layer.values) for layer in cache.layers]
+        self.device = device_of(model)
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if prefix_ids:
+            # Without the model's configuration the cache keeps all keys, also those beyond a sliding window, which a mask hides.
+            cache = DynamicCache()
+            ids = torch.tensor([list(prefix_ids)], device=self.device)
+            self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._layers = [(layer.keys, layer.values) for layer in cache.layers]
+
+    def empty(self) -> PrefixCache:
+        """Return the same for prompts that begin differently."""
+        return PrefixCache(self.model, [])
 
     def rows(self, count: int) -> DynamicCache:
         """Return a cache for ``count`` rows, each behind its own copy of the prefix."""
@@ -134,34 +175,44 @@ class PrefixCache:
             cache.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), index)
         return cache
 
-    def hidden_states(
-        self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: DynamicCache
+    def logits(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        own: torch.Tensor,
+        cache: DynamicCache,
+        keep: torch.Tensor,
+        cached_positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return last hidden states, shape (rows, tokens, width), of tokens that follow what ``cache`` holds, and extend it.
+        """Return logits of the next token for tokens that follow the prefix, and extend ``cache``.
 
-        ``visible``, shape (rows, tokens, cached + tokens), is what each token may attend to. ``positions`` must be explicit:
-        with gaps or branches in a row, counting on from the cache's length would be wrong.
+        Args:
+            ids: Token ids, shape (rows, tokens).
+            positions: Their places behind the prefix. With gaps or branches in a row, counting on would be wrong.
+            own: Which tokens behind the prefix each may see, shape (rows, tokens, tokens behind the prefix).
+            cache: What :meth:`rows` returned.
+            keep: For which tokens to compute logits, shape (rows, tokens).
+            cached_positions: Places of tokens that ``cache`` holds behind the prefix, shape (rows, cached).
+
+        Returns:
+            Shape (kept tokens of all rows in order, vocabulary).
         """
-        decoder = decoder_of(self.model)
-        return decoder(
+        start = torch.arange(self.length).expand(len(ids), -1)
+        behind = positions if cached_positions is None else torch.cat([cached_positions, positions], dim=1)
+        # Padding sees the instruction too: an empty row of the mask would give NaN.
+        visible = torch.cat([torch.ones(*ids.shape, self.length, dtype=torch.bool), own], dim=2)
+        masks = attention_masks(
+            self.model.config,
+            visible.to(self.device),
+            (self.length + positions).to(self.device),
+            torch.cat([start, self.length + behind], dim=1).to(self.device),
+            dtype=self.model.dtype,
+        )
+        return self.model(
             input_ids=ids.to(self.device),
-            position_ids=positions.to(self.device),
-            attention_mask=visible[:, None].to(self.device),
+            position_ids=(self.length + positions).to(self.device),
+            attention_mask=masks,
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-
-    def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return fp32 log-probabilities of the next token: (…, width) → (…, vocabulary)."""
-        return self.model.get_output_embeddings()(hidden).float().log_softmax(-1)
-
-    def log_probability_of(self, tokens: torch.Tensor, hidden: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Return fp32 log-probabilities, on the CPU, of tokens that each follow a hidden state.
-
-        Token ``tokens[i]`` follows ``hidden[place[i]]``; ``hidden`` has shape (places, width).
-        """
-        logits = self.model.get_output_embeddings()(hidden)
-        # A few rows at a time stay in the processor's cache, several times as fast as one softmax over all.
-        totals = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(SOFTMAX_ROWS)])
-        place, tokens = place.to(self.device), tokens.to(self.device)
-        return (logits[place, tokens].float() - totals[place]).cpu()
+            logits_to_keep=keep.to(self.device),
+        ).logits

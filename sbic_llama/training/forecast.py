@@ -49,7 +49,7 @@ def forecast(path: Path) -> Forecast:
         if packed
         else Step(rows, INSTRUCTION_TOKENS + options.max_post_tokens, rows * ANSWER_TOKENS, packed=False)
     )
-    model = fake_model(config, lora_config(options, None), precision=precision)
+    model = fake_model(config, lora_config(options, config, None), precision=precision)
     again, optim = options.activation_checkpointing, options.optim
     memory = estimate_memory(model, step, precision=precision, checkpointing=again, optim=optim)
     weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()

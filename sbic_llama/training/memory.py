@@ -16,19 +16,19 @@ import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
 
 from common.cli.console import log
 from common.cli.errors import UserError
-from common.models.loading import base_path, check_config, loading
-from common.models.quantization import adapters_to_fp32, disable_cpu_repacking
+from common.models.loading import base_path
+from common.models.quantization import adapters_to_fp32, attention_for, base_config, disable_cpu_repacking
 from common.models.step_memory import make_fake, model_bytes, peak_bytes
 from common.results.record import count_parameters
 from common.runtime import hardware
 from sbic_llama.model.adapter import lora_config
-from sbic_llama.model.scoring import decoder_of
+from sbic_llama.model.masks import attention_masks, takes_masks
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.trainer import TrainingRows
 
@@ -75,7 +75,7 @@ def largest_step(
     """Return the largest step of one shuffled pass, an estimate of the run's, with the most answer tokens of any step.
 
     Args:
-        lengths: Tokens of each post with its tail and answer.
+        lengths: Tokens of each post's prompt and answer, without the instruction.
         answers: Tokens of each post's answer.
         prefix: Tokens of the instruction.
         size: Posts per forward pass.
@@ -111,18 +111,18 @@ def estimate_run(
     arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, revision: str | None
 ) -> tuple[dict[str, int], Memory] | None:
     """Return a run's parameter counts and its memory; None if fake tensors cannot run the base."""
-    config = base_config(base_path(arguments.model_name_or_path), revision)
+    config, prefix = base_config(base_path(arguments.model_name_or_path), revision), len(rows.encoded.prefix_ids)
     step = largest_step(
-        [len(ids) for ids in rows.input_ids],
+        [len(ids) - prefix for ids in rows.input_ids],
         [len(ids) for ids in rows.answers],
-        prefix=len(rows.encoded.prefix_ids),
+        prefix=prefix,
         size=arguments.per_device_train_batch_size,
-        packed=arguments.shares_instruction,
+        packed=arguments.shares_instruction and takes_masks(config),
         seed=arguments.seed,
     )
     again, optim = arguments.activation_checkpointing, arguments.optim
     try:
-        model = fake_model(config, lora_config(arguments, revision), precision=precision)
+        model = fake_model(config, lora_config(arguments, config, revision), precision=precision)
         return count_parameters(model), estimate_memory(
             model, step, precision=precision, checkpointing=again, optim=optim
         )
@@ -131,13 +131,6 @@ def estimate_run(
     except Exception as error:  # whatever the base does that fake tensors cannot; if it is invalid, loading says why
         log(f"memory cannot be estimated for this base model ({type(error).__name__})")
         return None
-
-
-def base_config(name: str, revision: str | None) -> PretrainedConfig:
-    """Load a base model's configuration."""
-    check_config(name, revision)
-    with loading(name):
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
 def fake_model(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware.Precision) -> PeftModel:
@@ -152,7 +145,7 @@ def fake_model(config: PretrainedConfig, lora: LoraConfig, *, precision: hardwar
 def _four_bit(config: PretrainedConfig, precision: hardware.Precision) -> Any:
     """Return the layers that :func:`common.models.quantization.load_base` loads, without weights."""
     model = AutoModelForCausalLM.from_config(
-        config, dtype=hardware.dtype(precision), attn_implementation=hardware.ATTENTION, trust_remote_code=False
+        config, dtype=hardware.dtype(precision), attn_implementation=attention_for(config), trust_remote_code=False
     )
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -195,10 +188,12 @@ def _four_bit_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Paramete
 def step_loss(model: PeftModel, step: Step, *, precision: hardware.Precision) -> torch.Tensor:
     """Compute a loss as :class:`sbic_llama.training.trainer.FeatureTrainer` does under Trainer's autocast."""
     ids = torch.ones(step.rows, step.tokens, dtype=torch.long)
-    mask = torch.ones(1, 1, step.tokens, step.tokens, dtype=torch.bool) if step.packed else torch.ones_like(ids)
-    positions = {"position_ids": ids} if step.packed else {}
-    learned = torch.zeros(step.answers, dtype=torch.long)
+    each = torch.zeros(step.rows, math.ceil(step.answers / step.rows), dtype=torch.long)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if step.packed:
+        visible = torch.ones(1, step.tokens, step.tokens, dtype=torch.bool)
+        masks = attention_masks(model.config, visible, ids, ids, dtype=model.dtype)
+        inputs |= {"position_ids": ids, "attention_mask": masks}
     with torch.autocast("cpu", dtype=hardware.dtype(precision), enabled=precision != "fp32"):
-        hidden = decoder_of(model)(input_ids=ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[learned])
-    return torch.nn.functional.cross_entropy(logits.float(), learned, reduction="sum")
+        logits = model(**inputs, use_cache=False, logits_to_keep=each).logits
+    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), each.flatten(), reduction="sum")

@@ -18,7 +18,7 @@ from common.cli.console import log, stage
 from common.cli.errors import UserError
 from common.hub.package import check_publishing, publish_if_asked
 from common.models.loading import base_path, commit_of
-from common.models.quantization import adapters_to_fp32, load_base, load_tokenizer
+from common.models.quantization import adapters_to_fp32, load_tokenizer
 from common.runtime import hardware
 from common.runtime.files import atomic_write
 from common.runtime.run_folder import locked
@@ -45,10 +45,12 @@ from sbic_llama.data.features import Feature, confidence, get_feature
 from sbic_llama.model import adapter, description
 from sbic_llama.model.answering import answer
 from sbic_llama.model.description import ReviewCurve
+from sbic_llama.model.exactness import load_base
+from sbic_llama.model.packing import SharedInstruction
 from sbic_llama.model.scoring import context_of
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.memory import estimate_run
-from sbic_llama.training.trainer import FeatureTrainer, SharedInstruction, TrainingRows, training_rows
+from sbic_llama.training.trainer import FeatureTrainer, TrainingRows, training_rows
 
 PROBE = 32  # validation posts for which a saved adapter must give exactly the scores of the trained one
 
@@ -108,7 +110,7 @@ def dump_dataset(arguments: TrainArguments, feature_name: str) -> None:
         for post in posts:
             label = feature.label_of(post)
             row = {
-                "prompt": feature.prompt(post),
+                "prompt": feature.prompt(post.text),
                 "completion": feature.target(post),
                 "label": feature.labels[label] if isinstance(label, int) else list(label),
             }
@@ -146,24 +148,43 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
         for posts in (data.posts, data.dev_posts)
     )
     announce(arguments, context.precision, rows, len(data.dev_posts), data.revision)
-    base = load_base(name, data.revision, precision=context.precision)
+    base = load_base(name, data.revision, tokenizer, precision=context.precision)
     for each in (rows, validation):
         each.encoded.require_context(max(map(len, each.answers)), context_of(base))
-    share = arguments.shares_instruction
-    trainer = FeatureTrainer(
-        model=base,
-        peft_config=adapter.lora_config(arguments, data.revision),
-        args=trainer_arguments(arguments, context.precision, feature),
-        feature=feature,
-        rows=rows,
-        validation=validation,
-        validation_labels=[feature.label_of(post) for post in data.dev_posts] if feature.classifies else [],
-        processing_class=tokenizer,
-        data_collator=SharedInstruction(rows.encoded.prefix_ids, tokenizer.pad_token_id, share=share),
-        callbacks=[*callbacks(arguments), TrainsInFp32()],
-    )
+    share = shares_instruction(arguments, base)
+    try:
+        trainer = FeatureTrainer(
+            model=base,
+            peft_config=adapter.lora_config(arguments, base.config, data.revision),
+            args=trainer_arguments(arguments, context.precision, feature),
+            feature=feature,
+            rows=rows,
+            validation=validation,
+            validation_labels=[feature.label_of(post) for post in data.dev_posts] if feature.classifies else [],
+            processing_class=tokenizer,
+            data_collator=SharedInstruction(rows.encoded.prefix_ids, tokenizer.pad_token_id, share=share),
+            callbacks=[*callbacks(arguments), TrainsInFp32()],
+        )
+    except ValueError as error:
+        if "lora_dropout" not in str(error):
+            raise
+        raise UserError(
+            "PEFT adapts this base's experts without dropout only", key="lora_dropout", expected="0"
+        ) from error
     adapters_to_fp32(trainer.model)
     return trainer
+
+
+def shares_instruction(arguments: TrainArguments, base: Any) -> bool:
+    """Return whether the posts of a batch share one copy of the instruction; neither dropout nor some bases allow it."""
+    if arguments.shares_instruction and base.exactness.packed:
+        return True
+    if not base.exactness.padded and arguments.per_device_train_batch_size > 1:
+        problem = f"padding changes the losses of {base.exactness.base}"
+        raise UserError(problem, key="per_device_train_batch_size", expected="1")
+    if arguments.shares_instruction:
+        log("with this base every post has its own copy of the instruction: sharing one would change the losses")
+    return False
 
 
 def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, feature: Feature) -> SFTConfig:
@@ -180,6 +201,7 @@ def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, 
         packing=False,
         max_length=None,
         include_num_input_tokens_seen="all",
+        router_aux_loss_coef=0.0,  # routers of experts are frozen, and their loss does not take the 4-D mask
     )
 
 
@@ -191,9 +213,10 @@ def announce(
     size = arguments.per_device_train_batch_size
     truncated = f"{rows.encoded.cut:,} truncated to {arguments.max_post_tokens} tokens"
     log(f"{len(lengths):,} training posts ({truncated}), {validation:,} for validation")
-    separate = sum(lengths) + prefix * len(lengths)
+    separate = sum(lengths)
     if arguments.shares_instruction:
-        shared = sum(lengths) + prefix * math.ceil(len(lengths) / size)
+        sharing = sum(map(rows.encoded.shares, range(len(lengths))))
+        shared = separate - prefix * sharing + prefix * math.ceil(len(lengths) / size)
         log(
             f"{shared:,} tokens per epoch: {size} posts share a copy of the instruction ({separate:,} with a copy each)"
         )
@@ -233,8 +256,9 @@ def save(
 
 def untrained_model(arguments: TrainArguments, context: RunContext, revision: str | None) -> PeftModel:
     """Build the base with a new adapter, to receive trained weights that are sharded."""
-    base = load_base(base_path(arguments.model_name_or_path), revision, precision=context.precision)
-    model = get_peft_model(base, adapter.lora_config(arguments, revision), autocast_adapter_dtype=False)
+    name = base_path(arguments.model_name_or_path)
+    base = load_base(name, revision, load_tokenizer(name, revision), precision=context.precision)
+    model = get_peft_model(base, adapter.lora_config(arguments, base.config, revision), autocast_adapter_dtype=False)
     adapters_to_fp32(model)
     return model
 

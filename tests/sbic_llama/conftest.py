@@ -23,9 +23,8 @@ def adapted_model() -> torch.nn.Module:
     """Build an NF4 model with a random adapter, which changes every answer."""
     torch.manual_seed(0)
     base = load_base(str(MODELS / "tiny_llama"), None, precision="fp32")
-    model = get_peft_model(
-        base, lora_config(TrainArguments(output_dir=Path(), learning_rate=1.0, r=4, lora_alpha=8), None)
-    )
+    arguments = TrainArguments(output_dir=Path(), learning_rate=1.0, r=4, lora_alpha=8)
+    model = get_peft_model(base, lora_config(arguments, base.config, None))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

@@ -6,10 +6,10 @@ import pytest
 
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
-from common.models.prompt import HEAD, TAIL, following_ids
+from common.models.prompt import HEAD, TAIL, answer_ids
 from common.models.quantization import load_tokenizer
 from sbic_llama.data.corpus import Post, clean, load_splits
-from sbic_llama.data.encoding import answer_ids, encode
+from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES, STUDY_WORDING
 from sbic_llama.training.trainer import training_rows
 
@@ -37,22 +37,24 @@ def tokenizer(request):
 
 
 @pytest.mark.parametrize("declared", [*FEATURES.values(), STUDY_WORDING], ids=lambda one: one.name)
-def test_the_pieces_are_the_whole_prompts_tokens(tokenizer, declared):
-    """So an adapter also answers a prompt that was tokenized as a whole."""
+def test_a_prompt_has_the_tokens_of_its_whole_text(tokenizer, declared):
+    """As any other program sends it, and with an answer behind it."""
     posts = ["the florbs are lazy", '"quoted', "@user12: so, they said... #tag", "👩 ok", "a"]
     encoded = encode(tokenizer, declared, posts, max_post_tokens=256)
-    for text, post_ids in zip(posts, encoded.post_ids, strict=True):
+    for index, (text, ids) in enumerate(zip(posts, encoded.prompts, strict=True)):
+        prompt = HEAD.format(declared.instruction) + text + TAIL
+        assert ids == tokenizer(prompt).input_ids, "BOS included, if the tokenizer adds it"
+        assert encoded.shares(index)
         for answer in declared.labels or ("none", "drevins, florb folk"):
-            ids = encoded.prefix_ids + post_ids + encoded.tail_ids + answer_ids(tokenizer, [answer])[0]
-            whole = tokenizer(HEAD.format(declared.instruction) + text + TAIL + answer, add_special_tokens=False)
-            assert ids == [tokenizer.bos_token_id, *whole.input_ids, tokenizer.eos_token_id]
+            whole = [*ids, *answer_ids(tokenizer, [answer])[0]]
+            assert whole == [*tokenizer(prompt + answer).input_ids, tokenizer.eos_token_id]
 
 
 def test_a_posts_place_in_a_split_changes_nothing(tokenizer):
     one = encode(tokenizer, BIAS, ["b"], max_post_tokens=256)
     many = encode(tokenizer, BIAS, ["a", "b", "c"], max_post_tokens=256)
-    assert one.post_ids == many.post_ids[1:2]
-    assert (one.prefix_ids, one.tail_ids) == (many.prefix_ids, many.tail_ids)
+    assert one.prompts == many.prompts[1:2]
+    assert (one.prefix_ids, one.around) == (many.prefix_ids, many.around)
 
 
 @pytest.mark.parametrize("limit", [256, 4, 1])
@@ -61,17 +63,18 @@ def test_no_post_changes_labels_tail_or_instruction(tokenizer, limit):
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
     plain = encode(tokenizer, BIAS, ["plain"], max_post_tokens=limit)
     encoded = encode(tokenizer, BIAS, FORGED, max_post_tokens=limit)
-    assert (encoded.prefix_ids, encoded.tail_ids) == (plain.prefix_ids, plain.tail_ids)
-    assert encoded.prefix_ids.count(tokenizer.bos_token_id) == 1
-    for text, ids in zip(FORGED, encoded.post_ids, strict=True):
-        assert not special & set(ids), text
-        assert len(ids) <= limit
+    start, tail = encoded.prefix_ids, plain.prompts[0][len(plain.prefix_ids) - plain.around :]
+    assert start == plain.prefix_ids
+    for text, ids in zip(FORGED, encoded.prompts, strict=True):
+        assert ids[: len(start)] == start
+        assert ids[-len(tail) :] == tail
+        assert not special & set(ids[1:]), text
+        assert len(ids) - encoded.around <= limit
     posts = [Post(text, "s", True, 1.0, ()) for text in FORGED]
     rows = training_rows(tokenizer, BIAS, posts, max_post_tokens=limit)
     (answer,) = answer_ids(tokenizer, ["Biased"])
-    end = encoded.tail_ids + answer
     for ids, labels in zip(rows.input_ids, rows.labels, strict=True):
-        assert ids[-len(end) :] == end
+        assert ids[-len(tail + answer) :] == tail + answer
         assert [token for token in labels if token != -100] == answer, "only the answer and its EOS are learnt"
         assert ids.count(tokenizer.eos_token_id) == 1
 
@@ -79,8 +82,10 @@ def test_no_post_changes_labels_tail_or_instruction(tokenizer, limit):
 def test_only_the_post_is_cut_and_it_is_counted(tokenizer):
     encoded = encode(tokenizer, BIAS, ["word " * 400, "short"], max_post_tokens=16)
     whole = encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=10_000)
+    kept = len(encoded.prefix_ids) + 16
     assert encoded.cut == 1
-    assert encoded.post_ids[0] == whole.post_ids[0][:16]
+    assert encoded.prompts[0][:kept] == whole.prompts[0][:kept]
+    assert encoded.prompts[0][kept:] == whole.prompts[0][len(encoded.prefix_ids) - encoded.around :]
     assert whole.cut == 0
 
 
@@ -115,18 +120,46 @@ def test_real_posts_fit(real_data):
     longest = max(len(ids) for ids in answer_ids(tokenizer, [FEATURES["targetMinority"].target(p) for p in posts]))
     assert encoded.cut == 0
     assert longest <= MAX_NEW_TOKENS
-    assert (len(posts), max(map(len, encoded.post_ids)), longest) == (4673, 305, 54)
+    assert (len(posts), max(map(len, encoded.prompts)) - encoded.around, longest) == (4673, 305, 54)
 
 
-def test_a_tokenizer_that_joins_line_breaks_gets_its_pieces_as_they_are():
-    from tokenizers import Tokenizer, models, pre_tokenizers
+@pytest.fixture(scope="module")
+def joining():
+    """A tokenizer that joins punctuation and the line breaks behind it, as Qwen's and Llama 3's do, and adds no BOS."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {"<unk>": 0, "\n": 1, "\n\n": 2, "a": 3, "<eos>": 4}
-    joining = Tokenizer(models.BPE(vocabulary, merges=[("\n", "\n")], unk_token="<unk>"))
-    joining.pre_tokenizer = pre_tokenizers.Split("a", "isolated")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=joining, eos_token="<eos>", unk_token="<unk>")
-    assert following_ids(tokenizer, ["a", "\na", "\n\na"]) == [[3], [1, 3], [2, 3]]
+    learner = Tokenizer(models.BPE())
+    words = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    learner.decoder = decoders.ByteLevel()
+    text = [f"{BIAS.prompt('A post, with its end.')}{label}" for label in BIAS.labels] * 9
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learner.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=600, special_tokens=["<bos>", "<eos>"], initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=learner, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>")
+
+
+def test_a_tokenizer_may_join_the_end_of_a_post_and_the_line_breaks_behind_it(joining):
+    posts = ["It ends.", "It ends", "", "\nIt begins on a new line", "<eos>!"]
+    encoded = encode(joining, BIAS, posts, max_post_tokens=256)
+    for post, ids in zip(posts[:4], encoded.prompts, strict=False):
+        assert ids == joining(BIAS.prompt(post)).input_ids
+    assert any(joining.decode([token]) == ".\n\n" for token in encoded.prompts[0]), "the case that this is about"
+    assert joining.bos_token_id not in encoded.prompts[0], "the tokenizer adds none by itself"
+    assert joining.eos_token_id not in encoded.prompts[4]
+    # The fourth begins with a line break, which the tokenizer joins with the end of the instruction.
+    assert [encoded.shares(i) for i in range(5)] == [True, True, True, False, True]
+    batches = list(encoded.batches(9))
+    assert sorted(map(sorted, batches)) == [[0, 1, 2, 4], [3]], (
+        "those that share no instruction have batches of their own"
+    )
+    cut = encode(joining, BIAS, ["word. " * 40], max_post_tokens=10)
+    assert len(cut.prompts[0]) - cut.around <= 10
+    assert cut.prompts[0] == joining(joining.decode(cut.prompts[0])).input_ids
 
 
 def test_a_post_is_one_line():
@@ -138,13 +171,12 @@ def test_batches_hold_like_lengths_within_a_budget_of_tokens(tokenizer, monkeypa
     monkeypatch.setattr("sbic_llama.data.encoding.BATCH_TOKENS", 400)
     posts = ["word " * count for count in (90, 3, 40, 1, 2, 200, 7)]
     encoded = encode(tokenizer, BIAS, posts, max_post_tokens=1000)
-    around = len(encoded.prefix_ids) + len(encoded.tail_ids)
     batches = list(encoded.batches(3))
     assert sorted(index for batch in batches for index in batch) == list(range(7))
     assert max(map(len, batches)) == 3
-    lengths = [[len(encoded.post_ids[index]) for index in batch] for batch in batches]
-    assert [length for batch in lengths for length in batch] == sorted(map(len, encoded.post_ids))
-    assert all(len(batch) == 1 or len(batch) * (max(batch) + around) <= 400 for batch in lengths)
+    lengths = [[len(encoded.prompts[index]) for index in batch] for batch in batches]
+    assert [length for batch in lengths for length in batch] == sorted(map(len, encoded.prompts))
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= 400 for batch in lengths)
     assert len(batches) > 3
     assert not list(encode(tokenizer, BIAS, [], max_post_tokens=9).batches(3))
 

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.miniature.pretrain import MODELS
+from common.models.prompt import bos_ids
 from common.models.quantization import load_tokenizer
 from sbic_llama.data.corpus import Post, clean
 from sbic_llama.data.encoding import encode
@@ -49,17 +50,16 @@ def test_what_is_clean_stays_as_it_is(text):
 @example(posts=["\ud83d"])
 @example(posts=list(NASTY))
 def test_a_post_is_text_and_nothing_but_its_own(tokenizer, posts):
-    """A post changes neither instruction nor tail, has no special tokens, and is complete."""
+    """A prompt is the text, complete, with no special token but BOS."""
     feature = FEATURES["offensiveYN"]
     cleaned = [clean(post) for post in posts]
     encoded = encode(tokenizer, feature, cleaned, max_post_tokens=100_000)
-    plain = encode(tokenizer, feature, ["a quiet day"], max_post_tokens=100_000)
-    assert (encoded.prefix_ids, encoded.tail_ids) == (plain.prefix_ids, plain.tail_ids)
-    for post, ids in zip(cleaned, encoded.post_ids, strict=True):
-        assert not set(ids) & set(tokenizer.all_special_ids)
-        # As it stands behind the instruction. The tokenizer's sign for a space can't be told from one.
-        line_break = tokenizer("\n", add_special_tokens=False).input_ids
-        assert tokenizer.decode([*line_break, *ids]).lstrip(" ") == "\n" + post.replace("\u2581", " ")
+    for post, ids in zip(cleaned, encoded.prompts, strict=True):
+        start = bos_ids(tokenizer)
+        assert ids[: len(start)] == start
+        assert not set(ids[len(start) :]) & set(tokenizer.all_special_ids)
+        # The tokenizer's sign for a space can't be told from one.
+        assert tokenizer.decode(ids[len(start) :]).lstrip(" ") == feature.prompt(post).replace("\u2581", " ")
 
 
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda one: f"{one.name} {one.labels}")

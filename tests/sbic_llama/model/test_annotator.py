@@ -122,7 +122,7 @@ def test_the_base_is_loaded_once_and_an_instruction_read_once(folders, posts, mo
     monkeypatch.setattr(scoring.PrefixCache, "__init__", lambda *a: reads.append(a) or read(*a))
     scored = []
     score = answering.score_labels
-    monkeypatch.setattr(answering, "score_labels", lambda *a, **k: scored.append(len(a[3].post_ids)) or score(*a, **k))
+    monkeypatch.setattr(answering, "score_labels", lambda *a, **k: scored.append(len(a[3].prompts)) or score(*a, **k))
     model = Annotator(*folders)
     list(model.annotate(posts * 3))
     list(model.annotate(posts))

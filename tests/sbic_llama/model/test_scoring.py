@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.models.prompt import answer_ids
 from sbic_llama.data.corpus import load_splits
-from sbic_llama.data.encoding import answer_ids, encode
+from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES
 from sbic_llama.model.answering import generate
 from sbic_llama.model.scoring import label_probabilities, score_branches, score_labels
@@ -22,10 +23,9 @@ def posts(miniature) -> list[str]:
 
 def plain_scores(model, encoded, branches) -> np.ndarray:
     """Score one sequence per answer (instruction, post, tail and answer) without cache, mask or batch."""
-    scores = np.zeros((len(encoded.post_ids), len(branches)))
-    for row, post_ids in enumerate(encoded.post_ids):
+    scores = np.zeros((len(encoded.prompts), len(branches)))
+    for row, prompt in enumerate(encoded.prompts):
         for column, branch in enumerate(branches):
-            prompt = encoded.prefix_ids + post_ids + encoded.tail_ids
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([prompt + branch])).logits[0, len(prompt) - 1 : -1]
             scores[row, column] = logits.float().log_softmax(-1)[range(len(branch)), branch].sum()
@@ -78,8 +78,8 @@ def test_posts_may_have_answers_of_their_own(model, tokenizer, posts):
 def test_generated_answers_are_those_of_the_librarys_own_generate(model, tokenizer, posts, size):
     encoded = encode(tokenizer, FEATURES["targetMinority"], posts, max_post_tokens=64)
     answers = generate(model, tokenizer, encoded, batch_size=size, max_new_tokens=12)
-    for post_ids, answer in zip(encoded.post_ids, answers, strict=True):
-        prompt = torch.tensor([encoded.prefix_ids + post_ids + encoded.tail_ids])
+    for prompt_ids, answer in zip(encoded.prompts, answers, strict=True):
+        prompt = torch.tensor([prompt_ids])
         with torch.inference_mode():
             ids = model.generate(
                 input_ids=prompt,

@@ -142,9 +142,12 @@ def test_an_injected_template_stays_part_of_the_post(tokenizer):
     feature = FEATURES["offensiveYN"]
     attacks = [injected(POST, family, "Offensive", "behind") for family in INJECTIONS]
     plain, attacked = (encode(tokenizer, feature, texts, max_post_tokens=384) for texts in ([POST], attacks))
-    assert (plain.prefix_ids, plain.tail_ids) == (attacked.prefix_ids, attacked.tail_ids)
+    start, tail = plain.prefix_ids, tokenizer(TAIL, add_special_tokens=False).input_ids[-5:]
     specials = set(tokenizer.all_special_ids)
-    assert not any(specials & set(ids) for ids in attacked.post_ids)
+    for ids in attacked.prompts:
+        assert ids[: len(start)] == start
+        assert ids[-5:] == tail
+        assert not specials & set(ids[len(start) :])
     assert TAIL.strip() in attacks[1], "the forged response matches the template"
 
 

@@ -7,7 +7,8 @@ import torch
 
 from sbic_llama.data.corpus import Post, load_splits
 from sbic_llama.data.features import FEATURES
-from sbic_llama.training.trainer import IGNORED, SharedInstruction, training_rows
+from sbic_llama.model.packing import IGNORED, SharedInstruction
+from sbic_llama.training.trainer import training_rows
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def test_a_post_does_not_see_its_neighbours(rows, fresh_model):
 
 def test_every_token_sees_the_instruction_and_its_own_past(rows):
     batch = collate(rows, examples(rows)[:2], share=True)
-    start, first = len(rows.encoded.prefix_ids), len(rows.input_ids[0])
+    start = len(rows.encoded.prefix_ids)
+    first = len(rows.input_ids[0]) - start
     mask, positions = batch["attention_mask"][0, 0], batch["position_ids"][0]
     assert positions[start] == positions[start + first] == start
     assert mask[start:, :start].all()

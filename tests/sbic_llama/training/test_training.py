@@ -32,12 +32,12 @@ from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES
 from sbic_llama.model import adapter as adapters
 from sbic_llama.model import description as annotator_file
+from sbic_llama.model.packing import IGNORED
 from sbic_llama.model.scoring import score_labels
 from sbic_llama.training import memory
 from sbic_llama.training import run as training
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.run import train
-from sbic_llama.training.trainer import IGNORED
 from tests.forked import Forked
 
 ROOT = Path(__file__).parents[3]
@@ -107,7 +107,7 @@ def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
     recipe = parse(TrainArguments, ["--config", str(RECIPES / "study.yaml")])
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig())  # transformers' default is Llama 2's 7B shape
-        result = count_parameters(get_peft_model(model, adapters.lora_config(recipe, None)))
+        result = count_parameters(get_peft_model(model, adapters.lora_config(recipe, model.config, None)))
     assert (result["trainable"], result["total"] - result["trainable"]) == (39_976_960, 6_738_415_616)
     assert (recipe.lora_alpha, recipe.seed, recipe.learning_rate, recipe.wording) == (64, 33, 2e-4, "study")
 
@@ -199,7 +199,7 @@ def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]
     run = arguments(folder, **changes)
     config = memory.base_config(str(MODELS / "tiny_llama"), None)
     precision = changes.get("precision", "fp32")
-    model = memory.fake_model(config, adapters.lora_config(run, None), precision=precision)
+    model = memory.fake_model(config, adapters.lora_config(run, config, None), precision=precision)
     rows, tokens = batch["input_ids"].shape
     answers = int((batch["labels"] != IGNORED).sum())
     return model, memory.Step(rows, tokens, answers, packed=batch["attention_mask"].ndim == 4)
@@ -295,8 +295,8 @@ def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
     """As trained on a T4; none of the 13 GB are loaded."""
     from transformers import LlamaConfig
 
-    lora = adapters.lora_config(arguments(Path()), None)
     config = LlamaConfig(num_hidden_layers=2)  # otherwise transformers' default is Llama 2's 7B shape
+    lora = adapters.lora_config(arguments(Path()), config, None)
     model = memory.fake_model(config, lora, precision="fp16")
     layer = 4 * 4096**2 + 3 * 4096 * 11008
     known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
@@ -336,8 +336,7 @@ def test_the_validation_loss_is_the_mean_over_the_answers_tokens(tmp_path, name)
             if "lora_B" in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.05)
     total = 0.0
-    for post_ids, answer in zip(known.encoded.post_ids, known.answers, strict=True):
-        prompt = known.encoded.prefix_ids + post_ids + known.encoded.tail_ids
+    for prompt, answer in zip(known.encoded.prompts, known.answers, strict=True):
         with torch.inference_mode():
             logits = trainer.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         total -= float(logits.log_softmax(-1)[range(len(answer)), answer].sum())

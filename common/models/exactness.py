@@ -1,0 +1,64 @@
+"""Remember whether fast ways of training and answering give a base the numbers of plain forward passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.cli.errors import UserError
+from common.runtime.files import Number, atomic_write, read_json
+from common.runtime.project import cache_folder
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What holds for a base in a precision, with this machine's libraries."""
+
+    base: str
+    precision: str
+    quantization: str
+    packed: bool  # posts behind one copy of the instruction have the losses of separate sequences
+    padded: bool  # so have padded rows
+    cached: bool  # answers behind the instruction's cache have the probabilities of plain passes
+    differences: dict[str, Number | None]  # largest per token of an answer; None where the base cannot be run so
+
+    def line(self) -> str:
+        """Return a line for a person."""
+        names = {"packed": "packed training", "cached": "cached answering"}
+        exact = [name for kind, name in names.items() if getattr(self, kind)]
+        slow = [name for kind, name in names.items() if not getattr(self, kind)]
+        told = ([f"{' and '.join(exact)} exact"] if exact else []) + ([f"no {' and no '.join(slow)}"] if slow else [])
+        return f"{self.base} ({self.precision}, {self.quantization}): {'; '.join(told)}"
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """Return a name for what a base's exactness depends on: its configuration, libraries, precision and device."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def remember(key: str, exactness: Exactness) -> None:
+    with atomic_write(_folder() / f"{key}.json") as part:
+        part.write_text(json.dumps(dataclasses.asdict(exactness), indent=1) + "\n", encoding="utf-8")
+
+
+def recall(key: str) -> Exactness | None:
+    """Return what was remembered; None where nothing was, or where it cannot be read."""
+    path = _folder() / f"{key}.json"
+    try:
+        return read_json(Exactness, path, what="a base's exactness") if path.is_file() else None
+    except UserError:
+        return None
+
+
+def remembered() -> list[Exactness]:
+    """Return all that is remembered, by base."""
+    known = [recall(path.stem) for path in _folder().glob("*.json")]
+    return sorted((each for each in known if each is not None), key=lambda each: (each.base, each.precision))
+
+
+def _folder() -> Path:
+    return cache_folder("finetuning-bases")
