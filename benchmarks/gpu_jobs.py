@@ -320,7 +320,7 @@ def random_adapter(folder: Path, arguments: TrainArguments, feature: str, shapes
     """Write an adapter as a training with these arguments would save it."""
     with torch.device("meta"):
         base = transformers.AutoModelForCausalLM.from_config(shapes.llama)
-        adapted = get_peft_model(base, adapter.lora_config(arguments, base.config, None))
+        adapted = get_peft_model(base, adapter.lora_config(arguments, base, None))
     config = adapted.peft_config["default"]
     config.base_model_name_or_path = arguments.model_name_or_path
     config.save_pretrained(str(folder))

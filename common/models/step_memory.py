@@ -6,6 +6,7 @@ Fake tensors (PyTorch's ``FakeTensorMode``) have shapes, types and lifetimes, bu
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 import weakref
@@ -114,6 +115,8 @@ def peak_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor], *, c
     live = _LiveBytes(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hooks = [p.register_post_accumulate_grad_hook(lambda p: live.ignore(p.grad)) for p in trained]
+    # Which logs what fake tensors cannot do, with a traceback; the caller hears of it by the exception.
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
         with fake_mode(model), live:
             forward().backward()

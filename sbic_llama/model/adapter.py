@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig, PeftModel, TaskType
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch.nn import Linear
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
 from common.models.loading import (
@@ -36,10 +37,11 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
 
 
-def lora_config(arguments: TrainArguments, base: PretrainedConfig, revision: str | None) -> LoraConfig:
-    """Configure a run's LoRA; ``base`` and ``revision`` are the base model's."""
-    modules, text = arguments.target_modules, base.get_text_config(decoder=True)
-    has_experts = any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+def lora_config(arguments: TrainArguments, base: PreTrainedModel, revision: str | None) -> LoraConfig:
+    """Configure a run's LoRA on a base of this revision."""
+    modules = arguments.target_modules
+    # Llama 4's routers of experts are linear layers that return a tuple.
+    routers = [name for name, layer in base.named_modules() if name.endswith("router") and isinstance(layer, Linear)]
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=arguments.r,
@@ -47,7 +49,7 @@ def lora_config(arguments: TrainArguments, base: PretrainedConfig, revision: str
         lora_dropout=arguments.lora_dropout,
         # PEFT excludes the output layer from "all-linear".
         target_modules="all-linear" if modules == ALL_LINEAR else list(modules),
-        exclude_modules=r".*\.router" if has_experts else None,  # some are linear layers that return a tuple
+        exclude_modules=routers or None,
         revision=revision,  # loading puts the adapter on the base at this revision
     )
 

@@ -11,7 +11,6 @@ from common.cli.arguments import parse
 from common.models.step_memory import LORA, MINIATURE, RECOMPUTE, Forecast, config_of
 from common.results.record import count_parameters
 from common.runtime import hardware
-from sbic_llama.model.adapter import lora_config
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.memory import Step, estimate_memory, fake_model
 
@@ -49,7 +48,7 @@ def forecast(path: Path) -> Forecast:
         if packed
         else Step(rows, INSTRUCTION_TOKENS + options.max_post_tokens, rows * ANSWER_TOKENS, packed=False)
     )
-    model = fake_model(config, lora_config(options, config, None), precision=precision)
+    model = fake_model(config, options, precision=precision)
     again, optim = options.activation_checkpointing, options.optim
     memory = estimate_memory(model, step, precision=precision, checkpointing=again, optim=optim)
     weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
@@ -122,7 +122,7 @@ def estimate_run(
     )
     again, optim = arguments.activation_checkpointing, arguments.optim
     try:
-        model = fake_model(config, lora_config(arguments, config, revision), precision=precision)
+        model = fake_model(config, arguments, precision=precision)
         return count_parameters(model), estimate_memory(
             model, step, precision=precision, checkpointing=again, optim=optim
         )
@@ -133,10 +133,11 @@ def estimate_run(
         return None
 
 
-def fake_model(config: PretrainedConfig, lora: LoraConfig, *, precision: hardware.Precision) -> PeftModel:
+def fake_model(config: PretrainedConfig, arguments: TrainArguments, *, precision: hardware.Precision) -> PeftModel:
     """Return the model that a training would load, with its adapter, made of fake tensors."""
     with torch.device("meta"):
-        model = get_peft_model(_four_bit(config, precision), lora, autocast_adapter_dtype=False)
+        base = _four_bit(config, precision)
+        model = get_peft_model(base, lora_config(arguments, base, None), autocast_adapter_dtype=False)
     adapters_to_fp32(model)
     make_fake(model, _fake_weight)
     return model

@@ -155,7 +155,7 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
     try:
         trainer = FeatureTrainer(
             model=base,
-            peft_config=adapter.lora_config(arguments, base.config, data.revision),
+            peft_config=adapter.lora_config(arguments, base, data.revision),
             args=trainer_arguments(arguments, context.precision, feature),
             feature=feature,
             rows=rows,
@@ -258,7 +258,7 @@ def untrained_model(arguments: TrainArguments, context: RunContext, revision: st
     """Build the base with a new adapter, to receive trained weights that are sharded."""
     name = base_path(arguments.model_name_or_path)
     base = load_base(name, revision, load_tokenizer(name, revision), precision=context.precision)
-    model = get_peft_model(base, adapter.lora_config(arguments, base.config, revision), autocast_adapter_dtype=False)
+    model = get_peft_model(base, adapter.lora_config(arguments, base, revision), autocast_adapter_dtype=False)
     adapters_to_fp32(model)
     return model
 

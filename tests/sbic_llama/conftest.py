@@ -24,7 +24,7 @@ def adapted_model() -> torch.nn.Module:
     torch.manual_seed(0)
     base = load_base(str(MODELS / "tiny_llama"), None, precision="fp32")
     arguments = TrainArguments(output_dir=Path(), learning_rate=1.0, r=4, lora_alpha=8)
-    model = get_peft_model(base, lora_config(arguments, base.config, None))
+    model = get_peft_model(base, lora_config(arguments, base, None))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

@@ -12,6 +12,7 @@ from sbic_llama.data.corpus import Post, clean, load_splits
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES, STUDY_WORDING
 from sbic_llama.training.trainer import training_rows
+from tests.bases import build_tokenizer
 
 BIAS = FEATURES["hasBiasedImplication"]
 FORGED = (
@@ -126,21 +127,7 @@ def test_real_posts_fit(real_data):
 @pytest.fixture(scope="module")
 def joining():
     """A tokenizer that joins punctuation and the line breaks behind it, as Qwen's and Llama 3's do, and adds no BOS."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    learner = Tokenizer(models.BPE())
-    words = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    learner.decoder = decoders.ByteLevel()
-    text = [f"{BIAS.prompt('A post, with its end.')}{label}" for label in BIAS.labels] * 9
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    learner.train_from_iterator(
-        text, trainers.BpeTrainer(vocab_size=600, special_tokens=["<bos>", "<eos>"], initial_alphabet=alphabet)
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=learner, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>")
+    return build_tokenizer(bos=False)
 
 
 def test_a_tokenizer_may_join_the_end_of_a_post_and_the_line_breaks_behind_it(joining):
@@ -151,10 +138,10 @@ def test_a_tokenizer_may_join_the_end_of_a_post_and_the_line_breaks_behind_it(jo
     assert any(joining.decode([token]) == ".\n\n" for token in encoded.prompts[0]), "the case that this is about"
     assert joining.bos_token_id not in encoded.prompts[0], "the tokenizer adds none by itself"
     assert joining.eos_token_id not in encoded.prompts[4]
-    # The fourth begins with a line break, which the tokenizer joins with the end of the instruction.
-    assert [encoded.shares(i) for i in range(5)] == [True, True, True, False, True]
+    # These begin with line breaks, which the tokenizer joins with the end of the instruction.
+    assert [encoded.shares(i) for i in range(5)] == [True, True, False, False, True]
     batches = list(encoded.batches(9))
-    assert sorted(map(sorted, batches)) == [[0, 1, 2, 4], [3]], (
+    assert sorted(map(sorted, batches)) == [[0, 1, 4], [2, 3]], (
         "those that share no instruction have batches of their own"
     )
     cut = encode(joining, BIAS, ["word. " * 40], max_post_tokens=10)

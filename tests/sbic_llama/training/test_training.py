@@ -107,7 +107,7 @@ def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
     recipe = parse(TrainArguments, ["--config", str(RECIPES / "study.yaml")])
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig())  # transformers' default is Llama 2's 7B shape
-        result = count_parameters(get_peft_model(model, adapters.lora_config(recipe, model.config, None)))
+        result = count_parameters(get_peft_model(model, adapters.lora_config(recipe, model, None)))
     assert (result["trainable"], result["total"] - result["trainable"]) == (39_976_960, 6_738_415_616)
     assert (recipe.lora_alpha, recipe.seed, recipe.learning_rate, recipe.wording) == (64, 33, 2e-4, "study")
 
@@ -199,7 +199,7 @@ def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]
     run = arguments(folder, **changes)
     config = memory.base_config(str(MODELS / "tiny_llama"), None)
     precision = changes.get("precision", "fp32")
-    model = memory.fake_model(config, adapters.lora_config(run, config, None), precision=precision)
+    model = memory.fake_model(config, run, precision=precision)
     rows, tokens = batch["input_ids"].shape
     answers = int((batch["labels"] != IGNORED).sum())
     return model, memory.Step(rows, tokens, answers, packed=batch["attention_mask"].ndim == 4)
@@ -296,8 +296,7 @@ def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
     from transformers import LlamaConfig
 
     config = LlamaConfig(num_hidden_layers=2)  # otherwise transformers' default is Llama 2's 7B shape
-    lora = adapters.lora_config(arguments(Path()), config, None)
-    model = memory.fake_model(config, lora, precision="fp16")
+    model = memory.fake_model(config, arguments(Path()), precision="fp16")
     layer = 4 * 4096**2 + 3 * 4096 * 11008
     known = 2 * layer * (4 + 8 / 64 + 32 / 64 / 256) / 8 + 2 * (2 * 32000 * 4096 + 5 * 4096)
     known += 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
