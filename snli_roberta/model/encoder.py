@@ -35,8 +35,8 @@ from common.models.loading import (
 from common.results.record import TRAINING_FILE
 from common.runtime import hardware
 from snli_roberta.data.corpus import LABELS, Pair
-from snli_roberta.model.encoding import check_tokens, encode, fit_tokenizer
-from snli_roberta.training.arguments import ADAPTER_CONFIG, ALL_LINEAR, SharedSettings
+from snli_roberta.model.encoding import check_tokens, encode, fit_tokenizer, longest
+from snli_roberta.training.arguments import ADAPTER_CONFIG, ALL_LINEAR, DEFAULT_LENGTH, SharedSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -135,8 +135,11 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 def fit(model: Any, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> None:
     """Make model and tokenizer agree on their inputs, and refuse a model that does not answer a batch as each pair alone."""
     fit_tokenizer(tokenizer, model, str(name))
+    length = min(longest(model) or DEFAULT_LENGTH, DEFAULT_LENGTH)
     try:
-        together, alone = (predict_logits(model, tokenizer, PROBES, batch_size=size) for size in (len(PROBES), 1))
+        together, alone = (
+            predict_logits(model, tokenizer, PROBES, max_length=length, batch_size=size) for size in (len(PROBES), 1)
+        )
     except UserError as error:
         error.file = error.file or str(name)
         raise
@@ -144,7 +147,7 @@ def fit(model: Any, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> Non
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"it can't classify a pair of sentences: {reason}", file=name) from error
     if np.abs(together - alone).max() > 1e-2 * np.abs(alone).max():
-        raise UserError("its answers change with the padding of a batch", file=name, expected="a padding-free model")
+        raise UserError("its answers change with the padding of a batch", file=name, expected="a model that ignores padding")
 
 
 def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequence[str] = ALL_LINEAR) -> str:
