@@ -147,7 +147,9 @@ def fit(model: Any, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> Non
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"it can't classify a pair of sentences: {reason}", file=name) from error
     if np.abs(together - alone).max() > 1e-2 * np.abs(alone).max():
-        raise UserError("its answers change with the padding of a batch", file=name, expected="a model that ignores padding")
+        raise UserError(
+            "its answers change with the padding of a batch", file=name, expected="a model that ignores padding"
+        )
 
 
 def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequence[str] = ALL_LINEAR) -> str:

@@ -31,7 +31,9 @@ def _one_thread():
 def plain_probabilities(folder: Path, pairs: list[Pair]) -> np.ndarray:
     """Return what the code on the model's card answers: plain Transformers (and PEFT), one pair at a time."""
     code = publication.snippet(read_trained(folder), "user/name")
-    code = re.sub(r'^model_id, revision = "[^"]+", "main"', f'model_id, revision = "{folder}", "main"', code, flags=re.M)
+    code = re.sub(
+        r'^model_id, revision = "[^"]+", "main"', f'model_id, revision = "{folder}", "main"', code, flags=re.M
+    )
     card: dict = {}
     with contextlib.redirect_stdout(io.StringIO()):
         exec(code, card)

@@ -27,8 +27,8 @@ def words(count: int) -> str:
 def test_the_tokens_that_survive_are_those_that_the_tokenizer_leaves(name, tiny_base):
     tokenizer = encoder.load_tokenizer(str(tiny_base(name)))
     sides = ("right", "left") if name == "bert" else ("right",)
-    counts = (1, 2, 7, 30, 31, 200)
-    for side, first, second, length in product(sides, counts, counts, (8, 9, 40, 41)):
+    counts = (1, 7, 30, 31, 60)
+    for side, first, second, length in product(sides, counts, counts, (8, 9, 41)):
         tokenizer.truncation_side = side
         pair = Pair(words(first), words(second), label=-1)
         (row,), cut = encode(tokenizer, [pair], length)

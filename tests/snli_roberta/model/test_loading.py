@@ -124,7 +124,9 @@ def test_a_folder_without_tokenizer_files_is_refused(name, tiny_base, tmp_path):
 def test_a_tokenizer_of_another_model_is_refused(whole, tiny_base, tmp_path):
     def few_words(tensors: dict, config: dict) -> None:
         config["vocab_size"] = 9
-        tensors["bert.embeddings.word_embeddings.weight"] = tensors["bert.embeddings.word_embeddings.weight"][:9].clone()
+        tensors["bert.embeddings.word_embeddings.weight"] = tensors["bert.embeddings.word_embeddings.weight"][
+            :9
+        ].clone()
 
     folder = edited(whole, tmp_path / "model", few_words)
     with pytest.raises(UserError, match=r"model: the tokenizer gives token \d+, but the model has 9"):
@@ -272,3 +274,35 @@ def test_inputs_that_the_model_does_not_take_are_not_given_or_saved(tiny_base, t
     encoder.fit_tokenizer(tokenizer, model, "x")
     tokenizer.save_pretrained(tmp_path)
     assert list(AutoTokenizer.from_pretrained(tmp_path)("A dog.", "A pet.")) == ["input_ids", "attention_mask"]
+
+
+# ---- working directories
+
+
+@pytest.mark.parametrize("place", ["output/run", "elsewhere"])
+def test_an_adapter_finds_its_base_from_any_working_directory(place, tiny_base, small_snli, tmp_path, monkeypatch):
+    """Whether its folder lies beside the base's or not."""
+    from common.hub.card import read_trained
+
+    work, other = tmp_path / "work", tmp_path / "other"
+    shutil.copytree(tiny_base("roberta"), work / "models" / "base")
+    shutil.copytree(tiny_base("bert"), other / "models" / "base")  # another model by the same relative path
+    output = work / place if place == "output/run" else tmp_path / place
+    monkeypatch.chdir(work)
+    options = {"max_steps": 1, "evaluations": 1, "learning_rate": 1e-3, "data_dir": small_snli}
+    train(TrainArguments(output_dir=output, method="lora", model_name_or_path="models/base", **options))
+    here = classifier.load(str(output)).probabilities([PAIR])
+    monkeypatch.chdir(other)
+    assert np.array_equal(classifier.load(str(output)).probabilities([PAIR]), here)
+    name = "models/base" if place == "output/run" else str(work / "models" / "base")
+    assert read_trained(output).base["name"] == name
+    if place == "output/run":  # moved together
+        work.rename(tmp_path / "moved")
+        moved = tmp_path / "moved" / place
+        assert np.array_equal(classifier.load(str(moved)).probabilities([PAIR]), here)
+        shutil.rmtree(tmp_path / "moved" / "models")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(
+            UserError, match="its base model 'models/base' is not here; expected models/base in the folder"
+        ):
+            classifier.load(str(moved))
