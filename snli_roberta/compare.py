@@ -64,8 +64,10 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
 
     scored.policy["scored in"] = "fp32"
     output_dir = arguments.output_dir / "records"
-    facts = finals["full"][0].facts()
-    baselines = score_baselines(scored, pairs, test, facts, module=MODULE, output_dir=output_dir, seed=SEED)
+    trained = finals["full"][0]
+    baselines = score_baselines(
+        scored, pairs, test, (trained.folder, trained.facts()), module=MODULE, output_dir=output_dir, seed=SEED
+    )
     arms: list[Arm] = []
     records = list(baselines)
     for method, runs in finals.items():

@@ -54,7 +54,8 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
     processes = join()
     # Check everything before the first baseline is fitted.
     models = {title: classifier.load(*place) for title, place in zip(arguments.title, arguments.places(), strict=True)}
-    facts = evaluation.check_comparable(models)
+    trained = evaluation.check_comparable(models)
+    facts = trained[1] if trained else None
     pairs, scored, test = evaluation.load_sets(arguments, evaluation.sampling_of(facts) if facts else None)
     if facts:
         evaluation.require_training_pairs(pairs, facts, arguments)
@@ -64,7 +65,7 @@ def score(arguments: EvaluateArguments) -> list[RunRecord]:
         return []
     scored.policy["scored in"] = "fp32"
     shared: dict[str, Any] = {"module": MODULE, "seed": arguments.seed}
-    baselines = evaluation.score_baselines(scored, pairs, test, facts, output_dir=arguments.output_dir, **shared)
+    baselines = evaluation.score_baselines(scored, pairs, test, trained, output_dir=arguments.output_dir, **shared)
     records = list(baselines)
     for title, model in models.items():
         path = arguments.output_dir / evaluation.record_name(len(records) + 1, title)

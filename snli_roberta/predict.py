@@ -36,6 +36,7 @@ class PredictArguments:
     output: Path | None = option(
         None, "file to write: the input's columns, predicted_label, and a probability per label"
     )
+    prefix: str = option("", "prefix of the new columns", empty=True)
     premise_column: str = option("premise", "column of the premises")
     hypothesis_column: str = option("hypothesis", "column of the hypotheses")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
@@ -81,6 +82,11 @@ def checked_rows(arguments: PredictArguments) -> Iterator[Row]:
         yield row
 
 
+def prefixed(answer: dict[str, Any], arguments: PredictArguments) -> dict[str, Any]:
+    """Return an answer with the names of its columns in the output."""
+    return {f"{arguments.prefix}{name}": value for name, value in answer.items()}
+
+
 def survey(arguments: PredictArguments) -> Input:
     """Check the whole input before the model is loaded."""
     columns: dict[str, None] = {}
@@ -90,6 +96,9 @@ def survey(arguments: PredictArguments) -> Input:
         count += 1
     if not count:
         raise UserError("no rows", file=arguments.input, expected="at least one pair")
+    if taken := [name for name in prefixed(BLANK, arguments) if name in columns]:
+        fix = "rename that column, or choose another --prefix"
+        raise UserError(f"the file already has a column {shown(taken[0])}", file=arguments.input, fix=fix)
     return Input(arguments, tuple(columns), count)
 
 
@@ -109,13 +118,14 @@ def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) ->
 def label_file(model: Classifier, source: Input) -> None:
     """Write the input's rows with their answers to a complete file, or none."""
     output, types, labeled = source.arguments.output, None, 0
-    columns = list(dict.fromkeys([*source.columns, *BLANK]))
+    blank = prefixed(BLANK, source.arguments)
+    columns = [*source.columns, *blank]
     if table_format(output) == ".parquet":
-        types = parquet_types(output, ([row.values | BLANK for row in rows] for rows, _ in source.windows()))
+        types = parquet_types(output, ([row.values | blank for row in rows] for rows, _ in source.windows()))
     with row_writer(output, columns, types) as write, bar(source.rows, "pair", show=True) as done:
         for rows, pairs in source.windows():
             for row, answer in zip(rows, answers(model, pairs, source.arguments.max_length), strict=True):
-                write(row.values | answer)
+                write(row.values | prefixed(answer, source.arguments))
             done.update(len(rows))
             labeled += len(rows)
         if labeled != source.rows:

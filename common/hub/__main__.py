@@ -36,7 +36,7 @@ class CardArguments:
 
 @dataclass(kw_only=True)
 class PublishArguments(CorpusOptions):
-    """Publishes a trained and evaluated model: checks it, makes one commit and a tag, then downloads it and scores it again.
+    """Publishes a trained and evaluated model: scores some items again, makes one commit and a tag, then downloads and verifies.
 
     The token comes from `hf auth login` or HF_TOKEN, never from an argument. The corpus is read to verify the model; by
     default it is the training corpus. Publishing the same folder again uploads nothing.
@@ -50,7 +50,7 @@ class PublishArguments(CorpusOptions):
     private: bool = option(False, "make a new repository private")
     tag: str | None = option(None, "tag of this version, such as v1")
     dry_run: bool = option(False, "list the files and print the card without contacting the Hub or writing anything")
-    verify: bool = option(True, "download the published model and score it again")
+    verify: bool = option(True, "score items again with the card's code, before the upload and after a download")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
 
 
@@ -58,7 +58,8 @@ class PublishArguments(CorpusOptions):
 class VerifyArguments(CorpusOptions):
     """Downloads a published model into an empty cache, runs the code on its card and compares its answers with the record.
 
-    Answers may differ only where two labels are within .01 of a tie.
+    Labels may differ only where two are within .01 of a tie, and probabilities by .001 in fp32 (.1, and .02 on average, in half
+    precision).
     """
 
     repo_id: tuple[str, ...] = option((), "the model on the Hub, as user/name", positional=True)
@@ -90,7 +91,7 @@ def publish(arguments: PublishArguments) -> None:
     from common.hub.card import CARD, write
     from common.hub.package import check_access, check_tag, prepare
     from common.hub.upload import publish as upload
-    from common.hub.verify import scored_corpus
+    from common.hub.verify import scored_corpus, verify_package
 
     folder = Path(_single(arguments.output_dir, "the folder of a trained model"))
     check_tag(arguments.tag)
@@ -104,6 +105,9 @@ def publish(arguments: PublishArguments) -> None:
     if arguments.verify:
         scored_corpus(package.trained, arguments)  # fails before anything is published
     check_access(arguments.repo_id, package.trained.base["name"])
+    if arguments.verify:
+        outcome = verify_package(package, arguments.repo_id, arguments, items=arguments.items)
+        log(f"checked: {outcome}")
     commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
     if os.access(folder, os.W_OK):
         if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.read(CARD):

@@ -18,12 +18,16 @@ from common.cli.console import bar, stage
 from common.cli.errors import UserError
 from common.cli.options import CorpusOptions
 from common.hub.card import CARD, Trained, read_trained
-from common.hub.package import Publication, publication_of
+from common.hub.package import Package, Publication, publication_of
 from common.models.loading import base_path, check_config, loading, local_folder, read_config, require
 from common.results.record import TRAINING_FILE, RunRecord
 from common.results.scoring import RECORD
 
 TIE = 1e-2  # difference below which another precision, device or kernel may prefer the other answer
+# How far a probability may be from the recorded one: at most, and on average over the items. Half precision changes single ones
+# by hundredths, in both directions.
+TOLERANCES = {"exact": (1e-3, 1e-3), "half": (0.1, 0.02)}
+EXACT = {"fp32", "float32"}
 # Runs the card's code as a user would, in its own process, then passes it one item after the other.
 DRIVER = """
 import contextlib, json, sys
@@ -49,8 +53,7 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
         with stage(f"downloading {repo_id} into an empty cache"):
             folder = local_folder(repo_id, revision, cache_dir=Path(cache))
         trained, project = check_download(folder, repo_id)
-        evaluation = trained.evaluation
-        if evaluation is None:
+        if trained.evaluation is None:
             raise UserError("published without an evaluation", file=repo_id, expected="its record and answers")
         snippet = project.snippet(trained, repo_id)
         # Only code that this project wrote is run, whatever the card in the repository says.
@@ -58,22 +61,57 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
             problem = "the code on the card is not what this version of the project writes"
             fix = "use the version that published it, or publish it again"
             raise UserError(problem, file=f"{repo_id}/{CARD}", fix=fix)
-        corpus = scored_corpus(trained, corpus)
-        texts = project.inputs(trained, corpus)
-        rows = [row for row in evaluation.scores if row["id"] in texts]
-        if absent := len(evaluation.scores) - len(rows):
-            problem = f"{absent:,} of {len(evaluation.scores):,} scored items are not in this corpus"
-            place = corpus.data_dir or corpus.dataset_name or "the miniature"
-            raise UserError(problem, file=place, fix="give the corpus on which the model was scored")
-        step = max(1, len(rows) // items) if items else 1
-        chosen = rows[::step][: items or None]
         # The card reads the main branch; here its code reads the commit that was downloaded.
         code = re.sub(r'^(model_id, revision = "[^"]+"), "main"', rf'\1, "{folder.name}"', snippet, flags=re.M)
         link_base(trained, Path(cache))
-        with stage(f"scoring {len(chosen):,} items with the card's code"):
-            precision, *answers = _run(code, [texts[row["id"]] for row in chosen], Path(cache), repo_id)
+        return _compared(trained, project, corpus, items, code, Path(cache), repo_id, commit=folder.name)
+
+
+def verify_package(package: Package, repo_id: str, corpus: CorpusOptions, *, items: int) -> str:
+    """Check before an upload what :func:`verify` checks after it, on the files that would be uploaded."""
+    trained = package.trained
+    with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
+        folder = Path(scratch) / "model"
+        for name, content in package.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                path.symlink_to(content.resolve())
+        link_base(trained, Path(scratch))
+        place = f"model_id, revision = {json.dumps(str(folder))}, "
+        snippet = package.project.snippet(trained, repo_id)
+        code = re.sub(r'^model_id, revision = "[^"]+", ', lambda _: place, snippet, flags=re.M)
+        return _compared(trained, package.project, corpus, items, code, Path(scratch), str(trained.folder))
+
+
+def _compared(
+    trained: Trained,
+    project: Publication,
+    corpus: CorpusOptions,
+    items: int,
+    code: str,
+    cache: Path,
+    name: str,
+    commit: str | None = None,
+) -> str:
+    """Run the card's code on scored texts and return how its answers compare with the record."""
+    evaluation = trained.evaluation
+    assert evaluation is not None  # checked by both callers
+    corpus = scored_corpus(trained, corpus)
+    texts = project.inputs(trained, corpus)
+    rows = [row for row in evaluation.scores if row["id"] in texts]
+    if absent := len(evaluation.scores) - len(rows):
+        problem = f"{absent:,} of {len(evaluation.scores):,} scored items are not in this corpus"
+        place = corpus.data_dir or corpus.dataset_name or "the miniature"
+        raise UserError(problem, file=place, fix="give the corpus on which the model was scored")
+    step = max(1, len(rows) // items) if items else 1
+    chosen = rows[::step][: items or None]
+    with stage(f"scoring {len(chosen):,} items with the card's code"):
+        precision, *answers = _run(code, [texts[row["id"]] for row in chosen], cache, name)
     recorded = str(evaluation.record.policy.get("scored in", "an unknown precision"))
-    return compare(chosen, answers, repo_id, commit=folder.name, of=len(rows), precision=precision, recorded=recorded)
+    return compare(chosen, answers, name, commit=commit, of=len(rows), precision=precision, recorded=recorded)
 
 
 def check_download(folder: Path, repo_id: str) -> tuple[Trained, Publication]:
@@ -122,43 +160,65 @@ def scored_corpus(trained: Trained, given: CorpusOptions) -> CorpusOptions:
 def compare(
     rows: Sequence[dict[str, str]],
     answers: Sequence[Any],
-    repo_id: str,
+    name: str,
     *,
-    commit: str,
+    commit: str | None,
     of: int,
     precision: str,
     recorded: str,
 ) -> str:
-    """Return how answers (``{label: probability}`` or ``[text, mean log-probability]``) compare; refuse other ones."""
-    largest, ties, wrong = 0.0, 0, []
+    """Return how answers (``{label: probability}`` or ``[text, mean log-probability]``) compare; refuse other ones.
+
+    Another label is refused unless it was nearly as probable. Probabilities must be the recorded ones, too: within
+    :data:`TOLERANCES` for the less exact of the two precisions.
+    """
+    differences: list[float] = []
+    ties, wrong = 0, []
+    most, mean = TOLERANCES["exact" if {precision, recorded} <= EXACT else "half"]
     for row, answer in zip(rows, answers, strict=True):
-        if isinstance(answer, dict):
-            before = {label: float(row[f"probability_{label}"]) for label in answer}
-            difference = max(abs(answer[label] - before[label]) for label in answer)
-            label = max(answer, key=answer.__getitem__)
-            same, margin = label == row["answer"], abs(before[row["answer"]] - before[label])
-        else:
-            text, mean = answer
-            difference, margin = abs(mean - float(row["mean_log_probability"])), float(row["margin"])
-            same = _groups(text) == _groups(row["answer"])
-        if not math.isfinite(difference) or not (same or margin <= TIE):
+        same, margin, difference = _difference(row, answer)
+        if not (difference <= most and (same or margin <= TIE)):  # NaN is not below anything
             wrong.append(row["id"])
-        elif same:
-            largest = max(largest, difference)
-        else:
-            ties += 1
+        ties += not same
+        differences.append(difference)
+    average = sum(differences) / max(1, len(differences))
+    place = f"{name}@{commit[:12]}" if commit else name
+    fix = f"{'publish' if commit else 'evaluate'} the model again, with the record of its own evaluation"
     if wrong:
         raise UserError(
-            f"{len(wrong):,} of {len(rows):,} answers differ from the record, beyond ties ({precision} now, {recorded} "
-            f"then); the first is that to item {wrong[0]}",
-            file=f"{repo_id}@{commit[:12]}",
-            fix="publish the model again, with the record of its own evaluation",
+            f"{len(wrong):,} of {len(rows):,} answers differ from the record, beyond ties and {most} of a probability "
+            f"({precision} now, {recorded} then); the first is that to item {wrong[0]}",
+            file=place,
+            fix=fix,
         )
+    if average > mean:
+        problem = f"probabilities differ from the record by {average:.3f} on average ({precision} now, {recorded} then)"
+        raise UserError(problem, file=place, expected=f"at most {mean}", fix=fix)
     near = f", {ties:,} differ within {TIE} of a tie" if ties else ""
+    which = f"commit {commit[:12]}" if commit else "before the upload"
     return (
-        f"{len(rows) - ties:,} of {len(rows):,} answers match the record{near}; largest difference {largest:.1e} (scored again "
-        f"in {precision}, recorded in {recorded}; {len(rows):,} of its {of:,} items; commit {commit[:12]})"
+        f"{len(rows) - ties:,} of {len(rows):,} answers match the record{near}; largest difference "
+        f"{max(differences, default=0):.1e} (scored again in {precision}, recorded in {recorded}; {len(rows):,} of its "
+        f"{of:,} items; {which})"
     )
+
+
+def _difference(row: dict[str, str], answer: Any) -> tuple[bool, float, float]:
+    """Return whether an answer is the recorded one, how close it was to being that, and the difference in probability.
+
+    The probability of a generated answer is the geometric mean over its tokens; for another answer it says nothing.
+    """
+    if isinstance(answer, dict):
+        before = {label: float(row[f"probability_{label}"]) for label in answer}
+        label = max(answer, key=answer.__getitem__)
+        finite = all(map(math.isfinite, answer.values()))
+        difference = max(abs(answer[each] - before[each]) for each in answer) if finite else math.nan
+        return label == row["answer"], abs(before[row["answer"]] - before[label]), difference
+    text, mean = answer
+    same, margin = _groups(text) == _groups(row["answer"]), float(row["margin"])
+    if not math.isfinite(mean):
+        return same, margin, math.nan
+    return same, margin, abs(math.exp(mean) - math.exp(float(row["mean_log_probability"]))) if same else 0.0
 
 
 def link_base(trained: Trained, cache: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,39 @@ def base_path(name: str) -> str:
     """Return the folder or Hub id to load a base model from; the shipped models' names become their folders."""
     shipped = MINIATURE_MODELS / name.removeprefix(MINIATURE)
     return str(shipped) if name.startswith(MINIATURE) and (shipped / "config.json").is_file() else name
+
+
+def lasting_path(name: str, output_dir: Path) -> str:
+    """Return how to record a base model so that a model in ``output_dir`` finds it from any working directory.
+
+    A relative path is kept where :func:`base_of` finds the same folder from the model's own place; otherwise it becomes absolute.
+    """
+    if base_path(name) != name or not (path := Path(name)).is_dir():
+        return name  # a shipped model or a Hub id
+    above = _above(output_dir, name)
+    return name if path.is_absolute() or (above and above.samefile(path)) else str(path.resolve())
+
+
+def base_of(folder: Path, name: str, revision: str | None, *, local: bool) -> str:
+    """Return the name of the base of the model in ``folder`` such that it does not depend on the working directory.
+
+    A relative path is looked up from the model's folder upwards. ``local`` says that a base without a revision is a folder: our
+    trainings record the commit of a base from the Hub.
+    """
+    elsewhere = revision is not None or base_path(name) != name or hub_commit(folder) is not None
+    if elsewhere or Path(name).is_absolute():
+        return name
+    if above := _above(folder, name):
+        return str(above)
+    if local and not Path(name).is_dir():
+        expected = f"{name} in the folder of the model or one above"
+        raise UserError(f"its base model {shown(name)} is not here", file=folder, expected=expected, fix="put it there")
+    return name
+
+
+def _above(folder: Path, name: str) -> Path | None:
+    start = folder.resolve()
+    return next((up / name for up in (start, *start.parents) if (up / name / "config.json").is_file()), None)
 
 
 def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Path | None = None) -> Path:
@@ -147,6 +180,48 @@ def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:
         raise UserError(problem, file=weights, fix="download it or train again")
 
 
+def check_loaded(model: Any, report: Mapping[str, Any], name: str | Path, *, new_head: bool = False) -> None:
+    """Refuse weights that are not those of the whole model: transformers would draw the rest at random, and only warn.
+
+    Args:
+        model: The loaded model, of any task.
+        report: What ``from_pretrained(…, output_loading_info=True)`` returned with it.
+        name: What the user called it.
+        new_head: Whether a head (and a pooler) may be missing or of other sizes, because training starts with a new one.
+    """
+    prefix, absent = f"{model.base_model_prefix}.", set(report["missing_keys"])
+    base = getattr(model, model.base_model_prefix, model)
+    parts = {child for child, _ in base.named_children()}
+    parts |= set() if new_head else {child for child, _ in model.named_children()} - {model.base_model_prefix}
+    pooler = {f"{prefix}{key}" for key in base.state_dict() if key.startswith("pooler.")}
+
+    def is_new(key: str) -> bool:
+        return new_head and (not key.startswith(prefix) or (key in pooler and pooler <= absent))
+
+    def is_known(key: str) -> bool:
+        return key.removeprefix(prefix).partition(".")[0] in parts
+
+    for problem, keys in (
+        ("missing", [key for key in absent if not is_new(key)]),
+        ("of another shape", [key for key, *_ in report["mismatched_keys"] if not is_new(key)]),
+        ("beyond its layers", [key for key in report["unexpected_keys"] if is_known(key)]),
+    ):
+        if keys:
+            raise UserError(
+                f"its weights do not match config.json: {len(keys):,} tensors {problem} (first: {shown(min(keys))})",
+                file=name,
+                expected="every tensor of the model, and no layer more",
+                fix="download it again, or use the config.json that belongs to the weights",
+            )
+
+
+def check_vocabulary(tokenizer: Any, name: str | Path) -> None:
+    """Refuse a tokenizer with only special tokens, which transformers makes where a model's folder has no files for it."""
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        fix = "copy tokenizer.json and tokenizer_config.json of the model into it"
+        raise UserError("no vocabulary for the tokenizer", file=name, expected="tokenizer files", fix=fix)
+
+
 def file_of(name: str, filename: str, revision: str | None) -> Path | None:
     """Return a file of a base model, from its folder or the Hub; None where the model has no such file."""
     if Path(name).is_dir():
@@ -231,6 +306,9 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
     text = str(error)
     if "no file named model.safetensors" in text or "have a file named model.safetensors" in text:
         return _without_weights(name, "model.safetensors")
+    if "You set `ignore_mismatched_sizes`" in text:
+        fix = "download it again, or use the config.json that belongs to the weights"
+        return UserError("its weights do not match config.json: tensors of another shape", file=name, fix=fix)
     if "contains custom code" in text or "references custom code" in text:
         expected = "a model that transformers supports"
         return UserError("needs code of its own, which is never run", file=name, expected=expected)

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from common.cli.errors import UserError
-from common.models.loading import check_config, loading
+from common.models.loading import check_config, check_loaded, loading
 from common.runtime import hardware
 
 Quantization = Literal["nf4", "int8", "none"]
@@ -47,7 +47,7 @@ def load_base(
     config = base_config(name, revision)
     try:
         with loading(name):
-            model = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 name,
                 revision=revision,
                 config=config,
@@ -57,7 +57,9 @@ def load_base(
                 attn_implementation=attention_for(config),
                 use_safetensors=True,  # pickles run code
                 trust_remote_code=False,  # the default asks on the terminal
+                output_loading_info=True,
             )
+            check_loaded(model, report, name)
     except UserError as error:
         if isinstance(error.__cause__, torch.OutOfMemoryError):
             raise UserError("does not fit into the GPU's memory", file=name, fix="use a smaller base model") from None

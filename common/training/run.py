@@ -9,9 +9,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -21,7 +21,7 @@ from common.cli.arguments import identifying
 from common.cli.console import log, quiet, quiet_libraries, stage
 from common.cli.errors import UserError
 from common.cli.options import TrainingOptions
-from common.models.loading import base_path, license_of, width_of
+from common.models.loading import base_path, lasting_path, license_of, width_of
 from common.results.record import TRAINING_FILE, count_parameters, git_commit, peak_memory, versions
 from common.runtime import hardware
 from common.runtime.files import atomic_write, disk_errors, readable_mode, require_space
@@ -35,6 +35,8 @@ PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private")
 NOT_THE_RUN = ("output_dir", "estimate_only", "save_total_limit", "report_to", *PUBLISHING)  # the same run with others
 SCHEDULE = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 PASSED_ON = ("learning_rate", "lr_scheduler_type", "weight_decay", "logging_steps", "seed", "report_to", *SCHEDULE)
+
+Options = TypeVar("Options", bound=Any)  # a project's TrainArguments
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ class TrainResult:
 
     seconds: float
     continued: bool
+
+
+def with_lasting_base(options: Options, output_dir: Path) -> Options:
+    """Return a run's arguments with a name of the base model that serves in other working directories too."""
+    name = options.model_name_or_path
+    lasting = lasting_path(name, output_dir)
+    return options if lasting == name else replace(options, model_name_or_path=lasting)
 
 
 def prepare(options: TrainingOptions, base: str) -> RunContext:

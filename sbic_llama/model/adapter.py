@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
 from common.models.loading import (
+    base_of,
     base_path,
     check_adapter,
     check_adapter_config,
@@ -84,7 +86,10 @@ def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, a
 
 
 def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
-    """Read an adapter's description without loading it; ``name`` is what the user called it."""
+    """Read an adapter's description without loading it; ``name`` is what the user called it.
+
+    A base model with a relative path is named such that any working directory will do.
+    """
     description = annotator_file.read(require(folder, ANNOTATOR_FILE, name))
     description.resolve_feature()
     require(folder, WEIGHTS_FILE, name)
@@ -98,7 +103,8 @@ def read_description(folder: Path, name: str | Path) -> AnnotatorFile:
             file=f"{name}/{CONFIG_FILE}",
             expected=f"{shown(expected)} as in {ANNOTATOR_FILE}",
         )
-    return description
+    place = base_of(folder, description.base_model, description.base_revision, local=True)
+    return replace(description, base_model=place)
 
 
 def save(

@@ -39,6 +39,7 @@ from common.training.run import (
     save_run,
     trained_model,
     trainer_settings,
+    with_lasting_base,
 )
 from sbic_llama.data.corpus import Post, Split, labeled
 from sbic_llama.data.features import Feature, confidence, get_feature
@@ -76,6 +77,7 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
     """
     feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
     output_dir = arguments.output_dir / feature_name
+    arguments = with_lasting_base(arguments, output_dir)
     with locked(output_dir):
         context = prepare_device(arguments)
         data = load_data(arguments, feature)

@@ -52,7 +52,16 @@ class Classifier:
     @property
     def max_length(self) -> int:
         """Maximum tokens per pair, as in training."""
-        return self.facts["settings"]["max_length"] if self.facts else DEFAULT_LENGTH
+        return (
+            self.facts["settings"]["max_length"] if self.facts else min(DEFAULT_LENGTH, self.longest or DEFAULT_LENGTH)
+        )
+
+    @cached_property
+    def longest(self) -> int | None:
+        """Tokens that the model has positions for; None if its positions are relative."""
+        from snli_roberta.model import encoding
+
+        return encoding.longest(self.model)
 
     @cached_property
     def own_folder(self) -> Path | None:
@@ -61,9 +70,10 @@ class Classifier:
 
     def logits(self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False) -> np.ndarray:
         """Return logits of shape (n, 3), in the order of the pairs."""
-        from snli_roberta.model import encoder
+        from snli_roberta.model import encoder, encoding
 
         length = max_length or self.max_length
+        encoding.check_length(self.model, length)
         return encoder.predict_logits(self.model, self.tokenizer, pairs, max_length=length, progress=progress)
 
     def probabilities(

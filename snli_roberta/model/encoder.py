@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -19,18 +20,23 @@ from transformers import (
 from common.cli.console import bar, log
 from common.cli.errors import UserError, shown
 from common.models.loading import (
+    base_of,
     base_path,
     check_adapter,
     check_adapter_config,
     check_config,
+    check_loaded,
+    check_vocabulary,
     loading,
     local_folder,
     read_config,
     require,
 )
+from common.results.record import TRAINING_FILE
 from common.runtime import hardware
 from snli_roberta.data.corpus import LABELS, Pair
-from snli_roberta.training.arguments import ADAPTER_CONFIG, ALL_LINEAR, SharedSettings
+from snli_roberta.model.encoding import check_tokens, encode, fit_tokenizer, longest
+from snli_roberta.training.arguments import ADAPTER_CONFIG, ALL_LINEAR, DEFAULT_LENGTH, SharedSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -39,37 +45,82 @@ HEAD_FACTS = {
     "num_labels": len(LABELS),
     "id2label": dict(enumerate(LABELS)),
     "label2id": {label: i for i, label in enumerate(LABELS)},
+    "problem_type": "single_label_classification",  # a base may have been trained on scores
 }
+PROBES = (  # to compare a padded batch with each alone
+    Pair("A man is asleep.", "A man sleeps.", label=-1),
+    Pair("Two children and an old dog are playing with a red ball near the river.", "Nobody is outside.", label=-1),
+)
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
-    """Load a pretrained encoder with a classification head, in fp32.
+    """Load a pretrained encoder with a new classification head, in fp32.
 
     Returns:
         The model, and the names of its new modules (the head, and a pooler if the checkpoint lacks one): a LoRA adapter
         must store them whole, or they would be lost.
     """
-    check_config(name, revision)
-    with loading(name):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            revision=revision,
-            dtype=torch.float32,
-            attn_implementation=hardware.ATTENTION,
-            output_loading_info=True,
-            use_safetensors=True,  # pickles run code
-            trust_remote_code=False,  # by default a terminal asks whether to run the repository's code
-            ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
-            **HEAD_FACTS,
-        )
+    model, report, own = _load_any(name, revision)
+    prefix, missing = model.base_model_prefix, set(report["missing_keys"])
+    head = {name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())}
+    if not any({f"{child}.{key}" for key in model.get_submodule(child).state_dict()} <= missing for child in head):
+        log(f"{name} has a head of its own ({', '.join(own)}): a new one replaces it")
+        _draw(model, head)
+    return model, sorted(head | {key.split(".")[1] for key in missing if key.startswith(f"{prefix}.")})
+
+
+def _load_any(name: str, revision: str | None) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
+    """Load an encoder, with its own head if it has a fitting one; also return the report, and its own labels."""
+    model, report, own = _from_pretrained(name, revision, HEAD_FACTS)
+    check_loaded(model, report, name, new_head=True)
     # These models accept any keyword but ignore the number of items in a batch. Without this, Trainer would multiply loss
     # and gradients by the accumulation steps and the number of processes.
     model.accepts_loss_kwargs = False
-    prefix = model.base_model_prefix
-    new = {name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())}
-    new |= {key.split(".")[1] for key in info["missing_keys"] if key.startswith(f"{prefix}.")}
-    return model, sorted(new)
+    return model, report, own
+
+
+def _from_pretrained(
+    name: str | Path, revision: str | None, facts: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
+    """Load a classifier with the best attention that its architecture has; also return the report, and its own labels."""
+    check_config(str(name), revision)
+    with loading(name):
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        own = _label_names(config)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=attention(config, name),
+            output_loading_info=True,
+            use_safetensors=True,  # pickles run code
+            trust_remote_code=False,  # by default a terminal asks whether to run the repository's code
+            ignore_mismatched_sizes=True,  # in a head; check_loaded refuses it elsewhere
+            **facts,
+        )
+    return model, report, own
+
+
+def attention(config: Any, name: str | Path) -> str:
+    """Return the attention to load a classifier with; some architectures, such as DeBERTa, have only the plain one."""
+    try:
+        kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    except KeyError:
+        problem = f"transformers has no classifier of type {shown(config.model_type)}"
+        raise UserError(problem, file=name, expected="an encoder, such as roberta-base") from None
+    return hardware.ATTENTION if kind._supports_sdpa else "eager"
+
+
+def _draw(model: PreTrainedModel, head: set[str]) -> None:
+    """Draw a head at random, as transformers does where a checkpoint lacks it: it skips what is marked as initialized."""
+    model._is_hf_initialized = False
+    for child in head:
+        for module in model.get_submodule(child).modules():
+            module._is_hf_initialized = False
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor._is_hf_initialized = False
+    model.initialize_weights()
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -77,7 +128,28 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         raise UserError("the tokenizer has no pad token", file=name, expected="an encoder, such as roberta-base")
+    check_vocabulary(tokenizer, name)
     return tokenizer
+
+
+def fit(model: Any, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> None:
+    """Make model and tokenizer agree on their inputs, and refuse a model that does not answer a batch as each pair alone."""
+    fit_tokenizer(tokenizer, model, str(name))
+    length = min(longest(model) or DEFAULT_LENGTH, DEFAULT_LENGTH)
+    try:
+        together, alone = (
+            predict_logits(model, tokenizer, PROBES, max_length=length, batch_size=size) for size in (len(PROBES), 1)
+        )
+    except UserError as error:
+        error.file = error.file or str(name)
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"it can't classify a pair of sentences: {reason}", file=name) from error
+    if np.abs(together - alone).max() > 1e-2 * np.abs(alone).max():
+        raise UserError(
+            "its answers change with the padding of a batch", file=name, expected="a model that ignores padding"
+        )
 
 
 def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequence[str] = ALL_LINEAR) -> str:
@@ -144,7 +216,9 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         require(folder, "model.safetensors", name)
     with loading(name):
         # An adapter alone does not name its classes; ours have a config.json that does.
-        labels = _labels(folder) if (folder / "config.json").is_file() else None
+        labels = None
+        if (folder / "config.json").is_file():
+            labels = _label_names(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         if labels is not None and labels != LABELS:
             raise UserError(f"the model has the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
         if is_adapter:
@@ -153,40 +227,32 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
             model = _load_adapter(folder, config, name)
         else:
             require(folder, "config.json", name)
-            check_config(str(folder), None)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            )
+            model, report, _ = _from_pretrained(folder, None, {})
+            check_loaded(model, report, name)
         tokenizer = load_tokenizer(str(folder))
+        fit(model, tokenizer, name)
     return model.to(hardware.device_type()).eval(), tokenizer
 
 
 def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path) -> PeftModel:
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     weights = require(folder, ADAPTER_WEIGHTS, name)
-    base, _ = load_base(base_path(config["base_model_name_or_path"]), config.get("revision"))
+    revision, local = config.get("revision"), (folder / TRAINING_FILE).is_file()
+    place = base_path(base_of(folder, config["base_model_name_or_path"], revision, local=local))
+    base, report, _ = _load_any(place, revision)
     model = PeftModel.from_pretrained(base, folder)
     check_adapter(model, weights)
+    drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    stored = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if absent := [key for key in drawn if f"base_model.model.{key}" not in stored]:
+        problem = f"neither the adapter nor its base has {shown(min(absent))}"
+        raise UserError(problem, file=name, expected="an adapter that was saved with its head")
     return model
 
 
-def _labels(folder: Path) -> tuple[str, ...]:
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+def _label_names(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label[i]) for i in range(config.num_labels))
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[list[int]], int]:
-    """Return the token IDs of each pair, and how many pairs were truncated (longest sentence first) to ``max_length``."""
-    if not pairs:
-        return [], 0
-    full = tokenizer([p.premise for p in pairs], [p.hypothesis for p in pairs]).input_ids
-    long = [i for i, ids in enumerate(full) if len(ids) > max_length]
-    for i in long:
-        full[i] = tokenizer(
-            pairs[i].premise, pairs[i].hypothesis, truncation="longest_first", max_length=max_length
-        ).input_ids
-    return full, len(long)
 
 
 def predict_logits(
@@ -200,14 +266,15 @@ def predict_logits(
 ) -> np.ndarray:
     """Return logits of shape (n, 3) in the order of the pairs; batches hold pairs of similar length to save padding."""
     encoded, _ = encode(tokenizer, pairs, max_length)
-    order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]))
+    check_tokens(model, encoded)
+    order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]["input_ids"]))
     logits = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
     model.eval()
     device = next(model.parameters()).device
     with torch.inference_mode(), bar(len(pairs), "pair", show=progress) as done:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, return_tensors="pt").to(device)
+            batch = tokenizer.pad([encoded[i] for i in chosen], return_tensors="pt").to(device)
             logits[chosen] = model(**batch).logits.float().cpu().numpy()
             done.update(len(chosen))
     return logits

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.cli.errors import UserError
-from common.models.loading import base_path
+from common.models.loading import base_of, base_path
 from common.results.record import RunRecord, training_costs
 from common.results.scoring import ScoredSet, class_counts, keep
 from common.runtime import hardware
@@ -79,13 +79,13 @@ def score_baselines(
     scored: ScoredSet,
     pairs: list[Pair],
     test: Split,
-    facts: dict[str, Any] | None,
+    trained: tuple[Path, dict[str, Any]] | None,
     *,
     module: str,
     output_dir: Path,
     seed: int,
 ) -> list[RunRecord]:
-    """Score the baselines and, if ``facts`` of a training name its base, that encoder with an untrained head."""
+    """Score the baselines and, given a model's folder and record of training, its base with an untrained head."""
     from transformers import set_seed
 
     from snli_roberta.model import encoder
@@ -98,11 +98,15 @@ def score_baselines(
 
     for title, predict in predictors(pairs, test, seed).items():
         measure(title, predict)
-    if facts:
-        base, revision = base_path(facts["base"]["name"]), facts["base"]["commit"]
+    if trained:
+        folder, facts = trained
+        revision = facts["base"]["commit"]
+        base = base_path(base_of(folder, facts["base"]["name"], revision, local=True))
         set_seed(seed)
-        untrained = encoder.load_base(base, revision)[0].to(hardware.device_type())
+        untrained = encoder.load_base(base, revision)[0]
         tokenizer = encoder.load_tokenizer(base, revision)
+        encoder.fit(untrained, tokenizer, base)
+        untrained.to(hardware.device_type())
         length = facts["settings"]["max_length"]
         logits = partial(encoder.predict_logits, untrained, tokenizer, test.pairs, max_length=length)
         measure("untrained head", lambda: logits().argmax(-1))
@@ -160,8 +164,8 @@ def sampling_of(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: facts["settings"][key] for key in SAMPLING}
 
 
-def check_comparable(models: Mapping[str, Classifier]) -> dict[str, Any] | None:
-    """Return the training record of the first model that has one, after a check that all models may be compared.
+def check_comparable(models: Mapping[str, Classifier]) -> tuple[Path, dict[str, Any]] | None:
+    """Return folder and training record of the first model that has one, after a check that all models may be compared.
 
     Raises:
         UserError: Models were trained on different pairs, or started from different bases.
@@ -175,7 +179,7 @@ def check_comparable(models: Mapping[str, Classifier]) -> dict[str, Any] | None:
         if (base := facts["settings"]["model_name_or_path"]) != first["settings"]["model_name_or_path"]:
             problem = f"{title!r} started from another base than the first model: {base}"
             raise UserError(problem, fix="compare models of the same base")
-    return first
+    return next(((model.folder, model.facts) for model in models.values() if model.facts), None)
 
 
 def require_training_pairs(pairs: list[Pair], facts: dict[str, Any], corpus: CorpusArguments) -> None:

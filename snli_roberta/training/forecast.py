@@ -14,7 +14,7 @@ from common.models import step_memory
 from common.models.step_memory import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, config_of
 from common.results.record import count_parameters
 from common.runtime import hardware
-from snli_roberta.model.encoder import HEAD_FACTS, add_lora
+from snli_roberta.model.encoder import HEAD_FACTS, add_lora, attention
 from snli_roberta.study.runs import StudyArguments
 from snli_roberta.training.arguments import Method, SharedSettings, TrainArguments
 
@@ -72,7 +72,7 @@ def _fake_model(config: Any, settings: SharedSettings, method: Method) -> Any:
         setattr(config, name, value)
     with torch.device("meta"):
         model: Any = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation=hardware.ATTENTION, trust_remote_code=False
+            config, attn_implementation=attention(config, config.model_type), trust_remote_code=False
         )
         if method == "lora":
             model = add_lora(model, ["classifier"], settings)

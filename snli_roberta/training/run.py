@@ -34,9 +34,11 @@ from common.training.run import (
     save_run,
     trained_model,
     trainer_settings,
+    with_lasting_base,
 )
 from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pairs_fingerprint, training_sample
 from snli_roberta.model import encoder
+from snli_roberta.model.encoding import check_length, check_tokens, encode
 from snli_roberta.training.arguments import TITLES, TrainArguments
 
 PROBE = 64  # validation pairs for which a saved model must give exactly the logits of the trained one
@@ -61,6 +63,7 @@ def train(arguments: TrainArguments) -> None:
         Interrupted: A signal stopped the run; the same command continues it.
     """
     output_dir = arguments.output_dir
+    arguments = with_lasting_base(arguments, output_dir)
     with locked(output_dir):
         context = prepare(arguments, arguments.model_name_or_path)
         data = load_data(arguments)
@@ -106,8 +109,8 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
     counts = count_parameters(model)
     share = counts["trainable"] / counts["total"]
     log(f"{arguments.method}: {counts['trainable']:,} of {counts['total']:,} parameters trained ({share:.2%})")
-    rows, truncated = _rows(tokenizer, data.pairs, arguments.max_length)
-    dev_rows, _ = _rows(tokenizer, data.dev.pairs, arguments.max_length)
+    rows, truncated = _rows(model, tokenizer, data.pairs, arguments.max_length)
+    dev_rows, _ = _rows(model, tokenizer, data.dev.pairs, arguments.max_length)
     long = f"{truncated:,} truncated to {arguments.max_length} tokens"
     log(f"{len(data.pairs):,} training pairs ({long}), {len(data.dev.pairs):,} for validation")
     trainer = Trainer(
@@ -117,6 +120,7 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
         eval_dataset=dev_rows,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
+        preprocess_logits_for_metrics=logits_only,
         compute_metrics=accuracy,
         callbacks=callbacks(arguments),
     )
@@ -127,6 +131,8 @@ def build_model(arguments: TrainArguments, revision: str | None) -> tuple[Any, P
     name = base_path(arguments.model_name_or_path)
     tokenizer = encoder.load_tokenizer(name, revision)
     model, new_modules = encoder.load_base(name, revision)
+    encoder.fit(model, tokenizer, arguments.model_name_or_path)
+    check_length(model, arguments.max_length)
     if arguments.method == "lora":
         model = encoder.add_lora(model, new_modules, arguments, revision)
     return model, tokenizer
@@ -142,6 +148,11 @@ def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision) 
 def accuracy(scored: EvalPrediction) -> dict[str, float]:
     """Compute the metric that selects the best checkpoint."""
     return {"accuracy": float((scored.predictions.argmax(-1) == scored.label_ids).mean())}
+
+
+def logits_only(outputs: Any, _: Any) -> Any:
+    """Return the logits of what a model gives at validation; BART's gives hidden states too."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def save(
@@ -178,6 +189,8 @@ def save(
     trainer.accelerator.wait_for_everyone()
 
 
-def _rows(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> tuple[Dataset, int]:
-    encoded, cut = encoder.encode(tokenizer, pairs, max_length)
-    return Dataset.from_dict({"input_ids": encoded, "labels": [pair.label for pair in pairs]}), cut
+def _rows(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> tuple[Dataset, int]:
+    encoded, cut = encode(tokenizer, pairs, max_length)
+    check_tokens(model, encoded)
+    columns = {name: [row[name] for row in encoded] for name in encoded[0]}
+    return Dataset.from_dict({**columns, "labels": [pair.label for pair in pairs]}), cut

@@ -178,6 +178,24 @@ def test_a_file_keeps_its_columns_rows_and_order(trained, tmp_path, monkeypatch,
         assert str(pyarrow.parquet.read_schema(out).field("probability_neutral").type) == "double"
 
 
+def test_columns_of_the_file_are_not_overwritten(trained, tmp_path, monkeypatch):
+    from common.tables.reading import read_rows
+
+    (tmp_path / "in.csv").write_text(
+        "premise,hypothesis,predicted_label,probability_neutral\nA dog.,A pet.,mine,0.5\n", encoding="utf-8"
+    )
+    words = ["--model", trained["full"], "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv"]
+    message = "the file already has a column 'predicted_label'. Rename that column, or choose another --prefix"
+    with pytest.raises(UserError, match=message):
+        call(predict, monkeypatch, *words)
+    assert not (tmp_path / "out.csv").exists()
+    call(predict, monkeypatch, *words, "--prefix", "full_")
+    (row,) = (row.values for row in read_rows(tmp_path / "out.csv"))
+    assert (row["predicted_label"], row["probability_neutral"]) == ("mine", "0.5")
+    assert row["full_predicted_label"] in LABELS
+    assert sum(float(row[f"full_probability_{label}"]) for label in LABELS) == pytest.approx(1, abs=1e-5)
+
+
 def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
     from common.tables.reading import read_rows
 

@@ -212,6 +212,62 @@ ROW = {"id": "a", "answer": "yes", "probability_yes": "0.504", "probability_no":
 GENERATED = {"id": "a", "answer": "cats, dogs", "mean_log_probability": "-0.2", "margin": "0.005"}
 
 
+EXACT = {"commit": "0" * 40, "of": 1, "precision": "float32", "recorded": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        (ROW | {"probability_yes": "0.9", "probability_no": "0.1"}, {"yes": 0.7, "no": 0.3}),
+        (GENERATED, ["cats, dogs", -0.5]),
+    ],
+)
+def test_another_probability_of_the_same_label_is_refused(row, answer):
+    for facts in (EXACT, EXACT | {"recorded": "bf16"}, EXACT | {"precision": "float16"}):
+        with pytest.raises(UserError, match="1 of 1 answers differ from the record"):
+            compare([row], [answer], ID, **facts)
+
+
+def test_probabilities_may_differ_by_what_half_precision_rounds():
+    row = ROW | {"probability_yes": "0.9", "probability_no": "0.1"}
+    near, off, far = ({"yes": 0.9 - d, "no": 0.1 + d} for d in (0.0005, 0.015, 0.05))
+    assert "1 of 1 answers match" in compare([row], [near], ID, **EXACT)
+    with pytest.raises(UserError, match="1 of 1 answers differ from the record"):
+        compare([row], [off], ID, **EXACT)
+    half = EXACT | {"recorded": "bf16"}
+    assert "3 of 3 answers match" in compare([row] * 3, [near, far, near], ID, **half)
+    with pytest.raises(UserError, match=r"differ from the record by 0\.050 on average.*expected at most 0\.02"):
+        compare([row] * 3, [far] * 3, ID, **half)
+
+
+@pytest.mark.parametrize("answer", [{"yes": float("nan"), "no": 0.5}, ["cats, dogs", float("nan")]])
+def test_an_answer_that_is_not_a_number_is_refused(answer):
+    with pytest.raises(UserError, match="1 of 1 answers differ from the record"):
+        compare([ROW if isinstance(answer, dict) else GENERATED], [answer], ID, **EXACT | {"recorded": "bf16"})
+
+
+@pytest.mark.parametrize("kind", ["snli_adapter", pytest.param("sbic_labels", marks=pytest.mark.slow)])
+def test_a_record_of_other_probabilities_is_refused_before_the_upload(kind, runs, bases, few, tmp_path, monkeypatch):
+    """All its labels are the model's: only the numbers beside them are not."""
+    folder = shutil.copytree(runs[kind], tmp_path / "model")
+    path = folder / "evaluation" / "scores.csv"
+    rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+    for row in rows:
+        names = [name for name in row if name.startswith("probability_")]
+        answer = f"probability_{row['answer']}"
+        for name in names:  # a sharper distribution of the same order
+            share = float(row[name]) * 0.8
+            row[name] = share + 0.2 if name == answer else share
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    message = rf"{folder}: 10 of 10 answers differ from the record.*Evaluate the model again"
+    with pytest.raises(UserError, match=message):
+        call(monkeypatch, "publish", folder, "--repo_id", ID, "--data_dir", few, "--items", 10)
+    assert ("models", ID) not in bases.repositories
+
+
 @pytest.mark.parametrize(
     ("row", "answer", "ties"),
     [

@@ -18,7 +18,7 @@ from common.cli.errors import UserError
 from common.miniature.loopback_hub import READ_TOKEN
 from common.miniature.pretrain import MODELS
 from common.models import retry
-from common.models.loading import base_path, hub_commit, license_of, local_folder
+from common.models.loading import base_of, base_path, hub_commit, lasting_path, license_of, local_folder
 from sbic_llama.model.adapter import load_adapter
 from snli_roberta.model.encoder import load_trained
 
@@ -203,6 +203,41 @@ def test_an_adapter_answers_the_same_from_the_hub(upload, runs):
     here, there = (load_adapter(name, precision="fp32")[0] for name in (runs["sbic_labels"], ID))
     first, second = (dict(model.named_parameters()) for model in (here, there))
     assert all(torch.equal(first[name], second[name]) for name in first if "lora" in name)
+
+
+def test_an_adapter_finds_its_base_from_any_working_directory(runs, tmp_path, monkeypatch):
+    """An SBIC adapter with a relative path as base; the other project's is trained so in its own tests."""
+    shutil.copytree(MODELS / "tiny_llama", tmp_path / "work" / "models" / "llama")
+    folder = shutil.copytree(
+        runs["sbic_labels"], tmp_path / "work" / "run", ignore=shutil.ignore_patterns("checkpoint-*")
+    )
+    for file, key in {"adapter_config.json": "base_model_name_or_path", "annotator.json": "base_model"}.items():
+        (folder / file).write_bytes(config(runs, "sbic_labels", file, **{key: "models/llama"}))
+    (tmp_path / "other").mkdir()
+    for place in (tmp_path / "work", tmp_path / "other"):
+        monkeypatch.chdir(place)
+        load_sbic(str(folder))
+    shutil.rmtree(tmp_path / "work" / "models")
+    with pytest.raises(UserError, match="its base model 'models/llama' is not here"):
+        load_sbic(str(folder))
+
+
+def test_how_a_base_is_recorded(tmp_path, monkeypatch):
+    shutil.copytree(MODELS / "tiny_llama", tmp_path / "work" / "models" / "llama")
+    monkeypatch.chdir(tmp_path / "work")
+    place = str(tmp_path / "work" / "models" / "llama")
+    for name, output, recorded in (
+        ("models/llama", "output/run", "models/llama"),
+        ("models/llama", tmp_path / "output", place),
+        ("../work/models/llama", "output/run", place),
+        (place, "output/run", place),
+        ("user/name", "output/run", "user/name"),
+        ("miniature/tiny_llama", "output/run", "miniature/tiny_llama"),
+    ):
+        assert lasting_path(name, Path(output)) == recorded
+    run = tmp_path / "work" / "run"
+    assert base_of(run, "models/llama", "c0ffee", local=True) == "models/llama", "a commit is one of the Hub"
+    assert base_of(run, "user/name", None, local=False) == "user/name"
 
 
 def test_what_was_downloaded_once_is_enough_where_the_hub_is_down(upload, bases):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -124,3 +127,53 @@ def test_a_base_without_linear_layers_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(quantization, "Linear4bit", type("Other", (torch.nn.Linear,), {}))
     with pytest.raises(UserError, match="no layer that can be quantized"):
         load_base(TINY, None, precision="fp32")
+
+
+def drop_norm(tensors: dict, config: dict) -> None:
+    del tensors["model.norm.weight"]
+
+
+def other_prefix(tensors: dict, config: dict) -> None:
+    for name in list(tensors):
+        tensors[f"module.{name}"] = tensors.pop(name)
+
+
+def layers(change: int):
+    def edit(tensors: dict, config: dict) -> None:
+        config["num_hidden_layers"] += change
+
+    return edit
+
+
+def other_width(tensors: dict, config: dict) -> None:
+    config["intermediate_size"] += 64
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop_norm, r"1 tensors missing \(first: 'model\.norm\.weight'\)"),
+        (other_prefix, r"\d+ tensors missing"),
+        (layers(1), r"\d+ tensors missing \(first: 'model\.layers\.\d+\."),
+        (layers(-1), r"\d+ tensors beyond its layers \(first: 'model\.layers\.\d+\."),
+        (other_width, r"tensors of another shape"),
+    ],
+)
+def test_weights_of_another_model_are_refused(edit, message, quantization, tmp_path):
+    """transformers draws what is missing at random, with a warning."""
+    folder = shutil.copytree(TINY, tmp_path / "base")
+    tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    edit(tensors, config)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"its weights do not match config.json: {message}"):
+        load_base(str(folder), None, precision="fp32", quantization=quantization)
+
+
+def test_a_base_that_was_saved_in_4_bits_is_loaded(tmp_path):
+    model = load_base(TINY, None, precision="fp32")
+    model.save_pretrained(tmp_path)
+    again = load_base(str(tmp_path), None, precision="fp32")
+    ids = torch.arange(300, 340)[None]
+    assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)

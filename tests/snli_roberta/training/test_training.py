@@ -354,10 +354,7 @@ def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
     probe = [Pair("A dog is wet.", "A pet is dry.", 2)]
     assert classifier.save(model, tokenizer, tmp_path / "whole", base="miniature/tiny_roberta", probe=probe) > 0
     monkeypatch.setattr(model, "save_pretrained", without_head)
-    # transformers loads a model without its head in silence, with a new one; PEFT does not load such an adapter at all.
-    with pytest.raises(
-        (RuntimeError, UserError), match=r"gives other answers than the trained one|missing '.*classifier"
-    ):
+    with pytest.raises(UserError, match=r"4 tensors missing \(first: 'classifier|missing '.*classifier"):
         classifier.save(model, tokenizer, tmp_path / "headless", base="miniature/tiny_roberta", probe=probe)
 
 
@@ -578,5 +575,6 @@ def test_long_pairs_are_cut_and_counted():
     tokenizer = classifier.load_tokenizer(str(MODELS / "tiny_roberta"))
     items = [Pair("A dog is wet.", "A pet is dry.", 0), Pair("A dog is wet and " * 50, "A pet is dry.", 0)]
     encoded, cut = classifier.encode(tokenizer, items, 32)
-    assert (cut, len(encoded[1])) == (1, 32)
-    assert encoded[1][-4:] == encoded[0][-4:], "the hypothesis stays whole"
+    short, long = (row["input_ids"] for row in encoded)
+    assert (cut, len(long)) == (1, 32)
+    assert long[-4:] == short[-4:], "the hypothesis stays whole"
