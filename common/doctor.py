@@ -147,6 +147,14 @@ NOTES = (
 )
 
 
+def checked_lines() -> list[str]:
+    """List the bases that were checked on their first use here, and what may be used with each; see docs/bases.md."""
+    from common.models.exactness import remembered
+
+    lines = [f"  {exactness.line()}" for exactness in remembered()]
+    return ["bases checked on this machine:", *lines, ""] if lines else []
+
+
 def _fits(forecast: Forecast, machine: Machine) -> bool:
     return bool(forecast.memory) and forecast.memory + LIBRARIES_BYTES <= machine.memory
 
@@ -195,7 +203,8 @@ def main() -> None:
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
     print("\n".join([*lines, f"versions    {installed}", ""]))
     known = forecasts()
-    print("\n".join([*recipe_lines(known, machine), "", *NOTES, "", *next_command(known, machine, may_read)]))
+    print("\n".join([*recipe_lines(known, machine), "", *NOTES, "", *checked_lines()]))
+    print("\n".join(next_command(known, machine, may_read)))
 
 
 if __name__ == "__main__":

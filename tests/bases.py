@@ -5,6 +5,7 @@ Weights are larger than usual, and biases and norms are not neutral, so a wrong 
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,28 @@ def build_tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
     if bos:
         learner.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=learner, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>")
+
+
+def table() -> None:
+    """Print the table of docs/bases.md: largest differences from plain passes, in NF4 (dense where there is none)."""
+    from common.cli.errors import UserError
+    from common.models.quantization import load_base, load_tokenizer
+    from sbic_llama.model.exactness import check
+
+    print("| architecture | packed loss | scores | generation |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in BASES:
+            path = build(Path(folder) / name, name)
+            try:
+                model = load_base(path, None, precision="fp32")
+            except UserError:
+                model = load_base(path, None, precision="fp32", quantization="none")
+            known = check(model, load_tokenizer(path), name, precision="fp32").differences
+            cells = [
+                "plain" if (each := known[way]) is None else f"{each:.0e}" for way in ("packed", "scores", "generation")
+            ]
+            print(f"| {BASES[name][0].removesuffix('Config').removesuffix('Text')} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    table()

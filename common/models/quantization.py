@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -59,7 +60,7 @@ def load_base(
                 trust_remote_code=False,  # the default asks on the terminal
                 output_loading_info=True,
             )
-            check_loaded(model, report, name)
+            check_loaded(model, _with_quantized_shapes(model, report), name)
     except UserError as error:
         if isinstance(error.__cause__, torch.OutOfMemoryError):
             raise UserError("does not fit into the GPU's memory", file=name, fix="use a smaller base model") from None
@@ -75,6 +76,18 @@ def load_base(
         if getattr(model.get_decoder()(input_ids=token, use_cache=True), "past_key_values", None) is None:
             raise UserError("not a causal language model", file=name, expected="a model such as Llama 2")
     return model
+
+
+def _with_quantized_shapes(model: torch.nn.Module, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a loading report with the shapes of 4-bit weights, which transformers does not compare."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Linear4bit)]
+    other = [
+        (f"{name}.weight", tuple(state.shape), (layer.out_features, layer.in_features))
+        for name, layer in layers
+        if (state := getattr(layer.weight, "quant_state", None)) is not None
+        and sorted(state.shape) != sorted((layer.out_features, layer.in_features))  # GPT-2's are transposed
+    ]
+    return {**report, "mismatched_keys": [*report["mismatched_keys"], *other]}
 
 
 def base_config(name: str, revision: str | None) -> PretrainedConfig:

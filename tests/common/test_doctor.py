@@ -14,6 +14,8 @@ import pytest
 from common import doctor
 from common.doctor import Machine
 from common.miniature.pretrain import MODELS
+from common.models import exactness
+from common.models.exactness import Exactness
 from common.models.step_memory import Forecast
 from common.runtime import hardware
 from common.runtime.project import PROJECTS
@@ -187,3 +189,19 @@ def test_the_command_ends_with_what_to_run(hub, monkeypatch, capsys, forecasts):
         assert word in said, word
     assert "\n".join(doctor.NOTES) in said
     assert said.partition("\nnext: ")[2].count("\n") <= 5
+
+
+def test_checked_bases_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert doctor.checked_lines() == []
+    found = {"padded": 0.0, "packed": None, "scores": 1e-7, "generation": 1e-7}
+    for name, packed in (("user/hybrid", False), ("user/llama", True)):
+        known = Exactness(name, "fp32", "nf4", packed=packed, padded=True, cached=packed, differences=found)
+        exactness.remember(exactness.key_of({"base": name}), known)
+    (tmp_path / "finetuning-bases" / "damaged.json").write_text("[")
+    assert doctor.checked_lines() == [
+        "bases checked on this machine:",
+        "  user/hybrid (fp32, nf4): no packed training and no cached answering",
+        "  user/llama (fp32, nf4): packed training and cached answering exact",
+        "",
+    ]
