@@ -72,7 +72,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
 
 def _load_any(name: str, revision: str | None) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
     """Load an encoder, with its own head if it has a fitting one; also return the report, and its own labels."""
-    model, report, own = _from_pretrained(name, revision, HEAD_FACTS)
+    model, report, own = _from_pretrained(name, revision, HEAD_FACTS, name)
     check_loaded(model, report, name, new_head=True)
     # These models accept any keyword but ignore the number of items in a batch. Without this, Trainer would multiply loss
     # and gradients by the accumulation steps and the number of processes.
@@ -81,15 +81,18 @@ def _load_any(name: str, revision: str | None) -> tuple[PreTrainedModel, dict[st
 
 
 def _from_pretrained(
-    name: str | Path, revision: str | None, facts: dict[str, Any]
+    place: str | Path, revision: str | None, facts: dict[str, Any], name: str | Path
 ) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
-    """Load a classifier with the best attention that its architecture has; also return the report, and its own labels."""
-    check_config(str(name), revision)
+    """Load a classifier with the best attention that its architecture has; also return the report, and its own labels.
+
+    ``name`` is what the user called the model in ``place``.
+    """
+    check_config(str(place), revision)
     with loading(name):
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         own = _label_names(config)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name,
+            place,
             revision=revision,
             dtype=torch.float32,
             attn_implementation=attention(config, name),
@@ -227,7 +230,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
             model = _load_adapter(folder, config, name)
         else:
             require(folder, "config.json", name)
-            model, report, _ = _from_pretrained(folder, None, {})
+            model, report, _ = _from_pretrained(folder, None, {}, name)
             check_loaded(model, report, name)
         tokenizer = load_tokenizer(str(folder))
         fit(model, tokenizer, name)

@@ -20,7 +20,7 @@ def test_the_tokenizers_behave_as_the_real_ones():
 
     llama = AutoTokenizer.from_pretrained(MODELS / "tiny_llama")
     assert (llama.unk_token_id, llama.bos_token_id, llama.eos_token_id, llama.pad_token) == (0, 1, 2, "<unk>")
-    assert llama("hi").input_ids[0] != llama.bos_token_id  # this class adds no BOS: encode must
+    assert llama("hi").input_ids[0] == llama.bos_token_id
     assert llama.eos_token_id in llama("hi </s> there").input_ids
     assert llama.eos_token_id not in llama("hi </s> there", split_special_tokens=True).input_ids
     labels = [llama(text).input_ids for text in ("Not biased", "Not offensive", "Maybe offensive", "Offensive")]

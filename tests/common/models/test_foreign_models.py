@@ -225,5 +225,6 @@ def test_nobody_is_asked_to_make_other_weights_of_pickles(runs, tmp_path, base, 
     config = json.loads((folder / "adapter_config.json").read_text()) | {"revision": None}
     config["base_model_name_or_path"] = "miniature/evil"
     (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "training.json").unlink()  # which says that the base without a commit is a folder
     check("pickles", mark, lambda: run("predict", folder))
     assert not any("/commits/" in line or "discussions" in line for line in hub.log)

@@ -229,7 +229,7 @@ def test_how_a_base_is_recorded(tmp_path, monkeypatch):
     for name, output, recorded in (
         ("models/llama", "output/run", "models/llama"),
         ("models/llama", tmp_path / "output", place),
-        ("../work/models/llama", "output/run", place),
+        ("../work/models/llama", "output/run", "../work/models/llama"),
         (place, "output/run", place),
         ("user/name", "output/run", "user/name"),
         ("miniature/tiny_llama", "output/run", "miniature/tiny_llama"),

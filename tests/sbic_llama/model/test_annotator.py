@@ -162,9 +162,12 @@ def test_what_does_not_go_together_is_refused(folders, tmp_path, every):
     with pytest.raises(UserError, match="a second adapter for offensiveYN; expected one adapter per feature"):
         Annotator(folders[1], folders[1])
     other = shutil.copytree(folders[0], tmp_path / "other", ignore=shutil.ignore_patterns("checkpoint-*"))
-    for name, key in {"annotator.json": "base_model", "adapter_config.json": "base_model_name_or_path"}.items():
+    for name, keys in {
+        "annotator.json": ("base_model", "base_revision"),
+        "adapter_config.json": ("base_model_name_or_path", "revision"),
+    }.items():
         values = json.loads((other / name).read_text())
-        (other / name).write_text(json.dumps({**values, key: "somebody/llama"}))
+        (other / name).write_text(json.dumps({**values, **dict(zip(keys, ("somebody/llama", "c0ffee"), strict=True))}))
     with pytest.raises(
         UserError, match="the adapter is for the base model somebody/llama; expected miniature/tiny_llama"
     ):
