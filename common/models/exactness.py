@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -36,12 +37,13 @@ class Exactness:
 
 
 def key_of(facts: dict[str, Any]) -> str:
-    """Return a name for what a base's exactness depends on: its configuration, libraries, precision and device."""
+    """Return a name for what a base's exactness depends on: its configuration, our code, libraries, precision and device."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def remember(key: str, exactness: Exactness) -> None:
-    with atomic_write(_folder() / f"{key}.json") as part:
+    """Keep a result in the user's cache; where that cannot be written, the base is checked again next time."""
+    with contextlib.suppress(UserError), atomic_write(_folder() / f"{key}.json") as part:
         part.write_text(json.dumps(dataclasses.asdict(exactness), indent=1) + "\n", encoding="utf-8")
 
 

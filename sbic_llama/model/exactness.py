@@ -6,8 +6,10 @@ does not hold for a base is not used with it, whatever its architecture.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from sbic_llama.data.encoding import Encoded, encode
 from sbic_llama.data.features import OFFENSIVE_YN
 from sbic_llama.model.answering import generate
 from sbic_llama.model.packing import IGNORED, SharedInstruction, answer_losses
-from sbic_llama.model.scoring import context_of, score_branches, score_plainly
+from sbic_llama.model.scoring import context_of, device_of, score_branches, score_plainly
 
 POSTS = ("The bakery on the corner opens at eight.", "7 people said: “more, please”", "\nIt begins on a new line.")
 LONG = " ".join(f"{number} bakers, {number} loaves;" for number in range(1000))
@@ -52,6 +54,7 @@ def load_base(
         "tokenizer": [type(tokenizer).__name__, len(tokenizer)],
         "device": hardware.device_type(),
         "versions": versions(),
+        "code": _code(),
         "used": [precision, quantization],
     }
     key = key_of(facts)
@@ -64,6 +67,12 @@ def load_base(
         log(f"{name} is answered without the instruction's cache, which would change its numbers: this is slower")
     model.exactness = exactness
     return model
+
+
+def _code() -> str:
+    """Return a digest of the code that is checked: after a change of it, every base is checked again."""
+    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(b"".join(sources)).hexdigest()
 
 
 def check(
@@ -153,7 +162,7 @@ def _losses(
         {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer} for prompt in encoded.prompts
     ]
     batch = SharedInstruction(encoded.prefix_ids, tokenizer.pad_token_id, share=share)(examples)
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model)
     losses = answer_losses(model, {name: tensor.to(device) for name, tensor in batch.items()}).cpu()
     return losses.view(len(examples), len(answer)).mean(1)
 

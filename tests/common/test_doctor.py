@@ -199,6 +199,11 @@ def test_checked_bases_are_listed(tmp_path, monkeypatch):
         known = Exactness(name, "fp32", "nf4", packed=packed, padded=True, cached=packed, differences=found)
         exactness.remember(exactness.key_of({"base": name}), known)
     (tmp_path / "finetuning-bases" / "damaged.json").write_text("[")
+    (tmp_path / "a file").touch()
+    with monkeypatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+        exactness.remember("key", known)  # no cache can be written there: the base is checked again next time
+        assert exactness.recall("key") is None
     assert doctor.checked_lines() == [
         "bases checked on this machine:",
         "  user/hybrid (fp32, nf4): no packed training and no cached answering",

@@ -223,19 +223,19 @@ def test_an_adapter_finds_its_base_from_any_working_directory(runs, tmp_path, mo
 
 
 def test_how_a_base_is_recorded(tmp_path, monkeypatch):
-    shutil.copytree(MODELS / "tiny_llama", tmp_path / "work" / "models" / "llama")
-    monkeypatch.chdir(tmp_path / "work")
-    place = str(tmp_path / "work" / "models" / "llama")
+    shutil.copytree(MODELS / "tiny_llama", tmp_path / "place" / "models" / "llama")
+    monkeypatch.chdir(tmp_path / "place")
+    place = str(tmp_path / "place" / "models" / "llama")
     for name, output, recorded in (
         ("models/llama", "output/run", "models/llama"),
         ("models/llama", tmp_path / "output", place),
-        ("../work/models/llama", "output/run", "../work/models/llama"),
+        ("../place/models/llama", "output/run", "../place/models/llama"),
         (place, "output/run", place),
         ("user/name", "output/run", "user/name"),
         ("miniature/tiny_llama", "output/run", "miniature/tiny_llama"),
     ):
         assert lasting_path(name, Path(output)) == recorded
-    run = tmp_path / "work" / "run"
+    run = tmp_path / "place" / "run"
     assert base_of(run, "models/llama", "c0ffee", local=True) == "models/llama", "a commit is one of the Hub"
     assert base_of(run, "user/name", None, local=False) == "user/name"
 

@@ -145,6 +145,27 @@ def test_a_base_is_checked_once(base, monkeypatch, capsys, tmp_path):
     assert again.exactness.line() == f"{path} (fp32, none): packed training and cached answering exact"
 
 
+def test_a_base_is_checked_again_after_a_change_of_the_code(base, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = base("qwen2")
+    tokenizer = load_tokenizer(path)
+    for code in ("before", "after"):
+        monkeypatch.setattr(exactness, "_code", lambda code=code: code)
+        load_base(path, None, tokenizer, precision="fp32", quantization="none")
+    assert len(list(tmp_path.rglob("*.json"))) == 2
+
+
+def test_the_documented_table_has_every_base():
+    text = (Path(__file__).parents[3] / "docs" / "bases.md").read_text(encoding="utf-8")
+    rows = [
+        line.strip("| ").split(" | ") for line in text.partition("## Classifiers")[0].splitlines() if line[:2] == "| "
+    ]
+    names = {kind.removesuffix("Config").removesuffix("Text"): name for name, (kind, _) in BASES.items()}
+    assert [row[0] for row in rows[1:]] == list(names)
+    assert {names[row[0]] for row in rows[1:] if "plain" in row} == PLAIN
+    assert all(float(cell) <= 1e-5 for row in rows[1:] for cell in row[1:] if cell != "plain")
+
+
 def test_a_base_whose_masks_do_not_separate_posts_answers_without_them_and_says_so(base, capsys):
     path = base("qwen3.5")
     load_base(path, None, load_tokenizer(path), precision="fp32")
