@@ -179,6 +179,8 @@ def test_actors_go_on_where_a_process_was_killed_and_their_deaths_lose_no_row(on
     process = start(on_ray(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for number in range(2):
         until(lambda number=number: parts(output) >= before + 1 + 2 * number)
+        # One actor may start later than the other, and Ray takes a moment to replace one that was killed.
+        until(lambda: len(children(process, title="ray::MapWorker")) == 2, seconds=60)
         actors = children(process, title="ray::MapWorker")
         assert len(actors) == 2
         actors[number].kill()
