@@ -6,7 +6,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +68,8 @@ class Post:
 
     def as_seen_by(self, annotation: Annotation) -> Post:
         """Return the post as if this were its only annotation; groups stay, as they are known per post only."""
-        levels = {"biased": annotation.biased, "offensive": annotation.offensive, "intended": annotation.intended}
-        return replace(self, annotations=(annotation,), **levels)
+        opinions = {field.name: getattr(annotation, field.name) for field in fields(annotation) if field.name != "worker"}
+        return replace(self, annotations=(annotation,), **opinions)
 
 
 @dataclass(frozen=True)
