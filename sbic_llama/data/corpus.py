@@ -68,8 +68,8 @@ class Post:
 
     def as_seen_by(self, annotation: Annotation) -> Post:
         """Return the post as if this were its only annotation; groups stay, as they are known per post only."""
-        opinions = {field.name: getattr(annotation, field.name) for field in fields(annotation) if field.name != "worker"}
-        return replace(self, annotations=(annotation,), **opinions)
+        names = {field.name for field in fields(annotation)} - {"worker"}
+        return replace(self, annotations=(annotation,), **{name: getattr(annotation, name) for name in names})
 
 
 @dataclass(frozen=True)
