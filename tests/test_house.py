@@ -341,7 +341,6 @@ def test_make_help_lists_every_command(tmp_path):
     assert listed == [
         "help",
         "demo",
-        "demo-full",
         "picture",
         "test",
         "test-slow",
