@@ -120,7 +120,7 @@ def hub_lines() -> tuple[list[str], bool]:
 
 def forecasts() -> list[Forecast]:
     """Estimate every recipe of both projects."""
-    with stage("estimating what each recipe takes (a minute or two)"):
+    with stage("estimating what each recipe takes (half a minute)"):
         modules = [importlib.import_module(f"{name}.training.forecast") for name in PROJECTS]
         return [forecast for module in modules for forecast in module.forecasts()]
 

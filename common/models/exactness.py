@@ -57,9 +57,11 @@ def recall(key: str) -> Exactness | None:
 
 
 def remembered() -> list[Exactness]:
-    """Return all that is remembered, by base."""
-    known = [recall(path.stem) for path in _folder().glob("*.json")]
-    return sorted((each for each in known if each is not None), key=lambda each: (each.base, each.precision))
+    """Return what was last remembered of each base, precision and quantization, by base."""
+    paths = sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
+    known = [each for path in paths if (each := recall(path.stem)) is not None]
+    latest = {(each.base, each.precision, each.quantization): each for each in known}
+    return [latest[key] for key in sorted(latest)]
 
 
 def _folder() -> Path:
