@@ -12,11 +12,10 @@ from torch.nn import Linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
+from common.models.adapters import check_adapter, check_adapter_config
 from common.models.loading import (
     base_of,
     base_path,
-    check_adapter,
-    check_adapter_config,
     loading,
     local_folder,
     read_config,
