@@ -169,8 +169,8 @@ def check_config(name: str, revision: str | None, filenames: Sequence[str] = MOD
                 problem = f"sets {shown(key)}, which changes how it is read"
             elif key == "transformers_weights" and value is not None and not re.fullmatch(SHARD, str(value)):
                 problem = f"names the weights {shown(value)}"
-            elif key == "quantization_config" and value:
-                problem = "describes weights that are quantized already"
+            elif key == "quantization_config" and value and not _is_bitsandbytes(value):
+                problem = "describes weights that are quantized in a way that this project does not load"
             if problem:
                 raise UserError(
                     f"{filename} {problem}", file=name, expected="a model of plain safetensors, without code"
@@ -209,6 +209,13 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     check_vocabulary(tokenizer, name)
     mark_added(tokenizer)
     return tokenizer
+
+
+def _is_bitsandbytes(settings: Any) -> bool:
+    """Return whether a base is quantized as here; other methods import or fetch code. (Names are regular expressions.)"""
+    if not isinstance(settings, dict) or settings.get("quant_method") != "bitsandbytes":
+        return False
+    return all(re.fullmatch(r"[\w.]+", str(name)) for name in settings.get("llm_int8_skip_modules") or ())
 
 
 def _settings(values: Any) -> Iterator[tuple[str, Any]]:

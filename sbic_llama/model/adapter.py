@@ -77,9 +77,9 @@ def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, a
     weights = require(folder, WEIGHTS_FILE, name)
     with loading(name):
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter)
+            model.load_adapter(str(folder), adapter, low_cpu_mem_usage=True)
         else:
-            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter)
+            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter, low_cpu_mem_usage=True)
         check_adapter(model, weights, adapter)
     return model
 

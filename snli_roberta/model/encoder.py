@@ -240,7 +240,9 @@ def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path) -> Pef
     revision, local = config.get("revision"), (folder / TRAINING_FILE).is_file()
     place = base_path(base_of(folder, config["base_model_name_or_path"], revision, local=local))
     base, report, _ = _load_any(place, revision)
-    model = PeftModel.from_pretrained(base, folder)
+    # Without it, a rank that the file does not have would fill the memory. Two initializations change the base's weights first.
+    of_file_alone = config.get("init_lora_weights") not in ("olora", "pissa")
+    model = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=of_file_alone)
     check_adapter(model, weights)
     drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     stored = get_peft_model_state_dict(model, save_embedding_layers=False)
