@@ -10,6 +10,8 @@ from typing import Literal
 from common.cli.arguments import MAX_SEED, option
 from common.cli.errors import UserError
 
+HIGHEST_RANK, HIGHEST_ALPHA = 4096, 100_000  # of an adapter
+
 
 @dataclass(kw_only=True)
 class Schedule:
@@ -46,8 +48,8 @@ class Schedule:
 class LoraOptions:
     """An adapter's size, by the names of PEFT's ``LoraConfig``."""
 
-    r: int = option(16, "rank of the adapter", minimum=1, maximum=4096)
-    lora_alpha: float = option(32, "scaling of the adapter times its rank", above=0, maximum=100_000)
+    r: int = option(16, "rank of the adapter", minimum=1, maximum=HIGHEST_RANK)
+    lora_alpha: float = option(32, "scaling of the adapter times its rank", above=0, maximum=HIGHEST_ALPHA)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, below=1)
 
 

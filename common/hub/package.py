@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
@@ -22,7 +22,7 @@ from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.cli.options import CorpusOptions, TrainingOptions
 from common.hub.card import CARD, Trained, read_trained
-from common.models.loading import load_error
+from common.models.loading import hub_commit, load_error
 from common.models.retry import HubFailed, use_retrying_client, with_retries
 from common.results.finding import KEPT
 from common.results.record import TRAINING_FILE
@@ -98,14 +98,15 @@ def matches(path: str, patterns: Collection[str]) -> bool:
 
 def prepare(folder: Path, repo_id: str) -> Package:
     """Collect and check the files and render the card, without writing anything or asking the Hub."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files: dict[str, Path | bytes] = {name: path for name, path in paths.items() if matches(name, ALLOWED)}
+    check_links(folder, files)
     trained = read_trained(folder)
     project = publication_of(trained)
     check_name(repo_id)
     check_base(trained.base["name"], trained.base["commit"])
     if trained.evaluation is None:
         raise UserError(f"missing {RECORD}", file=folder, fix=f"first run {project.EVALUATE} {folder}")
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    files: dict[str, Path | bytes] = {name: path for name, path in paths.items() if matches(name, ALLOWED)}
     missing = [name for name in (*project.FILES, "tokenizer_config.json") if name not in files]
     if not any(name.endswith(".safetensors") for name in files):
         missing.append("*.safetensors")
@@ -113,7 +114,20 @@ def prepare(folder: Path, repo_id: str) -> Package:
         raise UserError(f"missing {missing[0]}", file=folder, fix="train again into a new folder")
     package = Package(trained, project, files | project.render(trained, repo_id))
     check_leaks(package)
+    log(f"{len(package.files)} files for {repo_id}:")
+    for path in sorted(package.files):
+        log(f"{package.size(path):>14,}  {path}")
     return package
+
+
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse symbolic links to files elsewhere, which may be anything; those of the Hub's cache lead to its own files."""
+    own = [folder.resolve(), *([folder.resolve().parents[1] / "blobs"] if hub_commit(folder.resolve()) else [])]
+    for name in names:
+        target = (folder / name).resolve()
+        if not any(target.is_relative_to(place) for place in own):
+            problem, fix = f"a link to {shown(str(target), 200)}, outside of the model's folder", "copy the file here"
+            raise UserError(problem, file=folder / name, expected="a file", fix=fix)
 
 
 def check_base(name: str, commit: str | None) -> None:

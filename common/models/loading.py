@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from common.cli.errors import UserError, causes, shown
+from common.models.prompt import mark_added
 from common.models.retry import outage_in, use_retrying_client, with_retries
 from common.runtime import files
 from common.runtime.project import MINIATURE, MINIATURE_MODELS
@@ -19,8 +20,23 @@ from common.runtime.project import MINIATURE, MINIATURE_MODELS
 # What is downloaded of a repository that anybody may have filled: no pickles, no code, no optimizer states.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
 UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
+INDEX = "model.safetensors.index.json"
+MODEL_FILES = ("config.json", "generation_config.json", INDEX)
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+SHARD = r"[\w-][\w.-]*\.safetensors"
 KERNEL_SETTINGS = ("attn_implementation", "experts_implementation", "kernel_config")
-OWN_KERNELS = (None, "eager", "sdpa")
+OWN_KERNELS = (
+    None,
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flex_attention",
+    "grouped_mm",
+    "batched_mm",
+)
+# Attributes of transformers' configurations, which a file can overwrite: by other names or in parts, settings pass unseen.
+MACHINERY = ("__dict__", "attribute_map", "sub_configs", "sub_configs_defaults", "configuration_files")
 
 
 def base_path(name: str) -> str:
@@ -121,31 +137,85 @@ def _without_weights(name: str | Path, expected: str) -> UserError:
 
 def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]:
     """Read a JSON file that a trained model must have."""
-    path = require(folder, filename, name)
+    return _strictly(require(folder, filename, name))
+
+
+def _strictly(path: Path) -> dict[str, Any]:
+    """Read a JSON object; what libraries' lax parsers alone can read is refused, since they might see other values."""
     try:
-        values = files.loads(path.read_bytes())
-    except (OSError, ValueError):
-        values = None
+        values, reason = files.loads(path.read_bytes()), "not a JSON object"
+    except (OSError, ValueError) as error:
+        values, reason = None, str(error)
     if not isinstance(values, dict):
-        raise UserError("damaged file", file=path, expected="a JSON object", fix="download it or train again")
+        raise UserError(
+            f"damaged file: {reason}", file=path, expected="a JSON object", fix="download it or train again"
+        )
     return values
 
 
-def check_config(name: str, revision: str | None) -> None:
-    """Refuse a configuration that names a kernel: compiled code that would be fetched and run."""
-    path = file_of(name, "config.json", revision)
-    try:
-        values = files.loads(path.read_bytes()) if path else None
-    except (OSError, ValueError):
-        return  # reported by the load itself
-    for key, value in _settings(values):
-        if (
-            key.endswith(KERNEL_SETTINGS)
-            and value not in OWN_KERNELS
-            and not (isinstance(value, str) and "/" not in value)
-        ):
-            problem = f"config.json asks for the kernel {shown(value)} ({shown(key)}), which is code from elsewhere"
-            raise UserError(problem, file=name, expected="a model without kernels of its own")
+def check_config(name: str, revision: str | None, filenames: Sequence[str] = MODEL_FILES) -> None:
+    """Refuse a model with configurations that cannot be read strictly, or that lead to code or files from elsewhere.
+
+    A kernel is compiled code, which would be fetched and run. A shard may be any file, or a pickle.
+    """
+    for filename in filenames:
+        path = file_of(name, filename, revision, optional=filename != "config.json")
+        values = _strictly(path) if path else {}
+        for key, value in _settings(values):
+            problem = None
+            if key.endswith(KERNEL_SETTINGS) and value not in OWN_KERNELS:
+                problem = f"asks for the kernel {shown(value)} ({shown(key)}), which is code from elsewhere"
+            elif key in MACHINERY:
+                problem = f"sets {shown(key)}, which changes how it is read"
+            elif key == "transformers_weights" and value is not None and not re.fullmatch(SHARD, str(value)):
+                problem = f"names the weights {shown(value)}"
+            elif key == "quantization_config" and value and not _is_bitsandbytes(value):
+                problem = "describes weights that are quantized in a way that this project does not load"
+            if problem:
+                raise UserError(
+                    f"{filename} {problem}", file=name, expected="a model of plain safetensors, without code"
+                )
+        if filename == INDEX and path:
+            shards = values.get("weight_map")
+            names = shards.values() if isinstance(shards, dict) else [shards]
+            if wrong := [each for each in names if not re.fullmatch(SHARD, str(each))]:
+                problem = f"{filename} names the shard {shown(wrong[0])}"
+                raise UserError(problem, file=name, expected="names of *.safetensors in the model's own folder")
+
+
+def check_no_adapter(name: str, revision: str | None) -> None:
+    """Refuse a base that is or holds an adapter: transformers would silently load that, too."""
+    if file_of(name, "adapter_config.json", revision, optional=True):
+        fix = "remove its adapter_config.json, or train on the base that is named there"
+        raise UserError("it is an adapter, or holds one", file=name, expected="a base model", fix=fix)
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """Load a model's configuration, once its files are checked."""
+    from transformers import AutoConfig
+
+    check_config(name, revision)
+    with loading(name, revision):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """Load a model's tokenizer, once its files are checked; use it through :mod:`common.models.prompt`."""
+    from transformers import AutoTokenizer
+
+    check_config(name, revision, TOKENIZER_FILES)
+    with loading(name, revision):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    check_vocabulary(tokenizer, name)
+    mark_added(tokenizer)
+    return tokenizer
+
+
+def _is_bitsandbytes(settings: Any) -> bool:
+    """Return whether a base is quantized as here; other methods import or fetch code. (Names are regular expressions.)"""
+    if not isinstance(settings, dict) or settings.get("quant_method") != "bitsandbytes":
+        return False
+    return all(re.fullmatch(r"[\w.]+", str(name)) for name in settings.get("llm_int8_skip_modules") or ())
 
 
 def _settings(values: Any) -> Iterator[tuple[str, Any]]:
@@ -155,29 +225,6 @@ def _settings(values: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(values, dict | list):
         for value in values.values() if isinstance(values, dict) else values:
             yield from _settings(value)
-
-
-def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) -> None:
-    """Refuse an adapter's configuration that is not a LoRA for ``task`` or that names code to import."""
-    if config.get("task_type") != task:
-        raise UserError(f"an adapter for {shown(config.get('task_type'))}", file=name, expected=f"one for {task}")
-    if config.get("peft_type") != "LORA" or config.get("auto_mapping") or config.get("megatron_config"):
-        raise UserError(f"an adapter of type {shown(config.get('peft_type'))}", file=name, expected="a LoRA adapter")
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(base, str) or not base or not isinstance(revision, str | None):
-        raise UserError("adapter_config.json names no base model", file=name, expected="a folder or a Hub id")
-
-
-def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:
-    """Refuse an adapter file that lacks tensors or has others: PEFT only warns, and the base would answer alone."""
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(weights, "pt") as file:
-        present = set(file.keys())
-    if wrong := present ^ set(get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)):
-        problem = f"its tensors do not match its configuration (first: {min(wrong)})"
-        raise UserError(problem, file=weights, fix="download it or train again")
 
 
 def check_loaded(model: Any, report: Mapping[str, Any], name: str | Path, *, new_head: bool = False) -> None:
@@ -222,20 +269,26 @@ def check_vocabulary(tokenizer: Any, name: str | Path) -> None:
         raise UserError("no vocabulary for the tokenizer", file=name, expected="tokenizer files", fix=fix)
 
 
-def file_of(name: str, filename: str, revision: str | None) -> Path | None:
-    """Return a file of a base model, from its folder or the Hub; None where the model has no such file."""
+def file_of(name: str, filename: str, revision: str | None, *, optional: bool = False) -> Path | None:
+    """Return a file of a base model, from its folder or the Hub; None where the model has no such file.
+
+    An ``optional`` file that is not in the cache is missing where the Hub cannot be asked, as it is for transformers.
+    """
     if Path(name).is_dir():
         path = Path(name) / filename
         return path if path.is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    def download() -> Path:
+        return Path(hf_hub_download(name, filename, revision=revision))
+
     with loading(name, revision):
         try:
-            return with_retries(lambda: Path(hf_hub_download(name, filename, revision=revision)), name)
-        except LocalEntryNotFoundError:  # the Hub could not be asked
-            raise
-        except EntryNotFoundError:
+            return download() if optional else with_retries(download, name)
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) and not optional:  # the Hub could not be asked
+                raise
             return None
 
 
@@ -251,11 +304,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
 def width_of(name: str, revision: str | None = None) -> int:
     """Return the hidden size of a base model, from its configuration."""
-    from transformers import AutoConfig
-
-    check_config(name, revision)
-    with loading(name, revision):
-        return width_in(AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
+    return width_in(load_config(name, revision))
 
 
 def width_in(config: Any) -> int:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from common.cli.errors import UserError
-from common.models.loading import base_path, check_config
+from common.models.loading import base_path, load_config
 from common.runtime import hardware
 
 MINIATURE = "miniature"  # the corpus of recipes that name none
@@ -78,16 +78,13 @@ def config_of(base: str, revision: str | None, shapes: dict[str, Any]) -> Any:
 
     The Hub is not asked, so gated models have a configuration too.
     """
-    from transformers import AutoConfig
-
     place = base_path(base)
     if not Path(place).is_dir():
         return shapes.get(base)
     try:
-        check_config(place, revision)
+        return load_config(place, revision)
     except UserError:
         return None
-    return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
 def by_depth(config: Any, measure: Callable[[Any], Sequence[int]]) -> list[int]:

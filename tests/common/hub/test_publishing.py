@@ -18,6 +18,7 @@ from huggingface_hub import HfApi
 from common.cli.errors import UserError
 from common.hub import __main__ as command
 from common.hub import upload
+from common.hub.package import prepare
 from common.miniature.loopback_hub import READ_TOKEN, TOKEN
 
 ROOT = Path(__file__).parents[3]
@@ -153,6 +154,44 @@ def test_a_dry_run_shows_all_and_asks_nobody(copy, bases, publish, capsys):
     assert "# tiny_llama for offensiveYN (SBIC)" in shown
     assert bases.log == []
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "evaluation/findings/other.json"])
+def test_a_link_that_leaves_the_folder_is_refused(name, copy, tmp_path, bases, publish):
+    """A vocabulary's words may look like paths, so nothing else would notice whose file it is."""
+    folder, outside = copy("snli_full"), tmp_path / "outside"
+    outside.write_text("a diary")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(outside)
+    with pytest.raises(
+        UserError, match=rf"{name}: a link to '.*outside', outside of the model's folder; expected a file"
+    ):
+        publish(folder)
+    assert posted(bases, "create|commit|_lfs") == []
+
+
+def test_links_within_the_folder_and_of_the_hubs_cache_are_published(copy, tmp_path):
+    folder = copy("snli_full")
+    (folder / "tokenizer.json").rename(folder / "mine.json")
+    (folder / "tokenizer.json").symlink_to("mine.json")
+    assert "tokenizer.json" in prepare(folder, ID).files
+    cached, blobs = tmp_path / "cache" / "snapshots" / ("0" * 40), tmp_path / "cache" / "blobs"
+    shutil.copytree(folder, cached, ignore=shutil.ignore_patterns("checkpoint-*"))
+    blobs.mkdir()
+    (cached / "tokenizer.json").rename(blobs / "1")
+    (cached / "tokenizer.json").symlink_to(blobs / "1")
+    assert "tokenizer.json" in prepare(cached, ID).files
+
+
+def test_what_goes_up_is_listed_with_sizes_before(copy, bases, publish, capsys, monkeypatch):
+    folder = copy("snli_full")
+    monkeypatch.setattr("common.hub.package.check_access", lambda *_: pytest.fail("asked the Hub first", pytrace=False))
+    with pytest.raises(pytest.fail.Exception, match="asked"):
+        publish(folder)
+    listed = capsys.readouterr().err
+    assert f"{(folder / 'model.safetensors').stat().st_size:,}  model.safetensors\n" in listed
+    assert all(f"  {name}\n" in listed for name in OWN["snli_full"] | RECORDS | CARD)
 
 
 def test_nobody_elses_repository_is_written_over(copy, bases, publish):

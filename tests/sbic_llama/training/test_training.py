@@ -660,7 +660,7 @@ def configured(**changes):
         (configured(base_model_name_or_path="other/base"), r"expected \('miniature/tiny_llama', None\)"),
         (
             lambda folder: (folder / "adapter_config.json").write_text("[]"),
-            r"adapter_config\.json: damaged file; expected a JSON object",
+            r"adapter_config\.json: damaged file: not a JSON object; expected a JSON object",
         ),
         (
             lambda folder: (folder / "adapter_model.safetensors").unlink(),
