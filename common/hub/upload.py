@@ -155,18 +155,20 @@ def check_repository(api: Any, repo_id: str, head: str, present: Mapping[str, An
         if there[key] != value:
             problem = f"the repository holds another model: its {key} is {shown(there[key])}"
             raise UserError(problem, file=repo_id, expected=shown(value), fix=fix)
+    fix = "keep a copy of what you need, then replace it with --overwrite (in a training, --hub_overwrite)"
     commits = api.list_repo_commits(repo_id, revision=head)
     last = next((commit.commit_id for commit in commits if OURS.match(commit.title)), None)
-    before = files_at(api, repo_id, last) if last else {}
-    changed = [
-        path
-        for path in sorted({*before, *present})
-        if matches(path, (*ALLOWED, *RENDERED)) and _id(before.get(path)) != _id(present.get(path))
-    ]
-    if changed:
-        since = f"since the last publication (commit {last[:12]})" if last else "and no commit of it is a publication"
-        fix = "keep a copy of what you need, then replace it with --overwrite (in a training, --hub_overwrite)"
-        raise UserError(f"{changed[0]} was changed on the Hub {since}", file=repo_id, fix=fix)
+    if last is None:
+        problem = "no commit of the repository is a publication, so changes made on the Hub cannot be told from it"
+        raise UserError(problem, file=repo_id, fix=fix)
+    before, now = (
+        {(path, entry.blob_id) for path, entry in files.items() if matches(path, (*ALLOWED, *RENDERED))}
+        for files in (files_at(api, repo_id, last), present)
+    )
+    if before != now:
+        path, _ = min(before ^ now)
+        problem = f"{path} was changed on the Hub since the last publication (commit {last[:12]})"
+        raise UserError(problem, file=repo_id, fix=fix)
 
 
 def which_model(facts: Any) -> dict[str, Any]:
@@ -184,10 +186,6 @@ def _published_facts(api: Any, repo_id: str, commit: str) -> Any:
         return loads(path.read_bytes())
     except ValueError:
         return None
-
-
-def _id(entry: Any) -> str | None:
-    return entry and entry.blob_id
 
 
 def holds(present: Mapping[str, Any], package: Package) -> bool:
