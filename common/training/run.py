@@ -128,16 +128,18 @@ def _restated(begun: dict[str, Any], now: dict[str, Any], output_dir: Path, *, f
         return begun | dict(zip(BATCH, after, strict=True))
     if (output_dir / TRAINING_FILE).is_file():  # nothing to continue
         return begun
+    # Processes × batch size × accumulation.
     steps = [f"{math.prod(run):,} items ({' × '.join(map(str, run))})" for run in (before, after)]
-    why = (
-        f"with {fixed_by}, only the same processes and batches give the same weights" if equal else "it is another run"
-    )
+    why = f"; with {fixed_by}, only the same processes and batches give the same weights" if equal else ""
     options = " ".join(f"--{key} {value}" for key, value in zip(BATCH[1:], before[1:], strict=True))
+    fix = f"continue it with accelerate launch --num_processes {before[0]} and {options}"
+    size, left = divmod(math.prod(before), after[0] * after[2])
+    if size and not left and not fixed_by:
+        fix += f", or with --{BATCH[1]} {size} here"
     raise UserError(
-        f"the run here takes steps of {steps[0]}, this command {steps[1]}: {why}",
+        f"the run here takes steps of {steps[0]}, this command {steps[1]}{why}",
         file=output_dir,
-        expected="processes × batch size × accumulation as before",
-        fix=f"continue it with accelerate launch --num_processes {before[0]} and {options}",
+        fix=f"{fix}; for a new run, choose another --output_dir",
     )
 
 
