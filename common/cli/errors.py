@@ -9,6 +9,7 @@ import platform
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -93,6 +94,7 @@ STORAGE_WORDS = re.compile(
     rf"iostream error|PytorchStreamWriter failed|unexpected pos|os error ({'|'.join(map(str, STORAGE))})\b"
 )
 HEAD_START = 5.0  # seconds in which the launcher ends the other processes
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # each is set by torch's or accelerate's launcher
 
 
 def storage_problem(error: BaseException) -> str | None:
@@ -114,6 +116,8 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
         del sys.path[0]
     keep_freed_memory()
+    if launched():  # before the imports, which take seconds
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             problem = "this command was started as several processes"
@@ -140,6 +144,18 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
         print(f"error: {plain(f'{place}{error.strerror}')}. Fix that and repeat the command", file=sys.stderr)
         sys.exit(UserError.exit_status)
     sys.exit(0)
+
+
+def launched() -> bool:
+    """Return whether a launcher of several processes started this one."""
+    return any(name in os.environ for name in LAUNCHERS)
+
+
+def _end_with(launcher: int) -> None:
+    """End this process when its launcher has been killed: it would train on, and write where the next run does."""
+    while os.getppid() == launcher:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3)

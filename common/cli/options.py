@@ -64,6 +64,7 @@ class TrainingOptions(Schedule, LoraOptions):
     push_to_hub: bool = option(False, "after training, score the test split and publish model and card")
     hub_model_id: str | None = option(None, "repository to publish to, as user/name")
     hub_private: bool = option(False, "publish it as a private repository")
+    hub_overwrite: bool = option(False, "replace another model in it, and changes that were made on the Hub")
 
     def __post_init__(self) -> None:
         Schedule.__post_init__(self)

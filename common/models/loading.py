@@ -79,13 +79,13 @@ def _above(folder: Path, name: str) -> Path | None:
 
 
 def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Path | None = None) -> Path:
-    """Return a trained model's folder, after downloading it where ``name`` is a Hub id.
+    """Return a trained model's folder, after downloading it where ``name`` is a Hub id (``user/name@v1`` for a revision).
 
     ``output/run`` could also be a Hub id; where the folder ``output`` exists, it is taken for a path. Without a network,
     the cached copy is used. ``cache_dir`` replaces the user's own cache.
     """
-    name = str(name)
     check_place(name, revision)
+    name, revision = with_revision(name) if revision is None else (str(name), revision)
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -106,7 +106,7 @@ def with_revision(name: str | Path) -> tuple[str, str | None]:
 
 def check_place(name: str | Path, revision: str | None = None) -> None:
     """Refuse a path that does not exist, before seconds of imports. (Anything else is taken for a Hub id.)"""
-    name = str(name)
+    name, revision = with_revision(name) if revision is None else (str(name), revision)
     if Path(name).is_dir():
         if revision is not None:
             raise UserError("a folder has no revisions", file=name, expected="a Hub id with a revision")
@@ -341,7 +341,7 @@ def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
 
 def load_error(name: str | Path, error: Exception, revision: str | None = None) -> UserError:
     """Return the user's error for a failed load or a request that the Hub refused."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants, errors, is_offline_mode
 
     if outage := outage_in(error):
         return outage.error(name)
@@ -350,7 +350,9 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
         if problem := _refusal(name, cause, revision):
             return problem
     if any(isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) for cause in chain):
-        fix = "check the network and HF_HUB_OFFLINE"
+        if is_offline_mode():
+            return UserError("not in the cache, and HF_HUB_OFFLINE is set", file=name, fix="unset it to download it")
+        fix = "check the network"
         return UserError(f"not in the cache, and cannot reach {constants.ENDPOINT}", file=name, fix=fix)
     text = str(error)
     if "no file named model.safetensors" in text or "have a file named model.safetensors" in text:

@@ -96,6 +96,19 @@ def test_of_several_processes_one_prints():
     assert not waiting.value.stderr, "it waits for the first process to print"
 
 
+def test_a_killed_launcher_takes_its_process_along():
+    """Also before the process has imported what it needs to join the others."""
+    worker = (
+        "from common.cli.errors import run; import time; run(lambda: (print('at work', flush=True), time.sleep(60)))"
+    )
+    launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {worker!r}]); time.sleep(60)"
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "at work\n"
+    process.kill()
+    assert process.communicate(timeout=10)[0] == "", "the pipe closes when its last writer has ended"
+
+
 def test_a_script_run_by_its_path_does_not_shadow_packages(tmp_path):
     """`python snli_roberta/x.py` puts snli_roberta/ on the path, and snli_roberta/evaluate.py before a package `evaluate`."""
     (tmp_path / "project").mkdir()
