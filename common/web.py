@@ -57,8 +57,29 @@ def answering(work: Callable[..., Result]) -> Callable[..., Result]:
                 error.file = Path(error.file).name  # without the temporary folder
             message = html.escape(str(error))  # the page renders HTML, and the message may quote a file
             raise gradio.Error(message, duration=30, title="That did not work", print_exception=False) from None
+        except Exception as error:  # of ours: gradio prints it in the terminal, and would tell the page nothing
+            message = "this failed unexpectedly; the terminal that serves the page shows why"
+            raise gradio.Error(message, duration=30, title="That did not work") from error
 
     return answer
+
+
+def checking(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a page's ``preprocess_data``: a value that an input can't take is refused in one line, not as ``{"error": null}``."""
+    import gradio
+
+    @functools.wraps(preprocess)
+    async def checked(*given: Any, **named: Any) -> Any:
+        try:
+            return await preprocess(*given, **named)
+        except gradio.Error:
+            raise
+        except Exception as error:
+            log(f"a request was refused: {error}")
+            message = "a value of the wrong type or not enough values; expected what /gradio_api/info describes"
+            raise gradio.Error(message, duration=30, title="That did not work", print_exception=False) from None
+
+    return checked
 
 
 @contextlib.contextmanager
@@ -103,6 +124,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         with gradio.Blocks(title=title, analytics_enabled=False) as page:
             build()
+        page.preprocess_data = checking(page.preprocess_data)  # type: ignore[method-assign]
         try:
             _, address, _ = page.launch(
                 server_name=arguments.host,

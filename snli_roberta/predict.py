@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from common.cli.arguments import option, parse
 from common.cli.console import bar, log, quiet_libraries
 from common.cli.errors import UserError, run, shown
@@ -105,9 +103,6 @@ def survey(arguments: PredictArguments) -> Input:
 def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
     """Return each pair's label and the probability of each label."""
     probabilities = model.probabilities(pairs, max_length=max_length)
-    if not np.isfinite(probabilities).all():
-        problem = f"NaN or infinite probabilities in {model.precision.value}"
-        raise UserError(problem, file=model.name, fix="use --precision fp32")
     return [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}

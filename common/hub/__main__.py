@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries
-from common.cli.errors import UserError, plain, run
+from common.cli.errors import UserError, plain, printable, run
 from common.cli.options import CorpusOptions
 from common.runtime.project import NAMESPACE
 
@@ -98,7 +98,7 @@ def publish(arguments: PublishArguments) -> None:
     package = prepare(folder, arguments.repo_id)
     if arguments.dry_run:
         for path in sorted(package.files):
-            print(f"{package.size(path):>14,}  {path}")
+            print(printable(f"{package.size(path):>14,}  {path}"))
         print(f"\n{package.read(CARD).decode()}", end="")
         log("dry run: nothing was sent to the Hub or written")
         return

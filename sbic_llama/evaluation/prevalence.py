@@ -74,6 +74,7 @@ def prevalence_finding(
     source: str,
     target: Target = "file",  # whether the shares are of the file or of the population that it was drawn from
     widths: Sequence[float] = WIDTHS,
+    notes: Sequence[str] = (),  # paragraphs about the human labels
     **about: Any,
 ) -> Finding:
     """Estimate the share of each class among the posts of an annotated file, overall and by each of its ``columns``.
@@ -103,6 +104,8 @@ def prevalence_finding(
         target=target,
         posts=len(everything),
         labels=len(people),
+        elsewhere=len(labels) - len(people),
+        notes=notes,
         classifies=annotated.feature.classifies,
         estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
