@@ -56,7 +56,8 @@ class UserError(Exception):
         if self.expected:
             message += f"; expected {self.expected}"
         if self.fix:
-            message += f". {self.fix[0].upper()}{self.fix[1:]}"
+            fix = without_tokens(self.fix)  # before its first letter changes
+            message += f". {fix[0].upper()}{fix[1:]}"
         return plain(message)
 
 
@@ -85,7 +86,7 @@ def without_tokens(text: str) -> str:
     for name in TOKEN_VARIABLES:
         if token := os.environ.get(name, "").strip():
             text = text.replace(token, "hf_…")
-    return re.sub(r"[hH]f_[A-Za-z0-9]{16,}", "hf_…", text)
+    return re.sub(r"(?i:hf)_[A-Za-z0-9]{16,}", "hf_…", text)
 
 
 def shown(value: object, limit: int = 60) -> str:
