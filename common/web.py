@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from common.cli.arguments import option
 from common.cli.console import log
-from common.cli.errors import UserError
+from common.cli.errors import UserError, printable
 
 KEPT_SECONDS = 600  # how long an upload or a result stays in the temporary folder, at most
 LARGEST_UPLOAD = "200mb"
@@ -72,7 +72,8 @@ def checking(preprocess: Callable[..., Any]) -> Callable[..., Any]:
     async def checked(*given: Any, **named: Any) -> Any:
         try:
             return await preprocess(*given, **named)
-        except gradio.Error:
+        except gradio.Error as error:  # of gradio: it may quote the value
+            error.message, error.print_exception = html.escape(printable(str(error.message))), False
             raise
         except Exception as error:
             log(f"a request was refused: {error}")
@@ -110,6 +111,16 @@ def sweep(folder: Path, seconds: float) -> None:
                     path.unlink()
 
 
+def laid_out(title: str, build: Callable[[], None]) -> Any:
+    """Return the page that ``build`` lays out."""
+    import gradio
+
+    with gradio.Blocks(title=title, analytics_enabled=False) as page:
+        build()
+    page.preprocess_data = checking(page.preprocess_data)
+    return page
+
+
 def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> None:
     """Serve the page that ``build`` lays out until Ctrl-C, with uploads in a temporary folder."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -122,9 +133,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
 
         # Gradio's default theme fetches its fonts from a third party.
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-        with gradio.Blocks(title=title, analytics_enabled=False) as page:
-            build()
-        page.preprocess_data = checking(page.preprocess_data)  # type: ignore[method-assign]
+        page = laid_out(title, build)
         try:
             _, address, _ = page.launch(
                 server_name=arguments.host,
