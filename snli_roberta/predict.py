@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from common.cli.arguments import option, parse
 from common.cli.console import bar, log, quiet_libraries
-from common.cli.errors import UserError, run, shown
+from common.cli.errors import UserError, counted, run, shown
 from common.models.loading import check_place
 from common.runtime import hardware
 from common.tables.reading import Row, in_windows, read_rows, table_format
@@ -125,12 +125,12 @@ def label_file(model: Classifier, source: Input) -> None:
             labeled += len(rows)
         if labeled != source.rows:
             raise UserError(
-                f"the file had {source.rows:,} rows and now has {labeled:,}",
+                f"the file had {counted(source.rows, 'row')} and now has {labeled:,}",
                 file=source.arguments.input,
                 expected="a file that does not change meanwhile",
                 fix="repeat the command",
             )
-    log(f"{source.rows:,} pairs labeled: {output}")
+    log(f"{counted(source.rows, 'pair')} labeled: {output}")
 
 
 def main() -> None:
