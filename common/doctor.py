@@ -203,7 +203,7 @@ def main() -> None:
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
     print("\n".join(map(printable, [*lines, f"versions    {installed}", ""])))
     known = forecasts()
-    print("\n".join([*recipe_lines(known, machine), "", *NOTES, "", *checked_lines()]))
+    print("\n".join(map(printable, [*recipe_lines(known, machine), "", *NOTES, "", *checked_lines()])))
     print("\n".join(next_command(known, machine, may_read)))
 
 

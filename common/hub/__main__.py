@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries
+from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, plain, printable, run
 from common.cli.options import CorpusOptions
 from common.runtime.project import NAMESPACE
@@ -111,7 +111,7 @@ def publish(arguments: PublishArguments) -> None:
     commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
     if os.access(folder, os.W_OK):
         if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.read(CARD):
-            log(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
+            warn(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
         write({name: content for name, content in package.files.items() if isinstance(content, bytes)}, folder)
     outcome = "published" if new else "already published, nothing was uploaded"
     log(f"{outcome}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")

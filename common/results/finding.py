@@ -169,7 +169,7 @@ def templates_in(*folders: Path, html: bool = False) -> jinja2.Environment:
     import jinja2
 
     rules = {"undefined": jinja2.StrictUndefined, "autoescape": html, "trim_blocks": html, "lstrip_blocks": html}
-    rules["finalize"] = _printable if html else None  # escaping keeps markup out, this what reorders or hides text
+    rules["finalize"] = _printable  # escaping keeps markup out of a page, this what hides text or makes a paragraph
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), **rules)
     environment.filters |= {"interval": interval, "percent_interval": percent_interval, "percent": "{:.0%}".format}
     environment.filters["counted"] = counted

@@ -115,7 +115,10 @@ def read_votes(
             value = read(text)
         except (KeyError, ValueError):
             raise row.error(problem.format(shown(text)), label, expected=expected) from None
-        names = _name(row, item), _name(row, annotator) if annotator else str(row.number if anonymous else "")
+        who = str(row.number if anonymous else "")
+        if annotator:
+            who = _name(row, annotator, f"fill it in{', or remove the column' if anonymous else ''}")
+        names = (_name(row, item, "fill it in, or leave the row's label empty"), who)
         given = votes.labels.setdefault(names[0], {})
         votes.spellings.setdefault(value, Counter())[text] += 1
         if names in first:
@@ -135,10 +138,10 @@ def _contradiction(row: Row, column: str, names: tuple[str, str], text: str, bef
     return row.error(problem, column, expected=f"one label per {each}", fix="keep the row that is right")
 
 
-def _name(row: Row, column: str) -> str:
+def _name(row: Row, column: str, fix: str) -> str:
     name = text_of(row, column)
     if name is None:
-        raise row.error("empty", column, expected="a name or number", fix="fill it in, or leave the row's label empty")
+        raise row.error("empty", column, expected="a name or number", fix=fix)
     return name
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.cli.arguments import option
-from common.cli.console import log, quiet_libraries
+from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted
 from common.models.loading import check_place, with_revision
 from common.runtime import hardware
@@ -112,7 +112,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     adapters = read_adapters(arguments.adapter)
     if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
-        log(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
+        warn(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
     thresholds = review_thresholds(adapters, arguments.review_share, arguments.target_accuracy)
     row_format = RowFormat(arguments.text_column, arguments.prefix, thresholds)
     columns = new_columns(adapters, files, arguments.prefix, review=bool(thresholds))
@@ -166,7 +166,7 @@ def _work(
         log("stopped: the same command continues")
         raise
     if cut := sum(processes.gathered(cut)):
-        log(f"{counted(cut, 'post')} {'was' if cut == 1 else 'were'} truncated to an adapter's maximum length")
+        warn(f"{counted(cut, 'post')} {'was' if cut == 1 else 'were'} truncated to an adapter's maximum length")
 
 
 @contextlib.contextmanager

@@ -158,9 +158,10 @@ def _columns(path: Path) -> list[str]:
 def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
     """Read people's labels of posts, one row per person, and report what is unusual about the rows.
 
-    Without a column :data:`ANNOTATOR` every row is another person's.
+    Without a column :data:`ANNOTATOR`, or where nobody is named in it, every row is another person's.
     """
-    named = any(ANNOTATOR in row.values for row in read_rows(path, (key, feature.name)))
+    rows = read_rows(path, (key, feature.name))
+    named = any(text_of(row, ANNOTATOR) is not None for row in rows if ANNOTATOR in row.values)
     places = {folded(label): index for index, label in enumerate(feature.labels)}
     votes = read_votes(
         path,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from common.cli.console import bar, log
+from common.cli.console import bar, warn
 from common.cli.errors import counted
 from common.models.exactness import check_finite
 from common.models.merged_lora import merged_lora
@@ -58,7 +58,7 @@ def answer(
     numbers = [each.mean_log_probability for each in generated]
     check_finite(numbers, model, feature.title, str(model.dtype).removeprefix("torch."))
     if endless := sum(not each.ended for each in generated):
-        log(f"cut off at {MAX_NEW_TOKENS} tokens: {counted(endless, 'answer')}")
+        warn(f"cut off at {MAX_NEW_TOKENS} tokens: {counted(endless, 'answer')}")
     return Answers(
         [feature.parse(each.text) for each in generated],
         [{"mean_log_probability": each.mean_log_probability, "margin": each.margin} for each in generated],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries, stage
+from common.cli.console import log, quiet_libraries, stage, warn
 from common.cli.errors import counted, run
 from common.results import finding as findings
 from common.results import rendering
@@ -69,7 +69,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     ):
         replies, cut = ask(read, feature, trials.texts())
     if cut:
-        log(f"truncated, as longer than the adapter reads: {counted(cut, 'text')}")
+        warn(f"truncated, as longer than the adapter reads: {counted(cut, 'text')}")
     shared: dict[str, Any] = {
         "task": scored.task,
         "model": arguments.title,

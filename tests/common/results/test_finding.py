@@ -177,8 +177,8 @@ def test_words_come_from_a_template(tmp_path):
         "{% block headline %}\nIt is\n{{ double(m.n) }}: {{ m|interval }}.\n{% endblock %}"
         "{% block details %}One {{ text }}.\n\nTwo.{% endblock %}{% block limits %}{% endblock %}"
     )
-    words = worded(tmp_path / "w.jinja", m=MEASURE, text="{{ 7 * 7 }} <b>")
-    expected = ["It is 2400: 0.5000 [0.400, 0.600].", "One {{ 7 * 7 }} <b>.", "Two."]
+    words = worded(tmp_path / "w.jinja", m=MEASURE, text="{{ 7 * 7 }} <b>\x1b\n\n\u202eforged")
+    expected = ["It is 2400: 0.5000 [0.400, 0.600].", "One {{ 7 * 7 }} <b> forged.", "Two."]
     assert words == {"title": "How", "summary": expected, "limits": ""}
 
 
