@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import NoReturn
 
 LONGEST = 600  # characters of a problem: a library's message may quote a whole file
+# What would open a table's cell, code, a quotation or a tag (not before a space), and what starts a block of Markdown.
+MARKUP = re.compile(r"[|`>]|<(?! )")
+BLOCK = re.compile(r"^(\s*)(?=#|[-+=](?:[-+=\s]|$))|^(\s*\d+)(?=[.)](?:\s|$))")
+INTERVALS = re.compile(r"(?!\s*\[[^\]]*\]:)[^\[\]]*(\[[^\[\]]*\](?![(\[])[^\[\]]*)*")  # pairs of brackets, and no link
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -53,7 +57,8 @@ class UserError(Exception):
         if self.expected:
             message += f"; expected {self.expected}"
         if self.fix:
-            message += f". {self.fix[0].upper()}{self.fix[1:]}"
+            fix = without_tokens(self.fix)  # before its first letter changes
+            message += f". {fix[0].upper()}{fix[1:]}"
         return plain(message)
 
 
@@ -62,9 +67,19 @@ def plain(message: str) -> str:
     return " ".join(printable(message).split())
 
 
-def printable(text: str) -> str:
-    """Replace unprintable characters by spaces and hide Hub tokens."""
-    return "".join(c if c.isprintable() else " " for c in without_tokens(text))
+def printable(text: str, *, markdown: bool = False) -> str:
+    """Make text that others wrote safe to show: every terminal, page and card writer passes it through here.
+
+    Unprintable characters (line breaks, terminal escapes, bidirectional controls) become spaces, and Hub tokens are hidden. With
+    ``markdown``, the text can't become a table, code, a tag, a link, an image, emphasis, mathematics or another block either.
+    """
+    text = "".join(c if c.isprintable() else " " for c in without_tokens(text))
+    if not markdown:
+        return text
+    text = MARKUP.sub(" ", text)
+    brackets = "" if INTERVALS.fullmatch(text) else r"\[\]"
+    text = re.sub(rf"[\\*$~{brackets}]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", text)
+    return BLOCK.sub(lambda start: f"{start[0]}\\", text)
 
 
 def without_tokens(text: str) -> str:
@@ -72,13 +87,19 @@ def without_tokens(text: str) -> str:
     for name in TOKEN_VARIABLES:
         if token := os.environ.get(name, "").strip():
             text = text.replace(token, "hf_…")
-    return re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_…", text)
+    return re.sub(r"(?i:hf)_[A-Za-z0-9]{16,}", "hf_…", text)
 
 
 def shown(value: object, limit: int = 60) -> str:
     """Return the ``repr`` of an untrusted value, cut to ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Format a number with its noun: ``1 item``, ``1,200 items``."""
+    digits = f"{number:,}" if isinstance(number, int) else str(number)  # a record may hold anything
+    return f"{digits} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries
+from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, plain, run
 from common.cli.options import CorpusOptions
 from common.runtime.project import NAMESPACE
@@ -119,7 +119,7 @@ def publish(arguments: PublishArguments) -> None:
     commit, new = upload(package, arguments.repo_id, **how)
     if os.access(folder, os.W_OK):
         if (folder / CARD).is_file() and not rendered(package, folder / CARD):
-            log(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
+            warn(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
         write({name: content for name, content in package.files.items() if isinstance(content, bytes)}, folder)
     outcome = "published" if new else "already published, nothing was uploaded"
     log(f"{outcome}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from common.cli.errors import UserError, causes, shown
+from common.cli.errors import UserError, causes, counted, shown
 from common.models.prompt import mark_added
 from common.models.retry import outage_in, use_retrying_client, with_retries
 from common.runtime import files
@@ -255,7 +255,7 @@ def check_loaded(model: Any, report: Mapping[str, Any], name: str | Path, *, new
     ):
         if keys:
             raise UserError(
-                f"its weights do not match config.json: {len(keys):,} tensors {problem} (first: {shown(min(keys))})",
+                f"its weights do not match config.json: {counted(len(keys), 'tensor')} {problem} (first: {shown(min(keys))})",
                 file=name,
                 expected="every tensor of the model, and no layer more",
                 fix="download it again, or use the config.json that belongs to the weights",
@@ -357,9 +357,9 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
     text = str(error)
     if "no file named model.safetensors" in text or "have a file named model.safetensors" in text:
         return _without_weights(name, "model.safetensors")
-    if "You set `ignore_mismatched_sizes`" in text:
+    if "the above report" in text:
         fix = "download it again, or use the config.json that belongs to the weights"
-        return UserError("its weights do not match config.json: tensors of another shape", file=name, fix=fix)
+        return UserError(f"its weights do not match config.json: {_reported(error)}", file=name, fix=fix)
     if "contains custom code" in text or "references custom code" in text:
         expected = "a model that transformers supports"
         return UserError("needs code of its own, which is never run", file=name, expected=expected)
@@ -368,10 +368,28 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
     reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
     if isinstance(cause, KeyError):
         return UserError(f"missing {reason}", file=name, fix="download it or train again")
-    fix = "check the path or id, and `hf auth login` for gated models"
+    fix = "check the files in that folder" if Path(name).is_dir() else "check the id and the revision"
     if "size mismatch" in reason:
         fix = "use it with the base model that it was trained on"
     return UserError(f"cannot be loaded: {reason}", file=name, fix=fix)
+
+
+def _reported(error: Exception) -> str:
+    """Say what transformers' load report holds, which its message refers to and its log, which we silence, shows."""
+    traceback, report = error.__traceback__, None
+    while traceback is not None:
+        report = traceback.tb_frame.f_locals.get("loading_info", report)
+        traceback = traceback.tb_next
+    shapes = {
+        key: f"{tuple(stored)} instead of {tuple(wanted)}"
+        for key, stored, wanted in getattr(report, "mismatched_keys", ())
+    }
+    for problem, keys in (("of another shape", shapes), ("not convertible", getattr(report, "conversion_errors", {}))):
+        if keys:
+            first = min(keys)
+            reason = (str(keys[first]).strip() or "unknown").splitlines()[-1]
+            return f"{counted(len(keys), 'tensor')} {problem} (first: {shown(first)}, {reason})"
+    return "tensors of another shape"
 
 
 def _refusal(name: str | Path, cause: BaseException, revision: str | None) -> UserError | None:
