@@ -174,9 +174,12 @@ def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], text_col
             for row in itertools.islice(rows, start, start + WINDOW):  # which need not fit into memory together
                 window.reasons.append(problem(row, text_column))
                 if window.reasons[-1] is None:
-                    post = row.values[text_column]
-                    window.posts.append(post if len(post) <= LONGEST_POST else clean(post)[:LONGEST_POST])
+                    window.posts.append(shortened(row.values[text_column]))
             yield window
+
+
+def shortened(post: str) -> str:
+    return post if len(post) <= LONGEST_POST else clean(post)[:LONGEST_POST]
 
 
 def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Part:

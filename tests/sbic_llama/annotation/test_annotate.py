@@ -431,41 +431,27 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(call, tmp_path, posts, mon
     assert not (tmp_path / "out.csv.parts").exists()
 
 
-def reordered(lines: list[str]) -> list[str]:
-    return [lines[0], *lines[:0:-1]]
-
-
-@pytest.mark.parametrize("at", ["before the second window is read", "before the output is assembled"])
-@pytest.mark.parametrize(
-    "change",
-    [reordered, lambda lines: lines[:-1], lambda lines: [*lines, "9,new\n"], lambda lines: [*lines[:-1], "9,x\n"]],
-)
-def test_no_row_gets_the_answer_of_another_post(call, tmp_path, posts, monkeypatch, at, change):
-    """While it is annotated, another program replaces the file."""
+def test_a_file_that_is_replaced_while_it_is_annotated_stops_the_run(call, tmp_path, monkeypatch):
     from sbic_llama.model.annotator import Annotator
 
-    source = tmp_path / "in.csv"
-    table(source, posts, 2 * WINDOW - 1)
-    call(source, tmp_path / "whole.csv")
-    lines = source.read_text().splitlines(keepends=True)
+    source, original = tmp_path / "in.csv", Annotator.annotate_window
+    before, after = ("post\n" + f"{first}\n" * WINDOW + f"{second}\n" for first, second in ("ab", "ba"))
+    source.write_text(before)
 
-    def replace() -> None:
-        (tmp_path / "new.csv").write_text("".join(change(lines)))
-        (tmp_path / "new.csv").rename(source)
+    def replacing(self, posts):
+        source.write_text(after)
+        return original(self, posts)
 
-    method, where = ("annotate_window", Annotator) if "window" in at else ("assemble", AnnotationJob)
-    original = getattr(where, method)
-    with monkeypatch.context() as patched:
-        patched.setattr(where, method, lambda *words: replace() or original(*words))
-        with pytest.raises(UserError, match=r"in\.csv: the posts changed while they were being annotated"):
-            call(source, tmp_path / "out.csv")
-    assert not (tmp_path / "out.csv").exists()
-    assert parts_of(tmp_path / "out.csv").is_dir(), "the parts are kept"
-    with pytest.raises(UserError, match=r"out\.csv\.parts: the folder holds another run: posts changed\. Choose"):
+    monkeypatch.setattr(Annotator, "annotate_window", replacing)
+    with pytest.raises(UserError, match=r"in\.csv: the posts changed while they were being annotated"):
         call(source, tmp_path / "out.csv")
-    source.write_text("".join(lines))
+    assert not (tmp_path / "out.csv").exists()
+    with pytest.raises(UserError, match=r"out\.csv\.parts: the folder holds another run: posts changed"):
+        call(source, tmp_path / "out.csv")
+    monkeypatch.setattr(Annotator, "annotate_window", original)
+    source.write_text(before)
     call(source, tmp_path / "out.csv")
-    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert [row.values["post"] for row in read_rows(tmp_path / "out.csv")] == before.splitlines()[1:]
 
 
 def test_parts_of_a_version_that_did_not_check_the_posts_are_refused(call, tmp_path, monkeypatch):
