@@ -179,7 +179,8 @@ def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], text_col
 
 
 def shortened(post: str) -> str:
-    return post if len(post) <= LONGEST_POST else clean(post)[:LONGEST_POST]
+    """Return a post, or, if it is long, the start of what :func:`clean` makes of it."""
+    return post if len(post) <= LONGEST_POST else clean(post[: 10 * LONGEST_POST])[:LONGEST_POST]
 
 
 def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Part:

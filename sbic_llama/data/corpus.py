@@ -164,7 +164,12 @@ def clean(post: str) -> str:
 
 def is_blank(post: str) -> bool:
     """Return whether a reader sees nothing: only white space and characters without a shape, such as zero-width ones."""
-    return all(c in SHAPELESS or unicodedata.category(c) in ("Cf", "Zs") for c in clean(post))
+    start = post[:100]  # which suffices for nearly all: cleaning megabytes takes a while
+    return ("&" in start or _shapeless(start)) and _shapeless(clean(post))
+
+
+def _shapeless(text: str) -> bool:
+    return all(c in SHAPELESS or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp") for c in text)
 
 
 def normalized(post: str) -> str:
