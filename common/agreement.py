@@ -98,10 +98,10 @@ def main() -> None:
         command=command_line(MODULE),
         notes=notes,
     )
-    print("\n".join(lines(finding)))
     if arguments.output:
         finding.write(arguments.output)
         log(f"full result: {arguments.output}")
+    print("\n".join(lines(finding)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from common.cli.arguments import parse
-from common.cli.errors import UserError, run
+from common.cli.errors import STREAMS, UserError, run
 from common.runtime.processes import join
 from sbic_llama.annotation.run import STREAM, AnnotateArguments, annotate
 
@@ -43,8 +43,10 @@ def _paths(arguments: AnnotateArguments, scratch: Path) -> tuple[Path, Path]:
     source, output = Path(arguments.posts[0]), Path(arguments.output)
     if arguments.output == STREAM:
         output = scratch / f"out.{arguments.output_format}"
+        STREAMS[str(output)] = "standard output"
     if arguments.posts[0] == STREAM:
         source = scratch / f"in.{arguments.input_format}"
+        STREAMS[str(source)] = "standard input"
         with open(source, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
     return source, output

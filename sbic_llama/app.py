@@ -19,7 +19,7 @@ from common.tables.reading import FORMATS, read_rows, table_format
 from common.web import MODEL, PageArguments
 from sbic_llama.annotation.input import Part, RowFormat, annotated, survey, windows
 from sbic_llama.annotation.parts import AnnotationJob, new_columns, review_thresholds
-from sbic_llama.data.corpus import clean
+from sbic_llama.data.corpus import is_blank
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Annotator
@@ -96,7 +96,7 @@ class FileAnswer:
 
 def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
     """Annotate a post; the least certain ``share`` of posts like the validation posts need review."""
-    if not clean(post):
+    if is_blank(post):
         raise UserError("no post", expected="some text")
     if len(post) > LONGEST:
         raise UserError(f"{len(post):,} characters", expected=f"at most {LONGEST:,}")
@@ -138,7 +138,7 @@ def annotate_file(
         job = AnnotationJob([file], Path(scratch) / "parts", Path(scratch) / output.name, into_folder=False)
         parts = (annotated(window, annotator, row_format) for window in windows(job.files, job.parts(), column))
         job.keep(_reported(parts, file.rows, progress), total=file.rows, done=0, show=False)
-        job.assemble(new)
+        job.assemble(new, PREFIX)
         shutil.move(job.output, output)
     return _summary(output, annotator, column, file.rows)
 

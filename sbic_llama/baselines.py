@@ -34,6 +34,7 @@ def main() -> None:
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --dataset_name allenai/social_bias_frames",
     )
     splits = arguments.load()
+    lines: list[str] = []
     for name in FEATURES:
         feature = get_feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
         if not all(any(feature.label_of(post) is not None for post in split.posts) for split in splits.values()):
@@ -41,8 +42,9 @@ def main() -> None:
             continue
         scored = test_set(feature, splits, arguments)
         shared = {"module": MODULE, "output_dir": arguments.output_dir, "seed": arguments.seed}
-        print("\n".join(table_lines(score_baselines(feature, splits, scored, **shared))))
+        lines += table_lines(score_baselines(feature, splits, scored, **shared))
     log(f"records: {arguments.output_dir}")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

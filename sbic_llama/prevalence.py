@@ -103,10 +103,10 @@ def main() -> None:
         examples=f"  python -m {MODULE} annotated.csv --human_labels labels.csv --key id --by source --output prevalence.json",
     )
     finding = estimate(arguments)
-    show([finding])
     if arguments.output is not None:
         finding.write(arguments.output)
         log(f"finding: {arguments.output}")
+    show([finding])
 
 
 if __name__ == "__main__":

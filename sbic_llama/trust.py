@@ -148,8 +148,6 @@ def main() -> None:
         raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(posts.columns, 200)}")
     annotated = annotate_once(arguments, adapters, posts)
     assessed = [assess_adapter(arguments, adapter, annotated, votes[adapter.name]) for adapter in adapters]
-    for each in assessed:
-        print(printable(f"{each.judged.feature.title}: {each.use}. {each.why}"))
     count = max(1, round(arguments.review_share * posts.rows))
     labels = {name: of_feature.labels for name, of_feature in votes.items()}
     review = {"key": key, "prefix": arguments.prefix, "text_column": arguments.text_column, "count": count}
@@ -158,6 +156,8 @@ def main() -> None:
     with atomic_write(folder / "trust.html") as part:
         part.write_text(render(assessed, adapters, source, command=command_line(MODULE), **values), encoding="utf-8")
     log(f"page: {folder / 'trust.html'}; {counted(proposed, 'row')} for review: {folder / 'review.csv'}")
+    for each in assessed:
+        print(printable(f"{each.judged.feature.title}: {each.use}. {each.why}"))
 
 
 if __name__ == "__main__":

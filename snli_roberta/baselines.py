@@ -33,13 +33,13 @@ def main() -> None:
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --dataset_name stanfordnlp/snli",
     )
     pairs, scored, test = load_sets(arguments, None)
-    for report in scored.reports:
-        print("\n".join(report.lines()))
     records = []
     for number, (title, predict) in enumerate(predictors(pairs, test, arguments.seed).items(), 1):
         path = arguments.output_dir / f"snli-{number}-baseline.json"
         (arguments.output_dir / f"snli-{number}-control.json").unlink(missing_ok=True)  # its name in earlier versions
         records.append(scored.measure(title, predict, module=MODULE, seed=arguments.seed, path=path))
+    for report in scored.reports:
+        print("\n".join(report.lines()))
     print("\n".join(table_lines(records)))
     log(f"records: {arguments.output_dir}")
 

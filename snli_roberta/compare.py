@@ -168,13 +168,13 @@ def main() -> None:
     records, made = compare(arguments)
     if not records:
         return
-    print("\n".join(table_lines(records)))
-    print()
-    rendering.show(made)
     log(f"records and findings: {arguments.output_dir / 'records'}")
     log(f"models: {arguments.output_dir / 'full'} and {arguments.output_dir / 'lora'}")
     if arguments.report:
         write_report(records, arguments.report, "Full fine-tuning or LoRA?", made)
+    print("\n".join(table_lines(records)))
+    print()
+    rendering.show(made)
 
 
 if __name__ == "__main__":

@@ -85,10 +85,10 @@ def main() -> None:
     records = score(arguments)
     if not is_first():
         return
-    print("\n".join(table_lines(records)))
     log(f"records: {arguments.output_dir}")
     if arguments.report:
         write_report(records, arguments.report, "SNLI", read_findings(arguments.output_dir / FOLDER))
+    print("\n".join(table_lines(records)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from common.cli.errors import UserError, counted, run, shown
 from common.models.loading import check_place
 from common.runtime import hardware
 from common.tables.reading import Row, in_windows, read_rows, table_format
-from common.tables.writing import parquet_types, row_writer
+from common.tables.writing import parquet_schema, row_writer
 from snli_roberta.data.corpus import LABELS, Pair
 from snli_roberta.model import classifier
 from snli_roberta.model.classifier import Classifier
@@ -116,7 +116,7 @@ def label_file(model: Classifier, source: Input) -> None:
     blank = prefixed(BLANK, source.arguments)
     columns = [*source.columns, *blank]
     if table_format(output) == ".parquet":
-        types = parquet_types(output, ([row.values | blank for row in rows] for rows, _ in source.windows()))
+        types = parquet_schema(output, ([row.values | blank for row in rows] for rows, _ in source.windows()))
     with row_writer(output, columns, types) as write, bar(source.rows, "pair", show=True) as done:
         for rows, pairs in source.windows():
             for row, answer in zip(rows, answers(model, pairs, source.arguments.max_length), strict=True):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 LONGEST = 600  # characters of a problem: a library's message may quote a whole file
@@ -22,6 +23,7 @@ MARKUP = re.compile(r"[|`>]|<(?! )")
 BLOCK = re.compile(r"^(\s*)(?=#|[-+=](?:[-+=\s]|$))|^(\s*\d+)(?=[.)](?:\s|$))")
 INTERVALS = re.compile(r"(?!\s*\[[^\]]*\]:)[^\[\]]*(\[[^\[\]]*\](?![(\[])[^\[\]]*)*")  # pairs of brackets, and no link
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+STREAMS: dict[str, str] = {}  # temporary files by path, and the stream that each stands for
 
 
 @dataclass(eq=False, repr=False)
@@ -45,7 +47,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         where = [
-            str(self.file) if self.file is not None else "",
+            file_name(self.file) if self.file is not None else "",
             f"line {self.line}" if self.line is not None else "",
             f"row {self.row}" if self.row is not None else "",
             f"column {shown(self.column)}" if self.column is not None else "",
@@ -60,6 +62,11 @@ class UserError(Exception):
             fix = without_tokens(self.fix)  # before its first letter changes
             message += f". {fix[0].upper()}{fix[1:]}"
         return plain(message)
+
+
+def file_name(path: str | Path) -> str:
+    """Return what the user calls a file."""
+    return STREAMS.get(str(path), str(path))
 
 
 def plain(message: str) -> str:
@@ -127,8 +134,12 @@ def storage_problem(error: BaseException) -> str | None:
     return next((plain(str(cause))[:120] for cause in chain if STORAGE_WORDS.search(str(cause))), None)
 
 
+def _terminated(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
-    """Run a command and exit: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C).
+    """Run a command and exit: 0, 2 (user error), 75 (the Hub failed), 130 (Ctrl-C), 143 (SIGTERM).
 
     If all processes of a launch hit the same error, only the first prints it: the others wait until the launcher ends them.
     Set ``several`` if the processes of one launch share the work; otherwise each would do all of it and write the same files.
@@ -137,12 +148,21 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
         del sys.path[0]
     keep_freed_memory()
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if launched():  # before the imports, which take seconds
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    if (
+        alone
+    ):  # to remove temporary files on the way out; several processes may wait for each other and must end at once
+        signal.signal(signal.SIGTERM, _terminated)
     try:
-        if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if not several and not alone:
             problem = "this command was started as several processes"
             raise UserError(problem, expected="one", fix="start it with python -m")
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise UserError("the working directory no longer exists", fix="cd into one that does") from None
         main()
         sys.stdout.flush()
     except UserError as error:

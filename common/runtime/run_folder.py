@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from common.runtime.processes import is_first
 
 IDENTITY = "run.json"
 LOCK = ".lock"  # in the folder of an annotation's parts
+ATTEMPTS = 10  # to lock a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # the disk does not support them
 
 
@@ -76,11 +78,18 @@ def check_identity(
     # In the caller's order: an argument that changed the data is named before the data's fingerprint.
     for key in [*identity, *sorted(recorded.keys() - identity.keys())]:
         if key not in ignore and recorded.get(key) != identity.get(key):
-            raise UserError(
-                f"the folder holds another run: {key} was {shown(recorded.get(key))} and is {shown(identity.get(key))}",
-                file=folder,
-                fix=f"choose another {option}, or repeat that run's arguments to continue it",
-            )
+            problem = f"the folder holds another run: {_difference(key, recorded.get(key), identity.get(key))}"
+            fix = f"choose another {option}, or repeat that run's arguments to continue it"
+            raise UserError(problem, file=folder, fix=fix)
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    if isinstance(was, dict) and isinstance(now, dict):
+        name = next(name for name in [*now, *was] if was.get(name) != now.get(name))
+        return _difference(f"{key} ({name})", was.get(name), now.get(name))
+    if isinstance(now, str) and re.fullmatch("[0-9a-f]{16,64}", now):  # a digest tells a reader nothing
+        return f"{key} changed" if was else f"{key}: not recorded by the version that began it"
+    return f"{key} was {shown(was)} and is {shown(now)}"
 
 
 @contextlib.contextmanager
@@ -116,17 +125,18 @@ def locked_inside(folder: Path, *, busy: UserError) -> Iterator[None]:
     Processes on all machines that share the disk see the lock, if the disk supports locks. The holder may remove the folder.
     """
     lock = FileLock(folder / LOCK, fallback_to_soft=False)
-    while not lock.is_locked:
+    for attempt in range(ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
+            break
         except Timeout:
             raise busy from None
-        except FileNotFoundError:  # another process has just removed the folder
-            continue
         except OSError as error:
             if error.errno in NO_LOCKS:
                 break
+            if error.errno == errno.ENOENT and attempt + 1 < ATTEMPTS:
+                continue  # another process may just have removed the folder
             problem = f"can't be written: {error.strerror}"
             raise UserError(problem, file=folder, fix="choose another --output") from error
     try:

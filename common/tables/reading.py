@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import functools
 import gzip
 import itertools
+import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from common.cli.errors import UserError, shown
+from common.cli.console import log
+from common.cli.errors import UserError, file_name, shown
 from common.runtime import files
+from common.tables import parquet
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
+LONGEST = 16 * 2**20  # bytes of a record: a small file can unpack to more than memory holds
+WINDOW_BYTES = 64 * 2**20
+MOST_COLUMNS = 10_000
+CHUNK = 2**16  # bytes of a JSON array that are read at first
+SAVE_AS_CSV = "open it in a spreadsheet and save it as CSV UTF-8"
+# How a file begins that is something other than its name says, and what to do about it.
+CONTENTS = {
+    rb"PK\x03\x04": ("an Excel workbook or another zip archive", SAVE_AS_CSV),
+    rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", SAVE_AS_CSV),
+    rb"\x1f\x8b": ("gzip data", "add .gz to its name"),
+    rb"PAR1\x15": ("Parquet", "name it .parquet"),
+    rb"\xff\xfe|\xfe\xff|(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,7 @@ class Row:
     line: int | None  # None if the source has rows but no lines
     number: int
     problem: str | None = None  # what is wrong with a record that was read leniently
+    raw: str | None = None  # that record as it is in the file, see `escaped`
 
     def error(
         self, problem: str, column: str | None = None, expected: str | None = None, fix: str | None = None
@@ -43,12 +63,13 @@ def read_rows(
     """Yield a file's rows in order; ``columns`` must exist.
 
     Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, and an empty field is ``""``.
-    ``lenient`` yields a malformed record (invalid UTF-8, a wrong number of fields, not a JSON object) with what could be read
-    and its ``problem``; a file that is malformed as a whole is always an error. ``suffix`` gives the format of a file that is
-    named otherwise.
+    A JSON array of objects is read like JSON Lines. ``lenient`` yields a malformed record (invalid UTF-8, a wrong number of
+    fields, not a JSON object) with what could be read, its ``problem``, and the record as it is; a file that is malformed as a
+    whole is always an error. ``suffix`` gives the format of a file that is named otherwise.
 
     Raises:
-        UserError: No such file, an unknown format, a missing column, or a malformed record (with its line).
+        UserError: No such file, an unknown format, a missing column, a malformed record (with its line), or one of more than
+            :data:`LONGEST` bytes.
     """
     path = Path(path)
     suffix = suffix or table_format(path)
@@ -56,12 +77,18 @@ def read_rows(
         if not path.is_file():
             raise UserError("no such file", file=path, fix="check the path")
         if suffix == ".parquet":
-            yield from _read_parquet(path, columns)
+            rows = parquet.read(path, lambda names: _check_names(path, None, names, columns), longest=LONGEST)
+            for number, values in enumerate(rows, 1):
+                yield Row(values, str(path), None, number)
             return
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
-            read = _read_jsonl if suffix == ".jsonl" else _read_delimited
-            problems: dict[int, str] | None = {} if lenient else None
-            yield from read(path, _decoded(path, raw, problems), suffix, columns, problems)
+            head = raw.peek(16)
+            for start, (what, fix) in CONTENTS.items():
+                if re.match(start, head, re.DOTALL):
+                    raise UserError(what, file=path, expected=f"{suffix[1:].upper()} in UTF-8", fix=fix)
+            if head.startswith(codecs.BOM_UTF8):
+                raw.read(len(codecs.BOM_UTF8))
+            yield from (_read_jsonl if suffix == ".jsonl" else _read_delimited)(path, raw, suffix, columns, lenient)
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror or error}", file=path) from error
     except (EOFError, zlib.error) as error:
@@ -69,10 +96,26 @@ def read_rows(
 
 
 def in_windows(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """Yield successive tuples of ``size`` items; the last one may be shorter."""
-    iterator = iter(items)
-    while window := tuple(itertools.islice(iterator, size)):
-        yield window
+    """Yield successive tuples of ``size`` rows or texts, or fewer if these are long; the last one may be shorter."""
+    window: list[Any] = []
+    weight = 0
+    for item in items:
+        window.append(item)
+        weight += size_of(item.values if isinstance(item, Row) else item)
+        if len(window) == size or weight > WINDOW_BYTES:
+            yield tuple(window)
+            window, weight = [], 0
+    if window:
+        yield tuple(window)
+
+
+def size_of(value: Any) -> int:
+    """Return about how much memory a value takes."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(size_of, value.values()))
+    return sum(map(size_of, value)) if isinstance(value, (list, tuple)) else 8
 
 
 def read_hub_rows(
@@ -90,15 +133,11 @@ def read_hub_rows(
     try:
         table = datasets.load_dataset(dataset, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason, fix = _first_line(error), "check the id, the revision and the network"
+        reason, fix = parquet.first_line(error), "check the id, the revision and the network"
         raise UserError(f"can't be loaded from the Hub: {reason}", file=source, fix=fix) from error
     _check_columns(source, table.column_names, columns)
     for number, values in enumerate(table, 1):
         yield Row(values, source, None, number)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_columns(source: str | Path, names: Sequence[str], wanted: Sequence[str]) -> None:
@@ -111,51 +150,100 @@ def _check_columns(source: str | Path, names: Sequence[str], wanted: Sequence[st
         )
 
 
-def _duplicate(names: Sequence[str]) -> str | None:
-    return next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+def _check_names(path: Path, line: int | None, names: Sequence[str], wanted: Sequence[str]) -> None:
+    if len(names) > MOST_COLUMNS:
+        raise UserError(f"{len(names):,} columns", file=path, line=line, expected=f"at most {MOST_COLUMNS:,}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        where = " in the header" if line is not None else ""
+        raise UserError(f"duplicate column {shown(twice)}{where}", file=path, line=line, fix="rename one of them")
+    _check_columns(path, names, wanted)
 
 
 def table_format(path: Path) -> str:
     """Return the suffix that names a file's format, without .gz; raise ``UserError`` if it is unknown."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS or (suffix == ".parquet" and path.name.endswith(".gz")):
-        raise UserError("unknown file format", file=path, expected=f"{', '.join(FORMATS)}; text formats also with .gz")
+        fix = SAVE_AS_CSV if suffix in SPREADSHEETS else None
+        expected = f"{', '.join(FORMATS)}; text formats also with .gz"
+        raise UserError("unknown file format", file=path, expected=expected, fix=fix)
     return suffix
 
 
-def _decoded(path: Path, raw: Iterable[bytes], problems: dict[int, str] | None) -> Iterator[str]:
-    """Yield lines as text, where TextIOWrapper would name only the offset of a malformed byte.
+def escaped(record: bytes) -> str:
+    r"""Return a record as text, with ``\xNN`` for NUL and for each byte that is not UTF-8.
 
-    Malformed lines are errors, or, if there are ``problems``, are noted there with U+FFFD in place of malformed characters.
+    A backslash that would look like one of these is ``\x5c``, so that the bytes can be restored; docs/annotate.md shows how.
     """
-    for line, data in enumerate(raw, 1):
-        encoding, problem = "utf-8-sig" if line == 1 else "utf-8", None
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError as error:
-            text, problem = data.decode(encoding, errors="replace"), f"byte 0x{data[error.start]:02x} is not UTF-8"
-        if "\0" in text:
-            text, problem = text.replace("\0", "\ufffd"), problem or "a NUL character"
-        if problem and problems is None:
-            raise UserError(problem, file=path, line=line, fix="save the file as UTF-8")
-        if problem and problems is not None:
-            problems[line] = problem
-        yield text
+    record = re.sub(rb"\\(?=x[0-9a-f]{2})", rb"\\x5c", record).replace(b"\0", rb"\x00")
+    return record.decode(errors="backslashreplace")
 
 
-def _problem(problems: dict[int, str] | None, first: int, last: int) -> str | None:
-    """Remove and return the first problem of a record's lines."""
-    noted = [problems.pop(line) for line in range(first, last + 1) if line in problems] if problems else []
-    return noted[0] if noted else None
+def _text(data: bytes) -> tuple[str, str | None]:
+    """Return a line as text and what is wrong with it; U+FFFD replaces malformed characters."""
+    problem = None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        text, problem = data.decode(errors="replace"), f"byte 0x{data[error.start]:02x} is not UTF-8"
+    return text.replace("\0", "\ufffd"), problem or ("a NUL character" if "\0" in text else None)
 
 
-def _read_delimited(
-    path: Path, lines: Iterator[str], suffix: str, columns: Sequence[str], problems: dict[int, str] | None
-) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)
+def _lines(path: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield lines with their numbers; one that is too long is never held in memory."""
+    for number in itertools.count(1):
+        line = raw.readline(LONGEST + 1)
+        if not line:
+            return
+        if len(line) > LONGEST:
+            raise _too_long(path, number)
+        yield number, line
+
+
+def _too_long(path: Path, line: int) -> UserError:
+    problem = f"a record of more than {LONGEST / 2**20:.0f} MB"
+    return UserError(
+        problem, file=path, line=line, fix="shorten or remove it, and check for a quote that is never closed"
+    )
+
+
+class _CsvLines:
+    """Lines as text for a CSV reader, and the record that they belong to.
+
+    TextIOWrapper would name only the offset of a malformed byte.
+    """
+
+    def __init__(self, path: Path, raw: BinaryIO, lenient: bool):
+        self._path, self._lines, self._lenient = path, _lines(path, raw), lenient
+        self._record, self._problem = bytearray(), None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line, data = next(self._lines)
+        self._record += data
+        if len(self._record) > LONGEST:
+            raise _too_long(self._path, line)
+        text, problem = _text(data)
+        if problem and not self._lenient:
+            raise UserError(problem, file=self._path, line=line, fix="save the file as UTF-8")
+        self._problem = self._problem or problem
+        return text
+
+    def record(self) -> tuple[bytes, str | None]:
+        """Return the bytes of the record just read and what is wrong with them, and begin the next one."""
+        ended = bytes(self._record).rstrip(b"\r\n"), self._problem
+        self._record, self._problem = bytearray(), None
+        return ended
+
+
+def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[str], lenient: bool) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST)
+    lines = _CsvLines(path, raw, lenient)
     reader = csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
     header: list[str] | None = None
-    number = 0
+    number, spans = 0, False
     while True:
         line = reader.line_num + 1  # where the record starts: quoted fields may hold newlines
         try:
@@ -167,97 +255,99 @@ def _read_delimited(
             raise UserError(problem, file=path, line=line, fix=fix) from None
         if fields is None:
             break
-        if not fields:  # a blank line
-            continue
-        problem = _problem(problems, line, reader.line_num)
+        record, problem = lines.record()
         if header is None:
-            header = fields
-            _check_header(path, line, header, problem, suffix)
-            _check_columns(path, header, columns)
+            if fields:
+                header = fields
+                _check_header(path, line, header, problem, suffix)
+                _check_names(path, line, header, columns)
             continue
+        if not fields:  # a blank line
+            if len(header) > 1:
+                continue
+            fields = [""]
         number += 1
+        if suffix == ".tsv" and reader.line_num > line and not spans:
+            spans = True
+            fix = "if its quote belongs to the text, double it and put the field in quotes"
+            _warn(f"{file_name(path)}, line {line}: a quoted field spans {reader.line_num - line + 1} lines; {fix}")
         if len(fields) != len(header):
-            if problems is None:
+            if not lenient:
                 expected, fix = f"{len(header)}, as in the header", "quote fields that contain the delimiter"
                 raise UserError(f"{len(fields)} fields", file=path, line=line, expected=expected, fix=fix)
             problem = problem or f"{len(fields)} fields, where the header has {len(header)}"
-        yield Row(dict(zip(header, fields, strict=False)), str(path), line, number, problem)
+        values = dict(zip(header, fields, strict=False))
+        yield Row(values, str(path), line, number, problem, escaped(record) if problem else None)
     if header is None:
         raise UserError("empty file", file=path, expected="a header line")
 
 
+@functools.cache  # a file may be read several times
+def _warn(message: str) -> None:
+    log(message)
+
+
 def _check_header(path: Path, line: int, header: list[str], problem: str | None, suffix: str) -> None:
     expected, fix = None, "save the file as UTF-8"
-    if problem is None and (name := _duplicate(header)) is not None:
-        problem, fix = f"duplicate column {shown(name)} in the header", "rename one of them"
-    elif problem is None and len(header) == 1 and re.fullmatch(r"[\w .-]+([;,\t][\w .-]+)+", header[0]):
-        problem, expected = (
-            f"one column, {shown(header[0])}",
-            f"columns separated by {'tabs' if suffix == '.tsv' else 'commas'}",
-        )
+    if problem is None and len(header) == 1 and re.fullmatch(r"[\w .-]+([;,\t][\w .-]+)+", header[0]):
+        problem = f"one column, {shown(header[0])}"
+        expected = f"columns separated by {'tabs' if suffix == '.tsv' else 'commas'}"
         fix = "save the table that way (a spreadsheet's CSV may use semicolons)"
     if problem is not None:
         raise UserError(problem, file=path, line=line, expected=expected, fix=fix)
 
 
-def _read_jsonl(
-    path: Path, lines: Iterator[str], suffix: str, columns: Sequence[str], problems: dict[int, str] | None
-) -> Iterator[Row]:
+def _read_jsonl(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[str], lenient: bool) -> Iterator[Row]:
     number = 0
-    for line, text in enumerate(lines, 1):
-        if not text.strip():
+    is_array = re.match(rb"\s*\[\s*\{", raw.peek(CHUNK))
+    for line, record in (_array_elements if is_array else _lines)(path, raw):
+        if not record.strip():
             continue
         number += 1
-        values: Any = {}
-        problem, column, expected, fix = _problem(problems, line, line), None, None, None
-        if problem is None:
-            values, problem = files.parse_json(text)
-            if not isinstance(values, dict):
-                problem, expected = problem or f"a JSON {type(values).__name__}", "one JSON object per line"
-                values = {}
-            elif problem:
-                fix = "write that line again"
-            elif missing := [column for column in columns if column not in values]:
-                problem = "missing" if problems is None else f"no {shown(missing[0])}"
-                column, expected = missing[0], "a value"
-        row = Row(values, str(path), line, number, problem)
-        if problem and problems is None:
+        text, problem = _text(record)
+        values, wrong = files.parse_json(text)
+        column, expected, fix = None, None, "save the file as UTF-8" if problem else None
+        if not isinstance(values, dict):
+            wrong, expected = wrong or f"a JSON {type(values).__name__}", "one JSON object per line"
+            values = {}
+        elif wrong:
+            fix = fix or "write that line again"
+        missing = None if problem or wrong else next((column for column in columns if column not in values), None)
+        lost = problem = problem or wrong
+        if missing is not None:
+            problem = "missing" if not lenient else f"no {shown(missing)}"
+            column, expected = missing, "a value"
+        kept = escaped(record.rstrip(b"\r\n")) if lost else None
+        row = Row(values, str(path), line, number, problem, kept)
+        if problem and not lenient:
             raise row.error(problem, column, expected, fix)
         yield row
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if (name := _duplicate(names)) is not None:
-                raise UserError(f"duplicate column {shown(name)}", file=path, fix="rename one of them")
-            _check_columns(path, names, columns)
-            rows = (values for batch in file.iter_batches(batch_size=1024) for values in _python_values(path, batch))
-            for number, values in enumerate(rows, 1):
-                yield Row(values, str(path), None, number)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"not Parquet: {_first_line(error)}", file=path, fix="write or download it again") from None
-
-
-def _python_values(path: Path, batch: Any) -> list[dict[str, Any]]:
-    """Return a batch's rows; an error names the column that holds a date, time, or text Python lacks."""
-    # pyarrow's own errors about values are ValueErrors too; where pytz is installed, an unknown time zone is a KeyError.
-    unreadable = (ValueError, OverflowError, KeyError)
-    try:
-        return batch.to_pylist()
-    except unreadable:
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            try:
-                column.to_pylist()
-            except unreadable as error:
-                problem = f"a value of type {column.type} can't be read: {_first_line(error)}"
-                fix = "write that column as UTF-8 text, or leave it out"
-                raise UserError(problem, file=path, column=name, fix=fix) from None
-        raise
+def _array_elements(path: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the elements of a JSON array, each with the line where it starts, without reading the whole array."""
+    # Finds where elements end, no more. In Latin-1 each byte is a character, and JSON's own characters are all ASCII.
+    decode = json.JSONDecoder(strict=False, parse_int=len, parse_float=len).raw_decode
+    before, text, at, line = re.compile(r"\s*\[\s*"), "", 0, 1
+    while True:
+        gap = before.match(text, at)
+        try:
+            end = decode(text, gap.end())[1] if gap else len(text)
+        except (ValueError, RecursionError):
+            end = len(text)
+        if end == len(text):  # the element may go on
+            more = raw.read(max(CHUNK, len(text) - at)) if len(text) - at <= LONGEST else b""
+            if not more:
+                break
+            text, at = text[at:] + more.decode("latin-1"), 0
+            continue
+        line += text.count("\n", at, gap.end())
+        yield line, text[gap.end() : end].encode("latin-1")
+        line += text.count("\n", gap.end(), end)
+        at, before = end, re.compile(r"\s*,\s*")
+    if not re.fullmatch(r"\s*\]\s*", text[at:]):
+        problem = f"a JSON array with an element that is not JSON or takes more than {LONGEST / 2**20:.0f} MB"
+        raise UserError(problem, file=path, line=line, fix="write one JSON object per line")
 
 
 def text_of(row: Row, column: str) -> str | None:

@@ -7,18 +7,23 @@ import csv
 import gzip
 import io
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from common.cli.errors import UserError
+from common.cli.console import log
+from common.cli.errors import UserError, shown
 from common.runtime.files import atomic_write
-from common.tables.reading import table_format
+from common.tables.reading import size_of, table_format
 
 if TYPE_CHECKING:
     import pyarrow
 
-PARQUET_ROWS = 8192  # rows written and compressed together
+PARQUET_ROWS, PARQUET_BYTES = 8192, 32 * 2**20  # written and compressed together, at most
+# How a cell begins that a spreadsheet may run; signed numbers are harmless.
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,\s]*(e[+-]?\d+)?%?\Z)", re.IGNORECASE)
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
@@ -31,18 +36,15 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
     """
     path = Path(path)
     columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
-    types = None
-    if table_format(path) == ".parquet":
-        import pyarrow
-
-        types = dict.fromkeys(columns, pyarrow.null()) | parquet_types(path, [rows])
-    with row_writer(path, columns, types) as write:
+    # The first window gives all columns a type, if only null.
+    schema = parquet_schema(path, [[dict.fromkeys(columns)], rows]) if table_format(path) == ".parquet" else None
+    with row_writer(path, columns, schema) as write:
         for row in rows:
             write(row)
 
 
-def parquet_types(path: Path, windows: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, pyarrow.DataType]:
-    """Return the type of each column, in order of appearance, of rows that come window by window."""
+def parquet_schema(path: Path, windows: Iterable[Sequence[Mapping[str, Any]]]) -> pyarrow.Schema:
+    """Return the columns, in order of appearance, and types of rows that come window by window."""
     import pyarrow
 
     schema = pyarrow.schema([])
@@ -53,7 +55,7 @@ def parquet_types(path: Path, windows: Iterable[Sequence[Mapping[str, Any]]]) ->
             schema = pyarrow.unify_schemas([schema, pyarrow.schema(types)], promote_options="permissive")
     except (pyarrow.ArrowException, OverflowError) as error:
         raise _mixed(path, error) from None
-    return dict(zip(schema.names, schema.types, strict=True))
+    return schema
 
 
 def _mixed(path: Path, error: Exception) -> UserError:
@@ -63,17 +65,20 @@ def _mixed(path: Path, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def row_writer(
-    path: Path, columns: Sequence[str], types: Mapping[str, pyarrow.DataType] | None = None
+    path: Path, columns: Sequence[str], schema: pyarrow.Schema | None = None
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that writes one row, so that a table of any length fits into memory.
 
-    Only ``columns`` are written; Parquet needs their ``types`` before the first row. Equal rows give equal bytes, gzip included.
+    Only ``columns`` are written; Parquet needs their ``schema`` before the first row. Equal rows give equal bytes, gzip included.
     """
     path = Path(path)
     suffix = table_format(path)
     with atomic_write(path) as part, open(part, "wb") as raw:
         if suffix == ".parquet":
-            with _parquet_writer(path, raw, {column: (types or {})[column] for column in columns}) as write:
+            import pyarrow
+
+            schema = pyarrow.schema([schema.field(column) for column in columns], schema.metadata)
+            with _parquet_writer(path, raw, schema) as write:
                 yield write
             return
         # No name or time in the header: they would make equal tables differ.
@@ -81,60 +86,98 @@ def row_writer(
         with zipped or contextlib.nullcontext(raw) as stream:
             file = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
             if suffix == ".jsonl":
-                yield lambda row: file.write(_json({c: row[c] for c in columns if c in row}) + "\n")
+                yield lambda row: file.write(json_text({c: row[c] for c in columns if c in row}) + "\n")
             else:
-                write = _delimited_writer(file, "\t" if suffix == ".tsv" else ",")
-                write(columns)
-                yield lambda row: write([row.get(column) for column in columns])
+                with _delimited_writer(path, columns, file, "\t" if suffix == ".tsv" else ",") as write:
+                    yield write
             file.flush()
             file.detach()
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)  # dates and such, which JSON lacks, become text
+def json_text(value: Any) -> str:
+    """Return a value as JSON: NaN and infinity become null, and dates and such, which JSON lacks too, become text."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=str)
 
 
-def _delimited_writer(file: IO[str], delimiter: str) -> Callable[[Sequence[Any]], Any]:
-    """Return a function that writes one record and preserves all text but NUL, which no such file may contain."""
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def _delimited_writer(
+    path: Path, columns: Sequence[str], file: IO[str], delimiter: str
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that writes a row and preserves all text but NUL, which no such file may contain.
+
+    Warns, once, of cells that a spreadsheet may run as formulas.
+    """
     plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     # Python does not quote a carriage return, which readers take for the end of a line, or a byte-order mark, which they drop at
     # the start of a file.
     quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    rows = formulas = 0
+    first = ""
 
     def write(values: Sequence[Any]) -> None:
         cells = [_cell(value) for value in values]
         delicate = any(isinstance(cell, str) and ("\r" in cell or "\ufeff" in cell) for cell in cells)
         (quoted if delicate else plain).writerow(cells)
 
-    return write
+    def write_row(row: Mapping[str, Any]) -> None:
+        nonlocal rows, formulas, first
+        values, rows = [row.get(column) for column in columns], rows + 1
+        for column, value in zip(columns, values, strict=True):
+            if isinstance(value, str) and FORMULA.match(value):
+                formulas += 1
+                first = first or f"row {rows}, column {shown(column)}"
+        write(values)
+
+    write(columns)
+    yield write_row
+    if formulas:
+        what = f"{formulas:,} cells begin like a formula (first: {first})"
+        log(f"{path.name}: {what}: import the file into a spreadsheet as text, or the formulas run")
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, (list, dict)):
-        return _json(value)
+        return json_text(value)
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 @contextlib.contextmanager
-def _parquet_writer(path: Path, raw: IO[bytes], types: dict[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _parquet_writer(
+    path: Path, raw: IO[bytes], schema: pyarrow.Schema
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     import pyarrow
     import pyarrow.parquet
 
-    schema = pyarrow.schema(list(types.items()))
     waiting: list[dict[str, Any]] = []
+    size = 0
     with pyarrow.parquet.ParquetWriter(raw, schema) as file:
 
         def flush() -> None:
+            nonlocal size
             if waiting:
                 try:
                     file.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))
                 except (pyarrow.ArrowException, OverflowError) as error:
                     raise _mixed(path, error) from None
                 waiting.clear()
+                size = 0
 
         def write(row: Mapping[str, Any]) -> None:
-            waiting.append({column: row.get(column) for column in types})
-            if len(waiting) == PARQUET_ROWS:
+            nonlocal size
+            waiting.append({column: row.get(column) for column in schema.names})
+            size += size_of(row)
+            if len(waiting) == PARQUET_ROWS or size > PARQUET_BYTES:
                 flush()
 
         yield write

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli.console import log
 from common.cli.errors import UserError, shown
-from common.tables.reading import FORMATS, Row, read_rows, table_format
-from sbic_llama.data.corpus import clean
+from common.tables.reading import FORMATS, MOST_COLUMNS, Row, read_rows, table_format
+from sbic_llama.data.corpus import clean, is_blank
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Annotator
 
 WINDOW = 256  # rows per part, the most that a killed run loses
 SHOWN = 5  # problems that are printed one by one
+LONGEST_POST = 100_000  # characters of a cleaned post: more than any model reads
 
 
 @dataclass
@@ -31,7 +32,15 @@ class Survey:
     columns: list[str] = field(default_factory=list)  # in order of appearance
     kinds: dict[str, set[str]] = field(default_factory=dict)  # kinds of values in each column, see `kind_of`
     problems: int = 0  # rows that cannot be annotated
+    raw: bool = False  # whether some rows are not all that their records hold, see `Row.raw`
     digest: str = ""  # SHA-256 of the file's bytes
+    digests: list[str] = field(default_factory=list)  # of the rows up to the end of each window
+
+    @property
+    def changed(self) -> UserError:
+        problem = "the posts changed while they were being annotated"
+        fix = "restore the file to continue, or choose another --output; the parts are kept"
+        return UserError(problem, file=self.path, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,16 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
     """Read a whole file before any model is loaded, and print which rows cannot be annotated."""
     result = Survey(path)
     columns: dict[str, set[str]] = {}
+    digest = hashlib.sha256()
     for row in read_rows(path, () if table_format(path) == ".jsonl" else (text_column,), lenient=not strict):
+        if result.rows and result.rows % WINDOW == 0:
+            result.digests.append(digest.hexdigest())
+        _update(digest, row)
         result.rows += 1
+        result.raw |= row.raw is not None
         for name, value in row.values.items():
+            if name not in columns and len(columns) == MOST_COLUMNS:
+                raise row.error(f"more than {MOST_COLUMNS:,} different columns up to here")
             columns.setdefault(name, set()).add(kind_of(value))
         if reason := problem(row, text_column):
             result.problems += 1
@@ -97,6 +113,7 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
         log(f"{result.problems:,} rows in all are kept without an annotation")
     if not result.rows:
         raise UserError("no rows", file=path, expected="at least one post")
+    result.digests.append(digest.hexdigest())
     if text_column not in columns:
         raise UserError(f"missing column {text_column!r}", file=path, expected=f"it among {shown(list(columns), 200)}")
     result.columns, result.kinds = list(columns), columns
@@ -117,21 +134,53 @@ def problem(row: Row, text_column: str) -> str | None:
     if row.problem:
         return row.problem
     text = row.values.get(text_column)
-    if text is None or (isinstance(text, str) and not clean(text)) or (isinstance(text, float) and text != text):
+    if text is None or (isinstance(text, str) and is_blank(text)) or (isinstance(text, float) and text != text):
         return "no text"
     return None if isinstance(text, str) else f"{type(text).__name__} instead of text"
 
 
+def surveyed_rows(file: Survey) -> Iterator[Row]:
+    """Yield a file's rows as they were surveyed.
+
+    Raises:
+        UserError: They have changed, which is known before the last row of a window is yielded.
+    """
+    digest, known = hashlib.sha256(), iter(file.digests)
+    number = 0
+    for number, row in enumerate(read_rows(file.path, lenient=True), 1):
+        _update(digest, row)
+        if number > file.rows or ((number % WINDOW == 0 or number == file.rows) and digest.hexdigest() != next(known)):
+            raise file.changed
+        yield row
+    if number < file.rows:
+        raise file.changed
+
+
+def _update(digest: Any, row: Row) -> None:
+    digest.update(repr((row.values, row.problem, row.raw)).encode())
+
+
 def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], text_column: str) -> Iterator[Window]:
-    """Yield the windows of the ``wanted`` parts in order, streaming each file once."""
+    """Yield the windows of the ``wanted`` parts in order, streaming each file once.
+
+    Raises:
+        UserError: The posts have changed since the survey.
+    """
     for file, group in itertools.groupby(sorted(wanted), key=lambda part: part[0]):
-        rows, at = read_rows(files[file].path, lenient=True), 0
+        rows, at = surveyed_rows(files[file]), 0
         for _, number in group:
             start, at = (number - at) * WINDOW, number + 1
-            window = list(itertools.islice(rows, start, start + WINDOW))
-            reasons = [problem(row, text_column) for row in window]
-            posts = [row.values[text_column] for row, reason in zip(window, reasons, strict=True) if not reason]
-            yield Window(file, number, reasons, posts)
+            window = Window(file, number, [], [])
+            for row in itertools.islice(rows, start, start + WINDOW):  # which need not fit into memory together
+                window.reasons.append(problem(row, text_column))
+                if window.reasons[-1] is None:
+                    window.posts.append(shortened(row.values[text_column]))
+            yield window
+
+
+def shortened(post: str) -> str:
+    """Return a post, or, if it is long, the start of what :func:`clean` makes of it."""
+    return post if len(post) <= LONGEST_POST else clean(post[: 10 * LONGEST_POST])[:LONGEST_POST]
 
 
 def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Part:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli.console import bar, stage
-from common.cli.errors import UserError, shown
+from common.cli.errors import UserError, file_name, shown
 from common.models.loading import hub_commit
 from common.runtime.files import atomic_write
 from common.runtime.run_folder import IDENTITY, LOCK, check_identity, locked_inside, write_identity
-from common.tables.reading import read_rows, table_format
-from common.tables.writing import row_writer
-from sbic_llama.annotation.input import WINDOW, Part, RowFormat, Survey
+from common.tables.reading import table_format
+from common.tables.writing import json_text, row_writer
+from sbic_llama.annotation.input import WINDOW, Part, RowFormat, Survey, surveyed_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
 
 WHOLE = "whole"  # where the output is assembled
+RAW_RECORD = "raw_record"  # column of malformed records as they are in the file, if there are any
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,12 @@ class AnnotationJob:
         """Return in how many rows a new column is true."""
         return sum(bool(row.get(column)) for file in range(len(self.files)) for row in self._annotations(file))
 
-    def assemble(self, columns: dict[str, type]) -> None:
-        """Write the input's rows, in order and with all columns, followed by the annotation's columns."""
+    def assemble(self, columns: dict[str, type], prefix: str) -> None:
+        """Write the input's rows, in order and with all columns, followed by the annotation's columns.
+
+        Raises:
+            UserError: Parts are missing, the posts have changed since the survey, or the output can't be written.
+        """
         if missing := self.missing():
             problem, fix = (
                 f"{len(missing):,} parts of other processes are missing",
@@ -91,10 +96,12 @@ class AnnotationJob:
             if path.is_file():
                 continue
             shown_path = self.output / path.name if self.into_folder else self.output
-            types = column_types(file, columns) if table_format(path) == ".parquet" else None
-            with stage(f"writing {shown_path}"), row_writer(path, [*file.columns, *columns], types) as write:
-                for row, values in zip(read_rows(file.path, lenient=True), self._annotations(number), strict=True):
-                    write(_fitting(row.values, types) | dict.fromkeys(columns) | values)
+            raw = f"{prefix}{RAW_RECORD}"
+            new = {name: kind for name, kind in columns.items() if file.raw or name != raw}
+            schema = output_schema(file, new) if table_format(path) == ".parquet" else None
+            with stage(f"writing {file_name(shown_path)}"), row_writer(path, [*file.columns, *new], schema) as write:
+                for row, values in zip(surveyed_rows(file), self._annotations(number), strict=True):
+                    write(_fitting(row.values, schema) | dict.fromkeys(new) | values | {raw: row.raw})
         (whole if self.into_folder else whole / self.output.name).replace(self.output)
         clear(self.folder)
 
@@ -109,9 +116,11 @@ def identity_of(
     job: AnnotationJob, row_format: RowFormat, adapters: Sequence[Adapter], quantization: Quantization, precision: str
 ) -> dict[str, Any]:
     """Return what parts depend on; a run with another identity must not use them."""
-    digests = {file.path.name: file.digest for file in job.files}
+    posts = {file.path.name: file.digest for file in job.files}
+    rows = {file.path.name: file.digests[-1] for file in job.files}
     return {
-        "posts": digests if job.into_folder else job.files[0].digest,
+        "posts": posts if job.into_folder else job.files[0].digest,
+        "rows as read": rows if job.into_folder else job.files[0].digests[-1],
         "text_column": row_format.text_column,
         "adapters": {adapter.name: digest_of(adapter) for adapter in adapters},
         "prefix": row_format.prefix,
@@ -161,6 +170,7 @@ def new_columns(adapters: Sequence[Adapter], files: Iterable[Survey], prefix: st
         answer, *numbers = adapter.columns
         columns |= {f"{prefix}{answer}": str} | dict.fromkeys([f"{prefix}{number}" for number in numbers], float)
     columns |= ({f"{prefix}needs_review": bool} if review else {}) | {f"{prefix}problem": str}
+    columns |= {f"{prefix}{RAW_RECORD}": str} if any(file.raw for file in files) else {}
     for file in files:
         if taken := [name for name in columns if name in file.columns]:
             fix = "rename that column, or annotate with another prefix"
@@ -168,40 +178,40 @@ def new_columns(adapters: Sequence[Adapter], files: Iterable[Survey], prefix: st
     return columns
 
 
-def column_types(file: Survey, annotation: dict[str, type]) -> dict[str, pyarrow.DataType]:
-    """Return the Parquet types of all columns.
+def output_schema(file: Survey, annotation: dict[str, type]) -> pyarrow.Schema:
+    """Return the columns of a Parquet output.
 
-    Columns of a Parquet file keep their types. Columns of JSON Lines get the type of all their values, else text.
+    Columns of a Parquet file keep their types, and the file its metadata. Columns of JSON Lines get the type of all their
+    values, else text.
     """
     import pyarrow
     import pyarrow.parquet
 
     text, number, integer, flag = pyarrow.string(), pyarrow.float64(), pyarrow.int64(), pyarrow.bool_()
     simple = {"float": number, "int": integer, "long": integer, "bool": flag}
+    schema = pyarrow.schema([])
     if table_format(file.path) == ".parquet":
         schema = pyarrow.parquet.read_schema(file.path)
-        types = {name: schema.field(name).type for name in file.columns}
     else:
-        types = {}
         for name in file.columns:
             kinds = file.kinds[name] - {"NoneType"}
             of_all = {simple.get(kind, text) for kind in kinds}
             mixed = number if kinds == {"int", "float"} else text
-            types[name] = of_all.pop() if len(of_all) == 1 else mixed
-    return types | {name: simple.get(kind.__name__, text) for name, kind in annotation.items()}
+            schema = schema.append(pyarrow.field(name, of_all.pop() if len(of_all) == 1 else mixed))
+    for name, kind in annotation.items():
+        schema = schema.append(pyarrow.field(name, simple.get(kind.__name__, text)))
+    return schema
 
 
-def _fitting(values: dict[str, Any], types: dict[str, Any] | None) -> dict[str, Any]:
+def _fitting(values: dict[str, Any], schema: pyarrow.Schema | None) -> dict[str, Any]:
     """Return a row's values as their Parquet columns take them; values without a type of their own become JSON text."""
-    if types is None:
+    if schema is None:
         return values
     import pyarrow
 
-    text = {name for name, kind in types.items() if kind == pyarrow.string()}
+    text = {name for name, kind in zip(schema.names, schema.types, strict=True) if kind == pyarrow.string()}
     return {
-        name: json.dumps(value, ensure_ascii=False, default=str)
-        if name in text and value is not None and not isinstance(value, str)
-        else value
+        name: json_text(value) if name in text and value is not None and not isinstance(value, str) else value
         for name, value in values.items()
     }
 

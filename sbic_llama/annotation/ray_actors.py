@@ -114,6 +114,8 @@ def parts(
                     raise UserError(f"an actor failed: {row['error']}")
                 yield Part(**row)
     except RayError as error:
+        if isinstance(cause := getattr(error, "cause", None), UserError):  # as for posts that changed
+            raise cause from None
         problem = f"Ray failed: {str(error).strip().splitlines()[0]}"
         raise UserError(problem, fix="check that memory suffices; the same command continues") from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.cli.arguments import option
 from common.cli.console import log, quiet_libraries, warn
-from common.cli.errors import UserError, counted
+from common.cli.errors import UserError, counted, file_name
 from common.models.loading import check_place, with_revision
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
@@ -126,13 +126,13 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
         if missing is None:  # the last run was killed while cleaning up
             if processes.first:
                 clear(job.folder)
-            log(f"finished already: {output}")
+            log(f"finished already: {file_name(output)}")
             return
         check_identity(job.folder, identity, option="--output")
         _work(job, missing, row_format, engine, processes)
         if processes.first:
             summary = _summary(job, row_format)
-            job.assemble(columns)
+            job.assemble(columns, arguments.prefix)
             for line in summary:
                 log(line)
 

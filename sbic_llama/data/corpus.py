@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ FILE_NAMES = {"train": "trn", "dev": "dev", "test": "tst"}
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HUB_DATASET = "allenai/social_bias_frames"
 HUB_REVISION = "refs/convert/parquet"  # the dataset's main branch is a loading script, which is no longer supported
+# Fillers and selectors, which Unicode counts among letters, symbols and marks.
+SHAPELESS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
 MAX_UNESCAPES = 10  # some posts of the corpus are HTML-escaped twice
 LEVELS = (0.0, 0.5, 1.0)  # offensiveYN: no, maybe, yes
 INTENT = "intentYN"  # optional: files in the corpus's format may lack it
@@ -157,6 +160,16 @@ def clean(post: str) -> str:
             break
         text = decoded
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
+
+
+def is_blank(post: str) -> bool:
+    """Return whether a reader sees nothing: only white space and characters without a shape, such as zero-width ones."""
+    start = post[:100]  # which suffices for nearly all: cleaning megabytes takes a while
+    return ("&" in start or _shapeless(start)) and _shapeless(clean(post))
+
+
+def _shapeless(text: str) -> bool:
+    return all(c in SHAPELESS or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp") for c in text)
 
 
 def normalized(post: str) -> str:

@@ -14,6 +14,7 @@ from sbic_llama.data.features import Feature
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKEN_CHARACTERS = 64  # what a token stands for at most; the rest of a long post is cut before it is tokenized
 BATCH_TOKENS = 4096  # per forward pass: the keys and values of Llama-2-7B then take some 2 GB
 STARTS = ("a", "The", "7", "@", "#", '"', "é", "😂")  # of posts; what their prompts have in common is the prefix
 
@@ -74,11 +75,12 @@ def encode(
     """Tokenize the prompts of ``posts``, truncating each post to ``max_post_tokens`` tokens."""
     starts = prompt_ids(tokenizer, [feature.prompt(start) for start in STARTS])
     around = min(map(len, starts)) - 1  # the shortest start is one token
-    prompts = prompt_ids(tokenizer, [feature.prompt(post) for post in posts])
+    most = max_post_tokens * TOKEN_CHARACTERS
+    prompts = prompt_ids(tokenizer, [feature.prompt(post[:most]) for post in posts])
     limit = around + max_post_tokens
-    too_long = [i for i, ids in enumerate(prompts) if len(ids) > limit]
+    too_long = [i for i, ids in enumerate(prompts) if len(ids) > limit or len(posts[i]) > most]
     for i in too_long:
-        prompts[i] = _truncated(tokenizer, feature, posts[i], limit)
+        prompts[i] = _truncated(tokenizer, feature, posts[i][:most], limit)
     prefix = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*starts, strict=False))]
     return Encoded(prefix, prompts, around, cut=len(too_long))
 

@@ -41,6 +41,8 @@ def answer(
     temperature: float = 1.0,  # calibrates the labels' probabilities
 ) -> Answers:
     """Return a model's answers to cleaned posts, in their order; the feature's adapter must be active."""
+    if not posts:
+        return Answers([], [], 0)
     encoded = encode(tokenizer, feature, posts, max_post_tokens=max_post_tokens)
     longest = max(map(len, answer_ids(tokenizer, feature.labels))) if feature.classifies else MAX_NEW_TOKENS
     encoded.require_context(longest, context_of(model))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.cli import errors
 from common.cli.errors import UserError, counted, printable
 
 
@@ -57,6 +58,35 @@ def run(body: str, timeout: int = 60, **environment: str) -> subprocess.Complete
 def test_exit_status_and_message(body, status, message):
     result = run(body)
     assert (result.returncode, result.stderr) == (status, message)
+
+
+def test_sigterm_removes_temporary_files(tmp_path):
+    body = "import tempfile, time\n    with tempfile.TemporaryDirectory() as name:\n        print(name, flush=True); time.sleep(60)"
+    code = f"from common.cli.errors import run\ndef main():\n    {body}\nrun(main)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert Path(process.stdout.readline().strip()).is_dir()
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_working_directory_that_was_removed_is_named(tmp_path):
+    (tmp_path / "gone").mkdir()
+    code = "import os; os.chdir({!r}); os.rmdir({!r}); from common.cli.errors import run; run(print)"
+    result = subprocess.run(
+        [sys.executable, "-c", code.format(*[str(tmp_path / "gone")] * 2)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+    )
+    message = "error: the working directory no longer exists. Cd into one that does\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
+def test_a_temporary_file_has_the_name_of_its_stream(monkeypatch):
+    monkeypatch.setitem(errors.STREAMS, "/tmp/annotate-1/in.csv", "standard input")
+    assert str(UserError("no rows", file=Path("/tmp/annotate-1/in.csv"), line=1)) == "standard input, line 1: no rows"
 
 
 def test_a_command_started_as_several_processes_is_refused():

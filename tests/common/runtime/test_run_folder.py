@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from common.cli.errors import UserError
-from common.runtime.run_folder import locked_inside
+from common.runtime.run_folder import check_identity, locked_inside, write_identity
 
 ROOT = Path(__file__).parents[3]
 BUSY = UserError("another process is at work")
@@ -21,7 +21,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from common.cli.errors import UserError
-from common.runtime.run_folder import locked_inside
+from common.runtime.run_folder import check_identity, locked_inside, write_identity
 with locked_inside(Path(sys.argv[1]), busy=UserError("busy")):
     print("held", flush=True)
     time.sleep(60)
@@ -52,3 +52,34 @@ def test_a_disk_without_locks_is_used_without_one_and_an_unwritable_one_is_refus
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't be written"), locked_inside(tmp_path / "file" / "parts", busy=BUSY):
         pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("fault", [errno.ENOENT, errno.EACCES])
+def test_a_lock_that_cannot_be_created_is_one_line(tmp_path, monkeypatch, fault):
+    """As below /proc, or in a working directory that was removed."""
+
+    def refused(*_, **__):
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with pytest.raises(UserError, match=rf"parts: can't be written: {os.strerror(fault)}. Choose another --output"):
+        locked_inside(tmp_path / "parts", busy=BUSY).__enter__()
+    with pytest.raises(UserError, match="can't be written"):
+        locked_inside(Path("/proc/out.csv.parts"), busy=BUSY).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "difference"),
+    [
+        ({"posts": "a" * 64}, {"posts": "b" * 64}, "posts changed"),
+        ({"posts": {"x.csv": "a" * 64}}, {"posts": {"x.csv": "b" * 64}}, "posts (x.csv) changed"),
+        ({}, {"rows": "b" * 64}, "rows: not recorded by the version that began it"),
+        ({"seed": 1}, {"seed": 2}, "seed was 1 and is 2"),
+        ({"thresholds": {"x": 0.5}}, {"thresholds": {}}, "thresholds (x) was 0.5 and is None"),
+    ],
+)
+def test_the_difference_between_two_runs_is_told_without_digests(tmp_path, was, now, difference):
+    write_identity(tmp_path, was)
+    with pytest.raises(UserError) as error:
+        check_identity(tmp_path, now)
+    assert f"the folder holds another run: {difference}. Choose" in str(error.value)

@@ -327,6 +327,24 @@ def test_a_similarity_is_asked_for_as_many_pairs_as_can_be(monkeypatch):
 
 
 @pytest.fixture
+def nobody_reads(monkeypatch):
+    """Close standard output, as `| head` may."""
+
+    def closed(*_: object, file: object = None, **__: object) -> None:
+        if file is None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+
+
+def test_the_finding_is_written_before_it_is_printed(call, tmp_path, nobody_reads):
+    rows = [{"item": item, "annotator": who, "label": "YN"[item % 2]} for item in range(60) for who in "ab"]
+    with pytest.raises(BrokenPipeError):
+        call(rows, [{"item": item, "label": "Y"} for item in range(60)])
+    assert read_finding(tmp_path / "out.json")
+
+
+@pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
     """Runs the command on rows, and returns the finding that it wrote and what it printed."""
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from common.cli.errors import UserError
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
 from sbic_llama import annotate
+from sbic_llama.annotation.input import WINDOW
+from sbic_llama.annotation.parts import AnnotationJob
 from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
 from tests.rubbish import NASTY, SURROGATES, dumped
@@ -108,6 +111,9 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
         "3 fields, where the header has 2",
     ]  # fmt: skip
     assert [bool(row["model_offensiveYN"]) for row in result] == [True, False, False, False, True, False, False]
+    kept = ["", "", r"3,bad \xff byte", "4", "", r"6,nul \x00 inside", "7,a,b"]
+    assert [row["model_raw_record"] for row in result] == kept
+    assert list(result[0])[-1] == "model_raw_record"
     output = capsys.readouterr().err
     assert "in.csv, line 4, column 'post': row 3: byte 0xff is not UTF-8: kept without an annotation" in output
     assert "5 rows in all" not in output
@@ -127,6 +133,16 @@ def test_posts_of_any_text_get_an_answer_or_a_reason(call, tmp_path):
     assert reasons == {"no text", "half of a surrogate pair"}
 
 
+@pytest.mark.parametrize("post", ["", "\u200b", "\ufeff \u2060", "&#8203;", "\u2800\ufe0f"])
+def test_windows_without_any_post(call, tmp_path, post):
+    """As the empty rows that a spreadsheet leaves at the end; a post that a reader can't see is none."""
+    write_rows(tmp_path / "in.csv", [*({"post": "a quiet day"},) * WINDOW, *({"post": post},) * 3])
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    rows = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [row["model_problem"] for row in rows] == [""] * WINDOW + ["no text"] * 3
+    assert [row["post"] for row in rows[WINDOW:]] == [post] * 3
+
+
 def test_json_lines_that_are_wrong(call, tmp_path):
     lines = [
         '{"post": "a quiet day"}',
@@ -139,7 +155,9 @@ def test_json_lines_that_are_wrong(call, tmp_path):
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
     call(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    reasons = [row.values["model_problem"] for row in read_rows(tmp_path / "out.jsonl")]
+    rows = [row.values for row in read_rows(tmp_path / "out.jsonl")]
+    assert [row["model_raw_record"] for row in rows] == [None, "{", "[1]", None, None, None, lines[-1]]
+    reasons = [row["model_problem"] for row in rows]
     assert reasons[0] is None
     assert reasons[1].startswith("not JSON")
     assert reasons[2:] == ["a JSON list", "no text", "int instead of text", "no text", "half of a surrogate pair"]
@@ -230,6 +248,25 @@ def test_a_folder_that_cannot_be_annotated_is_refused(call, tmp_path, entry, out
     with pytest.raises(UserError, match=message):
         call(tmp_path / "posts", tmp_path / output)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["posts"]
+
+
+def test_a_file_of_whole_records_in_a_folder_needs_no_column_for_others(call, tmp_path):
+    (tmp_path / "posts").mkdir()
+    (tmp_path / "posts" / "a.csv").write_text("post\na quiet day\n")
+    (tmp_path / "posts" / "b.csv").write_text("post\na quiet day,x\n")
+    call(tmp_path / "posts", tmp_path / "out")
+    columns = {path.name: path.read_text().splitlines()[0].split(",") for path in (tmp_path / "out").iterdir()}
+    assert columns == {"a.csv": ["post", *NEW], "b.csv": ["post", *NEW, "model_raw_record"]}
+
+
+def test_metadata_of_a_parquet_file_and_its_columns_are_kept(call, tmp_path):
+    field = pyarrow.field("post", pyarrow.large_string(), nullable=False, metadata={"about": "posts"})
+    table = pyarrow.table([["a quiet day"]], pyarrow.schema([field], {"pandas": "{}", "license": "none"}))
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    call(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    schema = pyarrow.parquet.read_schema(tmp_path / "out.parquet")
+    assert schema.metadata == table.schema.metadata
+    assert schema.field("post").equals(field, check_metadata=True)
 
 
 def test_two_commands_do_not_write_at_once(call, tmp_path, monkeypatch):
@@ -347,6 +384,12 @@ def test_standard_input_and_output(adapter, call, tmp_path, posts):
     assert result.stdout == (tmp_path / "out.jsonl").read_text()
 
 
+def test_standard_input_is_called_that(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"text\nhello\n")))
+    with pytest.raises(UserError, match=r"^standard input: missing column 'post'"):
+        call("-", tmp_path / "out.csv")
+
+
 def table(path: Path, posts: list[str], count: int) -> None:
     """Write rows of many, mostly distinct posts."""
     words = random.Random(0)
@@ -386,6 +429,58 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(call, tmp_path, posts, mon
     assert len(windows) == 5, "the two parts that were there are not made again"
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_a_file_that_is_replaced_while_it_is_annotated_stops_the_run(call, tmp_path, monkeypatch):
+    from sbic_llama.model.annotator import Annotator
+
+    source, original = tmp_path / "in.csv", Annotator.annotate_window
+    before, after = ("post\n" + f"{first}\n" * WINDOW + f"{second}\n" for first, second in ("ab", "ba"))
+    source.write_text(before)
+
+    def replacing(self, posts):
+        source.write_text(after)
+        return original(self, posts)
+
+    monkeypatch.setattr(Annotator, "annotate_window", replacing)
+    with pytest.raises(UserError, match=r"in\.csv: the posts changed while they were being annotated"):
+        call(source, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+    with pytest.raises(UserError, match=r"out\.csv\.parts: the folder holds another run: posts changed"):
+        call(source, tmp_path / "out.csv")
+    monkeypatch.setattr(Annotator, "annotate_window", original)
+    source.write_text(before)
+    call(source, tmp_path / "out.csv")
+    assert [row.values["post"] for row in read_rows(tmp_path / "out.csv")] == before.splitlines()[1:]
+
+
+def test_parts_of_a_version_that_did_not_check_the_posts_are_refused(call, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("post\na quiet day\n")
+    monkeypatch.setattr(AnnotationJob, "assemble", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(tmp_path / "in.csv", tmp_path / "out.csv")
+    path = parts_of(tmp_path / "out.csv") / "run.json"
+    identity = json.loads(path.read_text())
+    del identity["rows as read"]
+    path.write_text(json.dumps(identity))
+    with pytest.raises(UserError, match="another run: rows as read: not recorded by the version that began it"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv")
+
+
+def test_parts_depend_on_the_temperature_and_the_quantization(call, adapter, tmp_path, monkeypatch):
+    own, source = tmp_path / "adapter", tmp_path / "in.csv"
+    shutil.copytree(adapter, own)
+    source.write_text("post\na quiet day\n")
+    monkeypatch.setattr(AnnotationJob, "assemble", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(source, tmp_path / "out.csv", "--adapter", own)
+    with pytest.raises(UserError, match="another run: quantisation was 'nf4' and is 'none'"):
+        call(source, tmp_path / "out.csv", "--adapter", own, "--quantization", "none")
+    description = json.loads((own / "annotator.json").read_text())
+    description["temperature"] += 0.5
+    (own / "annotator.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"another run: adapters \(offensiveYN\) changed"):
+        call(source, tmp_path / "out.csv", "--adapter", own)
 
 
 @pytest.mark.parametrize("removed", [0, 1, 2])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from common.cli.errors import UserError
 from common.tables.reading import read_rows
+from common.tables.writing import _finite
 from sbic_llama.annotation import input
 from sbic_llama.annotation import parts as annotation
 from sbic_llama.annotation.input import RowFormat, survey
@@ -67,7 +68,7 @@ def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
     with claimed(parts, {"posts": result.digest}):
         made = (input.annotated(window, model, rule) for window in input.windows([result], run.missing(), "post"))
         run.keep(made, total=result.rows, done=0, show=False)
-        run.assemble(annotation.new_columns(ADAPTERS, [], "model_", review=False))
+        run.assemble(annotation.new_columns(ADAPTERS, [result], "model_", review=False), "model_")
     return [row.values for row in read_rows(output)]
 
 
@@ -83,14 +84,16 @@ def check(source: Path, ending: str) -> list[dict[str, Any]] | None:
     columns = list(dict.fromkeys(name for row in given for name in row.values))
     if ending != "jsonl" and "\0" in "".join(columns):
         return None  # a name that CSV can't hold
+    raw = ["model_raw_record"] if any(row.raw is not None for row in given) else []
     assert len(rows) == len(given), "rows in = rows out"
     for row, before in zip(rows, given, strict=True):
-        assert list(row) == [*columns, *NEW] or ending == "jsonl"
+        assert list(row) == [*columns, *NEW, *raw] or ending == "jsonl"
+        kept = (before.raw or "").replace("\0", "\ufffd")
+        assert (row.get("model_raw_record") or "") == kept
         answer, reason = row[NEW[0]], row["model_problem"]
         assert bool(answer) != bool(reason), "an answer or a reason"
-        text = before.values.get("post")
         if answer:
-            assert answer == OFFENSIVE.labels[len(text) % 3], "of its own row"
+            assert answer == OFFENSIVE.labels[len(input.shortened(before.values["post"])) % 3], "of its own row"
     return rows
 
 
@@ -134,7 +137,7 @@ def test_json_lines_of_anything(tmp_path, ending, rows):
     result = check(tmp_path / "in.jsonl", ending)
     if result is not None and ending == "jsonl":
         for row, before in zip(result, rows, strict=True):
-            assert row["model_problem"] or repr({name: row[name] for name in before}) == repr(before)
+            assert row["model_problem"] or repr({name: row[name] for name in before}) == repr(_finite(before))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -154,6 +157,68 @@ def test_parquet_of_every_type(tmp_path, ending, table, data):
         ]
         assert after.select(kept).schema.types == before.select(kept).schema.types
         assert after.select(kept).to_pylist().__repr__() == before.select(kept).to_pylist().__repr__()
+
+
+CHANGES = {
+    "reordered": lambda rows: rows[::-1],
+    "shorter": lambda rows: rows[:-1],
+    "longer": lambda rows: [*rows, "9\n"],
+    "another post": lambda rows: [*rows[:-1], "9\n"],
+    "another column": lambda rows: [*rows[:-1], rows[-1][:-1] + ",x\n"],
+}
+
+
+@pytest.mark.parametrize("at", ["start", "part", "end"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("count", [input.WINDOW + 3, 2 * input.WINDOW])
+def test_no_row_gets_the_answer_of_another_post(tmp_path, change, at, count):
+    """Another program replaces the file when it has been surveyed, when a part is made, or when all are."""
+    source, new, rows = tmp_path / "in.csv", tmp_path / "new.csv", [f"{number}\n" for number in range(count)]
+    source.write_text("".join(["post\n", *rows]))
+    new.write_text("".join(["post\n", *CHANGES[change](rows)]))
+    file = survey(source, "post", strict=False)
+    job = annotation.AnnotationJob([file], tmp_path / "parts", tmp_path / "out.csv", False)
+    events = {"start": None, "part": 1, "end": len(job.parts())}
+
+    def parts() -> Any:
+        for number, window in enumerate(input.windows([file], job.missing(), "post"), 1):
+            yield input.annotated(window, StandIn(), RowFormat("post", "model_", {}))
+            if number == events[at]:
+                new.rename(source)
+
+    if at == "start":
+        new.rename(source)
+
+    def run() -> None:
+        job.keep(parts(), total=count, done=0, show=False)
+        job.assemble(annotation.new_columns(ADAPTERS, [file], "model_", review=False), "model_")
+
+    with pytest.raises(UserError, match=r"in\.csv: the posts changed while they were being annotated"):
+        run()
+    assert not (tmp_path / "out.csv").exists()
+    assert len(job.parts()) - len(job.missing()) >= (events[at] or 0), "parts are kept"
+
+
+@pytest.mark.parametrize(("more", "marked"), [(0, False), (1e-6, True)])
+def test_a_row_exactly_at_the_threshold_needs_no_review(more, marked):
+    (row,) = StandIn().annotate_window(["a quiet day"])
+    sure = ADAPTERS[0].confidence({name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()})
+    rule = RowFormat("post", "", {"offensiveYN": sure + more})
+    made = input.annotated(input.Window(0, 0, [None], ["a quiet day"]), StandIn(), rule)
+    assert json.loads(made.text)["needs_review"] is marked
+
+
+def test_posts_of_megabytes_are_cut_before_they_are_held_together(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(dumped({"post": text * 10**6}) for text in ("a b ", " ")))
+    (window,) = input.windows([survey(tmp_path / "in.jsonl", "post", strict=False)], [(0, 0)], "post")
+    assert window.reasons == [None, "no text"]
+    assert window.posts == [("a b " * 10**5)[: input.LONGEST_POST]]
+
+
+def test_columns_of_json_lines_are_limited(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(dumped({"post": "a", f"c{n}": n}) for n in range(11_000)))
+    with pytest.raises(UserError, match=r"in\.jsonl, line 10000: more than 10,000 different columns"):
+        survey(tmp_path / "in.jsonl", "post", strict=False)
 
 
 def test_a_field_of_megabytes(tmp_path):

@@ -11,7 +11,7 @@ from common.results.record import read_record
 from common.tables.reading import Row
 from sbic_llama import baselines
 from sbic_llama.data import corpus
-from sbic_llama.data.corpus import AGGREGATED_COLUMNS, ANNOTATOR_COLUMNS, clean, load_splits, nearest_level
+from sbic_llama.data.corpus import AGGREGATED_COLUMNS, ANNOTATOR_COLUMNS, clean, is_blank, load_splits, nearest_level
 from sbic_llama.data.features import HAS_BIASED_IMPLICATION, OFFENSIVE_YN
 from sbic_llama.miniature import sbic
 
@@ -138,6 +138,15 @@ def test_duplicates_across_splits_are_dropped_from_the_earlier_one(miniature):
     }  # fmt: skip
     texts = [post.text.casefold() for split in splits.values() for post in split.posts]
     assert len(texts) == len(set(texts))
+
+
+@pytest.mark.parametrize(
+    "post", ["", " ", "\u200b", "&#8203;&nbsp;", "\x01\u2800", " " * 200 + "\ufeff", "\u202e\u3164"]
+)
+def test_a_post_that_nobody_sees_is_blank(post):
+    assert is_blank(post)
+    assert not is_blank(f"{post}a")
+    assert not is_blank(f"{post}\U0001fae8")
 
 
 @pytest.mark.parametrize(

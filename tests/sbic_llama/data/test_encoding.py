@@ -8,6 +8,7 @@ from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
 from common.models.prompt import HEAD, TAIL, answer_ids
 from common.models.quantization import load_tokenizer
+from sbic_llama.data import encoding
 from sbic_llama.data.corpus import Post, clean, load_splits
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES, STUDY_WORDING
@@ -88,6 +89,17 @@ def test_only_the_post_is_cut_and_it_is_counted(tokenizer):
     assert encoded.prompts[0][:kept] == whole.prompts[0][:kept]
     assert encoded.prompts[0][kept:] == whole.prompts[0][len(encoded.prefix_ids) - encoded.around :]
     assert whole.cut == 0
+
+
+def test_a_post_of_megabytes_is_cut_before_it_is_tokenized(tokenizer, monkeypatch):
+    lengths, original = [], encoding.prompt_ids
+    monkeypatch.setattr(
+        encoding, "prompt_ids", lambda t, prompts: lengths.extend(map(len, prompts)) or original(t, prompts)
+    )
+    encoded = encode(tokenizer, BIAS, ["word " * 10**6, "word " * 400, "short"], max_post_tokens=16)
+    assert encoded.prompts[0] == encoded.prompts[1]
+    assert encoded.cut == 2
+    assert max(lengths) < 16 * encoding.TOKEN_CHARACTERS + 2000
 
 
 def test_every_answer_ends_once(tokenizer):

@@ -424,6 +424,16 @@ BAD = {
 }
 
 
+def test_the_finding_is_written_before_it_is_printed(files, monkeypatch):
+    def closed(*_: object) -> None:  # as `| head` may
+        raise BrokenPipeError
+
+    monkeypatch.setattr(prevalence, "show", closed)
+    with pytest.raises(BrokenPipeError):
+        files.run(*made_up())
+    assert read_finding(files.folder / "finding.json")
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_files_are_rejected_in_one_line(files, capsys, case):
     change, message = BAD[case]
