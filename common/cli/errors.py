@@ -151,9 +151,7 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if launched():  # before the imports, which take seconds
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    if (
-        alone
-    ):  # to remove temporary files on the way out; several processes may wait for each other and must end at once
+    if alone:  # several may wait for each other on the way out, where temporary files are removed: they end at once
         signal.signal(signal.SIGTERM, _terminated)
     try:
         if not several and not alone:
