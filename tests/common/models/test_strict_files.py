@@ -61,6 +61,12 @@ def test_so_it_is_of_a_tokenizer(filename, base):
         load_tokenizer(str(base))
 
 
+def test_a_tokenizer_without_a_vocabulary_is_refused(base):
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="no vocabulary for the tokenizer"):
+        quantization.load_tokenizer(str(base))
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
