@@ -6,7 +6,7 @@ many tokenizers join the end of a post and the line breaks behind it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,14 +49,12 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     if not texts:
         return []
     rows, added = tokenizer(list(texts), **PLAIN).input_ids, added_ids(tokenizer)
-    return [ids if added.isdisjoint(ids) else [i for i, _ in spelled_out(tokenizer, ids, added)] for ids in rows]
+    return [as_text(tokenizer, ids, added) for ids in rows]
 
 
 def token_places(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:
-    """Return the first character of each of a text's :func:`plain_ids`, and the one behind it; not for slow tokenizers."""
-    tokens = tokenizer(text, **PLAIN, return_offsets_mapping=True)
-    parts = spelled_out(tokenizer, tokens.input_ids, added_ids(tokenizer))
-    return [tokens.offset_mapping[place] for _, place in parts]
+    """Return the first character of each of a text's tokens, and the one behind it; not for slow tokenizers."""
+    return tokenizer(text, **PLAIN, return_offsets_mapping=True).offset_mapping
 
 
 def mark_added(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -79,20 +77,14 @@ def added_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return added - ({tokenizer.unk_token_id} - control)
 
 
-def spelled_out(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], added: Collection[int]
-) -> list[tuple[int, int]]:
-    """Return token ids, and the place of each in ``ids``, with the characters of ``added`` tokens in their place.
+def as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], added: Set[int]) -> list[int]:
+    """Return the tokens of a text with the unknown token in place of ``added`` ones.
 
     ``split_special_tokens`` leaves those that the vocabulary has, too: Unigram models find them there, even in text that
     only a normalizer makes equal to them.
     """
-    parts: list[tuple[int, int]] = []
-    for place, token in enumerate(ids):
-        if token in added:
-            text = " ".join(str(tokenizer.convert_ids_to_tokens(token)))
-            characters = tokenizer(text, **PLAIN).input_ids
-            parts += [(i, place) for i in characters if i not in added]
-        else:
-            parts.append((token, place))
-    return parts
+    if added.isdisjoint(ids):
+        return ids
+    candidates = (tokenizer.unk_token_id, *tokenizer("_", **PLAIN).input_ids, *range(len(tokenizer)))
+    unknown = next(i for i in candidates if i is not None and i not in added)
+    return [unknown if i in added else i for i in ids]

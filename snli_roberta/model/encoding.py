@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.cli.errors import UserError
-from common.models.prompt import added_ids, plain_ids, spelled_out
+from common.models.prompt import added_ids, as_text, plain_ids
 from snli_roberta.data.corpus import Pair
 
 Encoded = dict[str, list[int]]  # without the attention mask, which padding adds
 Sentences = list[int | None]  # of each token: 0 or 1; None for those around the sentences
-NO_TOKEN = -1
 CHUNK = 1024  # pairs that are tokenized together
 # Last parts of the names of absolute position tables.
 POSITIONS = ("position_embeddings", "embed_positions", "wpe")
@@ -42,7 +41,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: Any, name: str) -> 
 def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[Encoded], int]:
     """Return the inputs of each pair, and how many pairs were truncated (longest sentence first) to ``max_length``.
 
-    Added tokens in a sentence are plain text: ``</s>`` there is a few characters, not the sentence's end.
+    Added tokens in a sentence are plain text: ``</s>`` does not end it.
     """
     if not tokenizer.is_fast:
         return _encode_slowly(tokenizer, pairs, max_length)
@@ -53,8 +52,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length
         texts = [pair.premise for pair in some], [pair.hypothesis for pair in some]
         batch = tokenizer(*texts, split_special_tokens=True, verbose=False)
         for i in range(len(some)):
+            sentences = batch.sequence_ids(i)
             row = {name: values[i] for name, values in batch.items() if name != "attention_mask"}
-            row, sentences = _as_text(tokenizer, row, batch.sequence_ids(i), added)
+            row["input_ids"] = _as_text(tokenizer, row["input_ids"], sentences, added)
             if len(sentences) > max_length:
                 cut += 1
                 row = _truncated(row, sentences, max_length, keep_start=tokenizer.truncation_side == "right")
@@ -62,17 +62,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length
     return rows, cut
 
 
-def _as_text(
-    tokenizer: PreTrainedTokenizerBase, row: Encoded, sentences: Sentences, added: Collection[int]
-) -> tuple[Encoded, Sentences]:
-    """Spell out a row's added tokens, other than those that the tokenizer put around the sentences."""
-    within = [NO_TOKEN if sentence is None else i for i, sentence in zip(row["input_ids"], sentences, strict=True)]
+def _as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], sentences: Sentences, added: Set[int]) -> list[int]:
+    """Return a pair's tokens without added ones in its sentences."""
+    within = [i for i, sentence in zip(ids, sentences, strict=True) if sentence is not None]
     if added.isdisjoint(within):
-        return row, sentences
-    parts = spelled_out(tokenizer, within, added)
-    row = {name: [values[place] for _, place in parts] for name, values in row.items()}
-    row["input_ids"] = [own if i == NO_TOKEN else i for (i, _), own in zip(parts, row["input_ids"], strict=True)]
-    return row, [sentences[place] for _, place in parts]
+        return ids
+    text = iter(as_text(tokenizer, within, added))
+    return [i if sentence is None else next(text) for i, sentence in zip(ids, sentences, strict=True)]
 
 
 def _encode_slowly(

@@ -61,6 +61,12 @@ def test_so_it_is_of_a_tokenizer(filename, base):
         load_tokenizer(str(base))
 
 
+def test_a_tokenizer_without_a_vocabulary_is_refused(base):
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="no vocabulary for the tokenizer"):
+        quantization.load_tokenizer(str(base))
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -188,7 +194,7 @@ ADAPTER = {
         {"revision": 5},
         {"some_later_setting": True},
     ],
-    ids=str,
+    ids=lambda changes: next(iter(changes), "unchanged"),
 )
 def test_an_adapter_asks_for_known_things_only(changes):
     key = next(iter(changes))
@@ -208,7 +214,7 @@ def test_an_adapter_asks_for_known_things_only(changes):
         {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16, "peft_version": "0.21.2", "loftq_config": {}},
         {"some_later_setting": None},
     ],
-    ids=str,
+    ids=lambda changes: next(iter(changes), "unchanged"),
 )  # fmt: skip
 def test_what_this_project_and_peft_write_is_loaded(changes):
     check_adapter_config({**ADAPTER, **changes}, "SEQ_CLS", "user/adapter")
