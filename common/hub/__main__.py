@@ -111,7 +111,7 @@ def publish(arguments: PublishArguments) -> None:
         scored_corpus(package.trained, arguments)  # fails before anything is published
     check_access(arguments.repo_id, package.trained.base["name"], package.trained.base["commit"])
     if not arguments.overwrite:
-        check_target(arguments.repo_id, package.trained.facts, package)
+        check_target(arguments.repo_id, package.trained.facts, package, arguments.tag)
     if arguments.verify:
         outcome = verify_package(package, arguments.repo_id, arguments, items=arguments.items)
         log(f"checked: {outcome}")

@@ -123,8 +123,13 @@ def files_at(api: Any, repo_id: str, revision: str) -> dict[str, Any]:
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
-def check_target(repo_id: str, facts: Mapping[str, Any], package: Package | None = None) -> None:
-    """Check that the model of these facts may replace what is in a repository; it need not exist."""
+def check_target(
+    repo_id: str, facts: Mapping[str, Any], package: Package | None = None, tag: str | None = None
+) -> None:
+    """Check that the model of these facts may replace what is in a repository; it need not exist.
+
+    Nothing is replaced if the files of ``package`` are there already, or if the repository has the tag.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -136,7 +141,8 @@ def check_target(repo_id: str, facts: Mapping[str, Any], package: Package | None
         except RepositoryNotFoundError:
             return
         present = files_at(api, repo_id, head)
-        if package is None or not holds(present, package):
+        tagged = tag and any(each.name == tag for each in api.list_repo_refs(repo_id).tags)
+        if not tagged and (package is None or not holds(present, package)):
             check_repository(api, repo_id, head, present, facts)
 
     ask(look, repo_id)

@@ -245,13 +245,14 @@ def test_another_model_in_the_repository_is_replaced_only_on_request(copy, runs,
 
 def test_what_was_changed_on_the_hub_is_replaced_only_on_request(copy, bases, publish):
     folder = copy("snli_adapter")
-    publish(folder)
+    publish(folder, "--tag", "v1")
     last = HfApi().model_info(ID).sha
     for name in ("thesis.pdf", "README.md"):
         HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=b"theirs")
     message = rf"README.md was changed on the Hub since the last publication \(commit {last[:12]}\)\. Keep a copy"
     with pytest.raises(UserError, match=message):
         publish(folder)
+    publish(folder, "--tag", "v1")  # is published already, and replaces nothing
     assert bases.repositories["models", ID].files()["README.md"].data == b"theirs"
     publish(folder, "--overwrite")
     files = bases.repositories["models", ID].files()
