@@ -16,7 +16,8 @@ from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.cli.options import CorpusOptions
 from common.hub.card import CARD, Trained, read_trained
-from common.models.loading import hub_commit, load_error, read_config
+from common.models.load_errors import load_error
+from common.models.loading import hub_commit, read_config
 from common.models.retry import use_retrying_client, with_retries
 from common.results.finding import KEPT
 from common.results.record import TRAINING_FILE

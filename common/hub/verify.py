@@ -19,7 +19,8 @@ from common.cli.errors import UserError, counted
 from common.cli.options import CorpusOptions
 from common.hub.card import CARD, Trained, read_trained
 from common.hub.package import Package, Publication, publication_of
-from common.models.loading import base_path, check_config, loading, local_folder, read_config, require
+from common.models.load_errors import loading
+from common.models.loading import base_path, check_config, local_folder, read_config, require
 from common.results.record import TRAINING_FILE, RunRecord
 from common.results.scoring import RECORD
 

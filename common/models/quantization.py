@@ -19,7 +19,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from common.cli.errors import UserError
 from common.models import loading as models
-from common.models.loading import check_loaded, check_no_adapter, load_config, loading
+from common.models.load_errors import loading
+from common.models.loading import check_loaded, check_no_adapter, load_config
 from common.runtime import hardware
 
 Quantization = Literal["nf4", "int8", "none"]

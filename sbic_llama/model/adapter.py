@@ -13,15 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
 from common.models.adapters import check_adapter, check_adapter_config
-from common.models.loading import (
-    base_of,
-    base_path,
-    loading,
-    local_folder,
-    read_config,
-    require,
-    width_of,
-)
+from common.models.load_errors import loading
+from common.models.loading import base_of, base_path, local_folder, read_config, require, width_of
 from common.models.prompt import answer_ids
 from common.models.quantization import load_tokenizer
 from common.runtime import hardware

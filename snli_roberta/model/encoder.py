@@ -19,13 +19,13 @@ from common.cli.console import bar, log
 from common.cli.errors import UserError, shown
 from common.models import loading as models
 from common.models.adapters import check_adapter, check_adapter_config
+from common.models.load_errors import loading
 from common.models.loading import (
     base_of,
     base_path,
     check_loaded,
     check_no_adapter,
     load_config,
-    loading,
     local_folder,
     read_config,
     require,

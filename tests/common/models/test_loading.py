@@ -19,17 +19,8 @@ from common.cli.errors import UserError
 from common.miniature.loopback_hub import READ_TOKEN
 from common.miniature.pretrain import MODELS
 from common.models import retry
-from common.models.loading import (
-    base_of,
-    base_path,
-    check_place,
-    hub_commit,
-    lasting_path,
-    license_of,
-    load_error,
-    loading,
-    local_folder,
-)
+from common.models.load_errors import load_error, loading
+from common.models.loading import base_of, base_path, check_place, hub_commit, lasting_path, license_of, local_folder
 from sbic_llama.model.adapter import load_adapter
 from snli_roberta.model.encoder import load_trained
 
