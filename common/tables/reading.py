@@ -336,7 +336,8 @@ def _array_elements(path: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
         except (ValueError, RecursionError):
             end = len(text)
         if end == len(text):  # the element may go on
-            more = raw.read(max(CHUNK, len(text) - at)) if len(text) - at <= LONGEST else b""
+            size = len(text) - at
+            more = raw.read(min(max(CHUNK, size), LONGEST + CHUNK - size)) if size <= LONGEST else b""
             if not more:
                 break
             text, at = text[at:] + more.decode("latin-1"), 0
