@@ -20,7 +20,7 @@ table := | sed '/^$$/,$$d'
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full demo-hub picture test test-slow bench bench-gpu quality format clean
+.PHONY: help demo demo-hub picture test test-slow bench bench-gpu quality format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -61,32 +61,6 @@ demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annota
 	@echo "  $(DEMO)/report.html       the scores of all models next to their baselines (as text: report.txt)"
 	@echo "  $(DEMO)/annotated.csv     the annotated file"
 	@echo "Next: $(BIN)/python -m common.doctor shows what this machine can run. README.md, \"Three ways in\", has pages to try the models on."
-
-demo-full: demo ## the demo, then the study of full fine-tuning vs. LoRA and every trust check
-	@$(BIN)/python -m snli_roberta.compare --config snli_roberta/recipes/miniature_study.yaml --output_dir $(DEMO)/snli_study \
-		--report $(DEMO)/snli_study.html
-	@$(BIN)/python -m snli_roberta.disagreement --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
-	@$(BIN)/python -m snli_roberta.adversarial --model $(DEMO)/snli_lora --title LoRA --output_dir $(DEMO)/records
-	@miniature=$$($(BIN)/python -m common.miniature --print_folder --quiet) && own=$$miniature/own_file && \
-		labels="--human_labels $$own/human_labels.csv --key id" && \
-		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/offensiveYN --output_dir $(DEMO)/records \
-			--md_agreement $$miniature/md_agreement/MD-Agreement_dev.json && \
-		for feature in hasBiasedImplication offensiveYN targetMinority; do \
-			$(BIN)/python -m sbic_llama.robustness --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records || exit; \
-		done && \
-		$(BIN)/python -m common.agreement --annotations $$own/human_labels.csv --predictions $(DEMO)/annotated.csv --item_column id \
-			--label_column offensiveYN --prediction_column model_offensiveYN --scale ordinal \
-			--order "Not offensive" "Maybe offensive" Offensive --output $(DEMO)/agreement.json && \
-		$(BIN)/python -m sbic_llama.prevalence $(DEMO)/annotated.csv $$labels --feature offensiveYN --by model_targetMinority \
-			--output $(DEMO)/prevalence.json && \
-		$(BIN)/python -m benchmarks.prevalence_coverage --scores $(DEMO)/sbic/offensiveYN/evaluation/scores.csv \
-			--output $(DEMO)/prevalence_coverage.json && \
-		$(BIN)/python -m sbic_llama.trust $$own/posts.csv $$labels --adapter $(DEMO)/sbic/offensiveYN \
-			--adapter $(DEMO)/sbic/targetMinority --output_dir $(DEMO)/trust
-	@for model in snli_lora sbic/hasBiasedImplication sbic/offensiveYN sbic/targetMinority; do \
-		$(BIN)/python -m common.hub card $(DEMO)/$$model --repo_id miniature/$$(basename $$model) || exit; \
-	done
-	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature"
 
 # The demo's models through a Hub on the loopback: published, verified, downloaded and used.
 demo-hub:

@@ -16,8 +16,9 @@ from common.results.checks import agreement_finding
 from common.results.rendering import lines
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
-from common.stats.agreement import LabelTable, Scale, ScaleName, load_similarity, read_annotations, read_predictions
+from common.stats.agreement import Scale, ScaleName, load_similarity
 from common.stats.alt_test import EPSILON, FEWEST
+from common.stats.votes import read_tables
 from common.tables.report import fingerprint
 
 MODULE = "common.agreement"
@@ -29,7 +30,8 @@ class AgreementArguments:
     95 % intervals, and the Alternative Annotator Test (Calderon, Reichart and Dror 2025).
 
     Tables are .csv, .tsv, .jsonl (also .gz) or .parquet. Annotations have a label per row: item, annotator, label. Predictions have
-    an item per row: item, label.
+    an item per row: item, label. Labels that differ only in case or spaces are one label. NA, NaN, null, None and empty cells are
+    missing votes, unless the label is in --order or in both tables.
     """
 
     annotations: Path = option(help="table of people's labels: item, annotator, label")
@@ -54,13 +56,6 @@ class AgreementArguments:
     seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
-def skipped_rows(path: Path, table: LabelTable) -> list[str]:
-    """Describe the rows of a file that were skipped; nothing if there were none."""
-    skipped = {"without a label, skipped": table.blank, "repeating an earlier row, counted once": table.repeated}
-    words = [f"{count:,} {what}" for what, count in skipped.items() if count]
-    return [f"Of {table.rows:,} rows in {path.name}: {'; '.join(words)}."] if words else []
-
-
 def main() -> None:
     arguments = parse(
         AgreementArguments,
@@ -70,20 +65,26 @@ def main() -> None:
     )
     similarity = load_similarity(arguments.similarity) if arguments.similarity else None
     scale = Scale(arguments.scale, arguments.order, similarity)
-    item, label = arguments.item_column, arguments.label_column
-    people = read_annotations(
-        arguments.annotations, scale, item=item, annotator=arguments.annotator_column, label=label
+    label = arguments.label_column
+    people, model, notes = read_tables(
+        arguments.annotations,
+        arguments.predictions,
+        scale,
+        item=arguments.item_column,
+        annotator=arguments.annotator_column,
+        label=label,
+        prediction=arguments.prediction_column or label,
     )
-    model = read_predictions(arguments.predictions, scale, item=item, label=arguments.prediction_column or label)
+    predictions = {name: next(iter(labels.values())) for name, labels in model.labels.items()}
     used = sorted(
-        [name, annotator, text, model.labels[name]]
+        [name, annotator, text, predictions[name]]
         for name, labels in people.labels.items()
         for annotator, text in labels.items()
-        if name in model.labels
+        if name in predictions
     )
     finding = agreement_finding(
         people.labels,
-        model.labels,
+        predictions,
         task=arguments.task or label,
         model=arguments.model,
         data={"name": arguments.annotations.name, "split": "items with a prediction", "fingerprint": fingerprint(used)},
@@ -95,7 +96,7 @@ def main() -> None:
         seed=arguments.seed,
         miniature=is_miniature(arguments.annotations),
         command=command_line(MODULE),
-        notes=[*skipped_rows(arguments.annotations, people), *skipped_rows(arguments.predictions, model)],
+        notes=notes,
     )
     if arguments.output:
         finding.write(arguments.output)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from common.cli.arguments import parse
 from common.cli.console import duration, quiet_libraries, stage
-from common.cli.errors import run
+from common.cli.errors import printable, run
 from common.results.record import versions
 from common.runtime import hardware
 from common.runtime.project import PROJECTS
@@ -120,7 +120,7 @@ def hub_lines() -> tuple[list[str], bool]:
 
 def forecasts() -> list[Forecast]:
     """Estimate every recipe of both projects."""
-    with stage("estimating what each recipe takes (a minute or two)"):
+    with stage("estimating what each recipe takes (half a minute)"):
         modules = [importlib.import_module(f"{name}.training.forecast") for name in PROJECTS]
         return [forecast for module in modules for forecast in module.forecasts()]
 
@@ -198,12 +198,12 @@ def main() -> None:
     parse(DoctorArguments, prog=f"python -m {MODULE}", examples=f"  python -m {MODULE}")
     quiet_libraries()
     machine = measure()
-    print("\n".join([*machine_lines(machine), *disk_lines()]), flush=True)
+    print("\n".join(map(printable, [*machine_lines(machine), *disk_lines()])), flush=True)
     lines, may_read = hub_lines()
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
-    print("\n".join([*lines, f"versions    {installed}", ""]))
+    print("\n".join(map(printable, [*lines, f"versions    {installed}", ""])))
     known = forecasts()
-    print("\n".join([*recipe_lines(known, machine), "", *NOTES, "", *checked_lines()]))
+    print("\n".join(map(printable, [*recipe_lines(known, machine), "", *NOTES, "", *checked_lines()])))
     print("\n".join(next_command(known, machine, may_read)))
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from common.cli.arguments import option
 from common.cli.console import log
-from common.cli.errors import UserError
+from common.cli.errors import UserError, printable
 
 KEPT_SECONDS = 600  # how long an upload or a result stays in the temporary folder, at most
 LARGEST_UPLOAD = "200mb"
@@ -57,8 +57,30 @@ def answering(work: Callable[..., Result]) -> Callable[..., Result]:
                 error.file = Path(error.file).name  # without the temporary folder
             message = html.escape(str(error))  # the page renders HTML, and the message may quote a file
             raise gradio.Error(message, duration=30, title="That did not work", print_exception=False) from None
+        except Exception as error:  # of ours: gradio prints it in the terminal, and would tell the page nothing
+            message = "this failed unexpectedly; the terminal that serves the page shows why"
+            raise gradio.Error(message, duration=30, title="That did not work") from error
 
     return answer
+
+
+def checking(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a page's ``preprocess_data``: a value that an input can't take is refused in one line, not as ``{"error": null}``."""
+    import gradio
+
+    @functools.wraps(preprocess)
+    async def checked(*given: Any, **named: Any) -> Any:
+        try:
+            return await preprocess(*given, **named)
+        except gradio.Error as error:  # of gradio: it may quote the value
+            error.message, error.print_exception = html.escape(printable(str(error.message))), False
+            raise
+        except Exception as error:
+            log(f"a request was refused: {error}")
+            message = "a value of the wrong type or not enough values; expected what /gradio_api/info describes"
+            raise gradio.Error(message, duration=30, title="That did not work", print_exception=False) from None
+
+    return checked
 
 
 @contextlib.contextmanager
@@ -89,6 +111,16 @@ def sweep(folder: Path, seconds: float) -> None:
                     path.unlink()
 
 
+def laid_out(title: str, build: Callable[[], None]) -> Any:
+    """Return the page that ``build`` lays out."""
+    import gradio
+
+    with gradio.Blocks(title=title, analytics_enabled=False) as page:
+        build()
+    page.preprocess_data = checking(page.preprocess_data)
+    return page
+
+
 def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> None:
     """Serve the page that ``build`` lays out until Ctrl-C, with uploads in a temporary folder."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -101,8 +133,7 @@ def serve(title: str, build: Callable[[], None], arguments: PageArguments) -> No
 
         # Gradio's default theme fetches its fonts from a third party.
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-        with gradio.Blocks(title=title, analytics_enabled=False) as page:
-            build()
+        page = laid_out(title, build)
         try:
             _, address, _ = page.launch(
                 server_name=arguments.host,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common import web
 from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries
-from common.cli.errors import UserError, run
+from common.cli.errors import UserError, counted, run
 from common.models.loading import check_place, with_revision
 from common.tables.reading import FORMATS, read_rows, table_format
 from common.web import MODEL, PageArguments
@@ -84,7 +84,7 @@ class FileAnswer:
     head: tuple[list[str], list[list[str]]]  # columns and first rows of the preview
 
     def lines(self) -> list[str]:
-        lines = [f"{self.rows:,} rows; {self.review:,} need review by a person (model_needs_review)"]
+        lines = [f"{counted(self.rows, 'row')}; {self.review:,} for review by a person (model_needs_review)"]
         lines += [f"{self.unanswered:,} could not be annotated (model_problem)"] if self.unanswered else []
         for name, counts in self.counts.items():
             common = counts.most_common(5)
@@ -160,9 +160,9 @@ def _summary(output: Path, annotator: Annotator, column: str, rows: int) -> File
         problem = row.values.get(f"{PREFIX}problem")
         unanswered += bool(problem)
         review += str(row.values.get(f"{PREFIX}needs_review")).casefold() == "true"
-        for name, counted in counts.items():
+        for name, of_feature in counts.items():
             if not problem:
-                counted[str(row.values[f"{PREFIX}{name}"])] += 1
+                of_feature[str(row.values[f"{PREFIX}{name}"])] += 1
         if len(head) < PREVIEW:
             cells = [row.values.get(name) for name in names]
             head.append(["" if cell is None else str(cell) for cell in cells])

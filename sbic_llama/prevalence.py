@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import log
-from common.cli.errors import UserError, run
+from common.cli.console import log, warn
+from common.cli.errors import UserError, counted, run
 from common.results.finding import Finding
 from common.results.rendering import show
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
+from common.stats.votes import examples
 from sbic_llama.data.features import Name
-from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PREFIX, read_annotated, read_human_labels, shared_feature
+from sbic_llama.data.label_files import (
+    MIN_HUMAN_LABELS,
+    PREFIX,
+    labels_of,
+    read_annotated,
+    read_human_votes,
+    shared_feature,
+    warn_unmatched,
+)
 from sbic_llama.evaluation.prevalence import WIDTHS, prevalence_finding
 
 MODULE = "sbic_llama.prevalence"
@@ -55,7 +64,8 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
     """Return the finding on the two files."""
     path, labeled = Path(arguments.annotated[0]), arguments.human_labels
     feature = shared_feature(path, labeled, arguments.feature, arguments.prefix)
-    labels = read_human_labels(labeled, arguments.key, feature)
+    votes = read_human_votes(labeled, arguments.key, feature)
+    labels = labels_of(votes, feature)
     if not labels:
         fix = f"fill in the column {feature.name!r} for a random draw of posts"
         expected = f"at least {MIN_HUMAN_LABELS}"
@@ -63,22 +73,23 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
     annotated = read_annotated(path, feature, key=arguments.key, columns=arguments.by, prefix=arguments.prefix)
     shared = len(labels.keys() & annotated.keys.keys())
     if shared < MIN_HUMAN_LABELS:
+        ids = examples(labels, labeled, annotated.keys, path)
         raise UserError(
-            f"only {shared:,} of its {len(labels):,} posts with a label of {feature.name} are annotated in {path}",
+            f"only {shared:,} of its {counted(len(labels), 'post')} with a label of {feature.name} are annotated in {path}",
             file=labeled,
             expected=f"at least {MIN_HUMAN_LABELS}",
-            fix=f"label more posts, or check the key column {arguments.key!r}, which must match in both files",
+            fix=f"label more posts, or check the key column {arguments.key!r}, which must match in both files: {ids}",
         )
     if annotated.unanswered:
-        log(f"{annotated.unanswered:,} rows without an annotation are left out")
-    if shared < len(labels):
-        log(f"{len(labels) - shared:,} human labels do not belong to any annotated post")
+        warn(f"left out: {counted(annotated.unanswered, 'row')} without an annotation")
+    warn_unmatched(votes, labels, annotated.keys, path)
     return prevalence_finding(
         annotated,
         labels,
         source=path.name,
         target=arguments.share_of,
         widths=arguments.width,
+        notes=votes.notes(),
         model=path.name,
         miniature=is_miniature(labeled),
         command=command_line(MODULE),

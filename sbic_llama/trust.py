@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.cli.arguments import MAX_SEED, option, parse
-from common.cli.console import log, quiet_libraries
-from common.cli.errors import UserError, run, shown
+from common.cli.console import log, quiet_libraries, warn
+from common.cli.errors import UserError, counted, printable, run, shown
 from common.models.loading import check_place, with_revision
 from common.results.finding import KEPT, read_findings
 from common.results.scoring import command_line
 from common.runtime.files import atomic_write
+from common.stats.votes import Votes, examples
 from sbic_llama.annotation.input import Survey, survey
 from sbic_llama.annotation.run import AnnotateArguments, annotate, parts_of
-from sbic_llama.data.features import Label
-from sbic_llama.data.label_files import MIN_HUMAN_LABELS, read_human_labels, read_opinions
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PREFIX, labels_of, read_human_votes, warn_unmatched
 from sbic_llama.evaluation.trust_page import ELSEWHERE, Assessment, assess, judge, record_of, render, write_review
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TrustArguments:
 
     The file of human labels has the key column of the posts and, for each adapter, a column with the name of its feature that holds
     label texts (or groups, separated by commas, or none). Several people may label a post, one row each: the most frequent label
-    counts, and with a column "annotator" their agreement is measured too.
+    counts, and with a column "annotator" their agreement is measured too and repeated rows of one person count once.
     """
 
     posts: tuple[str, ...] = option((), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz)", positional=True)
@@ -45,6 +45,7 @@ class TrustArguments:
     )
     text_column: str = option("post", "column of the posts")
     key: str | None = option(None, "column in both files that identifies a post (default: the text column)")
+    prefix: str = option(PREFIX, "prefix of the annotation's columns")
     review_share: float = option(0.1, "share of the file to propose for review by people", above=0, maximum=0.99)
     quantization: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are stored")
     batch_size: int = option(32, "posts per forward pass at most", minimum=1)
@@ -65,20 +66,19 @@ class TrustArguments:
         return self.key or self.text_column
 
 
-def read_labels(arguments: TrustArguments, adapters: list[Adapter]) -> dict[str, dict[str, Label]]:
-    """Return feature → key → human label."""
-    labels = {
-        each.name: read_human_labels(arguments.human_labels, arguments.key_column, each.feature) for each in adapters
-    }
-    for name, of_feature in labels.items():
-        if len(of_feature) < MIN_HUMAN_LABELS:
+def read_all_votes(arguments: TrustArguments, adapters: list[Adapter]) -> dict[str, Votes]:
+    """Return feature → people's votes."""
+    path, key = arguments.human_labels, arguments.key_column
+    votes = {each.name: read_human_votes(path, key, each.feature) for each in adapters}
+    for name, of_feature in votes.items():
+        if (count := len(of_feature.labels)) < MIN_HUMAN_LABELS:
             raise UserError(
-                f"only {len(of_feature)} posts have a label of {name}",
-                file=arguments.human_labels,
+                f"only {counted(count, 'post')} {'has' if count == 1 else 'have'} a label of {name}",
+                file=path,
                 expected=f"at least {MIN_HUMAN_LABELS}",
                 fix="label more posts, drawn at random from the file",
             )
-    return labels
+    return votes
 
 
 def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Survey) -> Path:
@@ -89,6 +89,7 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
     annotated, identity = folder / "annotated.parquet", folder / "annotated.json"
     made_of = {"posts": posts.digest, "adapters": {each.name: digest_of(each) for each in adapters}}
     made_of |= {"quantisation": arguments.quantization, "text_column": arguments.text_column}  # as earlier versions
+    made_of |= {"prefix": arguments.prefix} if arguments.prefix != PREFIX else {}
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
             problem = "it holds an annotation of other posts, or by other adapters or settings"
@@ -98,30 +99,31 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
     with atomic_write(identity) as part:
         part.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
     words = {"posts": arguments.posts, "adapter": arguments.adapter, "output": str(annotated)}
-    shared = {name: getattr(arguments, name) for name in ("text_column", "quantization", "batch_size")}
+    shared = {name: getattr(arguments, name) for name in ("text_column", "prefix", "quantization", "batch_size")}
     annotate(AnnotateArguments(**words, **shared), posts.path, annotated)
     return annotated
 
 
-def assess_adapter(
-    arguments: TrustArguments, adapter: Adapter, annotated: Path, labels: dict[str, Label]
-) -> Assessment:
+def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path, votes: Votes) -> Assessment:
     """Compare an adapter's answers with people's labels."""
-    key, seed = arguments.key_column, arguments.seed
-    judged = judge(adapter, annotated, labels, key=key)
+    key, seed, source = arguments.key_column, arguments.seed, Path(arguments.posts[0])
+    labels, columns = labels_of(votes, adapter.feature), {"key": key, "prefix": arguments.prefix}
+    judged = judge(adapter, annotated, labels, **columns)
     if len(judged.labels) < MIN_HUMAN_LABELS:
+        ids = examples(labels, votes.path, judged.keys, source)
         raise UserError(
             f"only {len(judged.labels)} of the posts with a label of {adapter.name} are in the file of posts",
             file=arguments.human_labels,
             expected=f"at least {MIN_HUMAN_LABELS}",
-            fix=f"check the key column {key!r}, which must match in both files",
+            fix=f"check the key column {key!r}, which must match in both files: {ids}",
         )
+    warn_unmatched(votes, labels, judged.keys, source)
     if judged.repeated:
-        log(f"{judged.repeated:,} rows repeat the {key!r} of an earlier row: shares are not estimated")
-    record = record_of(judged, Path(arguments.posts[0]), MODULE, seed)
-    opinions = read_opinions(arguments.human_labels, key, adapter.feature)
+        repeat = "repeats" if judged.repeated == 1 else "repeat"
+        warn(f"{counted(judged.repeated, 'row')} {repeat} the {key!r} of an earlier row: shares are not estimated")
+    record = record_of(judged, source, MODULE, seed)
     temperature = adapter.description.temperature
-    assessed = assess(judged, record, annotated, labels, opinions, key=key, temperature=temperature, seed=seed)
+    assessed = assess(judged, record, annotated, votes, **columns, temperature=temperature, seed=seed)
     assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
     return assessed
 
@@ -140,21 +142,22 @@ def main() -> None:
     adapters = read_adapters(arguments.adapter)
     for adapter in adapters:
         read_findings(adapter.folder / KEPT)
-    labels = read_labels(arguments, adapters)
+    votes = read_all_votes(arguments, adapters)
     posts = survey(source, arguments.text_column, strict=False)
     if key not in posts.columns:
         raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(posts.columns, 200)}")
     annotated = annotate_once(arguments, adapters, posts)
-    assessed = [assess_adapter(arguments, adapter, annotated, labels[adapter.name]) for adapter in adapters]
+    assessed = [assess_adapter(arguments, adapter, annotated, votes[adapter.name]) for adapter in adapters]
     count = max(1, round(arguments.review_share * posts.rows))
-    review = {"key": key, "text_column": arguments.text_column, "count": count}
+    labels = {name: of_feature.labels for name, of_feature in votes.items()}
+    review = {"key": key, "prefix": arguments.prefix, "text_column": arguments.text_column, "count": count}
     proposed = write_review(annotated, adapters, labels, folder / "review.csv", **review)
     values = {"rows": posts.rows, "problems": posts.problems, "proposed": proposed, "share": arguments.review_share}
     with atomic_write(folder / "trust.html") as part:
         part.write_text(render(assessed, adapters, source, command=command_line(MODULE), **values), encoding="utf-8")
-    log(f"page: {folder / 'trust.html'}; {proposed:,} rows for review: {folder / 'review.csv'}")
+    log(f"page: {folder / 'trust.html'}; {counted(proposed, 'row')} for review: {folder / 'review.csv'}")
     for each in assessed:
-        print(f"{each.judged.feature.title}: {each.use}. {each.why}")
+        print(printable(f"{each.judged.feature.title}: {each.use}. {each.why}"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.cli.arguments import parse
 from common.cli.console import log, quiet_libraries, stage
-from common.cli.errors import UserError, run
+from common.cli.errors import UserError, counted, run
 from common.models.loading import base_path, commit_of
 from common.results import finding as findings
 from common.results import rendering
@@ -73,7 +73,7 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     for method, runs in finals.items():
         arm = Arm(method, runs, np.stack([_answers(run, scored, test, baselines) for run in runs]))
         arms.append(arm)
-        with stage(f"{TITLES[method]} over {len(runs)} seeds"):
+        with stage(f"{TITLES[method]} over {counted(len(runs), 'seed')}"):
             records.append(_record(arm, scored))
         records[-1].write(output_dir / record_name(len(records), TITLES[method]))
     both = (arms[0], arms[1])

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from common.cli.arguments import option, parse
 from common.cli.console import bar, log, quiet_libraries
-from common.cli.errors import UserError, run, shown
+from common.cli.errors import UserError, counted, run, shown
 from common.models.loading import check_place
 from common.runtime import hardware
 from common.tables.reading import Row, in_windows, read_rows, table_format
@@ -105,9 +103,6 @@ def survey(arguments: PredictArguments) -> Input:
 def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
     """Return each pair's label and the probability of each label."""
     probabilities = model.probabilities(pairs, max_length=max_length)
-    if not np.isfinite(probabilities).all():
-        problem = f"NaN or infinite probabilities in {model.precision.value}"
-        raise UserError(problem, file=model.name, fix="use --precision fp32")
     return [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
@@ -130,12 +125,12 @@ def label_file(model: Classifier, source: Input) -> None:
             labeled += len(rows)
         if labeled != source.rows:
             raise UserError(
-                f"the file had {source.rows:,} rows and now has {labeled:,}",
+                f"the file had {counted(source.rows, 'row')} and now has {labeled:,}",
                 file=source.arguments.input,
                 expected="a file that does not change meanwhile",
                 fix="repeat the command",
             )
-    log(f"{source.rows:,} pairs labeled: {output}")
+    log(f"{counted(source.rows, 'pair')} labeled: {output}")
 
 
 def main() -> None:

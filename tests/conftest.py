@@ -71,17 +71,29 @@ def real_data() -> Path:
     return REAL_DATA
 
 
+LAUNCHES = "launches"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep tests of a file together, and all files that launch several processes.
+    """Keep tests of a file together, and all files that launch several processes; start with what takes longest.
 
-    Of two such launches at the same time, one sometimes aborts at its very end.
+    Of two such launches at the same time, one sometimes aborts at its very end. Slow tests at the top level, as a page's commands
+    or a notebook, share no fixture that is slow to make, so each of them may run anywhere.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class LongestFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return "launches" if "accelerate.commands.launch" in (ROOT / path).read_text(encoding="utf-8") else path
+            if "accelerate.commands.launch" in (ROOT / path).read_text(encoding="utf-8"):
+                return LAUNCHES
+            return nodeid if config.option.markexpr == "slow" and path.count("/") == 1 else path
 
-    return ByFile(config, log)
+        def _assign_work_unit(self, node: Any) -> None:
+            longest = next((scope for scope in self.workqueue if scope == LAUNCHES or "::" in scope), None)
+            if longest is not None:
+                self.workqueue.move_to_end(longest, last=False)
+            super()._assign_work_unit(node)
+
+    return LongestFirst(config, log)

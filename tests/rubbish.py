@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,19 @@ def replaced(draw: st.DrawFn, value: Any, values: st.SearchStrategy = json_value
 
 
 def everywhere(value: Any, others: Sequence[Any]) -> Iterator[Any]:
-    """Yield the JSON value with each value in it replaced by each of ``others``, and removed, one at a time."""
+    """Yield the JSON value with each value in it replaced by each of ``others``, and removed, one at a time.
+
+    Of objects with the same keys side by side, such as measures, two stand for all.
+    """
     yield from others
     if isinstance(value, (dict, list)):
         inner = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+        alike: Counter[frozenset[str]] = Counter()
         for key in inner:
+            if isinstance(inner[key], dict):
+                alike[kind := frozenset(inner[key])] += 1
+                if alike[kind] > 2:
+                    continue
             without = {k: v for k, v in inner.items() if k != key}
             yield without if isinstance(value, dict) else list(without.values())
             for other in everywhere(inner[key], others):

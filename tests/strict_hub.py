@@ -90,21 +90,14 @@ class StrictHandler(Handler):
             if fault.apply:
                 self.silent = True
                 with contextlib.suppress(Answer):  # an error response is lost too
-                    self._respond(path)
+                    super().respond(path)
                 self.silent = False
             if fault.drop:
                 self.close_connection = True
                 return
             if fault.status:
                 raise Answer(fault.status, "Injected failure", headers=fault.headers)
-        self._respond(path)
-
-    def _respond(self, path: str) -> None:
-        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/commits/([^/]+)", path)
-        if match:
-            self.commits(*match.groups())
-        else:
-            super().respond(path)
+        super().respond(path)
 
     def send(self, status: int, body: object = b"", headers: dict[str, str] | None = None) -> None:
         if not self.silent:
@@ -120,16 +113,6 @@ class StrictHandler(Handler):
     def validate_yaml(self) -> None:
         errors = [{"message": problem} for problem in problems(json.loads(self.body)["content"])]
         self.send(400 if errors else 200, {"errors": errors, "warnings": []})
-
-    def commits(self, id: str, revision: str) -> None:
-        repository, listed = self.repository("models", id), []
-        sha: str | None = repository.sha(revision)
-        while sha:
-            commit = repository.commits[sha]
-            entry = {"id": sha, "title": commit.title, "message": "", "date": "2026-01-01T00:00:00.000Z"}
-            listed.append(entry | {"authors": [{"user": USER}]})
-            sha = commit.parent
-        self.send(200, listed)
 
 
 def problems(readme: str) -> list[str]:

@@ -279,7 +279,7 @@ def test_an_installed_package_has_recipes_templates_notebooks_and_models(tmp_pat
 
 def test_a_hosted_notebook_keeps_its_own_torch():
     colab = pins("requirements-colab.txt")
-    assert not {"torch", "numpy", "pandas", "pyarrow"} & set(colab)
+    assert not {"torch", "numpy", "pandas"} & set(colab)
     assert colab.items() <= pins("requirements.txt").items()
 
 
@@ -341,7 +341,6 @@ def test_make_help_lists_every_command(tmp_path):
     assert listed == [
         "help",
         "demo",
-        "demo-full",
         "picture",
         "test",
         "test-slow",

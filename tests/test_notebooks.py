@@ -115,7 +115,7 @@ def test_the_first_code_clones_the_project_and_installs_around_colabs_torch(path
     assert re.findall(r"git clone --quiet (\S+)$", first.source, re.MULTILINE) == [SOURCE]
     clone = SOURCE.rpartition("/")[2]
     assert f" cd {clone}\n" in first.source
-    assert f'Path().glob("{clone}")' in python_cells(path)[0]
+    assert f'sys.path += ["{clone}", *map(str, Path.cwd().parents)]\n' in python_cells(path)[0]
     installs = [line for line in first.source.splitlines() if "pip install" in line]
     assert [line.partition("--quiet ")[2] for line in installs] == ["-r requirements-colab.txt", "--no-deps -e ."]
 
@@ -141,6 +141,7 @@ def test_setup_can_be_repeated_and_leaves_an_installed_checkout_alone(path, tmp_
 
     assert run(tmp_path) == (1, [])  # neither in Colab nor in a checkout
     assert run(ROOT) == (0, [])
+    assert run((ROOT / path).parent) == (0, []), "Jupyter starts a kernel in the notebook's own folder"
     content.mkdir()
     clone = f"git clone --quiet {SOURCE}"
     install = [f"python -m pip install --quiet {what}" for what in ("-r requirements-colab.txt", "--no-deps -e .")]
@@ -148,6 +149,20 @@ def test_setup_can_be_repeated_and_leaves_an_installed_checkout_alone(path, tmp_
     assert run(content) == (0, install)
     (content / clone.rpartition("/")[2] / "common").mkdir()
     assert run(content / clone.rpartition("/")[2]) == (0, install)
+
+
+def test_the_repository_is_found_from_the_notebooks_own_folder_and_from_above_its_clone(tmp_path):
+    """Run the first cell of Python, where no path leads to the package yet."""
+    (cell,) = {"\n".join(python_cells(path)[0].splitlines()[:8]) for path in NOTEBOOKS}
+    (tmp_path / SOURCE.rpartition("/")[2]).symlink_to(ROOT)
+    code = "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
+    code += f"Shell().run_cell({cell!r}).raise_error()\nprint(os.getcwd())"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for folder in ((ROOT / SBIC).parent, tmp_path):
+        command = [sys.executable, "-c", f"import os\n{code}"]
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert Path(ended.stdout.split()[-1]).resolve() == ROOT
 
 
 @every_notebook

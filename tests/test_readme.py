@@ -118,8 +118,7 @@ def test_ci_runs_the_make_commands_of_the_pages():
     shown = [line for name in PAGES for line in commands(name) if line.startswith("make ")]
     assert shown == ["make demo", "make test"]
     run = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert {"make demo-full", "make test", "make test-slow"} <= set(run)
-    assert "\ndemo-full: demo " in (ROOT / "Makefile").read_text(), "which runs the demo first"
+    assert {*shown, "make test-slow"} <= set(run)
 
 
 def test_every_page_with_commands_is_run():

@@ -138,7 +138,7 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
     )
     config = "YAML file of arguments; the command line overrides it"
     parser.add_argument("--config", action=_Once, metavar="RECIPE", help=config)
-    parser.add_argument("--quiet", action="store_true", help="print only results and errors, no progress")
+    parser.add_argument("--quiet", action="store_true", help="print only results, warnings and errors, no progress")
     for name, field in fields.items():
         inner, help = _without_none(types_[name]), field.metadata.get("help", "").replace("%", "%%")
         if field.metadata.get("positional"):

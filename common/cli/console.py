@@ -23,7 +23,7 @@ def started(at: float | None = None) -> float:
 
 
 def be_quiet() -> None:
-    """Print only errors and results from now on; this includes the libraries' download bars."""
+    """Print only errors, warnings and results from now on; this includes the libraries' download bars."""
     for name in (QUIET, "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
         os.environ[name] = "1"
 
@@ -36,6 +36,11 @@ def log(message: str, *, always: bool = False) -> None:
     """Print one line with the seconds since the command started; ``always``: with ``--quiet`` too."""
     if os.environ.get("RANK", "0") == "0" and (always or not quiet()):
         print(f"[{time.monotonic() - _start:6.1f} s] {printable(message)}", file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning, with ``--quiet`` too: it says that results may not be what they seem."""
+    log(f"warning: {message}", always=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import platform
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -17,6 +18,10 @@ from types import FrameType
 from typing import NoReturn
 
 LONGEST = 600  # characters of a problem: a library's message may quote a whole file
+# What would open a table's cell, code, a quotation or a tag (not before a space), and what starts a block of Markdown.
+MARKUP = re.compile(r"[|`>]|<(?! )")
+BLOCK = re.compile(r"^(\s*)(?=#|[-+=](?:[-+=\s]|$))|^(\s*\d+)(?=[.)](?:\s|$))")
+INTERVALS = re.compile(r"(?!\s*\[[^\]]*\]:)[^\[\]]*(\[[^\[\]]*\](?![(\[])[^\[\]]*)*")  # pairs of brackets, and no link
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 STREAMS: dict[str, str] = {}  # temporary files by path, and the stream that each stands for
 
@@ -54,7 +59,8 @@ class UserError(Exception):
         if self.expected:
             message += f"; expected {self.expected}"
         if self.fix:
-            message += f". {self.fix[0].upper()}{self.fix[1:]}"
+            fix = without_tokens(self.fix)  # before its first letter changes
+            message += f". {fix[0].upper()}{fix[1:]}"
         return plain(message)
 
 
@@ -68,9 +74,19 @@ def plain(message: str) -> str:
     return " ".join(printable(message).split())
 
 
-def printable(text: str) -> str:
-    """Replace unprintable characters by spaces and hide Hub tokens."""
-    return "".join(c if c.isprintable() else " " for c in without_tokens(text))
+def printable(text: str, *, markdown: bool = False) -> str:
+    """Make text that others wrote safe to show: every terminal, page and card writer passes it through here.
+
+    Unprintable characters (line breaks, terminal escapes, bidirectional controls) become spaces, and Hub tokens are hidden. With
+    ``markdown``, the text can't become a table, code, a tag, a link, an image, emphasis, mathematics or another block either.
+    """
+    text = "".join(c if c.isprintable() else " " for c in without_tokens(text))
+    if not markdown:
+        return text
+    text = MARKUP.sub(" ", text)
+    brackets = "" if INTERVALS.fullmatch(text) else r"\[\]"
+    text = re.sub(rf"[\\*$~{brackets}]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", text)
+    return BLOCK.sub(lambda start: f"{start[0]}\\", text)
 
 
 def without_tokens(text: str) -> str:
@@ -78,13 +94,19 @@ def without_tokens(text: str) -> str:
     for name in TOKEN_VARIABLES:
         if token := os.environ.get(name, "").strip():
             text = text.replace(token, "hf_…")
-    return re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_…", text)
+    return re.sub(r"(?i:hf)_[A-Za-z0-9]{16,}", "hf_…", text)
 
 
 def shown(value: object, limit: int = 60) -> str:
     """Return the ``repr`` of an untrusted value, cut to ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Format a number with its noun: ``1 item``, ``1,200 items``."""
+    digits = f"{number:,}" if isinstance(number, int) else str(number)  # a record may hold anything
+    return f"{digits} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -100,6 +122,7 @@ STORAGE_WORDS = re.compile(
     rf"iostream error|PytorchStreamWriter failed|unexpected pos|os error ({'|'.join(map(str, STORAGE))})\b"
 )
 HEAD_START = 5.0  # seconds in which the launcher ends the other processes
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # each is set by torch's or accelerate's launcher
 
 
 def storage_problem(error: BaseException) -> str | None:
@@ -126,9 +149,9 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
         del sys.path[0]
     keep_freed_memory()
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if (
-        alone
-    ):  # temporary files are removed on the way out; several processes may wait for each other and must end at once
+    if launched():  # before the imports, which take seconds
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    if alone:  # several may wait for each other on the way out, where temporary files are removed: they end at once
         signal.signal(signal.SIGTERM, _terminated)
     try:
         if not several and not alone:
@@ -160,6 +183,18 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
         print(f"error: {plain(f'{place}{error.strerror}')}. Fix that and repeat the command", file=sys.stderr)
         sys.exit(UserError.exit_status)
     sys.exit(0)
+
+
+def launched() -> bool:
+    """Return whether a launcher of several processes started this one."""
+    return any(name in os.environ for name in LAUNCHERS)
+
+
+def _end_with(launcher: int) -> None:
+    """End this process when its launcher has been killed: it would train on, and write where the next run does."""
+    while os.getppid() == launcher:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3)

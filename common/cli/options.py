@@ -10,6 +10,8 @@ from typing import Literal
 from common.cli.arguments import MAX_SEED, option
 from common.cli.errors import UserError
 
+HIGHEST_RANK, HIGHEST_ALPHA = 4096, 100_000  # of an adapter
+
 
 @dataclass(kw_only=True)
 class Schedule:
@@ -46,8 +48,8 @@ class Schedule:
 class LoraOptions:
     """An adapter's size, by the names of PEFT's ``LoraConfig``."""
 
-    r: int = option(16, "rank of the adapter", minimum=1, maximum=4096)
-    lora_alpha: float = option(32, "scaling of the adapter times its rank", above=0, maximum=100_000)
+    r: int = option(16, "rank of the adapter", minimum=1, maximum=HIGHEST_RANK)
+    lora_alpha: float = option(32, "scaling of the adapter times its rank", above=0, maximum=HIGHEST_ALPHA)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, below=1)
 
 
@@ -62,6 +64,7 @@ class TrainingOptions(Schedule, LoraOptions):
     push_to_hub: bool = option(False, "after training, score the test split and publish model and card")
     hub_model_id: str | None = option(None, "repository to publish to, as user/name")
     hub_private: bool = option(False, "publish it as a private repository")
+    hub_overwrite: bool = option(False, "replace another model in it, and changes that were made on the Hub")
 
     def __post_init__(self) -> None:
         Schedule.__post_init__(self)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries
+from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, plain, run
 from common.cli.options import CorpusOptions
 from common.runtime.project import NAMESPACE
+
+if TYPE_CHECKING:
+    from common.hub.package import Package
 
 MODULE = "common.hub"
 ITEMS = 200
@@ -49,6 +54,7 @@ class PublishArguments(CorpusOptions):
     repo_id: str = option(help="repository on the Hub, as user/name")
     private: bool = option(False, "make a new repository private")
     tag: str | None = option(None, "tag of this version, such as v1")
+    overwrite: bool = option(False, "replace another model there, and changes that were made on the Hub")
     dry_run: bool = option(False, "list the files and print the card without contacting the Hub or writing anything")
     verify: bool = option(True, "score items again with the card's code, before the upload and after a download")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
@@ -62,7 +68,7 @@ class VerifyArguments(CorpusOptions):
     precision).
     """
 
-    repo_id: tuple[str, ...] = option((), "the model on the Hub, as user/name", positional=True)
+    repo_id: tuple[str, ...] = option((), "the model on the Hub, as user/name or user/name@v1", positional=True)
     revision: str | None = option(None, "its branch, tag or commit")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
 
@@ -90,6 +96,7 @@ def publish(arguments: PublishArguments) -> None:
     """Publish a model and verify it, or with ``dry_run`` show what would be published."""
     from common.hub.card import CARD, write
     from common.hub.package import check_access, check_tag, prepare
+    from common.hub.upload import check_target
     from common.hub.upload import publish as upload
     from common.hub.verify import scored_corpus, verify_package
 
@@ -97,21 +104,22 @@ def publish(arguments: PublishArguments) -> None:
     check_tag(arguments.tag)
     package = prepare(folder, arguments.repo_id)
     if arguments.dry_run:
-        for path in sorted(package.files):
-            print(f"{package.size(path):>14,}  {path}")
-        print(f"\n{package.read(CARD).decode()}", end="")
+        print(package.read(CARD).decode(), end="")
         log("dry run: nothing was sent to the Hub or written")
         return
     if arguments.verify:
         scored_corpus(package.trained, arguments)  # fails before anything is published
-    check_access(arguments.repo_id, package.trained.base["name"])
+    check_access(arguments.repo_id, package.trained.base["name"], package.trained.base["commit"])
+    if not arguments.overwrite:
+        check_target(arguments.repo_id, package.trained.facts, package, arguments.tag)
     if arguments.verify:
         outcome = verify_package(package, arguments.repo_id, arguments, items=arguments.items)
         log(f"checked: {outcome}")
-    commit, new = upload(package, arguments.repo_id, private=arguments.private, tag=arguments.tag)
+    how = {"private": arguments.private, "tag": arguments.tag, "overwrite": arguments.overwrite}
+    commit, new = upload(package, arguments.repo_id, **how)
     if os.access(folder, os.W_OK):
-        if (folder / CARD).is_file() and (folder / CARD).read_bytes() != package.read(CARD):
-            log(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
+        if (folder / CARD).is_file() and not rendered(package, folder / CARD):
+            warn(f"{folder / CARD} is replaced: cards are generated from the records, not edited by hand")
         write({name: content for name, content in package.files.items() if isinstance(content, bytes)}, folder)
     outcome = "published" if new else "already published, nothing was uploaded"
     log(f"{outcome}: {arguments.repo_id}, commit {commit}{f', tag {arguments.tag}' if arguments.tag else ''}")
@@ -119,10 +127,24 @@ def publish(arguments: PublishArguments) -> None:
         verify(arguments.repo_id, commit, arguments, arguments.items)
 
 
+def rendered(package: Package, card: Path) -> bool:
+    """Return whether a card is as rendered for this model, for whichever repository."""
+    text = card.read_bytes()
+    if text == package.read(card.name):
+        return True
+    named = re.search(rb'^model_id, revision = "([^"]+)"', text, re.MULTILINE)
+    return bool(named) and text == package.project.render(package.trained, named[1].decode(errors="replace"))[card.name]
+
+
 def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int) -> None:
     """Verify a published model and print the outcome."""
     from common.hub.verify import verify as verified
+    from common.models.loading import with_revision
 
+    repo_id, at = with_revision(repo_id)
+    if at and revision not in (None, at):
+        raise UserError(f"{revision!r}, but the name ends in {at!r}", key="--revision", expected="one revision")
+    revision = revision or at
     print(plain(f"verified: {repo_id}: {verified(repo_id, revision, corpus, items=items)}"))
 
 

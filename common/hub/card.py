@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from common.cli.errors import UserError, shown
+from common.cli.errors import UserError, counted, printable, shown
 from common.results import pictures, rendering
 from common.results.checks import group_scores
 from common.results.record import TRAINING_FILE, training_facts
@@ -92,7 +92,7 @@ def render(trained: Trained, repo_id: str, content: Content) -> dict[str, bytes]
     values = _results(evaluation, content.dataset, files) if evaluation else {}
     metric = next(iter(facts["best"])).removeprefix("validation_")
     files["pictures/learning_curve.png"] = pictures.learning_curve(facts["log"], metric, pictures.png)
-    template = _environment(content.template.parent, trained.folder).get_template(content.template.name)
+    template = _environment(content.template.parent, trained.folder, markdown=True).get_template(content.template.name)
     body = template.render(
         card=content,
         repo_id=repo_id,
@@ -105,7 +105,8 @@ def render(trained: Trained, repo_id: str, content: Content) -> dict[str, bytes]
         **content.values,
     )
     head = _metadata(trained, repo_id, content)
-    return {CARD: f"---\n{head.strip()}\n---\n\n{_without_blank_runs(body).strip()}\n".encode()} | files
+    text = f"---\n{head.strip()}\n---\n\n{_without_blank_runs(body).strip()}\n"
+    return {CARD: "\n".join(map(printable, text.split("\n"))).encode()} | files
 
 
 def _check_complete(trained: Trained) -> None:
@@ -140,13 +141,19 @@ def _results(evaluation: Evaluation, dataset: Dataset, files: dict[str, bytes]) 
     return {"headline": headline, "table": table, "trust": trust, "interval": rendering.with_interval}
 
 
-def _environment(folder: Path, model: Path) -> Environment:
+def _environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
+    """Return the environment of a card's Markdown, or of the code on it.
+
+    In Markdown, values are text that others wrote, unless they are marked ``safe``; in its code blocks use the filter ``code``.
+    """
     from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     def present(value: Any) -> Any:
         if value is None:
             raise UserError("the card needs a value that was not recorded", file=model, fix="train and evaluate again")
-        return value
+        others = markdown and isinstance(value, str) and not isinstance(value, Markup)
+        return printable(value, markdown=True) if others else value
 
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(folder), FileSystemLoader(Path(__file__).parent / "templates")]),
@@ -156,7 +163,8 @@ def _environment(folder: Path, model: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["count"] = "{:,}".format
+    environment.filters |= {"count": "{:,}".format, "counted": counted}
+    environment.filters["code"] = lambda text: Markup(printable(str(text)).replace("`", " "))
     return environment
 
 
@@ -169,7 +177,7 @@ def _without_blank_runs(text: str) -> str:
 
 def code(template: Path, model: Path, **values: Any) -> str:
     """Render the code that the card of a model's folder shows."""
-    return _environment(template.parent, model).get_template(template.name).render(**values).strip()
+    return _environment(template.parent, model, markdown=False).get_template(template.name).render(**values).strip()
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:

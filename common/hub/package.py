@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import fnmatch
-import gc
 import importlib
 import os
 import re
-import shlex
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-import torch
-
 from common.cli.console import log
 from common.cli.errors import UserError, shown
-from common.cli.options import CorpusOptions, TrainingOptions
+from common.cli.options import CorpusOptions
 from common.hub.card import CARD, Trained, read_trained
-from common.models.loading import load_error
-from common.models.retry import HubFailed, use_retrying_client, with_retries
+from common.models.loading import hub_commit, load_error, read_config
+from common.models.retry import use_retrying_client, with_retries
 from common.results.finding import KEPT
 from common.results.record import TRAINING_FILE
 from common.results.scoring import BASELINES, RECORD, SCORES
-from common.runtime import hardware
-from common.runtime.processes import is_first
 from common.runtime.project import MINIATURE, PROJECTS
 
 VOCABULARY = (
@@ -48,8 +40,6 @@ RENDERED = (CARD, "pictures/*.png", ".eval_results/*.yaml")  # files that belong
 BINARY = ("*.safetensors", "*.model", "*.png")
 # Where machines keep people's files. A path there is private whether or not it exists on this machine.
 PRIVATE = re.compile("/(home|Users|root|mnt|media|scratch|gpfs|lustre|workspace|content|tmp|var|srv)/")
-# Prefixes of what a launcher sets.
-LAUNCHED = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 
 Result = TypeVar("Result")
 
@@ -98,22 +88,38 @@ def matches(path: str, patterns: Collection[str]) -> bool:
 
 def prepare(folder: Path, repo_id: str) -> Package:
     """Collect and check the files and render the card, without writing anything or asking the Hub."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files: dict[str, Path | bytes] = {name: path for name, path in paths.items() if matches(name, ALLOWED)}
+    check_links(folder, files)
     trained = read_trained(folder)
     project = publication_of(trained)
     check_name(repo_id)
     check_base(trained.base["name"], trained.base["commit"])
     if trained.evaluation is None:
         raise UserError(f"missing {RECORD}", file=folder, fix=f"first run {project.EVALUATE} {folder}")
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    files: dict[str, Path | bytes] = {name: path for name, path in paths.items() if matches(name, ALLOWED)}
     missing = [name for name in (*project.FILES, "tokenizer_config.json") if name not in files]
     if not any(name.endswith(".safetensors") for name in files):
         missing.append("*.safetensors")
     if missing:
         raise UserError(f"missing {missing[0]}", file=folder, fix="train again into a new folder")
+    if "adapter_config.json" in files:
+        check_adapter_base(trained)
     package = Package(trained, project, files | project.render(trained, repo_id))
     check_leaks(package)
+    log(f"{len(package.files)} files for {repo_id}:")
+    for path in sorted(package.files):
+        log(f"{package.size(path):>14,}  {path}")
     return package
+
+
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse symbolic links to files elsewhere, which may be anything; those of the Hub's cache lead to its own files."""
+    own = [folder.resolve(), *([folder.resolve().parents[1] / "blobs"] if hub_commit(folder.resolve()) else [])]
+    for name in names:
+        target = (folder / name).resolve()
+        if not any(target.is_relative_to(place) for place in own):
+            problem, fix = f"a link to {shown(str(target), 200)}, outside of the model's folder", "copy the file here"
+            raise UserError(problem, file=folder / name, expected="a file", fix=fix)
 
 
 def check_base(name: str, commit: str | None) -> None:
@@ -122,6 +128,17 @@ def check_base(name: str, commit: str | None) -> None:
         problem = f"the base model {shown(name)} is a folder on this machine, which others cannot get"
         fix = "train with --model_name_or_path user/name"
         raise UserError(problem, expected="a base model from the Hub", fix=fix)
+
+
+def check_adapter_base(trained: Trained) -> None:
+    """Refuse an adapter whose configuration, which everybody loads it by, names another base than its training."""
+    config = read_config(trained.folder, "adapter_config.json", trained.folder)
+    named = (config.get("base_model_name_or_path"), config.get("revision"))
+    expected = (trained.base["name"], trained.base["commit"])
+    if named != expected:
+        problem, place = f"the base model is {shown(named[0])} at {shown(named[1])}", "adapter_config.json"
+        expected_words = f"{shown(expected[0])} at {shown(expected[1])}, as in {TRAINING_FILE}"
+        raise UserError(problem, file=trained.folder / place, expected=expected_words, fix="restore the file")
 
 
 def check_leaks(package: Package) -> None:
@@ -168,8 +185,8 @@ def check_tag(tag: str | None) -> None:
         raise UserError(f"{tag!r} is not a tag name", key="--tag", expected="letters, digits, ., - and _, such as v1")
 
 
-def check_access(repo_id: str, base: str | None) -> None:
-    """Check that this login may write to ``repo_id``, and that the Hub has the base model."""
+def check_access(repo_id: str, base: str | None, commit: str | None = None) -> None:
+    """Check that this login may write to ``repo_id``, and that the Hub has the base model's commit."""
     from huggingface_hub import HfApi, get_token
 
     check_name(repo_id)
@@ -186,48 +203,18 @@ def check_access(repo_id: str, base: str | None) -> None:
     if namespace not in names:
         raise UserError(f"this login may not write to {namespace!r}", key="--repo_id", expected=" or ".join(names))
     if base:
-        ask(lambda: api.model_info(base), base)
+        ask(lambda: api.model_info(base, revision=commit), base, commit)
 
 
-def ask(work: Callable[[], Result], name: str) -> Result:
+def ask(work: Callable[[], Result], name: str, revision: str | None = None) -> Result:
     """Call ``work``, which asks the Hub about ``name``, with retries; a refusal becomes a UserError."""
     import httpx2
+    from huggingface_hub import is_offline_mode
 
+    if is_offline_mode():
+        raise UserError("publishing needs the Hub, and HF_HUB_OFFLINE is set", file=name, fix="unset HF_HUB_OFFLINE")
     use_retrying_client()
     try:
         return with_retries(work, name)
     except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:
-        raise load_error(name, error) from error
-
-
-def check_publishing(options: TrainingOptions, base: str, commit: str | None) -> None:
-    """Check before hours of training that its result can be published, if ``push_to_hub`` is set."""
-    if options.push_to_hub:
-        check_base(base, commit)
-        check_access(str(options.hub_model_id), base)
-
-
-def publish_if_asked(options: TrainingOptions, folder: Path, evaluate: Sequence[str], corpus: Sequence[str]) -> None:
-    """Evaluate a finished run, unless that was done, and publish it, if ``push_to_hub`` is set; in one process only.
-
-    Both steps are the commands that a user would type, in processes of their own, so that the model's memory is free.
-    ``evaluate`` is the evaluation's module and arguments; ``corpus``, the arguments that name the corpus.
-    """
-    if not options.push_to_hub or not is_first():
-        return
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    publish = ["common.hub", "publish", str(folder), "--repo_id", str(options.hub_model_id), *corpus]
-    publish += ["--private"] if options.hub_private else []
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHED)}
-    if "ACCELERATE_USE_CPU" in os.environ:
-        environment["ACCELERATE_USE_CPU"] = os.environ["ACCELERATE_USE_CPU"]
-    if hardware.device_type() == "cuda":  # one process uses one GPU
-        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    for command in ([] if (folder / RECORD).is_file() else [[*evaluate, *corpus]]) + [publish]:
-        log(f"python -m {shlex.join(command)}")
-        if status := subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
-            kind = HubFailed if status == HubFailed.exit_status else UserError
-            fix = f"repeat python -m {shlex.join(command)}"
-            raise kind("the model is trained and saved, but this step failed", file=folder, fix=fix)
+        raise load_error(name, error, revision) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.console import bar, stage
-from common.cli.errors import UserError
+from common.cli.errors import UserError, counted
 from common.cli.options import CorpusOptions
 from common.hub.card import CARD, Trained, read_trained
 from common.hub.package import Package, Publication, publication_of
@@ -108,7 +108,7 @@ def _compared(
         raise UserError(problem, file=place, fix="give the corpus on which the model was scored")
     step = max(1, len(rows) // items) if items else 1
     chosen = rows[::step][: items or None]
-    with stage(f"scoring {len(chosen):,} items with the card's code"):
+    with stage(f"scoring {counted(len(chosen), 'item')} with the card's code"):
         precision, *answers = _run(code, [texts[row["id"]] for row in chosen], cache, name)
     recorded = str(evaluation.record.policy.get("scored in", "an unknown precision"))
     return compare(chosen, answers, name, commit=commit, of=len(rows), precision=precision, recorded=recorded)
@@ -186,8 +186,8 @@ def compare(
     fix = f"{'publish' if commit else 'evaluate'} the model again, with the record of its own evaluation"
     if wrong:
         raise UserError(
-            f"{len(wrong):,} of {len(rows):,} answers differ from the record, beyond ties and {most} of a probability "
-            f"({precision} now, {recorded} then); the first is that to item {wrong[0]}",
+            f"{len(wrong):,} of {counted(len(rows), 'answer')} {'differs' if len(wrong) == 1 else 'differ'} from the record, "
+            f"beyond ties and {most} of a probability ({precision} now, {recorded} then); the first is that to item {wrong[0]}",
             file=place,
             fix=fix,
         )
@@ -197,9 +197,9 @@ def compare(
     near = f", {ties:,} differ within {TIE} of a tie" if ties else ""
     which = f"commit {commit[:12]}" if commit else "before the upload"
     return (
-        f"{len(rows) - ties:,} of {len(rows):,} answers match the record{near}; largest difference "
+        f"{len(rows) - ties:,} of {counted(len(rows), 'answer')} match the record{near}; largest difference "
         f"{max(differences, default=0):.1e} (scored again in {precision}, recorded in {recorded}; {len(rows):,} of its "
-        f"{of:,} items; {which})"
+        f"{counted(of, 'item')}; {which})"
     )
 
 

@@ -140,6 +140,7 @@ ROUTES = (  # methods, pattern of the path, name of the handler
     ("POST", r"/api/repos/create", "create"),
     ("GET HEAD", r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
     ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/refs", "refs"),
+    ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/commits/([^/]+)", "commits"),
     ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
     ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
     ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/tag/([^/]+)", "tag"),
@@ -272,6 +273,16 @@ class Handler(BaseHTTPRequestHandler):
             group = "branches" if ref.startswith("refs/heads/") else "tags"
             groups[group].append({"name": ref.split("/", 2)[2], "ref": ref, "targetCommit": sha})
         self.send(200, groups)
+
+    def commits(self, kind: str, id: str, revision: str) -> None:
+        repository, listed = self.repository(kind, id), []
+        sha: str | None = repository.sha(revision)
+        while sha:
+            commit = repository.commits[sha]
+            entry = {"id": sha, "title": commit.title, "message": "", "date": "2026-01-01T00:00:00.000Z"}
+            listed.append(entry | {"authors": [{"user": USER}]})
+            sha = commit.parent
+        self.send(200, listed)
 
     def tree(self, kind: str, id: str, revision: str, folder: str | None) -> None:
         files = self.repository(kind, id).files(revision)

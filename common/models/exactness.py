@@ -1,4 +1,4 @@
-"""Remember whether fast ways of training and answering give a base the numbers of plain forward passes."""
+"""Refuse scores that are not numbers; remember whether fast ways of answering give a base the numbers of plain passes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,34 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.cli.errors import UserError
+from common.cli.errors import UserError, shown
 from common.runtime.files import Number, atomic_write, read_json
 from common.runtime.project import cache_folder
+
+
+def check_finite(scores: Iterable[float], model: Any, name: str, precision: str) -> None:
+    """Refuse NaN and infinite scores, and say whether the weights or the compute precision are to blame."""
+    if all(map(math.isfinite, scores)):
+        return
+    import torch
+
+    half = precision in ("fp16", "float16")  # holds no number above 65,504: finite weights may have become infinite
+
+    def is_broken(weights: torch.Tensor) -> bool:
+        return bool((weights.isnan() if half else ~weights.isfinite()).any())
+
+    broken = (key for key, weights in model.named_parameters() if weights.is_floating_point() and is_broken(weights))
+    if (first := next(broken, None)) is not None:
+        fix = "download it again, or train again"
+        raise UserError(f"non-finite weights (first in {shown(first)})", file=name, fix=fix)
+    fix = "use bf16 or fp32" if half else None
+    raise UserError(f"NaN or infinite scores in {precision}, although the weights are finite", file=name, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -57,9 +78,11 @@ def recall(key: str) -> Exactness | None:
 
 
 def remembered() -> list[Exactness]:
-    """Return all that is remembered, by base."""
-    known = [recall(path.stem) for path in _folder().glob("*.json")]
-    return sorted((each for each in known if each is not None), key=lambda each: (each.base, each.precision))
+    """Return what was last remembered of each base, precision and quantization, by base."""
+    paths = sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
+    known = [each for path in paths if (each := recall(path.stem)) is not None]
+    latest = {(each.base, each.precision, each.quantization): each for each in known}
+    return [latest[key] for key in sorted(latest)]
 
 
 def _folder() -> Path:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from common.cli.errors import UserError, causes, shown
+from common.cli.errors import UserError, causes, counted, shown
+from common.models.prompt import mark_added
 from common.models.retry import outage_in, use_retrying_client, with_retries
 from common.runtime import files
 from common.runtime.project import MINIATURE, MINIATURE_MODELS
@@ -19,8 +20,23 @@ from common.runtime.project import MINIATURE, MINIATURE_MODELS
 # What is downloaded of a repository that anybody may have filled: no pickles, no code, no optimizer states.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "evaluation/scores.csv")
 UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
+INDEX = "model.safetensors.index.json"
+MODEL_FILES = ("config.json", "generation_config.json", INDEX)
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+SHARD = r"[\w-][\w.-]*\.safetensors"
 KERNEL_SETTINGS = ("attn_implementation", "experts_implementation", "kernel_config")
-OWN_KERNELS = (None, "eager", "sdpa")
+OWN_KERNELS = (
+    None,
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flex_attention",
+    "grouped_mm",
+    "batched_mm",
+)
+# Attributes of transformers' configurations, which a file can overwrite: by other names or in parts, settings pass unseen.
+MACHINERY = ("__dict__", "attribute_map", "sub_configs", "sub_configs_defaults", "configuration_files")
 
 
 def base_path(name: str) -> str:
@@ -63,13 +79,13 @@ def _above(folder: Path, name: str) -> Path | None:
 
 
 def local_folder(name: str | Path, revision: str | None = None, *, cache_dir: Path | None = None) -> Path:
-    """Return a trained model's folder, after downloading it where ``name`` is a Hub id.
+    """Return a trained model's folder, after downloading it where ``name`` is a Hub id (``user/name@v1`` for a revision).
 
     ``output/run`` could also be a Hub id; where the folder ``output`` exists, it is taken for a path. Without a network,
     the cached copy is used. ``cache_dir`` replaces the user's own cache.
     """
-    name = str(name)
     check_place(name, revision)
+    name, revision = with_revision(name) if revision is None else (str(name), revision)
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -90,7 +106,7 @@ def with_revision(name: str | Path) -> tuple[str, str | None]:
 
 def check_place(name: str | Path, revision: str | None = None) -> None:
     """Refuse a path that does not exist, before seconds of imports. (Anything else is taken for a Hub id.)"""
-    name = str(name)
+    name, revision = with_revision(name) if revision is None else (str(name), revision)
     if Path(name).is_dir():
         if revision is not None:
             raise UserError("a folder has no revisions", file=name, expected="a Hub id with a revision")
@@ -121,31 +137,85 @@ def _without_weights(name: str | Path, expected: str) -> UserError:
 
 def read_config(folder: Path, filename: str, name: str | Path) -> dict[str, Any]:
     """Read a JSON file that a trained model must have."""
-    path = require(folder, filename, name)
+    return _strictly(require(folder, filename, name))
+
+
+def _strictly(path: Path) -> dict[str, Any]:
+    """Read a JSON object; what libraries' lax parsers alone can read is refused, since they might see other values."""
     try:
-        values = files.loads(path.read_bytes())
-    except (OSError, ValueError):
-        values = None
+        values, reason = files.loads(path.read_bytes()), "not a JSON object"
+    except (OSError, ValueError) as error:
+        values, reason = None, str(error)
     if not isinstance(values, dict):
-        raise UserError("damaged file", file=path, expected="a JSON object", fix="download it or train again")
+        raise UserError(
+            f"damaged file: {reason}", file=path, expected="a JSON object", fix="download it or train again"
+        )
     return values
 
 
-def check_config(name: str, revision: str | None) -> None:
-    """Refuse a configuration that names a kernel: compiled code that would be fetched and run."""
-    path = file_of(name, "config.json", revision)
-    try:
-        values = files.loads(path.read_bytes()) if path else None
-    except (OSError, ValueError):
-        return  # reported by the load itself
-    for key, value in _settings(values):
-        if (
-            key.endswith(KERNEL_SETTINGS)
-            and value not in OWN_KERNELS
-            and not (isinstance(value, str) and "/" not in value)
-        ):
-            problem = f"config.json asks for the kernel {shown(value)} ({shown(key)}), which is code from elsewhere"
-            raise UserError(problem, file=name, expected="a model without kernels of its own")
+def check_config(name: str, revision: str | None, filenames: Sequence[str] = MODEL_FILES) -> None:
+    """Refuse a model with configurations that cannot be read strictly, or that lead to code or files from elsewhere.
+
+    A kernel is compiled code, which would be fetched and run. A shard may be any file, or a pickle.
+    """
+    for filename in filenames:
+        path = file_of(name, filename, revision, optional=filename != "config.json")
+        values = _strictly(path) if path else {}
+        for key, value in _settings(values):
+            problem = None
+            if key.endswith(KERNEL_SETTINGS) and value not in OWN_KERNELS:
+                problem = f"asks for the kernel {shown(value)} ({shown(key)}), which is code from elsewhere"
+            elif key in MACHINERY:
+                problem = f"sets {shown(key)}, which changes how it is read"
+            elif key == "transformers_weights" and value is not None and not re.fullmatch(SHARD, str(value)):
+                problem = f"names the weights {shown(value)}"
+            elif key == "quantization_config" and value and not _is_bitsandbytes(value):
+                problem = "describes weights that are quantized in a way that this project does not load"
+            if problem:
+                raise UserError(
+                    f"{filename} {problem}", file=name, expected="a model of plain safetensors, without code"
+                )
+        if filename == INDEX and path:
+            shards = values.get("weight_map")
+            names = shards.values() if isinstance(shards, dict) else [shards]
+            if wrong := [each for each in names if not re.fullmatch(SHARD, str(each))]:
+                problem = f"{filename} names the shard {shown(wrong[0])}"
+                raise UserError(problem, file=name, expected="names of *.safetensors in the model's own folder")
+
+
+def check_no_adapter(name: str, revision: str | None) -> None:
+    """Refuse a base that is or holds an adapter: transformers would silently load that, too."""
+    if file_of(name, "adapter_config.json", revision, optional=True):
+        fix = "remove its adapter_config.json, or train on the base that is named there"
+        raise UserError("it is an adapter, or holds one", file=name, expected="a base model", fix=fix)
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """Load a model's configuration, once its files are checked."""
+    from transformers import AutoConfig
+
+    check_config(name, revision)
+    with loading(name, revision):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """Load a model's tokenizer, once its files are checked; use it through :mod:`common.models.prompt`."""
+    from transformers import AutoTokenizer
+
+    check_config(name, revision, TOKENIZER_FILES)
+    with loading(name, revision):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    check_vocabulary(tokenizer, name)
+    mark_added(tokenizer)
+    return tokenizer
+
+
+def _is_bitsandbytes(settings: Any) -> bool:
+    """Return whether a base is quantized as here; other methods import or fetch code. (Names are regular expressions.)"""
+    if not isinstance(settings, dict) or settings.get("quant_method") != "bitsandbytes":
+        return False
+    return all(re.fullmatch(r"[\w.]+", str(name)) for name in settings.get("llm_int8_skip_modules") or ())
 
 
 def _settings(values: Any) -> Iterator[tuple[str, Any]]:
@@ -155,29 +225,6 @@ def _settings(values: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(values, dict | list):
         for value in values.values() if isinstance(values, dict) else values:
             yield from _settings(value)
-
-
-def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) -> None:
-    """Refuse an adapter's configuration that is not a LoRA for ``task`` or that names code to import."""
-    if config.get("task_type") != task:
-        raise UserError(f"an adapter for {shown(config.get('task_type'))}", file=name, expected=f"one for {task}")
-    if config.get("peft_type") != "LORA" or config.get("auto_mapping") or config.get("megatron_config"):
-        raise UserError(f"an adapter of type {shown(config.get('peft_type'))}", file=name, expected="a LoRA adapter")
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(base, str) or not base or not isinstance(revision, str | None):
-        raise UserError("adapter_config.json names no base model", file=name, expected="a folder or a Hub id")
-
-
-def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:
-    """Refuse an adapter file that lacks tensors or has others: PEFT only warns, and the base would answer alone."""
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(weights, "pt") as file:
-        present = set(file.keys())
-    if wrong := present ^ set(get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)):
-        problem = f"its tensors do not match its configuration (first: {min(wrong)})"
-        raise UserError(problem, file=weights, fix="download it or train again")
 
 
 def check_loaded(model: Any, report: Mapping[str, Any], name: str | Path, *, new_head: bool = False) -> None:
@@ -208,7 +255,7 @@ def check_loaded(model: Any, report: Mapping[str, Any], name: str | Path, *, new
     ):
         if keys:
             raise UserError(
-                f"its weights do not match config.json: {len(keys):,} tensors {problem} (first: {shown(min(keys))})",
+                f"its weights do not match config.json: {counted(len(keys), 'tensor')} {problem} (first: {shown(min(keys))})",
                 file=name,
                 expected="every tensor of the model, and no layer more",
                 fix="download it again, or use the config.json that belongs to the weights",
@@ -222,20 +269,26 @@ def check_vocabulary(tokenizer: Any, name: str | Path) -> None:
         raise UserError("no vocabulary for the tokenizer", file=name, expected="tokenizer files", fix=fix)
 
 
-def file_of(name: str, filename: str, revision: str | None) -> Path | None:
-    """Return a file of a base model, from its folder or the Hub; None where the model has no such file."""
+def file_of(name: str, filename: str, revision: str | None, *, optional: bool = False) -> Path | None:
+    """Return a file of a base model, from its folder or the Hub; None where the model has no such file.
+
+    An ``optional`` file that is not in the cache is missing where the Hub cannot be asked, as it is for transformers.
+    """
     if Path(name).is_dir():
         path = Path(name) / filename
         return path if path.is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    def download() -> Path:
+        return Path(hf_hub_download(name, filename, revision=revision))
+
     with loading(name, revision):
         try:
-            return with_retries(lambda: Path(hf_hub_download(name, filename, revision=revision)), name)
-        except LocalEntryNotFoundError:  # the Hub could not be asked
-            raise
-        except EntryNotFoundError:
+            return download() if optional else with_retries(download, name)
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) and not optional:  # the Hub could not be asked
+                raise
             return None
 
 
@@ -251,11 +304,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
 def width_of(name: str, revision: str | None = None) -> int:
     """Return the hidden size of a base model, from its configuration."""
-    from transformers import AutoConfig
-
-    check_config(name, revision)
-    with loading(name, revision):
-        return width_in(AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
+    return width_in(load_config(name, revision))
 
 
 def width_in(config: Any) -> int:
@@ -292,7 +341,7 @@ def loading(name: str | Path, revision: str | None = None) -> Iterator[None]:
 
 def load_error(name: str | Path, error: Exception, revision: str | None = None) -> UserError:
     """Return the user's error for a failed load or a request that the Hub refused."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants, errors, is_offline_mode
 
     if outage := outage_in(error):
         return outage.error(name)
@@ -301,14 +350,16 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
         if problem := _refusal(name, cause, revision):
             return problem
     if any(isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) for cause in chain):
-        fix = "check the network and HF_HUB_OFFLINE"
+        if is_offline_mode():
+            return UserError("not in the cache, and HF_HUB_OFFLINE is set", file=name, fix="unset it to download it")
+        fix = "check the network"
         return UserError(f"not in the cache, and cannot reach {constants.ENDPOINT}", file=name, fix=fix)
     text = str(error)
     if "no file named model.safetensors" in text or "have a file named model.safetensors" in text:
         return _without_weights(name, "model.safetensors")
-    if "You set `ignore_mismatched_sizes`" in text:
+    if "the above report" in text:
         fix = "download it again, or use the config.json that belongs to the weights"
-        return UserError("its weights do not match config.json: tensors of another shape", file=name, fix=fix)
+        return UserError(f"its weights do not match config.json: {_reported(error)}", file=name, fix=fix)
     if "contains custom code" in text or "references custom code" in text:
         expected = "a model that transformers supports"
         return UserError("needs code of its own, which is never run", file=name, expected=expected)
@@ -317,10 +368,28 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
     reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
     if isinstance(cause, KeyError):
         return UserError(f"missing {reason}", file=name, fix="download it or train again")
-    fix = "check the path or id, and `hf auth login` for gated models"
+    fix = "check the files in that folder" if Path(name).is_dir() else "check the id and the revision"
     if "size mismatch" in reason:
         fix = "use it with the base model that it was trained on"
     return UserError(f"cannot be loaded: {reason}", file=name, fix=fix)
+
+
+def _reported(error: Exception) -> str:
+    """Say what transformers' load report holds, which its message refers to and its log, which we silence, shows."""
+    traceback, report = error.__traceback__, None
+    while traceback is not None:
+        report = traceback.tb_frame.f_locals.get("loading_info", report)
+        traceback = traceback.tb_next
+    shapes = {
+        key: f"{tuple(stored)} instead of {tuple(wanted)}"
+        for key, stored, wanted in getattr(report, "mismatched_keys", ())
+    }
+    for problem, keys in (("of another shape", shapes), ("not convertible", getattr(report, "conversion_errors", {}))):
+        if keys:
+            first = min(keys)
+            reason = (str(keys[first]).strip() or "unknown").splitlines()[-1]
+            return f"{counted(len(keys), 'tensor')} {problem} (first: {shown(first)}, {reason})"
+    return "tensors of another shape"
 
 
 def _refusal(name: str | Path, cause: BaseException, revision: str | None) -> UserError | None:

@@ -8,9 +8,7 @@ from typing import Any, Literal
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
     PretrainedConfig,
@@ -20,7 +18,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from common.cli.errors import UserError
-from common.models.loading import check_config, check_loaded, loading
+from common.models import loading as models
+from common.models.loading import check_loaded, check_no_adapter, load_config, loading
 from common.runtime import hardware
 
 Quantization = Literal["nf4", "int8", "none"]
@@ -95,9 +94,8 @@ def base_config(name: str, revision: str | None) -> PretrainedConfig:
 
     A frozen base's dropout (GPT-2's is .1) would be noise in training, and the same noise for all posts of a row.
     """
-    check_config(name, revision)
-    with loading(name):
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    check_no_adapter(name, revision)
+    config = load_config(name, revision)
     for part in (config, config.get_text_config(decoder=True)):
         for key, value in list(vars(part).items()):
             if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
@@ -113,8 +111,7 @@ def attention_for(config: PretrainedConfig) -> str:
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a language model's tokenizer. Llama 2's has no padding token; ``<unk>`` serves, so that none is added."""
-    with loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    tokenizer = models.load_tokenizer(name, revision)
     if tokenizer.eos_token_id is None:
         raise UserError("its tokenizer has no end-of-text token", file=name, expected="a model such as Llama 2")
     if tokenizer.pad_token_id is None:

@@ -6,11 +6,12 @@ Fake tensors (PyTorch's ``FakeTensorMode``) have shapes, types and lifetimes, bu
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from common.cli.errors import UserError
-from common.models.loading import base_path, check_config
+from common.models.loading import base_path, load_config
 from common.runtime import hardware
 
 MINIATURE = "miniature"  # the corpus of recipes that name none
@@ -33,6 +34,7 @@ FULL, LORA, RECOMPUTE = 6, 4, 2
 # range is wide on purpose, to hold on other machines.
 LEAST_USE, MOST_USE = 0.1, 0.5
 STEP_SECONDS = 0.02, 0.2  # overhead of a step; with tiny models, most of its time
+DEPTH_SHARE = 4  # with fewer layers, a large embedding's gradient would be the peak
 SIDE, TIMES = 2048, 5  # of the matrices to multiply, and how often
 Weight = Callable[[torch.nn.Module, str, torch.nn.Parameter], "torch.nn.Parameter | None"]
 
@@ -76,16 +78,28 @@ def config_of(base: str, revision: str | None, shapes: dict[str, Any]) -> Any:
 
     The Hub is not asked, so gated models have a configuration too.
     """
-    from transformers import AutoConfig
-
     place = base_path(base)
     if not Path(place).is_dir():
         return shapes.get(base)
     try:
-        check_config(place, revision)
+        return load_config(place, revision)
     except UserError:
         return None
-    return AutoConfig.from_pretrained(place, trust_remote_code=False)
+
+
+def by_depth(config: Any, measure: Callable[[Any], Sequence[int]]) -> list[int]:
+    """Extrapolate what ``measure`` returns for a configuration from two models with fewer layers, which takes less time.
+
+    Configurations that list the type of each layer are measured whole.
+    """
+    layers = config.num_hidden_layers
+    few = max(layers // DEPTH_SHARE, 2)
+    if few + 1 >= layers or getattr(config, "layer_types", None):
+        return list(measure(config))
+    shallow, deeper = (copy.deepcopy(config) for _ in range(2))
+    shallow.num_hidden_layers, deeper.num_hidden_layers = few, few + 1
+    pairs = zip(measure(shallow), measure(deeper), strict=True)
+    return [low + (high - low) * (layers - few) for low, high in pairs]
 
 
 def make_fake(model: torch.nn.Module, weight: Weight = lambda module, name, parameter: None) -> None:

@@ -302,6 +302,7 @@ def _counts(annotations: Annotations, predictions: Predictions, coded: Coded) ->
     human = {label for labels in coded.people for label in labels}
     return {
         "labels": sum(map(len, labeled)),
+        "kinds": len(human),  # different labels of people
         "people": len({name for labels in labeled for name in labels}),
         "labeled": len(labeled),
         "predicted": len(predictions),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Len, Lt, MinLen
 
-from common.cli.errors import UserError
+from common.cli.errors import UserError, counted, printable
 from common.results.record import Open, RunRecord, StoredMeasure, git_commit, versions
 from common.runtime.files import atomic_write, read_json
 
@@ -169,9 +169,15 @@ def templates_in(*folders: Path, html: bool = False) -> jinja2.Environment:
     import jinja2
 
     rules = {"undefined": jinja2.StrictUndefined, "autoescape": html, "trim_blocks": html, "lstrip_blocks": html}
+    rules["finalize"] = _printable  # escaping keeps markup out of a page, this what hides text or makes a paragraph
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), **rules)
     environment.filters |= {"interval": interval, "percent_interval": percent_interval, "percent": "{:.0%}".format}
+    environment.filters["counted"] = counted
     return environment
+
+
+def _printable(value: Any) -> Any:
+    return value if hasattr(value, "__html__") else printable(str(value))
 
 
 def worded(template: Path, **numbers: Any) -> dict[str, Any]:

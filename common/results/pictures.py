@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from common.cli.errors import printable
 from common.results.finding import Curve, Measures, Points
 from common.results.record import RunRecord
 
@@ -30,19 +31,19 @@ def svg(figure: Figure, description: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = "\n".join(map(printable, text[text.index("<svg") :].split("\n"))).replace(INK, "currentColor")
     # Keeps the ids of several pictures on one page apart.
     prefix = f"p{zlib.crc32((text + description).encode()):x}-"
     text = re.sub(r'(id="|url\(#|xlink:href="#)', lambda match: match[0] + prefix, text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    label = html.escape(description, quote=True)
+    label = html.escape(printable(description), quote=True)
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
 
 
 def png(figure: Figure, description: str) -> bytes:
     """Render the figure as a PNG file; equal records give equal bytes."""
     buffer = io.BytesIO()
-    metadata = {"Software": None, "Description": description}
+    metadata = {"Software": None, "Description": printable(description)}
     figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata=metadata)
     return buffer.getvalue()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli.console import log
-from common.cli.errors import UserError
+from common.cli.errors import UserError, printable
 from common.results import pictures
 from common.results.finding import Curve, Finding, Listing, Measures, Points, interval, templates_in
 from common.results.pictures import Form
@@ -46,6 +45,11 @@ SHORT_NAMES = {
     **{"exact": "exact set", "token_f1": "token F1", "bleu2": "BLEU-2", "rouge_l": "ROUGE-L"},
 }
 MAX_ROWS = 20  # of a listing that is shown; the file has all
+
+
+def in_markdown(text: str) -> str:
+    """Return text that others wrote for a cell, a heading or a paragraph of Markdown."""
+    return printable(text, markdown=True).strip()
 
 
 def page(template: Path, **values: object) -> str:
@@ -186,7 +190,7 @@ def table_lines(records: Sequence[RunRecord]) -> list[str]:
     if models := trained(records):
         costs = [["", *cost_cells(models[0])], *([record.title, *cost_cells(record).values()] for record in models)]
         lines += ["", *_aligned(costs, str.rjust)]
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _aligned(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str]) -> list[str]:
@@ -206,17 +210,18 @@ def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
         cells = [(with_interval if name in WITH_INTERVAL else with_deviation)(record, name) for name in metrics]
         rows.append([record.title, *cells, *cost_cells(record).values()])
     n = f"n = {first.metrics[headline]['n']:,}"
-    return [f"{first.task} ({first.data['name']}, split {first.data['split']}, {n})", "", *_markdown_table(rows)]
+    head = f"{first.task} ({first.data['name']}, split {first.data['split']}, {n})"
+    return [in_markdown(head), "", *_markdown_table(rows)]
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    head, *body = ["| " + " | ".join(map(in_markdown, row)) + " |" for row in rows]
     return [head, "|---" * len(rows[0]) + "|", *body]
 
 
 def sentence(finding: Finding) -> str:
     """Format a finding's headline as a Markdown list item."""
-    return plain(f"- *{finding.title}* {' '.join(finding.summary[:1])}")
+    return f"- *{in_markdown(finding.title)}* {in_markdown(' '.join(finding.summary[:1]))}"
 
 
 def with_interval(record: RunRecord, metric: str) -> str:
@@ -260,14 +265,14 @@ def lines(finding: Finding, *, numbers: bool = True) -> list[str]:
     text += [f"  {paragraph}" for paragraph in (finding.summary if numbers else finding.summary[:1])]
     for title, rows in tables(finding) if numbers else ():
         text += [f"  {title}", *(f"    {line}" for line in _aligned(rows, str.ljust))]
-    return ["".join(c if c.isprintable() else " " for c in line) for line in text]  # no terminal escapes from names
+    return [printable(line) for line in text]
 
 
 def show(findings: Iterable[Finding]) -> None:
     """Print findings with their numbers and limits."""
     for finding in findings:
         print("\n".join(lines(finding)))
-        print(f"  What this does not show: {finding.limits}")
+        print(printable(f"  What this does not show: {finding.limits}"))
 
 
 def tables(finding: Finding, most: int = MAX_ROWS) -> list[tuple[str, list[list[str]]]]:
@@ -302,18 +307,13 @@ def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple
 
 def markdown(finding: Finding, images: Sequence[tuple[str, str]]) -> str:
     """Format a finding as Markdown under a third-level heading; ``images`` are titles and paths of its pictures."""
-    headline, *details = [*map(plain, finding.summary)] or [""]
-    text = [f"### {plain(finding.title)}", headline]
-    text += [f"![{plain(title)}]({path})" for title, path in images]
+    headline, *details = [*map(in_markdown, finding.summary)] or [""]
+    text = [f"### {in_markdown(finding.title)}", headline]
+    text += [f"![{in_markdown(title)}]({path})" for title, path in images]
     for title, rows in tables(finding):
-        details += [f"{plain(title)}:", "\n".join(_markdown_table([[*map(plain, row)] for row in rows]))]
+        details += [f"{in_markdown(title)}:", "\n".join(_markdown_table(rows))]
     if finding.limits:
-        details.append(f"What this does not show: {plain(finding.limits)}")
+        details.append(f"What this does not show: {in_markdown(finding.limits)}")
     if details:
         text += ["<details><summary>The numbers</summary>", *details, "</details>"]
     return "\n\n".join(filter(None, text))
-
-
-def plain(text: str) -> str:
-    """Make text that may come from a corpus harmless in Markdown: no tables, no markup; ``<`` before a space opens no tag."""
-    return re.sub(r"[|`>]|<(?! )", " ", "".join(c if c.isprintable() else " " for c in text)).replace("](", "] (")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -132,10 +133,15 @@ def read_json(kind: type[Kind], path: Path, *, what: str, fix: str | None = None
 
 def validated(kind: Any, data: bytes) -> Any:
     """Parse JSON and validate it against a type; raise ``ValueError`` if it does not fit."""
+    loads(data)
+    return _adapter(kind).validate_json(data, strict=True)
+
+
+@functools.cache  # building one takes longer than most files take to validate
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
-    loads(data)
-    return TypeAdapter(kind).validate_json(data, strict=True)
+    return TypeAdapter(kind)
 
 
 DEEPEST = 100  # levels: Python's encoder fails on some that its parser still accepts

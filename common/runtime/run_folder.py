@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,23 @@ ATTEMPTS = 10  # to lock a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # the disk does not support them
 
 
-def claim(output_dir: Path, identity: dict[str, Any], until_finished: dict[str, Any], *, finished: str) -> None:
+def claim(
+    output_dir: Path,
+    identity: dict[str, Any],
+    until_finished: dict[str, Any],
+    *,
+    finished: str,
+    restate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
     """Tie a training's folder to the run that ``identity`` describes, or check that it belongs to that run.
 
     ``until_finished`` must stay the same only until the file ``finished`` exists. A run that failed before its first checkpoint
-    leaves nothing to protect: its mark is replaced.
+    leaves nothing to protect: its mark is replaced. For ``restate`` see :func:`check_identity`.
     """
     path, over = output_dir / IDENTITY, (output_dir / finished).is_file()
     if path.is_file() and (over or any(output_dir.glob("checkpoint-*"))):
-        check_identity(output_dir, identity | until_finished, ignore=until_finished.keys() if over else ())
+        ignore = until_finished.keys() if over else ()
+        check_identity(output_dir, identity | until_finished, ignore=ignore, restate=restate)
         return
     # A process killed while writing leaves a .part file.
     left = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
@@ -50,15 +58,22 @@ def write_identity(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def check_identity(
-    folder: Path, identity: dict[str, Any], *, ignore: Collection[str] = (), option: str = "--output_dir"
+    folder: Path,
+    identity: dict[str, Any],
+    *,
+    ignore: Collection[str] = (),
+    option: str = "--output_dir",
+    restate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> None:
     """Check that a folder's mark describes this run; ``option`` is the argument that names another folder.
+
+    ``restate`` returns the mark in this run's terms, where the same can be described in several ways.
 
     Raises:
         UserError: The folder belongs to another run (the first difference is named), or the mark is damaged.
     """
     path = folder / IDENTITY
-    recorded = read_json(dict[str, Any], path, what="a run's description", fix=f"choose another {option}")
+    recorded = restate(read_json(dict[str, Any], path, what="a run's description", fix=f"choose another {option}"))
     identity = json.loads(json.dumps(identity, default=str))
     # In the caller's order: an argument that changed the data is named before the data's fingerprint.
     for key in [*identity, *sorted(recorded.keys() - identity.keys())]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from common.cli.errors import UserError, shown
 from common.stats.metrics import Measure, measure
-from common.tables.reading import Row, read_rows, text_of
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -108,63 +107,6 @@ def load_similarity(place: str) -> Similarity:
     if not callable(loaded):
         raise UserError(f"no function {shown(function)}", file=path, key="--similarity")
     return loaded
-
-
-@dataclass
-class LabelTable:
-    """Labels read from a file."""
-
-    labels: dict[str, Any] = field(default_factory=dict)  # Annotations or Predictions, labels as text
-    rows: int = 0
-    blank: int = 0  # rows without a label, which are skipped
-    repeated: int = 0  # rows that repeat an earlier one, which count once
-
-
-def read_annotations(path: Path, scale: Scale, *, item: str, annotator: str, label: str) -> LabelTable:
-    """Read a table with one annotator's label per row; ``item``, ``annotator`` and ``label`` name its columns."""
-    table, labels = _read(path, scale, (item, annotator), label)
-    for (name, who), text in labels.items():
-        table.labels.setdefault(name, {})[who] = text
-    return table
-
-
-def read_predictions(path: Path, scale: Scale, *, item: str, label: str) -> LabelTable:
-    """Read a table with a model's label per row; ``item`` and ``label`` name its columns."""
-    table, labels = _read(path, scale, (item,), label)
-    table.labels = {name: text for (name,), text in labels.items()}
-    return table
-
-
-def _read(path: Path, scale: Scale, keys: tuple[str, ...], label: str) -> tuple[LabelTable, dict[tuple[str, ...], str]]:
-    """Read one label per combination of keys (item, or item and annotator)."""
-    table, labels = LabelTable(), {}
-    for row in read_rows(path, (*keys, label)):
-        table.rows += 1
-        text = text_of(row, label)
-        if text is None:
-            table.blank += 1
-            continue
-        try:
-            scale.read(text)
-        except ValueError:
-            problem = f"label {shown(text)} is not on this scale"
-            raise row.error(problem, label, expected=scale.expected) from None
-        names = tuple(_name(row, key) for key in keys)
-        table.repeated += names in labels
-        if labels.setdefault(names, text) != text:
-            where = " by annotator ".join(map(shown, names))
-            problem = f"item {where} is labeled {shown(text)} here and {shown(labels[names])} in an earlier row"
-            raise row.error(
-                problem, label, expected=f"one label per {' and '.join(('item', 'annotator')[: len(keys)])}"
-            )
-    return table, labels
-
-
-def _name(row: Row, column: str) -> str:
-    name = text_of(row, column)
-    if name is None:
-        raise row.error("empty", column, expected="a name or number")
-    return name
 
 
 def by_item(annotations: Annotations | Iterable[tuple[Hashable, Hashable, Any]]) -> Annotations:

@@ -37,7 +37,7 @@ class AnnotatorComparison:
 
 @dataclass(frozen=True)
 class AltTest:
-    """The result of :func:`alt_test`. The first three are None if no annotator has enough items."""
+    """The result of :func:`alt_test`. The first three are None if no annotator has enough items or all labels are equal."""
 
     omega: float | None  # winning rate ω: share of annotators over whom the model wins
     rho: float | None  # average advantage probability ρ: mean of the annotators' rho_model
@@ -49,6 +49,9 @@ class AltTest:
     q: float
     # Annotator, also one left out → item → who agrees better with the others: 1 the annotator, −1 the model, 0 neither.
     differences: dict[str, dict[Hashable, int]] = field(repr=False)
+    constant: bool = (
+        False  # whether all labels are equal: every comparison is a tie, which any constant answer would reach
+    )
 
 
 def alt_test(
@@ -83,9 +86,13 @@ def alt_test(
     """
     if not (0 <= epsilon <= 1 and 0 < q < 1 and min_items >= 1):
         raise ValueError(f"epsilon {epsilon}, q {q}, min_items {min_items}")
-    differences = compare(by_item(annotations), predictions, Scale(scale, tuple(order), similarity))
+    annotations, on = by_item(annotations), Scale(scale, tuple(order), similarity)
+    differences = compare(annotations, predictions, on)
     by_size = sorted(differences.items(), key=lambda entry: (-len(entry[1]), entry[0]))
-    enough = {name: list(items.values()) for name, items in by_size if len(items) >= min_items}
+    shared = {item for items in differences.values() for item in items}
+    labels = {on.read(label) for item in shared for label in (predictions[item], *annotations[item].values())}
+    constant = len(labels) == 1
+    enough = {name: list(items.values()) for name, items in by_size if len(items) >= min_items and not constant}
     tested = {name: p_value(items, epsilon) for name, items in enough.items()}
     rejected = dict(zip(tested, reject([p for p, _ in tested.values()], q), strict=True))
     annotators = []
@@ -99,11 +106,12 @@ def alt_test(
         rho=math.fsum(annotator.rho_model for annotator in annotators) / count if count else None,
         passed=2 * wins >= count if count else None,
         annotators=annotators,
-        left_out={name: len(items) for name, items in by_size if name not in enough},
+        left_out={name: len(items) for name, items in by_size if len(items) < min_items},
         epsilon=epsilon,
         min_items=min_items,
         q=q,
         differences=differences,
+        constant=constant,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.cli.errors import counted
 from common.tables.reading import Row
 
 
@@ -34,7 +35,7 @@ class DataReport:
             for reason, count in self.dropped.items()
         ]
         notes = [f"  {note}: {count:,}" for note, count in self.notes.items()]
-        return [f"{self.name}: {self.read:,} rows read, {self.kept:,} kept", *dropped, *notes]
+        return [f"{self.name}: {counted(self.read, 'row')} read, {self.kept:,} kept", *dropped, *notes]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for a run record, without the places of single rows."""

@@ -13,7 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from common.cli.console import duration, log
-from common.cli.errors import UserError
+from common.cli.errors import UserError, launched
 from common.training.checkpoints import checkpoint_folder, remove_old, write_manifest
 
 WARM_UP = 3  # steps that are slower than the rest: caches fill, kernels are chosen
@@ -133,7 +133,8 @@ class SafeStop(TrainerCallback):
 
     def raise_if_stopped(self) -> None:
         if self.signal:
-            log("stopped; the same command continues from the last checkpoint")
+            note = " (ignore the traceback below: it is the launcher's)" if launched() else ""
+            log(f"stopped; the same command continues from the last checkpoint{note}")
             raise Interrupted(128 + self.signal)
 
 

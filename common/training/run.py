@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,9 +33,10 @@ from common.runtime.run_folder import claim
 from common.training import callbacks as cb
 from common.training.checkpoints import keep_packed_weights, last_intact, unsharded_copy
 
-PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private")
+PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private", "hub_overwrite")
 NOT_THE_RUN = ("output_dir", "estimate_only", "save_total_limit", "report_to", *PUBLISHING)  # the same run with others
 SCHEDULE = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+BATCH = ("processes", "per_device_train_batch_size", "gradient_accumulation_steps")  # their product: items per step
 PASSED_ON = ("learning_rate", "lr_scheduler_type", "weight_decay", "logging_steps", "seed", "report_to", *SCHEDULE)
 
 Options = TypeVar("Options", bound=Any)  # a project's TrainArguments
@@ -71,6 +74,10 @@ def prepare(options: TrainingOptions, base: str) -> RunContext:
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(hardware.cpu_threads())
     log(f"{processes} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
+    if processes > 1:
+        size, passes = options.per_device_train_batch_size, options.gradient_accumulation_steps
+        items = f"{processes} × {size * passes:,} = {processes * size * passes:,} items"
+        log(f"each step takes {items}: the batch size in the recipe is that of one process")
     set_seed(options.seed)
     return RunContext(processes, precision.value)
 
@@ -85,16 +92,55 @@ def identity(options: TrainingOptions, data: str) -> dict[str, Any]:
     return arguments | {"data": data}
 
 
-def already_finished(output_dir: Path, run: dict[str, Any], precision: hardware.Precision) -> bool:
-    """Claim the folder for this run and return whether it has finished there; until then its precision may not change."""
+def already_finished(output_dir: Path, run: dict[str, Any], context: RunContext, *, fixed_by: str | None) -> bool:
+    """Claim the folder for this run and return whether it has finished there.
+
+    Until then its precision may not change, nor how items are divided into batches (``fixed_by`` says why). If that is None, a
+    step's items may be divided otherwise, such as among more processes.
+    """
     finished = None
     if is_first():
-        claim(output_dir, run, {"precision": precision}, finished=TRAINING_FILE)
+        until_finished = {"precision": context.precision, "processes": context.processes, "sharded": hardware.shards()}
+        fixed_by = "a sharded model" if hardware.shards() else fixed_by
+        restate = partial(_restated, now=run | until_finished, output_dir=output_dir, fixed_by=fixed_by)
+        claim(output_dir, run, until_finished, finished=TRAINING_FILE, restate=restate)
         finished = (output_dir / TRAINING_FILE).is_file()
     if not broadcast_object_list([finished])[0]:
         return False
     log(f"finished already: {output_dir} (remove the folder to train again)")
     return True
+
+
+def _restated(begun: dict[str, Any], now: dict[str, Any], output_dir: Path, *, fixed_by: str | None) -> dict[str, Any]:
+    """Return the identity of the run in a folder with this command's processes and batches, if these take the same steps.
+
+    Raises:
+        UserError: They do not, so a continued run would repeat items or leave some out.
+    """
+    # Earlier versions did not record the number, but each of several processes saves its random state.
+    states = {path.name for path in output_dir.glob("checkpoint-*/rng_state_*.pth")}
+    begun = {"processes": len(states) or 1, "sharded": False} | begun
+    before, after = ([run.get(key) for key in BATCH] for run in (begun, now))
+    if before == after or not all(isinstance(value, int) for value in before):
+        return begun
+    equal = math.prod(before) == math.prod(after)
+    if equal and not fixed_by:
+        return begun | dict(zip(BATCH, after, strict=True))
+    if (output_dir / TRAINING_FILE).is_file():  # nothing to continue
+        return begun
+    # Processes × batch size × accumulation.
+    steps = [f"{math.prod(run):,} items ({' × '.join(map(str, run))})" for run in (before, after)]
+    why = f"; with {fixed_by}, only the same processes and batches give the same weights" if equal else ""
+    options = " ".join(f"--{key} {value}" for key, value in zip(BATCH[1:], before[1:], strict=True))
+    fix = f"continue it with accelerate launch --num_processes {before[0]} and {options}"
+    size, left = divmod(math.prod(before), after[0] * after[2])
+    if size and not left and not fixed_by:
+        fix += f", or with --{BATCH[1]} {size} here"
+    raise UserError(
+        f"the run here takes steps of {steps[0]}, this command {steps[1]}{why}",
+        file=output_dir,
+        fix=f"{fix}; for a new run, choose another --output_dir",
+    )
 
 
 def trainer_settings(

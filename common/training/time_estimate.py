@@ -11,6 +11,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy
 
 from common.cli.console import duration, stage
+from common.cli.errors import counted
 from common.cli.options import TrainingOptions
 from common.training.callbacks import Checkpoints, ProgressLog, StepClock
 
@@ -28,8 +29,8 @@ class TimeEstimate:
 
     def __str__(self) -> str:
         return (
-            f"about {duration(self.seconds)} on this machine for {self.steps:,} steps of {self.seconds_a_step:.2f} s and "
-            f"{self.validations} validations; early stopping may shorten it"
+            f"about {duration(self.seconds)} on this machine for {counted(self.steps, 'step')} of {self.seconds_a_step:.2f} s and "
+            f"{counted(self.validations, 'validation')}; early stopping may shorten it"
         )
 
 

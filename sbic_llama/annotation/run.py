@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.cli.arguments import option
-from common.cli.console import log, quiet_libraries
-from common.cli.errors import UserError, file_name
+from common.cli.console import log, quiet_libraries, warn
+from common.cli.errors import UserError, counted, file_name
 from common.models.loading import check_place, with_revision
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
@@ -109,10 +109,10 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     from sbic_llama.model.annotator import read_adapters
 
     job = AnnotationJob(files, parts_of(output), output, source.is_dir())
-    log(f"{job.rows:,} rows" + (f" in {len(files):,} files" if job.into_folder else ""))
+    log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     adapters = read_adapters(arguments.adapter)
     if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
-        log(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
+        warn(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
     thresholds = review_thresholds(adapters, arguments.review_share, arguments.target_accuracy)
     row_format = RowFormat(arguments.text_column, arguments.prefix, thresholds)
     columns = new_columns(adapters, files, arguments.prefix, review=bool(thresholds))
@@ -140,7 +140,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
 def _summary(job: AnnotationJob, row_format: RowFormat) -> list[str]:
     problems = sum(file.problems for file in job.files)
     reasons = f"; reasons for the other {problems:,} are in {row_format.prefix}problem" if problems else ""
-    lines = [f"{job.rows - problems:,} of {job.rows:,} posts annotated{reasons}"]
+    lines = [f"{job.rows - problems:,} of {counted(job.rows, 'post')} annotated{reasons}"]
     if row_format.thresholds:
         column = f"{row_format.prefix}needs_review"
         marked = f"{job.marked(column):,} of {job.rows:,} rows need review ({column})"
@@ -166,7 +166,7 @@ def _work(
         log("stopped: the same command continues")
         raise
     if cut := sum(processes.gathered(cut)):
-        log(f"{cut:,} posts were truncated to an adapter's maximum length")
+        warn(f"{counted(cut, 'post')} {'was' if cut == 1 else 'were'} truncated to an adapter's maximum length")
 
 
 @contextlib.contextmanager

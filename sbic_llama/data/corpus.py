@@ -7,7 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +71,8 @@ class Post:
 
     def as_seen_by(self, annotation: Annotation) -> Post:
         """Return the post as if this were its only annotation; groups stay, as they are known per post only."""
-        levels = {"biased": annotation.biased, "offensive": annotation.offensive, "intended": annotation.intended}
-        return replace(self, annotations=(annotation,), **levels)
+        names = {field.name for field in fields(annotation)} - {"worker"}
+        return replace(self, annotations=(annotation,), **{name: getattr(annotation, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -203,12 +203,18 @@ def _from_annotators(rows: Iterable[Row], report: DataReport, repeats: Repeats) 
             intended = _intended(row, among=INTENT_LEVELS)
             key = (values["HITId"], values["WorkerId"])
             biased = bool(values["targetStereotype"].strip())
-            if key not in workers or repeats == "keep":
-                levels.append((level, intended))
-                blank += level is None
             repeated += key in workers
-            known = workers.get(key)
-            workers[key] = Annotation(key[1], level, biased or (known is not None and known.biased), intended)
+            if repeats == "keep":
+                levels.append((level, intended))
+            if key in workers:  # what a row leaves blank, another of the worker's may have
+                known = workers[key]
+                level = level if known.offensive is None else known.offensive
+                intended = intended if known.intended is None else known.intended
+                biased = biased or known.biased
+            workers[key] = Annotation(key[1], level, biased, intended)
+        if repeats == "drop":
+            levels = [(annotation.offensive, annotation.intended) for annotation in workers.values()]
+        blank += sum(level is None for level, _ in levels)
         post = Post(
             text=clean(text),
             source=group[0][1]["dataSource"],

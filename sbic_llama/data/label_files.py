@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli.errors import UserError, shown
-from common.tables.reading import Row, probability_of, read_rows, text_of
+from common.cli.console import log, warn
+from common.cli.errors import UserError, counted, shown
+from common.stats.votes import ANNOTATOR, Votes, examples, folded, read_votes
+from common.tables.reading import probability_of, read_rows, text_of
 from sbic_llama.data.features import (
     FEATURES,
     HAS_BIASED_IMPLICATION,
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREFIX = "model_"  # of an annotation's columns
-ANNOTATOR = "annotator"  # optional column of a file of human labels
 NOTHING = "(empty)"  # value of a column in rows that leave it empty
 MIN_HUMAN_LABELS = 30  # intervals from fewer are too wide to tell anything
 
@@ -70,14 +71,15 @@ def read_annotated(
         if text is None:
             unanswered += 1
             continue
-        name = text_of(row, key) or ""
+        name = text_of(row, key)
         if name in keys:
             fix = "choose a column of unique ids as --key"
             raise row.error(f"duplicate key {shown(name)}", key, expected="a unique key for each post", fix=fix)
         label = feature.parse(text)
         if label is None:
             raise row.error(f"unknown label {shown(text)}", answer, expected=", ".join(feature.labels))
-        keys[name] = len(answers)
+        if name is not None:  # a post without a key counts, but no human label belongs to it
+            keys[name] = len(answers)
         answers.append(label)
         if numbers and numbers[0] in row.values:
             probabilities.append([probability_of(row, column) for column in numbers])
@@ -153,38 +155,50 @@ def _columns(path: Path) -> list[str]:
     raise UserError("no rows", file=path, expected="at least one")
 
 
-def read_human_labels(path: Path, key: str, feature: Feature) -> dict[str, Label]:
-    """Return key → label; of several annotators' labels the most frequent, or the first of those.
+def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
+    """Read people's labels of posts, one row per person, and report what is unusual about the rows.
+
+    Without a column :data:`ANNOTATOR`, or where nobody is named in it, every row is another person's.
+    """
+    rows = read_rows(path, (key, feature.name))
+    named = any(text_of(row, ANNOTATOR) is not None for row in rows if ANNOTATOR in row.values)
+    places = {folded(label): index for index, label in enumerate(feature.labels)}
+    votes = read_votes(
+        path,
+        item=key,
+        label=feature.name,
+        annotator=ANNOTATOR if named else None,
+        anonymous=True,
+        read=(lambda text: places[folded(text)]) if feature.classifies else feature.parse,
+        known=feature.labels or (NONE,),
+        expected=", ".join(feature.labels),
+        unite=None if feature.classifies else _united,
+    )
+    for note in votes.notes():
+        (warn if votes.is_odd else log)(f"{feature.name}: {note}")
+    return votes
+
+
+def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Combine the groups in two rows of one person, who may use a row for each; "none" contradicts a group."""
+    return tuple(sorted({*first, *second})) if bool(first) == bool(second) else None
+
+
+def labels_of(votes: Votes, feature: Feature) -> dict[str, Label]:
+    """Return key → label; of several people's labels the most frequent, or the first of those.
 
     For lists of groups, every group that any annotator named counts, as in training.
     """
-    labels: dict[str, list[Label]] = {}
-    for row, label in _labeled_rows(path, key, feature):
-        labels.setdefault(text_of(row, key) or "", []).append(label)
     if feature.classifies:
-        return {name: Counter(given).most_common(1)[0][0] for name, given in labels.items()}
-    return {name: tuple(sorted({group for groups in given for group in groups})) for name, given in labels.items()}
+        return {name: Counter(given.values()).most_common(1)[0][0] for name, given in votes.labels.items()}
+    return {name: tuple(sorted(set().union(*given.values()))) for name, given in votes.labels.items()}
 
 
-def read_opinions(path: Path, key: str, feature: Feature) -> dict[str, dict[str, Label]]:
-    """Return key → annotator → label; empty without a column :data:`ANNOTATOR`.
-
-    If an annotator labeled a post twice, the first row counts.
-    """
-    opinions: dict[str, dict[str, Label]] = {}
-    for row, label in _labeled_rows(path, key, feature):
-        if ANNOTATOR in row.values and (person := text_of(row, ANNOTATOR)):
-            opinions.setdefault(text_of(row, key) or "", {}).setdefault(person, label)
-    return opinions
-
-
-def _labeled_rows(path: Path, key: str, feature: Feature) -> Iterator[tuple[Row, Label]]:
-    names = {label.casefold(): index for index, label in enumerate(feature.labels)}
-    for row in read_rows(path, (key, feature.name)):
-        value = text_of(row, feature.name)
-        if value is None:
-            continue  # not labeled for this feature
-        label = names.get(value.casefold()) if feature.classifies else feature.parse(value)
-        if label is None:
-            raise row.error(f"unknown label {shown(value)}", feature.name, expected=", ".join(feature.labels))
-        yield row, label
+def warn_unmatched(votes: Votes, labels: dict[str, Label], keys: Iterable[str], path: Path) -> int:
+    """Return how many labeled posts are not among the annotated ones, after a warning if there are any."""
+    keys = dict.fromkeys(keys)
+    if unmatched := sum(name not in keys for name in labels):
+        of = f"{unmatched:,} of {counted(len(labels), 'labeled post')}"
+        ids = examples(labels, votes.path, keys, path)
+        warn(f"{of} {'is' if unmatched == 1 else 'are'} not among the annotated posts and left out ({ids})")
+    return unmatched

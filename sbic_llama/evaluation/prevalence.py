@@ -74,6 +74,7 @@ def prevalence_finding(
     source: str,
     target: Target = "file",  # whether the shares are of the file or of the population that it was drawn from
     widths: Sequence[float] = WIDTHS,
+    notes: Sequence[str] = (),  # paragraphs about the human labels
     **about: Any,
 ) -> Finding:
     """Estimate the share of each class among the posts of an annotated file, overall and by each of its ``columns``.
@@ -83,8 +84,7 @@ def prevalence_finding(
     """
     people = {annotated.keys[key]: label for key, label in labels.items() if key in annotated.keys}
     classes = _classes(annotated, people)
-    everything = np.ones(len(annotated.answers), dtype=bool)
-    overall = {each.name: each.share(everything, target) for each in classes}
+    overall = {each.name: each.share(np.ones(len(annotated.answers), dtype=bool), target) for each in classes}
     estimates = [_estimates(each, overall[each.name], target) for each in classes]
     rows: dict[str, Measure] = {f"{row['name']}: {SOURCES[key]}": row[key] for row in estimates for key in SOURCES}
     parts: list[Part] = [Measures("Share of posts, by what it is estimated from", "class and labels", "share", rows)]
@@ -98,11 +98,12 @@ def prevalence_finding(
     parts.append(Listing("Human labels needed for a 95% interval of a given width", NEEDED_COLUMNS, needed))
     drifts = {each.name: each.drift() for each in classes}
     furthest = max(drifts, key=lambda name: abs(drifts[name]))
+    counts = {"posts": len(annotated.answers), "labels": len(people), "elsewhere": len(labels) - len(people)}
     words = worded(
         TEMPLATE,
         target=target,
-        posts=len(everything),
-        labels=len(people),
+        **counts,
+        notes=notes,
         classifies=annotated.feature.classifies,
         estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
@@ -112,7 +113,7 @@ def prevalence_finding(
         drift=drifts[furthest],
     )
     facts = {
-        "posts": len(everything),
+        "posts": counts["posts"],
         "posts without an answer": annotated.unanswered,
         "human labels": len(people),
         "human labels of other posts": len(labels) - len(people),
@@ -124,8 +125,8 @@ def prevalence_finding(
     }
     pairs = ([people[place], annotated.answers[place]] for place in sorted(people))
     data = {"name": source, "split": "posts with human labels", "fingerprint": fingerprint(pairs)}
-    about = {"task": annotated.feature.title, "model": "model", **about}
-    return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **about)
+    given = {"task": annotated.feature.title, "model": "model", **about}
+    return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **given)
 
 
 def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:

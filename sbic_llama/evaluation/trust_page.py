@@ -19,12 +19,13 @@ from common.results.rendering import heading, on_page, page, scores
 from common.results.scoring import ScoredSet, class_counts
 from common.stats.agreement import ALIKE
 from common.stats.metrics import Measure, mean
+from common.stats.votes import Votes
 from common.tables.reading import read_rows, text_of
 from common.tables.report import fingerprint
 from common.tables.writing import row_writer
 from sbic_llama.data.features import Feature, Label
 from sbic_llama.data.groups import PRESENCE
-from sbic_llama.data.label_files import PREFIX, read_annotated
+from sbic_llama.data.label_files import PREFIX, labels_of, read_annotated
 from sbic_llama.evaluation.prevalence import prevalence_finding
 from sbic_llama.evaluation.scores import ScoredGroups
 from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings, score_of
@@ -87,6 +88,7 @@ class LabeledAnswers:
     missing: int  # human labels of posts that are not in the file or not annotated
     by_key: dict[str, Label]  # key of a labeled post → the model's answer
     repeated: int  # rows with the key of an earlier row
+    keys: dict[str, None]  # of the annotated posts
 
     def constant(self) -> tuple[Label, list[float]]:
         """Return the best constant answer and its score on each post."""
@@ -101,20 +103,25 @@ class LabeledAnswers:
         return mean(np.subtract(own, self.constant()[1]), seed)
 
 
-def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, key: str) -> LabeledAnswers:
+def judge(
+    adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, key: str, prefix: str = PREFIX
+) -> LabeledAnswers:
     """Join a feature's answers with people's labels by the key column."""
     feature, left = adapter.feature, dict(human_labels)
     rows: list[tuple[float, Label, Label, list[float]]] = []
     everywhere: Counter[str] = Counter()
     by_key: dict[str, Label] = {}
-    keys: set[str] = set()
+    keys: dict[str, None] = {}
+    repeated = 0
     for row in read_rows(annotated):
-        values = _answer_in(row.values, adapter)
+        values = _answer_in(row.values, adapter, prefix)
         if values[feature.name] is None:
             continue
-        name = text_of(row, key) or ""
-        keys.add(name)
         everywhere[values[feature.name]] += 1
+        if (name := text_of(row, key)) is None:
+            continue
+        repeated += name in keys
+        keys[name] = None
         if (human := left.pop(name, None)) is not None:
             answer = feature.parse(values[feature.name])
             by_key[name] = () if answer is None else answer
@@ -123,12 +130,12 @@ def judge(adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, 
     rows.sort(key=lambda row: row[0])
     confidences, labels, answers, numbers = ([row[column] for row in rows] for column in range(4))
     probabilities = np.array(numbers) if feature.classifies else None
-    counts, repeated = dict(everywhere.most_common()), everywhere.total() - len(keys)
-    return LabeledAnswers(feature, labels, answers, confidences, probabilities, counts, len(left), by_key, repeated)
+    counts, missing = dict(everywhere.most_common()), len(left)
+    return LabeledAnswers(feature, labels, answers, confidences, probabilities, counts, missing, by_key, repeated, keys)
 
 
-def _answer_in(values: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
-    return {name: values[f"{PREFIX}{name}"] for name in adapter.columns}
+def _answer_in(values: dict[str, Any], adapter: Adapter, prefix: str) -> dict[str, Any]:
+    return {name: values[f"{prefix}{name}"] for name in adapter.columns}
 
 
 def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int) -> RunRecord:
@@ -164,16 +171,17 @@ class Assessment:
     findings: list[Finding]
     use: Use
     why: str
+    notes: list[str]  # on the human labels
 
 
 def assess(
     judged: LabeledAnswers,
     record: RunRecord,
     annotated: Path,
-    human_labels: dict[str, Label],
-    opinions: dict[str, dict[str, Label]],
+    votes: Votes,
     *,
     key: str,
+    prefix: str = PREFIX,
     temperature: float,
     seed: int,
 ) -> Assessment:
@@ -182,11 +190,12 @@ def assess(
     compared = (judged.labels, judged.answers, judged.confidences)
     certainty = {"probabilities": judged.probabilities, "temperature": temperature}
     findings = certainty_findings(judged.feature, *compared, **certainty, **shared)
-    agreement = agreement_with_people(judged.feature, opinions, judged.by_key, **shared)
+    agreement = agreement_with_people(judged.feature, votes.labels if votes.named else {}, judged.by_key, **shared)
     findings += [agreement] if agreement else []
     if not judged.repeated:
         where = {name: value for name, value in about(record).items() if name != "data"}
-        answers = read_annotated(annotated, judged.feature, key=key)
+        answers = read_annotated(annotated, judged.feature, key=key, prefix=prefix)
+        human_labels = labels_of(votes, judged.feature)
         findings.append(prevalence_finding(answers, human_labels, source=record.data["name"], **where))
     alpha = agreement and agreement.facts["coefficients"].get("Krippendorff's alpha", {}).get(ALIKE)
     test = agreement and agreement.facts["alternative_annotator_test"]
@@ -205,16 +214,17 @@ def assess(
         enough=enough_labels(gain),
         needed=labels_needed(gain),
     )
-    return Assessment(judged, record, findings, use, " ".join(words["summary"]))
+    return Assessment(judged, record, findings, use, " ".join(words["summary"]), votes.notes())
 
 
 def write_review(
     annotated: Path,
     adapters: Sequence[Adapter],
-    human_labels: dict[str, dict[str, Label]],
+    human_labels: dict[str, dict[str, Any]],  # feature → key of a labeled post → labels
     path: Path,
     *,
     key: str,
+    prefix: str = PREFIX,
     text_column: str,
     count: int,
 ) -> int:
@@ -224,7 +234,7 @@ def write_review(
         for row in read_rows(annotated):
             if all((text_of(row, key) or "") in labels for labels in human_labels.values()):
                 continue
-            answers = [(adapter, _answer_in(row.values, adapter)) for adapter in adapters]
+            answers = [(adapter, _answer_in(row.values, adapter, prefix)) for adapter in adapters]
             confidences = [
                 adapter.confidence(values) for adapter, values in answers if values[adapter.name] is not None
             ]

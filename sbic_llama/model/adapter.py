@@ -12,11 +12,10 @@ from torch.nn import Linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
+from common.models.adapters import check_adapter, check_adapter_config
 from common.models.loading import (
     base_of,
     base_path,
-    check_adapter,
-    check_adapter_config,
     loading,
     local_folder,
     read_config,
@@ -78,9 +77,9 @@ def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, a
     weights = require(folder, WEIGHTS_FILE, name)
     with loading(name):
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter)
+            model.load_adapter(str(folder), adapter, low_cpu_mem_usage=True)
         else:
-            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter)
+            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter, low_cpu_mem_usage=True)
         check_adapter(model, weights, adapter)
     return model
 

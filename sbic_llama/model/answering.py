@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from common.cli.console import bar, log
+from common.cli.console import bar, warn
+from common.cli.errors import counted
+from common.models.exactness import check_finite
 from common.models.merged_lora import merged_lora
 from common.models.prompt import answer_ids
 from sbic_llama.data.encoding import Encoded, encode
@@ -48,14 +50,17 @@ def answer(
     if feature.classifies:
         with merged_lora(model):
             scores = score_labels(model, tokenizer, feature, encoded, **settings)
+        check_finite(scores.ravel(), model, feature.title, str(model.dtype).removeprefix("torch."))
         probabilities = label_probabilities(scores, temperature)
         names = [f"probability_{label}" for label in feature.labels]
         details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]
         return Answers([int(row.argmax()) for row in probabilities], details, encoded.cut)
     with merged_lora(model):
         generated = generate(model, tokenizer, encoded, **settings)
+    numbers = [each.mean_log_probability for each in generated]
+    check_finite(numbers, model, feature.title, str(model.dtype).removeprefix("torch."))
     if endless := sum(not each.ended for each in generated):
-        log(f"{endless:,} answers reached {MAX_NEW_TOKENS} tokens and were cut off")
+        warn(f"cut off at {MAX_NEW_TOKENS} tokens: {counted(endless, 'answer')}")
     return Answers(
         [feature.parse(each.text) for each in generated],
         [{"mean_log_probability": each.mean_log_probability, "margin": each.margin} for each in generated],

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries, stage
-from common.cli.errors import run
+from common.cli.console import log, quiet_libraries, stage, warn
+from common.cli.errors import counted, run
 from common.results import finding as findings
 from common.results import rendering
 from common.results.finding import Finding
@@ -64,10 +64,12 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     hardware.choose_device()
     read, precision = arguments.load_reader(description)
     count = len(set(trials.texts()))
-    with stage(f"{count:,} texts made from {len(trials.posts):,} posts and {len(cases):,} test cases"):
+    with stage(
+        f"{counted(count, 'text')} made from {counted(len(trials.posts), 'post')} and {counted(len(cases), 'test case')}"
+    ):
         replies, cut = ask(read, feature, trials.texts())
     if cut:
-        log(f"{cut:,} texts were longer than the adapter reads and were truncated")
+        warn(f"truncated, as longer than the adapter reads: {counted(cut, 'text')}")
     shared: dict[str, Any] = {
         "task": scored.task,
         "model": arguments.title,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PretrainedConfig
 
 from common.cli.arguments import parse
-from common.models.step_memory import LORA, MINIATURE, RECOMPUTE, Forecast, config_of
+from common.models.step_memory import LORA, MINIATURE, RECOMPUTE, Forecast, by_depth, config_of
 from common.results.record import count_parameters
 from common.runtime import hardware
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
@@ -48,10 +48,14 @@ def forecast(path: Path) -> Forecast:
         if packed
         else Step(rows, INSTRUCTION_TOKENS + options.max_post_tokens, rows * ANSWER_TOKENS, packed=False)
     )
-    model = fake_model(config, options, precision=precision)
-    again, optim = options.activation_checkpointing, options.optim
-    memory = estimate_memory(model, step, precision=precision, checkpointing=again, optim=optim)
-    weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
+
+    def measure(config: PretrainedConfig) -> tuple[int, int]:
+        model = fake_model(config, options, precision=precision)
+        again, optim = options.activation_checkpointing, options.optim
+        memory = estimate_memory(model, step, precision=precision, checkpointing=again, optim=optim)
+        return memory.total, count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
+
+    memory, weights = by_depth(config, measure)
     tokens = steps * passes * (MEAN_TOKENS + (0 if packed else INSTRUCTION_TOKENS))
-    operations = (LORA + RECOMPUTE * again) * weights * tokens
-    return Forecast(recipe, options.model_name_or_path, memory.total, operations, steps, corpus)
+    operations = (LORA + RECOMPUTE * options.activation_checkpointing) * weights * tokens
+    return Forecast(recipe, options.model_name_or_path, memory, operations, steps, corpus)

@@ -16,7 +16,7 @@ from trl import SFTConfig
 
 from common.cli.console import log, stage
 from common.cli.errors import UserError
-from common.hub.package import check_publishing, publish_if_asked
+from common.hub.upload import check_publishing, publish_if_asked
 from common.models.loading import base_path, commit_of
 from common.models.quantization import adapters_to_fp32, load_tokenizer
 from common.runtime import hardware
@@ -81,7 +81,8 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
     with locked(output_dir):
         context = prepare_device(arguments)
         data = load_data(arguments, feature)
-        if not already_finished(output_dir, data.identity, context.precision):
+        fixed_by = "LoRA dropout" if arguments.lora_dropout else None
+        if not already_finished(output_dir, data.identity, context, fixed_by=fixed_by):
             trainer = build_trainer(arguments, context, data)
             result = run(trainer, output_dir)
             save(arguments, context, data, trainer, result)
@@ -135,10 +136,16 @@ def load_data(arguments: TrainArguments, feature: Feature) -> TrainingData:
     posts, dev_posts = (labeled(splits[name], feature.label_of) for name in ("train", "dev"))
     # The base's main branch may move before a stopped run continues, so the commit is part of the run's identity.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
-    check_publishing(arguments, arguments.model_name_or_path, revision)
+    check_publishing(arguments, what_it_is(arguments, feature, revision))
     rows = ([feature.prompt_hash(), post.text, feature.target(post)] for post in [*posts, *dev_posts])
     run_identity = identity(arguments, fingerprint(rows)) | {"base_commit": revision}
     return TrainingData(feature, splits["train"], posts, dev_posts, revision, run_identity)
+
+
+def what_it_is(arguments: TrainArguments, feature: Feature, revision: str | None) -> dict[str, Any]:
+    """Return the part of a record's facts that says which model this is."""
+    base = {"name": arguments.model_name_or_path, "commit": revision}
+    return {"project": "sbic_llama", "kind": "adapter", "base": base, "feature": feature.name}
 
 
 def build_trainer(arguments: TrainArguments, context: RunContext, data: TrainingData) -> FeatureTrainer:
@@ -239,10 +246,8 @@ def save(
     model = trained_model(trainer, lambda: untrained_model(arguments, context, data.revision))
     if model is not None:
         facts = {
-            "project": "sbic_llama",
-            "kind": "adapter",
+            **what_it_is(arguments, data.feature, data.revision),
             "base": base_facts(arguments.model_name_or_path, data.revision),
-            "feature": data.feature.name,
             "settings": data.identity,
             "data": data_facts(data) | {"cut_to_max_post_tokens": trainer.rows.encoded.cut},
             "parameters": trainer.parameter_counts,

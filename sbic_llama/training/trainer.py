@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
@@ -54,8 +56,28 @@ def training_rows(
     )
 
 
+class EvenOrder(Sampler[int]):
+    """Order an epoch's rows as a single process does, and end with blank rows, so that all processes get as many.
+
+    accelerate would repeat the epoch's first rows instead, which would then count twice.
+    """
+
+    def __init__(self, rows: int, seed: int, multiple: int):
+        self.rows, self.blanks = SeedableRandomSampler(range(rows), data_seed=seed), -rows % multiple
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.rows
+        yield from [len(self.rows)] * self.blanks  # the index of the blank row, behind all others
+
+    def __len__(self) -> int:
+        return len(self.rows) + self.blanks
+
+    def set_epoch(self, epoch: int) -> None:
+        self.rows.set_epoch(epoch)
+
+
 class FeatureTrainer(SFTTrainer):
-    """SFTTrainer that validates the way adapters answer.
+    """SFTTrainer that validates the way adapters answer, and that takes the same steps with any number of processes.
 
     TRL's own validation averages the losses of single batches and knows no labels. Here labels are scored, and the loss is
     the mean over the answers' tokens.
@@ -72,10 +94,17 @@ class FeatureTrainer(SFTTrainer):
     ):
         self.feature, self.rows = feature, rows
         self.validation, self.validation_labels = validation, validation_labels
-        data = Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels})
+        ids, labels = rows.input_ids, rows.labels
+        # The last row is blank: EvenOrder fills the last step of several processes with it.
+        data = Dataset.from_dict({"input_ids": [*ids, ids[0]], "labels": [*labels, [IGNORED] * len(ids[0])]})
         # Trainer requires an eval_dataset, which evaluate() does not read.
         super().__init__(**settings, train_dataset=data, eval_dataset=data)
         self.parameter_counts = count_parameters(self.model)  # before FSDP shards them
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        size = self.args.train_batch_size * self.args.world_size
+        count = len(self.rows.answers)
+        return EvenOrder(count, self.args.data_seed, size if self.args.world_size > 1 else 1)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         scores = {f"{metric_key_prefix}_{name}": value for name, value in self._validate().items()}

@@ -18,7 +18,7 @@ import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, stage
-from common.cli.errors import UserError, plain, run
+from common.cli.errors import UserError, counted, plain, run
 from common.models.loading import check_place, local_folder
 from common.results import finding as findings
 from common.results import rendering
@@ -95,7 +95,7 @@ def check(arguments: AdversarialArguments) -> list[Finding]:
     def answered(name: str, items: Sequence[Any], finding: Callable[..., Finding]) -> list[Finding]:
         if not items:
             return []
-        with stage(f"{name}: {len(items):,} pairs"):
+        with stage(f"{name}: {counted(len(items), 'pair')}"):
             return [finding(items, model.probabilities([item.pair for item in items], progress=True), **about)]
 
     made = answered("HANS", hans, sets.hans_finding)
@@ -125,7 +125,7 @@ def _answers(model: Classifier, scenes: Sequence[Scene], tried: Sequence[Trial])
     """Return probabilities of the scenes' plain pairs and of the trials, each distinct pair once."""
     pairs = [*(pair for scene in scenes for pair in scene.plain.values()), *(trial.pair for trial in tried)]
     pairs = list(dict.fromkeys(pairs))
-    with stage(f"the suite: {len(pairs):,} pairs"):
+    with stage(f"the suite: {counted(len(pairs), 'pair')}"):
         probabilities = model.probabilities([Pair(*pair, label=-1) for pair in pairs], progress=True)
     return dict(zip(pairs, probabilities, strict=True))
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from common.cli.errors import UserError, shown
+from common.cli.errors import UserError, counted, shown
 from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats import metrics
 from common.stats.metrics import Measure, evaluate
@@ -235,7 +235,7 @@ def _mistakes(
     """List the most confident mistakes; cells are label and answer of each item."""
     wrong = sorted((i for i, (label, answer) in enumerate(cells) if label != answer), key=lambda i: -confidence[i])
     rows = [[items[i].pair.id, kinds[i], *cells[i], round(float(confidence[i]), 4)] for i in wrong[:WORST]]
-    title = f"{name}: the surest of {len(wrong):,} mistakes"
+    title = f"{name}: the surest of {counted(len(wrong), 'mistake')}"
     return [Listing(title, ["pair", column, "label", "answer", "probability"], rows)] if rows else []
 
 

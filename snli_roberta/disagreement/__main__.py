@@ -15,7 +15,7 @@ import numpy as np
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, stage
-from common.cli.errors import UserError, run
+from common.cli.errors import UserError, counted, run
 from common.models.loading import check_place, local_folder
 from common.results import finding as findings
 from common.results import rendering
@@ -93,7 +93,7 @@ def check(arguments: DisagreementArguments) -> list[Finding]:
     model = classifier.load(arguments.model, arguments.revision)
     pairs = {"validation": dev.pairs, "test": test.pairs, "no gold": test.without_gold}
     pairs["ChaosNLI"] = [item.pair for item in items]
-    with stage(f"scoring {sum(map(len, pairs.values())):,} pairs"):
+    with stage(f"scoring {counted(sum(map(len, pairs.values())), 'pair')}"):
         probabilities = _probabilities(model, pairs)
     temperature = ValidationTemperature(dev.pairs, probabilities["validation"])
     shared: dict[str, Any] = {

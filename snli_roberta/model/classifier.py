@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common.cli.errors import UserError, shown
+from common.models.exactness import check_finite
 from common.models.loading import hub_commit, local_folder, width_in
 from common.results.record import TRAINING_FILE, training_facts
 from common.runtime import hardware
@@ -74,7 +75,9 @@ class Classifier:
 
         length = max_length or self.max_length
         encoding.check_length(self.model, length)
-        return encoder.predict_logits(self.model, self.tokenizer, pairs, max_length=length, progress=progress)
+        logits = encoder.predict_logits(self.model, self.tokenizer, pairs, max_length=length, progress=progress)
+        check_finite(logits.ravel(), self.model, self.name, self.precision.value)
+        return logits
 
     def probabilities(
         self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False

@@ -10,23 +10,21 @@ import numpy as np
 import torch
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from common.cli.console import bar, log
 from common.cli.errors import UserError, shown
+from common.models import loading as models
+from common.models.adapters import check_adapter, check_adapter_config
 from common.models.loading import (
     base_of,
     base_path,
-    check_adapter,
-    check_adapter_config,
-    check_config,
     check_loaded,
-    check_vocabulary,
+    check_no_adapter,
+    load_config,
     loading,
     local_folder,
     read_config,
@@ -72,6 +70,7 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
 
 def _load_any(name: str, revision: str | None) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
     """Load an encoder, with its own head if it has a fitting one; also return the report, and its own labels."""
+    check_no_adapter(name, revision)
     model, report, own = _from_pretrained(name, revision, HEAD_FACTS, name)
     check_loaded(model, report, name, new_head=True)
     # These models accept any keyword but ignore the number of items in a batch. Without this, Trainer would multiply loss
@@ -87,9 +86,8 @@ def _from_pretrained(
 
     ``name`` is what the user called the model in ``place``.
     """
-    check_config(str(place), revision)
     with loading(name):
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        config = load_config(str(place), revision)
         own = _label_names(config)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             place,
@@ -127,11 +125,9 @@ def _draw(model: PreTrainedModel, head: set[str]) -> None:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    with loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    tokenizer = models.load_tokenizer(name, revision)
     if tokenizer.pad_token_id is None:
         raise UserError("the tokenizer has no pad token", file=name, expected="an encoder, such as roberta-base")
-    check_vocabulary(tokenizer, name)
     return tokenizer
 
 
@@ -221,7 +217,7 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         # An adapter alone does not name its classes; ours have a config.json that does.
         labels = None
         if (folder / "config.json").is_file():
-            labels = _label_names(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+            labels = _label_names(load_config(str(folder)))
         if labels is not None and labels != LABELS:
             raise UserError(f"the model has the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
         if is_adapter:
@@ -244,7 +240,9 @@ def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path) -> Pef
     revision, local = config.get("revision"), (folder / TRAINING_FILE).is_file()
     place = base_path(base_of(folder, config["base_model_name_or_path"], revision, local=local))
     base, report, _ = _load_any(place, revision)
-    model = PeftModel.from_pretrained(base, folder)
+    # Without it, a rank that the file does not have would fill the memory. Two initializations change the base's weights first.
+    of_file_alone = config.get("init_lora_weights") not in ("olora", "pissa")
+    model = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=of_file_alone)
     check_adapter(model, weights)
     drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     stored = get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from common.cli.errors import UserError
+from common.models.prompt import added_ids, as_text, plain_ids
 from snli_roberta.data.corpus import Pair
 
 Encoded = dict[str, list[int]]  # without the attention mask, which padding adds
+Sentences = list[int | None]  # of each token: 0 or 1; None for those around the sentences
 CHUNK = 1024  # pairs that are tokenized together
 # Last parts of the names of absolute position tables.
 POSITIONS = ("position_embeddings", "embed_positions", "wpe")
@@ -37,40 +39,65 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: Any, name: str) -> 
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[Encoded], int]:
-    """Return the inputs of each pair, and how many pairs were truncated (longest sentence first) to ``max_length``."""
+    """Return the inputs of each pair, and how many pairs were truncated (longest sentence first) to ``max_length``.
+
+    Added tokens in a sentence are plain text: ``</s>`` does not end it.
+    """
+    if not tokenizer.is_fast:
+        return _encode_slowly(tokenizer, pairs, max_length)
     rows: list[Encoded] = []
-    cut = 0
+    cut, added = 0, added_ids(tokenizer)
     for start in range(0, len(pairs), CHUNK):
         some = pairs[start : start + CHUNK]
-        batch = tokenizer([p.premise for p in some], [p.hypothesis for p in some], verbose=False)
-        for i, pair in enumerate(some):
+        texts = [pair.premise for pair in some], [pair.hypothesis for pair in some]
+        batch = tokenizer(*texts, split_special_tokens=True, verbose=False)
+        for i in range(len(some)):
+            sentences = batch.sequence_ids(i)
             row = {name: values[i] for name, values in batch.items() if name != "attention_mask"}
-            if len(row["input_ids"]) > max_length:
+            row["input_ids"] = _as_text(tokenizer, row["input_ids"], sentences, added)
+            if len(sentences) > max_length:
                 cut += 1
-                row = _truncated(tokenizer, pair, batch, i, row, max_length)
+                row = _truncated(row, sentences, max_length, keep_start=tokenizer.truncation_side == "right")
             rows.append(row)
     return rows, cut
 
 
-def _truncated(
-    tokenizer: PreTrainedTokenizerBase, pair: Pair, batch: BatchEncoding, i: int, row: Encoded, max_length: int
-) -> Encoded:
+def _as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], sentences: Sentences, added: Set[int]) -> list[int]:
+    """Return a pair's tokens without added ones in its sentences."""
+    within = [i for i, sentence in zip(ids, sentences, strict=True) if sentence is not None]
+    if added.isdisjoint(within):
+        return ids
+    text = iter(as_text(tokenizer, within, added))
+    return [i if sentence is None else next(text) for i, sentence in zip(ids, sentences, strict=True)]
+
+
+def _encode_slowly(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int
+) -> tuple[list[Encoded], int]:
+    """Do what :func:`encode` does with a tokenizer that is not one of the ``tokenizers`` library."""
+    rows, cut = [], 0
+    for pair in pairs:
+        texts = plain_ids(tokenizer, [pair.premise, pair.hypothesis])
+        row = tokenizer.prepare_for_model(*texts, truncation="longest_first", max_length=max_length, verbose=False)
+        cut += sum(map(len, texts)) + tokenizer.num_special_tokens_to_add(pair=True) > max_length
+        rows.append({name: values for name, values in row.items() if name != "attention_mask"})
+    return rows, cut
+
+
+def _truncated(row: Encoded, sentences: Sentences, max_length: int, *, keep_start: bool) -> Encoded:
     """Return a pair's inputs as ``truncation="longest_first"`` leaves them.
 
     Fast tokenizers keep all that they cut, in combinations: two texts of 16,000 words take a minute and 11 GB. Here the surplus
     tokens are dropped from the whole pair instead, which is the same.
     """
-    if not tokenizer.is_fast:
-        cut = tokenizer(pair.premise, pair.hypothesis, truncation="longest_first", max_length=max_length)
-        return {name: cut[name] for name in row}
     places: list[list[int]] = [[], []]
-    for place, sequence in enumerate(batch.sequence_ids(i)):
-        if sequence is not None:
-            places[sequence].append(place)
-    special = len(row["input_ids"]) - sum(map(len, places))
+    for place, sentence in enumerate(sentences):
+        if sentence is not None:
+            places[sentence].append(place)
+    special = len(sentences) - sum(map(len, places))
     dropped: set[int] = set()
     for those, kept in zip(places, kept_lengths(*map(len, places), max_length - special), strict=True):
-        dropped.update(those[kept:] if tokenizer.truncation_side == "right" else those[: len(those) - kept])
+        dropped.update(those[kept:] if keep_start else those[: len(those) - kept])
     return {name: [value for k, value in enumerate(values) if k not in dropped] for name, values in row.items()}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.arguments import MAX_SEED, identifying, option
-from common.cli.console import duration, log
+from common.cli.console import duration, log, warn
 from common.cli.errors import UserError
 from common.cli.options import LoraOptions
 from common.models.loading import base_path, commit_of
@@ -239,7 +239,7 @@ def train(runs: Sequence[Run]) -> None:
             try:
                 call(child.train, run.arguments, preload=child.__name__)
             except Diverged as error:  # a result too: this rate is too high
-                log(f"{error}. The study continues without this rate")
+                warn(f"{error}. The study continues without this rate")
                 with atomic_write(run.folder / DIVERGED) as part:
                     part.write_text(f"{error.problem}\n", encoding="utf-8")
         for checkpoint in run.folder.glob("checkpoint-*"):  # those of ten runs could fill a disk

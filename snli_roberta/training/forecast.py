@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Roberta
 
 from common.cli.arguments import parse
 from common.models import step_memory
-from common.models.step_memory import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, config_of
+from common.models.step_memory import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, by_depth, config_of
 from common.results.record import count_parameters
 from common.runtime import hardware
 from snli_roberta.model.encoder import HEAD_FACTS, add_lora, attention
@@ -58,9 +58,14 @@ def forecast(path: Path) -> Forecast:
     precision = hardware.choose_precision(options.precision, width=config.hidden_size).value
     needed, operations = 0, 0.0
     for method, count in trainings.items():
-        model = _fake_model(config, options, method)
-        weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
-        needed = max(needed, _memory(model, options.per_device_train_batch_size, precision))
+
+        def measure(config: Any, method: Method = method) -> tuple[int, int]:
+            model = _fake_model(config, options, method)
+            weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
+            return _memory(model, options.per_device_train_batch_size, precision), weights
+
+        memory, weights = by_depth(config, measure)
+        needed = max(needed, memory)
         per_token = (FULL if method == "full" else LORA) * weights
         operations += count * per_token * steps * passes * MEAN_TOKENS
     return Forecast(recipe, base, needed, operations, steps * sum(trainings.values()), corpus)

@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedToke
 
 from common.cli.console import log
 from common.cli.errors import UserError
-from common.hub.package import check_publishing, publish_if_asked
+from common.hub.upload import check_publishing, publish_if_asked
 from common.models.loading import base_path, commit_of
 from common.results.record import count_parameters
 from common.results.scoring import class_counts
@@ -67,7 +67,7 @@ def train(arguments: TrainArguments) -> None:
     with locked(output_dir):
         context = prepare(arguments, arguments.model_name_or_path)
         data = load_data(arguments)
-        if not already_finished(output_dir, data.identity, context.precision):
+        if not already_finished(output_dir, data.identity, context, fixed_by="batches grouped by length"):
             trainer, truncated = build_trainer(arguments, context, data)
             result = run(trainer, output_dir)
             save(arguments, context, data, trainer, truncated, result)
@@ -97,10 +97,16 @@ def load_data(arguments: TrainArguments) -> TrainingData:
     pairs = training_sample(loaded.pairs, **{key: getattr(arguments, key) for key in SAMPLING})
     # The base's main branch may move before a stopped run continues, so the commit is part of the run's identity.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
-    check_publishing(arguments, arguments.model_name_or_path, revision)
+    check_publishing(arguments, what_it_is(arguments, revision))
     return TrainingData(
         loaded, pairs, dev, revision, identity(arguments, pairs_fingerprint(pairs)) | {"base_commit": revision}
     )
+
+
+def what_it_is(arguments: TrainArguments, revision: str | None) -> dict[str, Any]:
+    """Return the part of a record's facts that says which model this is."""
+    kind = "full" if arguments.method == "full" else "adapter"
+    return {"project": "snli_roberta", "kind": kind, "base": {"name": arguments.model_name_or_path, "commit": revision}}
 
 
 def build_trainer(arguments: TrainArguments, context: RunContext, data: TrainingData) -> tuple[Trainer, int]:
@@ -169,8 +175,7 @@ def save(
     if model is not None:
         tokenizer: Any = trainer.processing_class
         facts = {
-            "project": "snli_roberta",
-            "kind": "full" if arguments.method == "full" else "adapter",
+            **what_it_is(arguments, data.revision),
             "base": base_facts(arguments.model_name_or_path, data.revision),
             "settings": data.identity,
             "data": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import re
@@ -198,6 +199,9 @@ def test_checked_bases_are_listed(tmp_path, monkeypatch):
     for name, packed in (("user/hybrid", False), ("user/llama", True)):
         known = Exactness(name, "fp32", "nf4", packed=packed, padded=True, cached=packed, differences=found)
         exactness.remember(exactness.key_of({"base": name}), known)
+    before = exactness.key_of({"base": name, "code": "of an earlier version"})
+    exactness.remember(before, dataclasses.replace(known, packed=False))
+    os.utime(tmp_path / "finetuning-bases" / f"{before}.json", (0, 0))
     (tmp_path / "finetuning-bases" / "damaged.json").write_text("[")
     (tmp_path / "a file").touch()
     with monkeypatch.context() as patched:

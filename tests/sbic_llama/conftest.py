@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from peft import get_peft_model
 
 from common.miniature.pretrain import MODELS
@@ -48,10 +50,18 @@ def model():
 
 @pytest.fixture(scope="session")
 def trained_adapters(tmp_path_factory) -> Path:
-    """A folder of adapters for three features, trained just long enough to tell labels apart; do not modify."""
+    """A folder of adapters for three features, trained just long enough to tell labels apart; do not modify.
+
+    The first of a run's workers that needs it trains them for all.
+    """
     from sbic_llama.training.run import train
 
-    folder = tmp_path_factory.mktemp("adapters")
-    for name, steps in {"hasBiasedImplication": 40, "offensiveYN": 60, "targetMinority": 120}.items():
-        train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "adapters"
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.is_file():
+            for name, steps in {"hasBiasedImplication": 40, "offensiveYN": 60, "targetMinority": 120}.items():
+                train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
+            done.touch()
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,8 @@ from common import web
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from sbic_llama import annotate, app
+from sbic_llama.data.features import FEATURES
+from snli_roberta import app as snli_app
 from tests.browser import DESKTOP, PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
 
 POSTS = ("the florbs by the river sing well", "<b>the florbs</b> are *rude* & loud", "", "what a quiet day")
@@ -74,6 +77,38 @@ def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, t
     with pytest.raises(UserError, match=r"the file already has a column 'model_offensiveYN'"):
         app.annotate_file(annotator, result.output, "post", 0.1, tmp_path / "other", lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["annotated_posts.csv", "by_command.csv", "posts.csv"]
+
+
+def test_a_wrong_value_sent_to_the_api_is_refused_in_words(tmp_path, monkeypatch):
+    """Of both projects' pages, as gradio would answer `{"error": null}`."""
+    gradio = pytest.importorskip("gradio")
+    from starlette.testclient import TestClient
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    described = SimpleNamespace(base_model="b", corpus="c", of_miniature=True)
+    adapter = SimpleNamespace(name="offensiveYN", feature=FEATURES["offensiveYN"], columns=[], description=described)
+    pages = (
+        web.laid_out("a page", lambda: app.layout(SimpleNamespace(adapters=[adapter]))),
+        web.laid_out("a page", lambda: snli_app.layout({"a model": SimpleNamespace(facts=None)})),
+    )
+    clients = [TestClient(gradio.routes.App.create_app(page)) for page in pages]
+    not_read = "a value of the wrong type or not enough values; expected what /gradio_api/info describes"
+    broken = "this failed unexpectedly; the terminal that serves the page shows why"
+    for number, name, data, message in (
+        (0, "answer", ["a post", "x"], not_read),
+        (0, "answer", ["a post", [0.1]], not_read),
+        (0, "answer", ["a post"], not_read),
+        (0, "answer", ["a post", 5], "Value 5 is greater than maximum value 0.5."),
+        (0, "answer", [{"a": 1}, 0.1], broken),
+        (0, "with_bar", [{"path": "/etc/hostname"}, None, 0.1], not_read),
+        (0, "with_bar", ["posts.csv", "post", 0.1], not_read),
+        (0, "with_bar", [None, "<b>x", 0.1], "Value: &lt;b&gt;x is not in the list of choices: []"),
+        (1, "asked", ["A dog."], not_read),
+        (1, "asked", ["A dog.", ""], "no hypothesis; expected a sentence"),
+        (1, "asked", ["A dog.", "A pet."], broken),
+    ):
+        response = clients[number].post(f"/gradio_api/run/{name}", json={"data": data})
+        assert (response.status_code, response.json()["error"]) == (500, message), (name, data)
 
 
 def test_what_the_command_refuses(tmp_path, monkeypatch):

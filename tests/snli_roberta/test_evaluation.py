@@ -19,9 +19,8 @@ from common.cli.errors import UserError
 from common.results.record import read_record
 from common.runtime.hardware import cpu_has_bf16
 from snli_roberta import evaluate, predict
-from snli_roberta.data.corpus import LABELS, load_split
+from snli_roberta.data.corpus import LABELS, Pair, load_split
 from snli_roberta.model import encoder as classifier
-from snli_roberta.model.classifier import Classifier
 from snli_roberta.model.classifier import load as loaded_classifier
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import train
@@ -231,10 +230,19 @@ def test_in_bf16_answers_are_nearly_those_of_fp32(trained, miniature):
     assert (fast.argmax(1) == exact.argmax(1))[sure].all()
 
 
-def test_non_finite_answers_are_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(Classifier, "logits", lambda self, pairs, **_: np.full((len(pairs), 3), np.nan))
-    with pytest.raises(UserError, match=r"NaN or infinite probabilities in fp32\. Use --precision fp32"):
-        call(predict, monkeypatch, "--model", trained["full"], "A dog.", "A pet.")
+def test_non_finite_answers_are_refused_with_what_is_to_blame(trained, tmp_path):
+    model = loaded_classifier(str(trained["full"]))
+    weights = dict(model.model.named_parameters())["classifier.out_proj.bias"]
+    pairs = [Pair("A dog.", "A pet.", 0)]
+    with torch.no_grad():
+        weights[0] = 3e38
+        model.model.classifier.out_proj.weight.fill_(3e38)
+    with pytest.raises(UserError, match=r"NaN or infinite scores in fp32, although the weights are finite$"):
+        model.probabilities(pairs)
+    with torch.no_grad():
+        weights[0] = np.nan
+    with pytest.raises(UserError, match=r"non-finite weights \(first in 'classifier.out_proj.bias'\)\. Download"):
+        model.probabilities(pairs)
 
 
 def test_a_file_that_grows_meanwhile_is_refused_and_nothing_is_written(trained, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import errors
-from common.cli.errors import UserError
+from common.cli.errors import UserError, counted, printable
 
 
 def test_an_error_is_one_line_with_place_expectation_and_fix():
@@ -19,6 +19,18 @@ def test_an_error_is_one_line_with_place_expectation_and_fix():
 
 def test_text_from_a_file_cannot_break_the_line_or_the_terminal():
     assert str(UserError("bad\n\x1b[31mvalue\x00", file="a\tb.csv")) == "a b.csv: bad [31mvalue"
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_the_tokens_of_the_environment_are_hidden(monkeypatch, name):
+    monkeypatch.setenv(name, " not-like-a-token ")
+    assert str(UserError("sent not-like-a-token", fix="not-like-a-token is wrong")) == "sent hf_…. Hf_… is wrong"
+    assert printable("not-like-a-token\x1b[2J hf_abcdefghijklmnop Hf_abcdefghijklmnop") == "hf_… [2J hf_… hf_…"
+
+
+def test_a_number_agrees_with_its_noun():
+    assert [counted(n, "pair") for n in (0, 1, 2, 1200)] == ["0 pairs", "1 pair", "2 pairs", "1,200 pairs"]
+    assert [counted(n, "person", "people") for n in (1, 2)] == ["1 person", "2 people"]
 
 
 def run(body: str, timeout: int = 60, **environment: str) -> subprocess.CompletedProcess:
@@ -124,6 +136,19 @@ def test_of_several_processes_one_prints():
     with pytest.raises(subprocess.TimeoutExpired) as waiting:
         run(body.format(60), 3, RANK="1")
     assert not waiting.value.stderr, "it waits for the first process to print"
+
+
+def test_a_killed_launcher_takes_its_process_along():
+    """Also before the process has imported what it needs to join the others."""
+    worker = (
+        "from common.cli.errors import run; import time; run(lambda: (print('at work', flush=True), time.sleep(60)))"
+    )
+    launcher = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {worker!r}]); time.sleep(60)"
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "at work\n"
+    process.kill()
+    assert process.communicate(timeout=10)[0] == "", "the pipe closes when its last writer has ended"
 
 
 def test_a_script_run_by_its_path_does_not_shadow_packages(tmp_path):

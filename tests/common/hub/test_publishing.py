@@ -17,7 +17,8 @@ from huggingface_hub import HfApi
 
 from common.cli.errors import UserError
 from common.hub import __main__ as command
-from common.hub import upload
+from common.hub import upload, verify
+from common.hub.package import prepare
 from common.miniature.loopback_hub import READ_TOKEN, TOKEN
 
 ROOT = Path(__file__).parents[3]
@@ -148,11 +149,49 @@ def test_a_dry_run_shows_all_and_asks_nobody(copy, bases, publish, capsys):
     before = sorted(folder.rglob("*"))
     bases.log.clear()
     publish(folder, "--dry-run")
-    shown = capsys.readouterr().out
-    assert all(f"  {name}\n" in shown for name in OWN["sbic_labels"] | RECORDS | CARD)
-    assert "# tiny_llama for offensiveYN (SBIC)" in shown
+    shown = capsys.readouterr()
+    assert all(f"  {name}\n" in shown.err for name in OWN["sbic_labels"] | RECORDS | CARD)
+    assert "# tiny_llama for offensiveYN (SBIC)" in shown.out
     assert bases.log == []
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "evaluation/findings/other.json"])
+def test_a_link_that_leaves_the_folder_is_refused(name, copy, tmp_path, bases, publish):
+    """A vocabulary's words may look like paths, so nothing else would notice whose file it is."""
+    folder, outside = copy("snli_full"), tmp_path / "outside"
+    outside.write_text("a diary")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(outside)
+    with pytest.raises(
+        UserError, match=rf"{name}: a link to '.*outside', outside of the model's folder; expected a file"
+    ):
+        publish(folder)
+    assert posted(bases, "create|commit|_lfs") == []
+
+
+def test_links_within_the_folder_and_of_the_hubs_cache_are_published(copy, tmp_path):
+    folder = copy("snli_full")
+    (folder / "tokenizer.json").rename(folder / "mine.json")
+    (folder / "tokenizer.json").symlink_to("mine.json")
+    assert "tokenizer.json" in prepare(folder, ID).files
+    cached, blobs = tmp_path / "cache" / "snapshots" / ("0" * 40), tmp_path / "cache" / "blobs"
+    shutil.copytree(folder, cached, ignore=shutil.ignore_patterns("checkpoint-*"))
+    blobs.mkdir()
+    (cached / "tokenizer.json").rename(blobs / "1")
+    (cached / "tokenizer.json").symlink_to(blobs / "1")
+    assert "tokenizer.json" in prepare(cached, ID).files
+
+
+def test_what_goes_up_is_listed_with_sizes_before(copy, bases, publish, capsys, monkeypatch):
+    folder = copy("snli_full")
+    monkeypatch.setattr("common.hub.package.check_access", lambda *_: pytest.fail("asked the Hub first", pytrace=False))
+    with pytest.raises(pytest.fail.Exception, match="asked"):
+        publish(folder)
+    listed = capsys.readouterr().err
+    assert f"{(folder / 'model.safetensors').stat().st_size:,}  model.safetensors\n" in listed
+    assert all(f"  {name}\n" in listed for name in OWN["snli_full"] | RECORDS | CARD)
 
 
 def test_nobody_elses_repository_is_written_over(copy, bases, publish):
@@ -167,16 +206,102 @@ def test_nobody_elses_repository_is_written_over(copy, bases, publish):
     assert posted(bases, "^PUT.*/_lfs") == posted(bases, "^PUT.*/_lfs")[:1], "nothing of the model was sent"
 
 
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"project": "thesis", "kind": "full", "base": {"name": "x"}}', b"\xff"]
+)
+def test_a_training_record_of_others_is_not_taken_for_ours(bases, content):
+    HfApi().create_repo(ID)
+    HfApi().upload_file(repo_id=ID, path_in_repo="training.json", path_or_fileobj=content)
+    facts = {"project": "snli_roberta", "kind": "full", "base": {"name": "x"}}
+    with pytest.raises(UserError, match="the repository has files that this project did not publish"):
+        upload.check_target(ID, facts)
+
+
+def test_another_model_in_the_repository_is_replaced_only_on_request(copy, runs, few, bases, publish, monkeypatch):
+    publish(copy("snli_full"))
+    facts = json.loads((runs["snli_full"] / "training.json").read_text())
+    upload.check_target(ID, facts)
+    for other, message in (
+        ({"project": "sbic_llama"}, "its project is 'snli_roberta'; expected 'sbic_llama'"),
+        ({"kind": "adapter"}, "its kind is 'full'; expected 'adapter'"),
+        ({"feature": "offensiveYN"}, "its feature is None; expected 'offensiveYN'"),
+        ({"base": {"name": "user/base"}}, "its base model is 'miniature/tiny_roberta'; expected 'user/base'"),
+    ):
+        with pytest.raises(UserError, match=f"{ID}: the repository holds another model: {message}.*--overwrite"):
+            upload.check_target(ID, facts | other)
+    before = dict(bases.repositories["models", ID].refs)
+    folder = copy("snli_adapter")
+    bases.log.clear()
+    monkeypatch.setattr(verify, "verify_package", None)  # the repository is looked at before
+    with pytest.raises(UserError, match="the repository holds another model"):
+        call(monkeypatch, "publish", folder, "--repo_id", ID, "--data_dir", few)
+    assert bases.repositories["models", ID].refs == before
+    assert posted(bases, "^PUT|^POST") == []
+    publish(folder, "--overwrite")
+    files = bases.repositories["models", ID].files()
+    assert files["training.json"].data == (folder / "training.json").read_bytes()
+    assert "model.safetensors" not in files, "nothing of the other model is left"
+
+
+def test_what_was_changed_on_the_hub_is_replaced_only_on_request(copy, bases, publish):
+    folder = copy("snli_adapter")
+    publish(folder, "--tag", "v1")
+    last = HfApi().model_info(ID).sha
+    for name in ("thesis.pdf", "README.md"):
+        HfApi().upload_file(repo_id=ID, path_in_repo=name, path_or_fileobj=b"theirs")
+    message = rf"README.md was changed on the Hub since the last publication \(commit {last[:12]}\)\. Keep a copy"
+    with pytest.raises(UserError, match=message):
+        publish(folder)
+    publish(folder, "--tag", "v1")  # is published already, and replaces nothing
+    assert bases.repositories["models", ID].files()["README.md"].data == b"theirs"
+    publish(folder, "--overwrite")
+    files = bases.repositories["models", ID].files()
+    assert files["README.md"].data == (folder / "README.md").read_bytes()
+    assert files["thesis.pdf"].data == b"theirs", "files of other names stay"
+    upload.check_target(ID, json.loads((folder / "training.json").read_text()))
+
+
+def test_a_history_without_a_publication_says_nothing_of_changes(copy, bases, publish):
+    folder = copy("snli_adapter")
+    publish(folder)
+    repository = bases.repositories["models", ID]
+    files = repository.files()
+    repository.commits, repository.refs = {}, {}
+    repository.add("refs/heads/main", "Super-squash branch", files)
+    publish(folder)  # the same files: nothing is replaced
+    with pytest.raises(UserError, match="no commit of the repository is a publication"):
+        upload.check_target(ID, json.loads((folder / "training.json").read_text()))
+
+
+def test_a_card_for_another_repository_is_not_called_edited(runs, tmp_path):
+    package = prepare(runs["snli_adapter"], ID)
+    card = tmp_path / "README.md"
+    card.write_bytes(package.project.render(package.trained, "miniature/other")["README.md"])
+    assert card.read_bytes() != package.read("README.md")
+    assert command.rendered(package, card)
+    card.write_text(card.read_text() + "Mine.\n")
+    assert not command.rendered(package, card)
+
+
+def test_publishing_offline_says_so(copy, bases, publish, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=f"^{ID}: publishing needs the Hub, and HF_HUB_OFFLINE is set. Unset"):
+        publish(copy("snli_adapter"))
+
+
 def test_what_somebody_commits_in_between_stays(copy, bases, publish, monkeypatch):
     folder = copy("snli_adapter")
     publish(folder)
     (folder / "config.json").write_text("{}")  # something new to publish
     check = upload.check_repository
 
-    def slowly(api, repo_id, commit, files):
-        check(api, repo_id, commit, files)
+    def slowly(api, repo_id, *more):
+        check(api, repo_id, *more)
         HfApi(token=TOKEN).upload_file(path_or_fileobj=b"theirs", path_in_repo="README.md", repo_id=repo_id)
 
+    monkeypatch.setattr(upload, "check_target", lambda *_: None)  # it looks before the model is verified
     monkeypatch.setattr(upload, "check_repository", slowly)
     with pytest.raises(UserError, match="somebody else has committed in the meantime"):
         publish(folder)
@@ -259,10 +384,23 @@ def test_who_may_not_publish_there_is_told_first(copy, bases, publish, monkeypat
 
 
 def edit(name: str, change):
+    """Change a file; ``change`` takes its values."""
+
     def apply(folder: Path) -> None:
         values = json.loads((folder / name).read_text())
         change(values)
         (folder / name).write_text(json.dumps(values))
+
+    return apply
+
+
+def base(name: str, commit: str):
+    """Change the base model in both records."""
+
+    def apply(folder: Path) -> None:
+        edit("training.json", lambda values: values["base"].update(name=name, commit=commit))(folder)
+        named = {"base_model_name_or_path": name, "revision": commit}
+        edit("adapter_config.json", lambda values: values.update(named))(folder)
 
     return apply
 
@@ -279,9 +417,11 @@ def edit(name: str, change):
         (lambda folder: (folder / "config.json").unlink(), "missing config.json"),
         (lambda folder: (folder / "evaluation" / "scores.csv").write_text("x\n1\n"), "not a model's answers"),
         (edit("training.json", lambda v: v["base"].update(name="/home/me/roberta")), "is a folder on this machine"),
+        (base(name="miniature/gone", commit="0" * 40), "miniature/gone: no such"),
+        (base(name="miniature/tiny_roberta", commit="0" * 40), "no revision '0{40}'"),
         (
-            edit("training.json", lambda v: v["base"].update(name="miniature/gone", commit="0" * 40)),
-            "miniature/gone: no such",
+            edit("adapter_config.json", lambda v: v.update(base_model_name_or_path="miniature/gone")),
+            r"adapter_config.json: the base model is 'miniature/gone' at None; expected 'miniature/tiny_roberta' at None",
         ),
         (edit("training.json", lambda v: v["base"].update(license=None)), "the card needs the base model's license"),
         (

@@ -8,10 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
 
 from common.cli.errors import UserError
+from common.hub import upload
 from sbic_llama.training.arguments import TrainArguments as SbicArguments
 from sbic_llama.training.run import estimate as estimate_sbic
 from sbic_llama.training.run import train as train_sbic
@@ -82,7 +85,27 @@ def test_what_cannot_be_published_is_refused_before_the_training(bases, few, tmp
     local = {"model_name_or_path": str(ROOT / "common" / "miniature" / "models" / "tiny_llama"), "hub_model_id": ID}
     with pytest.raises(UserError, match="is a folder on this machine, which others cannot get"):
         train_sbic(SbicArguments(output_dir=tmp_path / "b", **local, **shared), "offensiveYN")
+    HfApi().create_repo(ID)
+    HfApi().upload_file(repo_id=ID, path_in_repo="README.md", path_or_fileobj=b"a thesis")
+    with pytest.raises(UserError, match=r"files that this project did not publish.*--hub_overwrite"):
+        train_snli(SnliArguments(output_dir=tmp_path / "c", method="full", hub_model_id=ID, **shared))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_a_training_may_overwrite_its_publication_may(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        upload.subprocess, "run", lambda words, **_: commands.append(words) or SimpleNamespace(returncode=0)
+    )
+    for overwrite in (False, True):
+        options = SbicArguments(
+            output_dir=tmp_path, learning_rate=1, push_to_hub=True, hub_model_id=ID, hub_overwrite=overwrite
+        )
+        upload.publish_if_asked(options, tmp_path, ["evaluate"], [])
+        assert ("--overwrite" in commands[-1]) == overwrite
+    monkeypatch.setattr(upload, "check_access", lambda *_: None)
+    monkeypatch.setattr(upload, "check_target", lambda *_: pytest.fail("it may be replaced"))
+    upload.check_publishing(options, {"base": {"name": "miniature/tiny_llama", "commit": None}})
 
 
 @pytest.mark.parametrize("project", ["sbic", "snli"])

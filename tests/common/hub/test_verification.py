@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 
 from common.cli.errors import UserError
 from common.hub import __main__ as command
+from common.hub import verify as verification
 from common.hub.verify import compare
 
 ID = "miniature/model"
@@ -71,11 +72,21 @@ def test_a_tag_and_a_commit_can_be_verified_and_not_what_came_later(published, f
         writer.writeheader()
         writer.writerows(rows)
     call(monkeypatch, "publish", folder, "--repo_id", ID, "--verify", "false")
-    for revision in ("v1", first):
-        call(monkeypatch, "verify", ID, "--revision", revision, "--data_dir", few, "--items", 10)
+    for words in ((f"{ID}@v1",), (ID, "--revision", "v1"), (ID, "--revision", first)):
+        call(monkeypatch, "verify", *words, "--data_dir", few, "--items", 10)
         assert f"commit {first[:12]}" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"the record states accuracy 0\.\d+, but its answers have 0\.\d+"):
         call(monkeypatch, "verify", ID, "--data_dir", few, "--items", 10)
+
+
+def test_a_revision_may_be_part_of_the_name(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(verification, "verify", lambda *words, **_: seen.append(words[:2]) or "all")
+    call(monkeypatch, "verify", f"{ID}@v1")
+    call(monkeypatch, "verify", f"{ID}@v1", "--revision", "v1")
+    assert seen == [(ID, "v1")] * 2
+    with pytest.raises(UserError, match="--revision: 'v2', but the name ends in 'v1'"):
+        call(monkeypatch, "verify", f"{ID}@v1", "--revision", "v2")
 
 
 def test_code_that_is_not_this_projects_is_not_run(published, few, monkeypatch, tmp_path):

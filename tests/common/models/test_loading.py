@@ -13,12 +13,23 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
+from transformers.utils.loading_report import LoadStateDictInfo, log_state_dict_report
 
 from common.cli.errors import UserError
 from common.miniature.loopback_hub import READ_TOKEN
 from common.miniature.pretrain import MODELS
 from common.models import retry
-from common.models.loading import base_of, base_path, hub_commit, lasting_path, license_of, local_folder
+from common.models.loading import (
+    base_of,
+    base_path,
+    check_place,
+    hub_commit,
+    lasting_path,
+    license_of,
+    load_error,
+    loading,
+    local_folder,
+)
 from sbic_llama.model.adapter import load_adapter
 from snli_roberta.model.encoder import load_trained
 
@@ -106,6 +117,36 @@ def test_a_gated_base_says_where_to_accept_its_license(bases, monkeypatch, tmp_p
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
     with pytest.raises(UserError, match="Accept its license at"):
         train(run, "offensiveYN")
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"), [("user/name", "Check the id and the revision"), (str(MODELS), "Check the files in that folder")]
+)
+def test_a_login_is_advised_only_where_it_may_help(name, fix):
+    error = load_error(name, ValueError("Unrecognized model in x"))
+    assert str(error) == f"{name}: cannot be loaded: Unrecognized model in x. {fix}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        (
+            {"mismatched_keys": {("b", (3,), (2,)), ("a", (4, 2), (4, 1))}},
+            "2 tensors of another shape (first: 'a', (4, 2) instead of (4, 1))",
+        ),
+        (
+            {"conversion_errors": {"a.w": "Traceback …\nValueError: odd\n"}},
+            "1 tensor not convertible (first: 'a.w', ValueError: odd)",
+        ),
+    ],
+)
+def test_a_load_report_that_an_error_refers_to_is_shown(monkeypatch, keys, problem):
+    """transformers logs it as a warning, which commands silence."""
+    empty = {"missing_keys": set(), "unexpected_keys": set(), "error_msgs": [], "skipped_pp_keys": set()}
+    info = LoadStateDictInfo(**{"mismatched_keys": set(), "conversion_errors": {}, **empty, **keys})
+    message = re.escape(f"user/name: its weights do not match config.json: {problem}. Download")
+    with pytest.raises(UserError, match=message), loading("user/name"):
+        log_state_dict_report(torch.nn.Identity(), "user/name", False, info)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +281,18 @@ def test_how_a_base_is_recorded(tmp_path, monkeypatch):
     assert base_of(run, "user/name", None, local=False) == "user/name"
 
 
+def test_a_revision_may_be_part_of_any_models_name(upload, bases, tmp_path, monkeypatch):
+    upload("snli_adapter")
+    HfApi().create_tag(ID, tag="v1")
+    there = HfApi().model_info(ID).sha
+    HfApi().upload_file(repo_id=ID, path_in_repo="notes.txt", path_or_fileobj=b"later")
+    check_place(f"{ID}@v1")
+    assert local_folder(f"{ID}@v1").name == local_folder(ID, "v1").name == there
+    assert local_folder(ID).name != there
+    (tmp_path / "a@b").mkdir()
+    assert local_folder(tmp_path / "a@b") == tmp_path / "a@b"
+
+
 def test_what_was_downloaded_once_is_enough_where_the_hub_is_down(upload, bases):
     upload("snli_adapter")
     folder = local_folder(ID)
@@ -264,7 +317,7 @@ def test_what_was_downloaded_once_works_offline(upload, bases, tmp_path):
     shutil.rmtree(tmp_path)
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
-    assert re.fullmatch(rf"error: {ID}: not in the cache, and cannot reach \S+\. .*\n", result.stderr)
+    assert re.fullmatch(rf"error: {ID}: not in the cache, and HF_HUB_OFFLINE is set. Unset it .*\n", result.stderr)
 
 
 def test_evaluating_what_was_published(bases, runs, few, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from common.results import rendering
 from common.results.checks import group_scores
 from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings, worded
 from common.results.pictures import png
-from common.results.rendering import drawn, lines, markdown, plain
+from common.results.rendering import drawn, in_markdown, lines, markdown
 from common.results.scoring import ScoredSet
 from common.stats import metrics
 from common.stats.metrics import evaluate
@@ -115,7 +115,7 @@ def test_names_are_neither_markup_nor_mathematics_nor_escapes():
     strange = finding(parts=[Measures("t", "of", "m", {"team $$ one": MEASURE, "a\x1b[2Jb\nc": MEASURE})])
     assert [title for title, _ in drawn(strange, png)] == ["t"]
     assert not any(c in line for line in lines(strange) for c in "\x1b\n")
-    assert plain("<b>a</b> | `c`, p < .05") == " b a /b     c , p < .05", "before a space it cannot open a tag"
+    assert in_markdown("<b>a</b> | `c`, p < .05") == "b a /b     c , p < .05", "before a space it cannot open a tag"
 
 
 def test_groups_are_told_apart_from_chance():
@@ -147,7 +147,9 @@ def test_what_a_terminal_and_a_card_show():
     assert lines(finding(), numbers=False)[1:] == ["  They agree in 0.500 of 1,200 items."]
     assert "(miniature)" in lines(finding(miniature=True))[0]
     card = markdown(finding(), [("By group", "pictures/agreement-1.png")])
-    assert "| other    b  [http] (x) | 1,200 | 0.5000 [0.400, 0.600] |" in card, "a group's name can't break the table"
+    assert r"| other    b  \[http\](x) | 1,200 | 0.5000 [0.400, 0.600] |" in card, (
+        "a group's name can't break the table"
+    )
     assert "![By group](pictures/agreement-1.png)" in card
     assert "What this does not show: Whether they are right." in card
     long = finding(parts=[Listing("People", ["name"], [[f"p{n}"] for n in range(30)])])
@@ -175,8 +177,8 @@ def test_words_come_from_a_template(tmp_path):
         "{% block headline %}\nIt is\n{{ double(m.n) }}: {{ m|interval }}.\n{% endblock %}"
         "{% block details %}One {{ text }}.\n\nTwo.{% endblock %}{% block limits %}{% endblock %}"
     )
-    words = worded(tmp_path / "w.jinja", m=MEASURE, text="{{ 7 * 7 }} <b>")
-    expected = ["It is 2400: 0.5000 [0.400, 0.600].", "One {{ 7 * 7 }} <b>.", "Two."]
+    words = worded(tmp_path / "w.jinja", m=MEASURE, text="{{ 7 * 7 }} <b>\x1b\n\n\u202eforged")
+    expected = ["It is 2400: 0.5000 [0.400, 0.600].", "One {{ 7 * 7 }} <b> forged.", "Two."]
     assert words == {"title": "How", "summary": expected, "limits": ""}
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli.errors import UserError
-from common.models.loading import check_adapter_config, read_config
+from common.models.adapters import check_adapter_config
+from common.models.loading import read_config
 from common.results import finding as findings
 from common.results import record as records
 from common.results import rendering

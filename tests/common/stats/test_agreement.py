@@ -258,6 +258,33 @@ def test_where_nobody_shares_an_item_the_model_is_compared_all_the_same():
     same = [{**row, "label": "a"} for row in people]
     constant = found_of(same, [{**row, "label": "a"} for row in model])
     assert constant.summary[0] == "All labels are equal, so agreement is undefined."
+    for sentence in constant.summary[1:3]:
+        assert (
+            "undefined for model and people, because all labels are equal; undefined for people among them" in sentence
+        )
+        assert sentence.endswith("themselves, because all their labels are equal.")
+    assert (
+        "no result, because all labels are equal: any model that always gives this label would tie"
+        in constant.summary[3]
+    )
+    tested = constant.facts["alternative_annotator_test"]
+    assert (tested["omega"], tested["passed"], tested["constant"], tested["left_out"]) == (None, None, True, {})
+    one_sided = found_of(same, [{**row, "label": "b" if n == 0 else "a"} for n, row in enumerate(model)])
+    assert one_sided.summary[0].endswith("with nothing to compare it with: all labels of people are equal.")
+    assert one_sided.summary[3].endswith("passed. The model wins over 4 of 4 annotators: ω = 1.000 (0.5 or more passes). "
+                                         "People gave a single label, so a model that always gives it would pass too.")  # fmt: skip
+
+
+def test_spellings_and_missing_votes_change_no_number(call):
+    people, model = crowd(40, 13)
+    expected, _ = call(people, model)
+    spelled = [{**row, "label": f" {row['label'].upper()}" if n % 3 else row["label"]} for n, row in enumerate(people)]
+    more = [{"item": f"i{n}", "annotator": "late", "label": "NA"} for n in range(40)]
+    finding, printed = call([*spelled, *more], model)
+    assert finding.facts == expected.facts
+    assert finding.data == expected.data | {"fingerprint": finding.data["fingerprint"]}
+    assert "Of 200 rows in people.csv: 40 without a label (NA 40), skipped." in printed
+    assert "Spellings of one label in people.csv: " in printed
 
 
 def test_row_order_does_not_matter():
@@ -338,7 +365,7 @@ def test_the_command_takes_every_kind_of_table(call, form):
     people, model = crowd(40, 9)
     finding, printed = call(people, model, form=form)
     expected = found_of(people, model)
-    assert (finding.summary, finding.parts, finding.facts) == (expected.summary, expected.parts, expected.facts)
+    assert (finding.summary[:-2], finding.parts, finding.facts) == (expected.summary, expected.parts, expected.facts)
     assert (
         printed.splitlines()[0]
         == "label, model: Does the model agree with people as much as they agree with each other?"
@@ -356,7 +383,7 @@ def test_repeated_blank_and_unmatched_rows_are_counted(call):
         [*model, model[3], {"item": "i0", "label": ""}, *({"item": f"new{n}", "label": "a"} for n in range(3))],
     )
     assert finding.facts == expected.facts
-    *_, counts, of_people, of_model = finding.summary
+    *_, counts, _, _, of_people, of_model = finding.summary
     assert "Items with labels and no prediction: 1. Predictions for other items: 3." in counts
     assert of_people == (
         "Of 164 rows in people.csv: 1 without a label, skipped; 2 repeating an earlier row, counted once."
@@ -373,9 +400,9 @@ def test_whole_numbers_are_the_same_in_every_table(call, tmp_path):
 
 def test_answers_that_nobody_gives_are_counted(call):
     people, model = crowd(40, 11)
-    finding, _ = call(people, [{**row, "label": row["label"].replace("c", "C")} for row in model])
+    finding, _ = call(people, [{**row, "label": row["label"].replace("c", "other")} for row in model])
     count = sum(row["label"] == "c" for row in model)
-    assert f"Predictions with a label that none of these people gave: {count}." in finding.summary[-1]
+    assert f"Predictions with a label that none of these people gave: {count}." in finding.summary[-3]
 
 
 def test_scales_and_a_similarity_from_the_command_line(call, tmp_path):
@@ -449,7 +476,7 @@ LABELLED = dict(PEOPLE[0])
         (PEOPLE, [{"id": "1", "label": "a"}], (), r"model.csv: missing column 'item'"),
         (PEOPLE, MODEL, ("--prediction_column", "answer"), r"model.csv: missing column 'answer'"),
         (PEOPLE, [{"item": "x", "label": "a"}], (), r"no item has both .* \(items are named 'i0' and 'x'\)\. Check the item"),
-        (PEOPLE, [{"item": "i0", "label": "A"}], (), r"the model never gives a label that people give .*the model 'A'\)"),
+        (PEOPLE, [{"item": "i0", "label": "A b"}], (), r"the model never gives a label that people give .*the model 'A b'\)"),
         (PEOPLE, MODEL, ("--scale", "real"), r"line 2, column 'label': label '\w' is not on this scale; expected a number"),
         (PEOPLE, MODEL, ("--scale", "ordinal"), r"expected a number, or --order with the labels from low to high"),
         (PEOPLE, MODEL, ("--scale", "ordinal", "--order", "x", "y"), r"line 2, column 'label': .* expected one of x, y"),

@@ -201,12 +201,16 @@ def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, proc
     process.terminate()
     output = end(process)
     assert process.returncode != 0
-    assert "the same command continues from the last checkpoint" in output
+    assert "the same command continues from the last checkpoint (ignore the traceback below" in output
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     (checkpoint,) = (tmp_path / "run" / name).glob("checkpoint-*")
     assert (checkpoint / checkpoints.MANIFEST).is_file()
     process = launched()
     until(process, f"continuing from {checkpoint.name}")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert not psutil.wait_procs(children, timeout=10)[1], "a killed launcher leaves processes at work"
+    process = launched()
     output = end(process)
     assert process.returncode == 0, output[-3000:]
     assert (tmp_path / "run" / name / "training.json").is_file()
@@ -285,10 +289,14 @@ def test_checkpoints_of_an_earlier_version_are_continued(tmp_path):
     assert checkpoints.last_intact(tmp_path) is None
 
 
-def test_without_the_best_checkpoint_later_ones_are_not_used(tmp_path, capsys):
-    checkpoint(tmp_path, 2)
+@pytest.mark.parametrize("gone", [False, True])
+def test_without_the_best_checkpoint_later_ones_are_not_used(tmp_path, capsys, gone):
+    best = checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4, best=2)
-    (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"other")
+    if gone:
+        shutil.rmtree(best)
+    else:
+        (best / "model.safetensors").write_bytes(b"other")
     assert checkpoints.last_intact(tmp_path) is None
     printed = capsys.readouterr().err
     assert "removing damaged checkpoint-4: its best checkpoint, checkpoint-2, is damaged or missing" in printed

@@ -63,6 +63,25 @@ def test_the_real_corpus_has_the_known_repeats_and_blanks(real_data):
     assert sum(note["annotations with a blank offensiveYN"] for note in notes) == 241
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("repeats", ["drop", "keep"])
+def test_a_workers_rows_together_are_one_annotation(tmp_path, order, repeats):
+    """Workers have a row for each group, and a row may lack what another has; so it is in 143 annotations of the real corpus."""
+    rows = [
+        {**ANNOTATION, "targetMinority": "florbs", "targetStereotype": "florbs are lazy", "offensiveYN": "1.0"},
+        {**ANNOTATION, "targetMinority": "drevins", "targetStereotype": "", "offensiveYN": ""},
+    ]
+    write(tmp_path, [*rows[::order], {**ANNOTATION, "WorkerId": "2"}])
+    split = load_splits(data_dir=tmp_path, repeats=repeats)["dev"]
+    (post,) = split.posts
+    assert [(each.worker, each.biased, each.offensive) for each in post.annotations] == [
+        ("1", True, 1),
+        ("2", False, 0),
+    ]
+    assert (post.biased, post.offensive, post.groups) == (True, 0.5, ("drevins", "florbs"))
+    assert split.report.notes["annotations with a blank offensiveYN"] == (repeats == "keep")
+
+
 def test_the_polarity_is_ours(miniature):
     posts = load_splits(data_dir=miniature / "SBIC.v2", view="aggregated")["test"].posts
     assert all(post.biased == bool(post.groups) for post in posts)

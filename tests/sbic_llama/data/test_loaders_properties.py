@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli.errors import UserError
-from common.stats.agreement import Scale, read_annotations, read_predictions
+from common.stats.agreement import Scale
+from common.stats.votes import read_votes
 from common.tables.reading import Row
 from common.tables.report import DataReport, fingerprint
 from sbic_llama.data import corpus, hatecheck, label_files, md_agreement
@@ -56,13 +57,11 @@ def read_splits(view: str) -> Callable[[Path], Any]:
 
 
 ANNOTATIONS = {
-    "item_annotator": lambda path: read_annotations(path, Scale(), item="id", annotator="annotator", label="offensiveYN"),
-    "real": lambda path: read_annotations(path, Scale("real"), item="id", annotator="annotator", label="id"),
-    "predictions": lambda path: read_predictions(path, Scale(), item="id", label="offensiveYN"),
+    "item_annotator": lambda path: read_votes(path, item="id", annotator="annotator", label="offensiveYN").notes(),
+    "real": lambda path: read_votes(path, item="id", annotator="annotator", label="id", read=Scale("real").read),
+    "predictions": lambda path: read_votes(path, item="id", label="offensiveYN"),
     **{
-        f"people's {name}": lambda path, one=one: (
-            label_files.read_human_labels(path, "id", one), label_files.read_opinions(path, "id", one)
-        )
+        f"people's {name}": lambda path, one=one: label_files.labels_of(label_files.read_human_votes(path, "id", one), one)
         for name, one in FEATURES.items()
     },
 }  # fmt: skip
@@ -178,7 +177,9 @@ def test_a_tweet_that_no_file_can_hold_is_refused(miniature, tmp_path):
 
 def test_a_missing_number_is_no_group_and_a_list_is_no_text(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": NaN}\n{"id": 2, "targetMinority": "florbs"}\n')
-    assert label_files.read_human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"]) == {"2": ("florbs",)}
+    feature = FEATURES["targetMinority"]
+    votes = label_files.read_human_votes(tmp_path / "l.jsonl", "id", feature)
+    assert label_files.labels_of(votes, feature) == {"2": ("florbs",)}
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": ["florbs"]}\n')
     with pytest.raises(UserError, match="is not a single value"):
-        label_files.read_human_labels(tmp_path / "l.jsonl", "id", FEATURES["targetMinority"])
+        label_files.read_human_votes(tmp_path / "l.jsonl", "id", feature)

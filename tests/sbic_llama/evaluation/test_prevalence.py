@@ -19,7 +19,7 @@ from common.tables.reading import read_rows
 from common.tables.writing import write_rows
 from sbic_llama import prevalence
 from sbic_llama.data.features import FEATURES
-from sbic_llama.data.label_files import read_annotated, read_human_labels
+from sbic_llama.data.label_files import labels_of, read_annotated, read_human_votes
 from sbic_llama.evaluation.prevalence import prevalence_finding
 
 LEVELS = FEATURES["offensiveYN"].labels
@@ -248,8 +248,62 @@ def test_several_people_rows_without_an_answer_and_labels_of_other_posts(files, 
     assert found.facts["posts without an answer"] == 3
     assert found.facts["human labels of other posts"] == 2
     printed = capsys.readouterr().err
-    assert "3 rows without an annotation are left out" in printed
-    assert "2 human labels do not belong to any annotated post" in printed
+    assert "warning: left out: 3 rows without an annotation" in printed
+    ids = "compare 'gone' in labels.csv with 'p0' in annotated.csv"
+    assert f"warning: 2 of 202 labeled posts are not among the annotated posts and left out ({ids})" in printed
+    assert "Of 204 rows in labels.csv: 1 without a label, skipped." in found.summary
+    assert "2 labeled posts are not among the annotated posts and left out." in found.summary
+
+
+def by_anna(people: Rows) -> Rows:
+    """Return votes of three people: Anna's in three equal rows, and two others who agree with each other."""
+    votes: Rows = []
+    for row in people:
+        for spelled in ("Offensive", "offensive ", "Offensive"):
+            votes.append({"id": row["id"], "annotator": "anna", "offensiveYN": spelled})
+        votes += [{"id": row["id"], "annotator": who, "offensiveYN": row["offensiveYN"]} for who in ("bob", "cyd")]
+    return votes
+
+
+def test_repeated_rows_of_a_person_count_once(files, capsys):
+    annotated, people = made_up()
+    expected = files.run(annotated, people)
+    capsys.readouterr()
+    found = files.run(annotated, by_anna(people), "--quiet")
+    assert overall(found).rows == overall(expected).rows
+    note = "Of 1,000 rows in labels.csv: 400 repeating an earlier row, counted once."
+    assert note in found.summary
+    assert f"warning: offensiveYN: {note}" in capsys.readouterr().err, "also with --quiet"
+    contradiction = [*by_anna(people), {"id": people[0]["id"], "annotator": "anna", "offensiveYN": "Not offensive"}]
+    message = (
+        rf"labels.csv, line 1002, column 'offensiveYN': item '{people[0]['id']}' by annotator 'anna' is labeled "
+        r"'Not offensive' here and 'Offensive' in an earlier row \(line 2\); expected one label per item and annotator"
+    )
+    with pytest.raises(errors.UserError, match=message):
+        files.run(annotated, contradiction)
+
+
+def test_a_missing_vote_is_not_a_label(files, capsys):
+    annotated, people = made_up()
+    expected = files.run(annotated, people, "--feature", "targetMinority")
+    missing = ["NA", "n/a", "NaN", "null", "", " "] * 9
+    votes = [*people, *({"id": f"p{n}", "targetMinority": word} for n, word in enumerate(missing))]
+    found = files.run(annotated, votes, "--feature", "targetMinority")
+    assert overall(found).rows == overall(expected).rows, '"none" is the answer that no group is targeted'
+    assert "254 rows in labels.csv: 54 without a label (NA 9, NaN 9, n/a 9, null 9), skipped." in " ".join(
+        found.summary
+    )
+    found = files.run(annotated, [*people, {"id": "p0", "offensiveYN": "None"}])
+    assert "201 rows in labels.csv: 1 without a label (None 1), skipped." in " ".join(found.summary)
+
+
+def test_a_post_without_a_key_counts_but_has_no_human_label(files):
+    annotated, people = made_up()
+    expected = files.run(annotated, people)
+    labelled = {row["id"] for row in people}
+    places = [place for place, row in enumerate(annotated) if row["id"] not in labelled][:2]
+    blank = [row | {"id": ""} if place in places else row for place, row in enumerate(annotated)]
+    assert overall(files.run(blank, people)).rows == overall(expected).rows
 
 
 def test_two_classes_and_labels_without_probabilities(files):
@@ -322,7 +376,18 @@ BAD = {
         lambda a, p: (a, p[:29]),
         r"labels.csv: only 29 of its 29 posts with a label of offensiveYN are annotated in .*annotated.csv; expected at least 30",
     ),
-    "another key": (lambda a, p: (a, [row | {"id": f"x{row['id']}"} for row in p]), "only 0 of its 200 posts .*'id'"),
+    "another key": (
+        lambda a, p: (a, [row | {"id": f"{row['id']}.0"} for row in p]),
+        r"only 0 of its 200 posts .*'id', which must match .*: compare 'p\d+\.0' in labels.csv with 'p0' in annotated.csv",
+    ),
+    "no id": (
+        lambda a, p: (a, changed(p, 3, id="")),
+        "labels.csv, line 5, column 'id': empty; expected a name or number. Fill it in, or leave the row's label empty",
+    ),
+    "no name": (
+        lambda a, p: (a, [row | {"annotator": " " if n == 3 else "x"} for n, row in enumerate(p)]),
+        "labels.csv, line 5, column 'annotator': empty",
+    ),
     "nobody": (
         lambda a, p: (a, [row | {"offensiveYN": ""} for row in p]),
         "labels.csv: no human labels of offensiveYN; expected at least 30",
@@ -418,7 +483,7 @@ def test_the_trust_page_can_ask_for_the_same(files):
     """Given an annotated file, a feature and people's labels."""
     posts, labels = files.write(*made_up(), "parquet")
     feature = FEATURES["offensiveYN"]
-    said = read_human_labels(labels, "id", feature)
+    said = labels_of(read_human_votes(labels, "id", feature), feature)
     assert len(said) == len(list(read_rows(labels)))
     found = prevalence_finding(read_annotated(posts, feature, key="id"), said, source=posts.name)
     rows = [row.values for row in read_rows(posts)]

@@ -18,7 +18,7 @@ from common.tables.writing import write_rows
 from sbic_llama import trust
 from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.features import FEATURES
-from sbic_llama.data.label_files import read_human_labels
+from sbic_llama.data.label_files import labels_of, read_human_votes
 from sbic_llama.evaluation.trust_page import LEAST_ALPHA, LEAST_LABELS, WIDEST, LabeledAnswers, labels_needed, verdict
 
 NAMES = ("offensiveYN", "targetMinority")
@@ -125,7 +125,7 @@ def test_the_page_compares_with_named_annotators_and_shows_the_adapters_own_find
     rows = [row.values for row in read_rows(files[1])]
     other = {"Offensive": "Maybe offensive"}
     people = [{**row, "annotator": who} for row in rows for who in ("ann", "bob")]
-    people += [{**row, "annotator": "ann", "offensiveYN": "Offensive"} for row in rows]  # a person's first row counts
+    people += [{**row, "annotator": "ann"} for row in rows[:2]]  # a repeated row counts once
     people += [
         {**row, "annotator": "cyd", "offensiveYN": other.get(row["offensiveYN"], row["offensiveYN"])} for row in rows
     ]
@@ -145,36 +145,64 @@ def test_the_page_compares_with_named_annotators_and_shows_the_adapters_own_find
     assert "Changed? (QLoRA)" in page
     assert "On SBIC, test." in page
     assert "Of SBIC (QLoRA)" not in page, "these labels have their own calibration"
-    assert f"{2 * len(rows) + len(rows):,} labels of 3 people" in page or "labels of 3 people" in page
+    labeled = sum(bool(row["offensiveYN"]) for row in rows)
+    assert f"{3 * labeled:,} labels of 3 people on {labeled:,} items" in page
+    assert page.count("2 repeating an earlier row, counted once.") >= 2
 
 
 def test_groups_named_by_several_people_are_combined(tmp_path):
     rows = [{"id": 1, "targetMinority": groups} for groups in ("florbs", "florbs", "drevins, ombrians", "none")]
     write_rows(tmp_path / "labels.csv", [*rows, {"id": 2, "targetMinority": "none"}])
-    found = read_human_labels(tmp_path / "labels.csv", "id", FEATURES["targetMinority"])
-    assert found == {"1": ("drevins", "florbs", "ombrians"), "2": ()}
+    feature = FEATURES["targetMinority"]
+    labels = labels_of(read_human_votes(tmp_path / "labels.csv", "id", feature), feature)
+    assert labels == {"1": ("drevins", "florbs", "ombrians"), "2": ()}
+    # One person may use a row for each group, but can't name a group and none.
+    own = [row | {"annotator": "ann"} for row in rows]
+    write_rows(tmp_path / "labels.csv", own[:3])
+    votes = read_human_votes(tmp_path / "labels.csv", "id", feature)
+    assert (votes.labels, votes.repeated) == ({"1": {"ann": ("drevins", "florbs", "ombrians")}}, 1)
+    write_rows(tmp_path / "labels.csv", own)
+    with pytest.raises(
+        UserError, match=r"line 5.* item '1' by annotator 'ann' is labeled 'none' here and 'florbs' in an ear"
+    ):
+        read_human_votes(tmp_path / "labels.csv", "id", feature)
 
 
 def test_shares_are_not_estimated_if_rows_repeat_a_key(call, tmp_path, files, capsys):
     rows = [row.values for row in read_rows(files[0])]
     write_rows(tmp_path / "posts.csv", [*rows, rows[0]])
     call(tmp_path / "out", posts=tmp_path / "posts.csv")
-    assert "1 rows repeat the 'id' of an earlier row: shares are not estimated" in capsys.readouterr().err
+    assert "warning: 1 row repeats the 'id' of an earlier row: shares are not estimated" in capsys.readouterr().err
     assert "People would" not in (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
 
 
-def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, files):
+def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, files, capsys):
     rows = [row.values for row in read_rows(files[1])]
     more = [dict(rows[0], offensiveYN=label) for label in ("not offensive", " Not offensive ", "Offensive")]
     write_rows(
         tmp_path / "labels.csv", [*rows[1:], *more, {"id": "gone", "offensiveYN": "Offensive", "targetMinority": ""}]
     )
-    found = read_human_labels(tmp_path / "labels.csv", "id", FEATURES["offensiveYN"])
-    assert found[rows[0]["id"]] == 2
-    call(tmp_path / "out", labels=tmp_path / "labels.csv")
-    assert "1 human labels do not belong to any annotated post" in (tmp_path / "out" / "trust.html").read_text(
-        encoding="utf-8"
+    feature = FEATURES["offensiveYN"]
+    assert labels_of(read_human_votes(tmp_path / "labels.csv", "id", feature), feature)[rows[0]["id"]] == 2
+    call(tmp_path / "out", "--quiet", labels=tmp_path / "labels.csv")
+    assert re.search(
+        r"warning: 1 of \d+ labeled posts is not among the annotated posts and left out", capsys.readouterr().err
     )
+    page = (tmp_path / "out" / "trust.html").read_text(encoding="utf-8")
+    assert "1 labeled post is not among the annotated posts of the file and left out." in page
+
+
+def test_a_file_that_has_annotations_already_needs_another_prefix(call, tmp_path, files):
+    rows = [{**row.values, "model_offensiveYN": "x"} for row in read_rows(files[0])]
+    write_rows(tmp_path / "posts.csv", rows)
+    with pytest.raises(UserError, match=r"already has a column 'model_offensiveYN'\. Rename that column, or .* prefix"):
+        call(tmp_path / "out", posts=tmp_path / "posts.csv")
+    shutil.rmtree(tmp_path / "out")
+    call(tmp_path / "out", "--prefix", "own_", posts=tmp_path / "posts.csv")
+    columns = next(read_rows(tmp_path / "out" / "annotated.parquet")).values
+    assert columns["model_offensiveYN"] == "x"
+    assert columns["own_offensiveYN"] in FEATURES["offensiveYN"].labels
+    assert (tmp_path / "out" / "trust.html").is_file()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +216,7 @@ def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, fil
         (lambda rows: [{"id": row["id"]} for row in rows], "missing column 'offensiveYN'"),
         (
             lambda rows: [dict(row, id=f"x{row['id']}") for row in rows],
-            r"only 0 of the posts .* are in the file of posts",
+            r"only 0 of the posts .* are in the file of posts.*: compare 'x\d+' in labels.csv with '0' in posts.csv",
         ),
     ],
 )
@@ -237,7 +265,8 @@ def test_labels_needed_for_an_answer():
 
 
 def test_the_model_is_compared_with_the_best_constant_answer_by_post():
-    shared = {"confidences": [], "probabilities": None, "everywhere": {}, "missing": 0, "by_key": {}, "repeated": 0}
+    shared = {"confidences": [], "probabilities": None, "everywhere": {}, "missing": 0, "by_key": {}}
+    shared |= {"repeated": 0, "keys": {}}
     judged = LabeledAnswers(FEATURES["offensiveYN"], labels=[0, 0, 0, 2], answers=[0, 0, 1, 2], **shared)
     assert judged.constant() == (0, [1, 1, 1, 0])
     assert judged.gain(0)["value"] == 0, "one post won, one lost"

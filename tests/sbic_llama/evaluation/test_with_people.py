@@ -54,6 +54,16 @@ def test_the_same_answers_under_each_label_policy():
     assert "give 50.0% of the posts different labels" in finding.summary[2]
 
 
+def test_most_annotators_are_more_than_half():
+    """Of an even split the majority's label is not biased; the feature's own label is, as any annotator suffices."""
+    posts = [post(None, None, biased=(True, False)), post(None, None, None, biased=(True, True, False))]
+    finding = label_policy_finding(FEATURES["hasBiasedImplication"], posts, [0, 0], seed=0, **ABOUT)
+    assert rows(finding)[FEATURES["hasBiasedImplication"].policy] == (1.0, 2)
+    assert rows(finding)["biased where most annotators gave a stereotype"] == (0.5, 2)
+    even = post(0, 1)
+    assert [OFFENSIVE_POLICIES[name].label_of(even) for name in ("at_least_half", "above_half", "levels")] == [0, 1, 1]
+
+
 def test_a_single_opinion_is_not_unanimity():
     finding = label_policy_finding(FEATURES["offensiveYN"], [*POSTS, post(1)], [0, 0, 1, 2, 0], seed=0, **ABOUT)
     assert rows(finding)["posts on which all annotators agree"] == (1.0, 3)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -52,10 +55,21 @@ def printed_steps(output: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> tuple[Path, list[str]]:
+def command(miniature, tmp_path_factory) -> list[str]:
+    """Return a training on so few posts that an epoch, whose last step is a part of one, ends within its six steps."""
+    corpus = tmp_path_factory.mktemp("corpus")
+    for name, count in {"trn": 500, "dev": 160, "tst": 2}.items():
+        lines = (miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv").open(encoding="utf-8", newline="")
+        with lines, open(corpus / f"SBIC.v2.{name}.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(itertools.islice(csv.reader(lines), count + 1))
+    return [*COMMAND, "--data_dir", str(corpus)]
+
+
+@pytest.fixture(scope="module")
+def alone(command, tmp_path_factory) -> tuple[Path, list[str]]:
     """Train with one process on the batch size of two."""
     folder = tmp_path_factory.mktemp("alone")
-    words = [*COMMAND, "--output_dir", str(folder), "--per_device_train_batch_size", "32"]
+    words = [*command, "--output_dir", str(folder), "--per_device_train_batch_size", "32"]
     ended = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-4000:]
     return folder / "offensiveYN", printed_steps(ended.stderr)
@@ -68,10 +82,23 @@ def largest_difference(one: Path, other: Path) -> float:
 
 
 @pytest.mark.slow
-def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, tmp_path):
+def test_a_run_of_one_process_continues_on_two_to_the_same_weights(alone, command, tmp_path):
+    folder = shutil.copytree(alone[0], tmp_path / "offensiveYN")
+    for name in ("training.json", "adapter_model.safetensors", "checkpoint-6/trainer_state.json"):
+        (folder / name).unlink()
+    words = ["--num_processes", "2", "-m", *command, "--output_dir", str(tmp_path)]
+    output = end(launch("../accelerate_config.yaml", *words, "--per_device_train_batch_size", "16"))
+    assert "each step takes 2 × 16 = 32 items" in output
+    continued = int(re.search(r"continuing from checkpoint-(\d)", output)[1])
+    assert printed_steps(output) == [line for line in alone[1] if int(line.split()[1]) > continued]
+    assert largest_difference(alone[0], folder) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, command, tmp_path):
     worker = [
         str(ROOT / "tests" / "sbic_llama" / "training" / "fsdp_on_cpu.py"),
-        *COMMAND,
+        *command,
         "--output_dir",
         str(tmp_path),
     ]
@@ -109,7 +136,7 @@ def test_a_sharded_base_trains_in_half_precision_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_machines_train_the_same_adapter_and_write_once(alone, tmp_path):
+def test_two_machines_train_the_same_adapter_and_write_once(alone, command, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -119,7 +146,7 @@ def test_two_machines_train_the_same_adapter_and_write_once(alone, tmp_path):
         "--main_process_port",
         port,
         "-m",
-        *COMMAND,
+        *command,
         "--output_dir",
         str(tmp_path),
     ]

@@ -305,6 +305,20 @@ def test_llama_2_7b_is_estimated_within_what_is_known_of_it():
     assert result.line().startswith(f"estimated memory {result.total / 1e6:,.0f} MB (model ")
 
 
+def test_memory_from_fewer_layers_is_that_of_all():
+    from transformers import LlamaConfig
+
+    def measure(config):
+        model = memory.fake_model(config, arguments(Path()), precision="fp32")
+        step = memory.Step(1, 200, 16, packed=True)
+        needed = memory.estimate_memory(model, step, precision="fp32", checkpointing=True)
+        return needed.model, needed.optimizer, needed.activations
+
+    config = LlamaConfig(vocab_size=900, hidden_size=128, intermediate_size=320, num_hidden_layers=9)
+    assert step_memory.by_depth(config, measure) == list(measure(config))
+    assert config.num_hidden_layers == 9
+
+
 def test_the_largest_step_has_the_most_tokens_of_one_pass():
     lengths, answers = [5, 9, 7, 30, 2, 2, 4], [2, 2, 3, 2, 2, 2, 2]
     shape = {"prefix": 10, "size": 3, "seed": 1}
@@ -646,7 +660,7 @@ def configured(**changes):
         (configured(base_model_name_or_path="other/base"), r"expected \('miniature/tiny_llama', None\)"),
         (
             lambda folder: (folder / "adapter_config.json").write_text("[]"),
-            r"adapter_config\.json: damaged file; expected a JSON object",
+            r"adapter_config\.json: damaged file: not a JSON object; expected a JSON object",
         ),
         (
             lambda folder: (folder / "adapter_model.safetensors").unlink(),

@@ -57,6 +57,9 @@ def test_answers_are_those_of_plain_transformers(name, method, tiny_base, small_
     )
     pairs = load_split("test", data_dir=small_snli).pairs
     pairs.append(Pair("A dog is wet and old. " * 60, "A pet is dry.", label=-1))  # truncated
+    pairs.append(
+        Pair("A dog </s> is [SEP] wet <s>", "[MASK] [CLS] A pet is <mask> dry.", label=-1)
+    )  # text, not control tokens
     ours = classifier.load(str(tmp_path / "run")).probabilities(pairs)
     plain = plain_probabilities(tmp_path / "run", pairs)
     record_property("difference", float(np.abs(ours - plain).max()))

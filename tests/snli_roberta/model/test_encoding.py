@@ -8,7 +8,9 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AddedToken, AutoTokenizer, CanineTokenizer
 
+from common.models.prompt import added_ids, mark_added
 from snli_roberta.data.corpus import Pair
 from snli_roberta.model import encoder
 from snli_roberta.model.encoding import encode
@@ -20,7 +22,7 @@ for _name, (_tokenizer, *_) in ARCHITECTURES.items():
 
 
 def words(count: int) -> str:
-    return " ".join(["A", "dog", "is", "wet-ish", "naïve", "</s>"][i % 6] for i in range(count))
+    return " ".join(["A", "dog", "is", "wet-ish", "naïve", "😂"][i % 6] for i in range(count))
 
 
 @pytest.mark.parametrize("name", KINDS.values())
@@ -48,8 +50,51 @@ def tokenizers(tiny_base):
 def test_any_text_is_cut_as_the_tokenizer_cuts_it(first, second, length, tokenizers):
     for tokenizer in tokenizers:
         (row,), _ = encode(tokenizer, [Pair(first, second, label=-1)], length)
-        expected = tokenizer(first, second, truncation="longest_first", max_length=length)
+        options = {"truncation": "longest_first", "max_length": length, "split_special_tokens": True}
+        expected = tokenizer(first, second, **options)
         assert row["input_ids"] == expected.input_ids
+
+
+@pytest.mark.parametrize("longer", ["premise", "hypothesis"])
+def test_only_the_longer_sentence_is_cut(longer, tiny_base):
+    tokenizer = encoder.load_tokenizer(str(tiny_base("bert")))
+    texts = {"premise": "A dog is wet.", "hypothesis": "A dog is dry.", longer: words(300)}
+    (row,), cut = encode(tokenizer, [Pair(**texts, label=-1)], 40)
+    parts = {name: tokenizer(text, add_special_tokens=False).input_ids for name, text in texts.items()}
+    other = "hypothesis" if longer == "premise" else "premise"
+    parts[longer] = parts[longer][: 40 - 3 - len(parts[other])]
+    separator = [tokenizer.sep_token_id]
+    assert row["input_ids"] == [tokenizer.cls_token_id, *parts["premise"], *separator, *parts["hypothesis"], *separator]
+    assert row["token_type_ids"] == [0] * (len(parts["premise"]) + 2) + [1] * (len(parts["hypothesis"]) + 1)
+    assert cut == 1
+
+
+@pytest.mark.parametrize("name", KINDS.values())
+def test_added_tokens_in_a_sentence_are_text(name, tiny_base):
+    """Special or not, whole or cut: the control tokens of a pair are those around its sentences."""
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_base(name)))
+    tokenizer.add_tokens([AddedToken("<tool>", special=False), AddedToken("<user>", rstrip=True, normalized=False)])
+    mark_added(tokenizer)
+    added = added_ids(tokenizer)
+    tokens = [token.content for i, token in tokenizer.added_tokens_decoder.items() if i in added]
+    assert len(tokens) >= 6
+    (plain,), _ = encode(tokenizer, [Pair("a", "b", label=-1)], 64)
+    assert plain["input_ids"] == tokenizer("a", "b").input_ids
+    around = [i for i in plain["input_ids"] if i in added]
+    for text in (*tokens, " ".join(tokens), "".join(tokens).upper(), "x" + tokens[-1] * 40):
+        for pair in (Pair(text, "b", label=-1), Pair("a", text, label=-1), Pair(text, text, label=-1)):
+            (row,), _ = encode(tokenizer, [pair], 64)
+            assert [i for i in row["input_ids"] if i in added] == around
+            assert {len(values) for values in row.values()} <= set(range(65))
+
+
+def test_a_tokenizer_of_pure_python_keeps_the_same_rules():
+    tokenizer = CanineTokenizer()  # a token is a code point, and special tokens are private ones
+    pair = Pair("A \ue000 dog\ue001", "is " * 40, label=-1)
+    (row,), cut = encode(tokenizer, [pair], 32)
+    expected = tokenizer("A _ dog_", "is " * 40, truncation="longest_first", max_length=32).input_ids
+    assert row["input_ids"] == expected
+    assert (cut, row["input_ids"].count(tokenizer.sep_token_id)) == (1, 2)
 
 
 def test_long_texts_are_cut_in_little_time(tiny_base):
