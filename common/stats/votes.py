@@ -101,7 +101,7 @@ def read_votes(
         unite: Combines two rows of one person where both hold (lists); returns None where they contradict each other.
 
     Raises:
-        UserError: A cell that is not a label, an empty item or annotator, or two contradicting votes of one person.
+        UserError: No rows, a cell that is not a label, an empty item or annotator, or two contradicting votes of one person.
     """
     votes, first = Votes(path, annotator is not None), {}
     labels = {folded(each) for each in known}
@@ -128,6 +128,8 @@ def read_votes(
                 raise _contradiction(row, label, names, text, *first[names])
         given[names[1]] = value
         first.setdefault(names, (text, f"line {row.line}" if row.line is not None else f"row {row.number}"))
+    if not votes.rows:
+        raise UserError("no rows", file=path, expected="at least one below the header")
     return votes
 
 

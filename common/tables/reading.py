@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from common.cli.console import log
+from common.cli.console import warn
 from common.cli.errors import UserError, file_name, shown
 from common.runtime import files
 from common.tables import parquet
@@ -282,9 +282,7 @@ def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[st
         raise UserError("empty file", file=path, expected="a header line")
 
 
-@functools.cache  # a file may be read several times
-def _warn(message: str) -> None:
-    log(message)
+_warn = functools.cache(warn)  # once, although a file may be read several times
 
 
 def _check_header(path: Path, line: int, header: list[str], problem: str | None, suffix: str) -> None:
@@ -336,7 +334,8 @@ def _array_elements(path: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
         except (ValueError, RecursionError):
             end = len(text)
         if end == len(text):  # the element may go on
-            more = raw.read(max(CHUNK, len(text) - at)) if len(text) - at <= LONGEST else b""
+            size = len(text) - at
+            more = raw.read(min(max(CHUNK, size), LONGEST + CHUNK - size)) if size <= LONGEST else b""
             if not more:
                 break
             text, at = text[at:] + more.decode("latin-1"), 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from common.cli.console import log
+from common.cli.console import warn
 from common.cli.errors import UserError, shown
 from common.runtime.files import atomic_write
 from common.tables.reading import size_of, table_format
@@ -142,8 +142,8 @@ def _delimited_writer(
     write(columns)
     yield write_row
     if formulas:
-        what = f"{formulas:,} cells begin like a formula (first: {first})"
-        log(f"{path.name}: {what}: import the file into a spreadsheet as text, or the formulas run")
+        what = f"cells that a spreadsheet may run as formulas: {formulas:,} (first: {first})"
+        warn(f"{path.name}: {what}; import the file as text")
 
 
 def _cell(value: Any) -> Any:

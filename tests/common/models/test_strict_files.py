@@ -28,7 +28,7 @@ def base(tmp_path):
     return shutil.copytree(MODELS / "tiny_llama", tmp_path / "base")
 
 
-def load(folder: Path) -> torch.nn.Module:
+def load(folder: Path | str) -> torch.nn.Module:
     return quantization.load_base(str(folder), None, precision="fp32", quantization="none")
 
 
@@ -230,4 +230,15 @@ def test_the_attention_is_always_set():
                 end = re.compile(r"\n\s*\)").search(text, call.end()).start()
                 assert "attn_implementation=" in text[call.start() : end], path
                 calls += 1
-    assert calls == 8
+    assert calls >= 8
+
+
+def test_a_base_in_the_cache_is_enough_where_the_hub_is_down(hub, monkeypatch):
+    """The files that a base need not have are asked for once, and without them, the cache decides."""
+    hub.add_model("user/base", MODELS / "tiny_llama")
+    load("user/base")
+    load_tokenizer("user/base")
+    hub.fail(".", status=503, times=-1)
+    monkeypatch.setattr("common.models.retry.time.sleep", lambda _: pytest.fail("waited", pytrace=False))
+    load("user/base")
+    load_tokenizer("user/base")

@@ -101,3 +101,9 @@ def test_a_repeated_row_counts_once_and_a_contradiction_is_refused(tmp_path):
         UserError, match=r"line 4, column 'label': item '0' is labeled 'No' here and 'Yes' in an earlier"
     ):
         votes_of(tmp_path / "v.csv", table, annotator=None)
+
+
+def test_a_table_of_a_header_alone_is_named(tmp_path):
+    (tmp_path / "v.csv").write_text("item,label\n")
+    with pytest.raises(UserError, match=r"v\.csv: no rows; expected at least one below the header"):
+        read_votes(tmp_path / "v.csv", item="item", label="label")
