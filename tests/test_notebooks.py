@@ -153,7 +153,7 @@ def test_setup_can_be_repeated_and_leaves_an_installed_checkout_alone(path, tmp_
 
 def test_the_repository_is_found_from_the_notebooks_own_folder_and_from_above_its_clone(tmp_path):
     """Run the first cell of Python, where no path leads to the package yet."""
-    (cell,) = {"\n".join(python_cells(path)[0].splitlines()[:8]) for path in NOTEBOOKS}
+    (cell,) = {"\n".join(python_cells(path)[0].splitlines()[:9]) for path in NOTEBOOKS}
     (tmp_path / SOURCE.rpartition("/")[2]).symlink_to(ROOT)
     code = "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
     code += f"Shell().run_cell({cell!r}).raise_error()\nprint(os.getcwd())"
