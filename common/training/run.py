@@ -21,7 +21,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 
 from common.cli.arguments import identifying
 from common.cli.console import log, quiet, quiet_libraries, stage
-from common.cli.errors import UserError
+from common.cli.errors import UserError, counted
 from common.cli.options import TrainingOptions
 from common.models.loading import base_path, lasting_path, license_of, width_of
 from common.results.record import TRAINING_FILE, count_parameters, git_commit, peak_memory, versions
@@ -73,7 +73,9 @@ def prepare(options: TrainingOptions, base: str) -> RunContext:
     precision = hardware.choose_precision(options.precision, width=width)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(hardware.cpu_threads())
-    log(f"{processes} process(es), {hardware.device_type()}, {precision.value} ({precision.reason})")
+    log(
+        f"{counted(processes, 'process', 'processes')}, {hardware.device_type()}, {precision.value} ({precision.reason})"
+    )
     if processes > 1:
         size, passes = options.per_device_train_batch_size, options.gradient_accumulation_steps
         items = f"{processes} × {size * passes:,} = {processes * size * passes:,} items"

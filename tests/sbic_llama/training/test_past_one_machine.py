@@ -165,5 +165,5 @@ def test_fsdp_without_gpus_is_refused_instead_of_left_out(tmp_path):
     process = launch("fsdp_qlora.yaml", "-m", *COMMAND, "--output_dir", str(tmp_path / "run"))
     output = process.communicate(timeout=300)[0]
     assert process.returncode != 0
-    assert "error: FSDP was requested, but 2 process(es) on this device would train without it" in output
+    assert "error: FSDP was requested, but 2 processes on this device would train without it" in output
     assert not (tmp_path / "run").exists()
