@@ -19,8 +19,9 @@ from common.cli.errors import UserError, counted
 from common.cli.options import CorpusOptions
 from common.hub.card import CARD, Trained, read_trained
 from common.hub.package import Package, Publication, publication_of
+from common.models.adapters import check_adapter_config
 from common.models.load_errors import loading
-from common.models.loading import base_path, check_config, local_folder, read_config, require
+from common.models.loading import base_path, check_config, check_no_adapter, local_folder, read_config, require
 from common.results.record import TRAINING_FILE, RunRecord
 from common.results.scoring import RECORD
 
@@ -130,7 +131,10 @@ def check_download(folder: Path, repo_id: str) -> tuple[Trained, Publication]:
     if trained.facts["kind"] == "adapter":
         config = read_config(folder, "adapter_config.json", repo_id)
         base = base_path(str(config.get("base_model_name_or_path")))
-        check_config(base, None if Path(base).is_dir() else config.get("revision"))
+        revision = None if Path(base).is_dir() else config.get("revision")
+        check_adapter_config(config, str(config.get("task_type")), repo_id)
+        check_no_adapter(base, revision)
+        check_config(base, revision)
     check_config(str(folder), None)
     if trained.evaluation and (rows := trained.evaluation.scores):
         check_record(trained.evaluation.record, rows, repo_id)

@@ -161,7 +161,8 @@ def check_processes() -> int:
         fix = "on a machine without GPUs set ACCELERATE_USE_CPU=true before accelerate launch, or use --num_processes 1"
         raise UserError(f"{started} processes were started but each would work alone", fix=fix)
     if shards() and state.distributed_type.value not in ("MULTI_GPU", "FSDP"):
-        problem = f"FSDP was requested, but {counted(state.num_processes, 'process', 'processes')} on this device would train without it"
+        processes = counted(state.num_processes, "process", "processes")
+        problem = f"FSDP was requested, but {processes} on this device would train without it"
         raise UserError(problem, expected="several GPUs", fix="use accelerate_config.yaml")
     # accelerate's launcher sets MASTER_ADDR if several processes are requested, and WORLD_SIZE only if it starts them.
     requested = os.environ.get("ACCELERATE_MIXED_PRECISION") and os.environ.get("MASTER_ADDR")
