@@ -44,6 +44,13 @@ ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def _not_quiet() -> Iterator[None]:
+    """Undo ``--quiet``, which commands pass on to the processes that they start."""
+    yield
+    os.environ.pop("FINETUNING_QUIET", None)
+
+
 @pytest.fixture
 def hub() -> Iterator[StrictHub]:
     """Return the Hub, empty and without faults."""

@@ -191,7 +191,7 @@ def compare(
     fix = f"{'publish' if commit else 'evaluate'} the model again, with the record of its own evaluation"
     if wrong:
         raise UserError(
-            f"{len(wrong):,} of {counted(len(rows), 'answer')} {'differs' if len(wrong) == 1 else 'differ'} from the record, "
+            f"{len(wrong):,} of {len(rows):,} answers differ from the record, "
             f"beyond ties and {most} of a probability ({precision} now, {recorded} then); the first is that to item {wrong[0]}",
             file=place,
             fix=fix,
@@ -202,9 +202,9 @@ def compare(
     near = f", {ties:,} differ within {TIE} of a tie" if ties else ""
     which = f"commit {commit[:12]}" if commit else "before the upload"
     return (
-        f"{len(rows) - ties:,} of {counted(len(rows), 'answer')} match the record{near}; largest difference "
+        f"{len(rows) - ties:,} of {len(rows):,} answers match the record{near}; largest difference "
         f"{max(differences, default=0):.1e} (scored again in {precision}, recorded in {recorded}; {len(rows):,} of its "
-        f"{counted(of, 'item')}; {which})"
+        f"{of:,} items; {which})"
     )
 
 

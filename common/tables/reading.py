@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.cli.console import warn
-from common.cli.errors import UserError, file_name, shown
+from common.cli.errors import UserError, counted, file_name, shown
 from common.runtime import files
 from common.tables import parquet
 
@@ -274,8 +274,8 @@ def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[st
         if len(fields) != len(header):
             if not lenient:
                 expected, fix = f"{len(header)}, as in the header", "quote fields that contain the delimiter"
-                raise UserError(f"{len(fields)} fields", file=path, line=line, expected=expected, fix=fix)
-            problem = problem or f"{len(fields)} fields, where the header has {len(header)}"
+                raise UserError(counted(len(fields), "field"), file=path, line=line, expected=expected, fix=fix)
+            problem = problem or f"{counted(len(fields), 'field')}, where the header has {len(header)}"
         values = dict(zip(header, fields, strict=False))
         yield Row(values, str(path), line, number, problem, escaped(record) if problem else None)
     if header is None:

@@ -173,7 +173,7 @@ def new_columns(adapters: Sequence[Adapter], files: Iterable[Survey], prefix: st
     columns |= {f"{prefix}{RAW_RECORD}": str} if any(file.raw for file in files) else {}
     for file in files:
         if taken := [name for name in columns if name in file.columns]:
-            fix = "rename that column, or annotate with another prefix"
+            fix = "rename that column, or choose another --prefix"
             raise UserError(f"the file already has a column {shown(taken[0])}", file=file.path, fix=fix)
     return columns
 

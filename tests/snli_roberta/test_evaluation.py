@@ -255,7 +255,7 @@ def test_a_file_that_grows_meanwhile_is_refused_and_nothing_is_written(trained, 
         yield from load(self)
 
     monkeypatch.setattr(predict.Input, "windows", grown)
-    with pytest.raises(UserError, match="the file had 1 rows and now has 2"):
+    with pytest.raises(UserError, match="the file had 1 row and now has 2"):
         call(predict, monkeypatch, "--model", trained["full"], "--input", source, "--output", out)
     assert not out.exists()
 

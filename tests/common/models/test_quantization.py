@@ -154,7 +154,7 @@ def other_width(tensors: dict, config: dict) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (drop_norm, r"1 tensors missing \(first: 'model\.norm\.weight'\)"),
+        (drop_norm, r"1 tensor missing \(first: 'model\.norm\.weight'\)"),
         (other_prefix, r"\d+ tensors missing"),
         (layers(1), r"\d+ tensors missing \(first: 'model\.layers\.\d+\."),
         (layers(-1), r"\d+ tensors beyond its layers \(first: 'model\.layers\.\d+\."),

@@ -107,7 +107,7 @@ def test_rows_that_cannot_be_annotated_are_kept_with_the_reason(call, tmp_path, 
     result = [row.values for row in read_rows(tmp_path / "out.csv")]
     assert [row["id"] for row in result] == ["1", "2", "3", "4", "5", "6", "7"]
     assert [row["model_problem"] for row in result] == [
-        "", "no text", "byte 0xff is not UTF-8", "1 fields, where the header has 2", "", "a NUL character",
+        "", "no text", "byte 0xff is not UTF-8", "1 field, where the header has 2", "", "a NUL character",
         "3 fields, where the header has 2",
     ]  # fmt: skip
     assert [bool(row["model_offensiveYN"]) for row in result] == [True, False, False, False, True, False, False]

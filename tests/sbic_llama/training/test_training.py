@@ -608,7 +608,7 @@ def test_the_same_arguments_on_other_posts_are_another_run(trained, tmp_path, mo
         return whole(split, label_of)[: -1 if split.name == "dev" else None]
 
     monkeypatch.setattr(training, "labeled", fewer)
-    with pytest.raises(UserError, match=r"holds another run: data was"):
+    with pytest.raises(UserError, match=r"holds another run: data changed"):
         train(arguments(trained.parent, max_steps=12, evaluations=3), "offensiveYN")
 
 

@@ -60,7 +60,7 @@ FAULTS = {
     "prefix": (other_prefix, r"\d+ tensors missing \(first: 'bert\.embeddings"),
     "type": (other_type, r"\d+ tensors missing \(first: '"),
     "shape": (other_width, r"\d+ tensors of another shape \(first: 'bert\.encoder"),
-    "half a pooler": (half_a_pooler, r"1 tensors missing \(first: 'bert\.pooler\.dense\.bias'"),
+    "half a pooler": (half_a_pooler, r"1 tensor missing \(first: 'bert\.pooler\.dense\.bias'"),
 }
 
 
