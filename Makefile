@@ -51,7 +51,7 @@ demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annota
 		head -n 3 $(DEMO)/annotated.csv && \
 		$(BIN)/python -m sbic_llama.trust $$own/posts.csv --human_labels $$own/human_labels.csv --key id $$adapters \
 			--output_dir $(DEMO)/trust --quiet
-	@echo; echo "Step 4 of 5: publish the models to a Hub on the loopback, verify them, and use one from there"
+	@echo; echo "Step 4 of 5: publish a model of each project to a Hub on the loopback, verify them, and use one from there"
 	@$(BIN)/python -m common.miniature $(MAKE) --no-print-directory demo-hub
 	@echo; echo "Step 5 of 5: one page with all results"
 	@$(BIN)/python -m common.report --records $(DEMO)/records --output $(DEMO)/report.html --title "Demo on the miniature" \
@@ -62,9 +62,9 @@ demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annota
 	@echo "  $(DEMO)/annotated.csv     the annotated file"
 	@echo "Next: $(BIN)/python -m common.doctor shows what this machine can run. README.md, \"Three ways in\", has pages to try the models on."
 
-# The demo's models through a Hub on the loopback: published, verified, downloaded and used.
+# Two of the demo's models through a Hub on the loopback: published, verified, downloaded and used.
 demo-hub:
-	@for model in snli_full snli_lora sbic/hasBiasedImplication sbic/offensiveYN sbic/targetMinority; do \
+	@for model in snli_lora sbic/offensiveYN; do \
 		$(BIN)/python -m common.hub publish $(DEMO)/$$model --repo_id miniature/$$(basename $$model) --tag v1 --items 50 --quiet || exit; \
 	done
 	@echo "Does \"A boy who is wet is indoors and quiet.\" entail \"A child is dry.\"?"
