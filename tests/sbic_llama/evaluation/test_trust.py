@@ -195,7 +195,7 @@ def test_several_people_a_post_and_labels_of_posts_elsewhere(call, tmp_path, fil
 def test_a_file_that_has_annotations_already_needs_another_prefix(call, tmp_path, files):
     rows = [{**row.values, "model_offensiveYN": "x"} for row in read_rows(files[0])]
     write_rows(tmp_path / "posts.csv", rows)
-    with pytest.raises(UserError, match=r"already has a column 'model_offensiveYN'\. Rename that column, or .* prefix"):
+    with pytest.raises(UserError, match=r"already has a column 'model_offensiveYN'\. Rename .* another --prefix"):
         call(tmp_path / "out", posts=tmp_path / "posts.csv")
     shutil.rmtree(tmp_path / "out")
     call(tmp_path / "out", "--prefix", "own_", posts=tmp_path / "posts.csv")
