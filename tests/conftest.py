@@ -79,6 +79,7 @@ def real_data() -> Path:
 
 
 LAUNCHES = "launches"
+LONG = (LAUNCHES, "tests/benchmarks/test_bench.py", "tests/snli_roberta/study/test_study.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -98,7 +99,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return nodeid if config.option.markexpr == "slow" and path.count("/") == 1 else path
 
         def _assign_work_unit(self, node: Any) -> None:
-            longest = next((scope for scope in self.workqueue if scope == LAUNCHES or "::" in scope), None)
+            longest = next((scope for scope in self.workqueue if scope in LONG or "::" in scope), None)
             if longest is not None:
                 self.workqueue.move_to_end(longest, last=False)
             super()._assign_work_unit(node)

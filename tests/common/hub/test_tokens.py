@@ -116,7 +116,7 @@ def test_nothing_shows_it_when_things_go_wrong(run, received, bases, runs, tmp_p
         assert "asks to wait 10 min 1 s" in run("-m", *publish, status=75)
     bases.fail("/commit/", status=400)
     run("-m", *publish, status=2)
-    code = "import sys; from common.hub import __main__ as hub, upload; upload.Upload.files = 1; "
+    code = "import sys; from common.hub import __main__ as hub, upload; upload.files_at = 1; "
     code += f"sys.argv = {list(map(str, publish))}; hub.main()"
     assert "Traceback" in run("-c", code, status=1)
     look(tmp_path, received, bases.log)
