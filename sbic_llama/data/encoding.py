@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKEN_CHARACTERS = 64  # what a token stands for at most; the rest of a long post is cut before it is tokenized
+GROUP_CHARACTERS = 250_000
 BATCH_TOKENS = 4096  # per forward pass: the keys and values of Llama-2-7B then take some 2 GB
 STARTS = ("a", "The", "7", "@", "#", '"', "é", "😂")  # of posts; what their prompts have in common is the prefix
 
@@ -76,13 +77,31 @@ def encode(
     starts = prompt_ids(tokenizer, [feature.prompt(start) for start in STARTS])
     around = min(map(len, starts)) - 1  # the shortest start is one token
     most = max_post_tokens * TOKEN_CHARACTERS
-    prompts = prompt_ids(tokenizer, [feature.prompt(post[:most]) for post in posts])
-    limit = around + max_post_tokens
-    too_long = [i for i, ids in enumerate(prompts) if len(ids) > limit or len(posts[i]) > most]
-    for i in too_long:
-        prompts[i] = _truncated(tokenizer, feature, posts[i][:most], limit)
+    limit, cut = around + max_post_tokens, 0
+    prompts: list[list[int]] = []
+    for group in _groups([post[: most + 1] for post in posts]):
+        for post, ids in zip(
+            group, prompt_ids(tokenizer, [feature.prompt(post[:most]) for post in group]), strict=True
+        ):
+            too_long = len(ids) > limit or len(post) > most
+            prompts.append(_truncated(tokenizer, feature, post[:most], limit) if too_long else ids)
+            cut += too_long
     prefix = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*starts, strict=False))]
-    return Encoded(prefix, prompts, around, cut=len(too_long))
+    return Encoded(prefix, prompts, around, cut)
+
+
+def _groups(posts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield posts that are tokenized together: until a long post is cut, each of its tokens takes some hundred bytes."""
+    group: list[str] = []
+    size = 0
+    for post in posts:
+        if group and size + len(post) > GROUP_CHARACTERS:
+            yield group
+            group, size = [], 0
+        group.append(post)
+        size += len(post)
+    if group:
+        yield group
 
 
 def _truncated(tokenizer: PreTrainedTokenizerBase, feature: Feature, post: str, limit: int) -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
-from common.models.prompt import HEAD, TAIL, answer_ids
+from common.models.prompt import HEAD, TAIL, answer_ids, prompt_ids
 from common.models.quantization import load_tokenizer
 from sbic_llama.data import encoding
 from sbic_llama.data.corpus import Post, clean, load_splits
@@ -188,3 +188,20 @@ def test_a_post_beyond_the_models_context_is_refused_with_the_limit_that_fits(to
     encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=limit).require_context(5, 256)
     with pytest.raises(UserError):
         encode(tokenizer, BIAS, ["word " * 400], max_post_tokens=limit + 1).require_context(5, 256)
+
+
+def test_long_posts_are_not_tokenized_all_at_once(monkeypatch):
+    """Until they are cut, a window of posts of 10 MB would take gigabytes."""
+    tokenizer, sizes = load_tokenizer(str(MODELS / "tiny_llama")), []
+
+    def watched(tokenizer, prompts):
+        sizes.append(sum(map(len, prompts)))
+        return prompt_ids(tokenizer, prompts)
+
+    posts = ["a short one", *["florbs sing " * 800] * 20, "another"]
+    whole = encode(tokenizer, BIAS, posts, max_post_tokens=20)
+    monkeypatch.setattr(encoding, "prompt_ids", watched)
+    monkeypatch.setattr(encoding, "GROUP_CHARACTERS", 5000)
+    assert encode(tokenizer, BIAS, posts, max_post_tokens=20) == whole
+    assert whole.cut == 20
+    assert max(sizes) < 7000  # with the instructions; the posts together have 192,000 characters
