@@ -54,7 +54,7 @@ def repeated_text(path: Path, shrink: int) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table({"post": [WORD * (10 * MB // len(WORD))] * (1024 // shrink)}), path)
+    pyarrow.parquet.write_table(pyarrow.table({"post": ["x" * 10 * MB] * (1024 // shrink)}), path)
 
 
 def long_posts(path: Path, shrink: int) -> None:
