@@ -54,7 +54,8 @@ def repeated_text(path: Path, shrink: int) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table({"post": ["x" * 10 * MB] * (1024 // shrink)}), path)
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * (1024 // shrink)), ["x" * 10 * MB])
+    pyarrow.parquet.write_table(pyarrow.table({"post": texts}), path)
 
 
 def long_posts(path: Path, shrink: int) -> None:

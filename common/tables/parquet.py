@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ROWS, BYTES = 1024, 32 * 2**20  # of a step, at most
 # No page of a column is larger than the column. Posts do not compress as well as this.
 UNPACKED, RATIO = 256 * 2**20, 200
+LONG_VALUE = 100_000  # bytes, on average in a large row group
 DICTIONARY = 2  # type of the page with the texts that a column's rows refer to
 
 
@@ -58,6 +59,11 @@ def _batches(path: Path, file: Any, largest: Callable[[Any], int]) -> Iterator[A
             if chunk.total_uncompressed_size > max(UNPACKED, RATIO * chunk.total_compressed_size):
                 problem = f"{chunk.total_compressed_size:,} bytes that unpack to {chunk.total_uncompressed_size:,}"
                 raise UserError(problem, file=path, column=chunk.path_in_schema, fix="leave that column out")
+            # Writers put 1,024 values into a page at least, and a page is unpacked whole.
+            if chunk.total_uncompressed_size > max(UNPACKED, LONG_VALUE * chunk.num_values):
+                problem = f"texts of {chunk.total_uncompressed_size / chunk.num_values:,.0f} bytes on average"
+                fix = "write it again with at most 100 rows in a row group, or leave that column out"
+                raise UserError(problem, file=path, column=chunk.path_in_schema, fix=fix)
         row = max(1, group.total_byte_size // max(1, group.num_rows), sum(map(largest, chunks)) // 4)
         yield from file.iter_batches(batch_size=max(1, min(ROWS, BYTES // row)), row_groups=[number])
 

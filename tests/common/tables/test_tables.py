@@ -260,6 +260,17 @@ def test_small_files_do_not_exhaust_memory(tmp_path):
     assert float(of_texts) < 500, of_texts
 
 
+def test_long_texts_in_a_large_row_group_are_refused(tmp_path, monkeypatch):
+    """They compress less than a bomb, but they share a page, which is unpacked whole."""
+    pyarrow.parquet.write_table(pyarrow.table({"post": ["florbs sing " * 100_000] * 8}), tmp_path / "t.parquet")
+    assert len(list(read_rows(tmp_path / "t.parquet"))) == 8
+    monkeypatch.setattr("common.tables.parquet.UNPACKED", 10**5)
+    with pytest.raises(
+        UserError, match=r"t.parquet, column 'post': texts of [0-9,]+ bytes on average\. Write it again"
+    ):
+        list(read_rows(tmp_path / "t.parquet"))
+
+
 def test_a_broken_gzip_and_a_missing_file(tmp_path):
     whole = gzip.compress(b"a,b\n" + b"1,2\n" * 1000)
     (tmp_path / "t.csv.gz").write_bytes(whole[: len(whole) // 2])
