@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from common.cli.arguments import parse
 from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, counted, run
-from common.models.loading import base_path, commit_of
+from common.cli.options import METHODS, Method
+from common.models.loading import base_identity, base_path, commit_of
 from common.results import finding as findings
 from common.results import rendering
 from common.results.finding import Finding
-from common.results.record import RunRecord, training_costs
+from common.results.record import RunRecord
 from common.results.rendering import table_lines, write_report
-from common.results.scoring import ScoredSet, read_evaluation
-from common.stats.paired import over_seeds
+from common.results.scoring import ScoredSet
 from common.tables.report import fingerprint
-from snli_roberta.data.corpus import LABELS, SAMPLING, Pair, Split, pair_id, pairs_fingerprint
+from common.training.trials import Run, make_finals, make_trials, record_of
+from snli_roberta.data.corpus import SAMPLING, Pair, Split, pair_id, pairs_fingerprint
 from snli_roberta.model import classifier
 from snli_roberta.model.evaluation import load_sets, record_name, score_baselines, score_model
 from snli_roberta.study import runs as study_runs
 from snli_roberta.study.findings import Arm, disagreements, findings_of
-from snli_roberta.study.runs import Run, Study, StudyArguments
-from snli_roberta.training.arguments import TITLES, Method
+from snli_roberta.study.runs import Study, StudyArguments
 
 MODULE = "snli_roberta.compare"
 SEED = 0  # of the baselines, the untrained head and the bootstrap
@@ -53,7 +52,7 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
         )
     quiet_libraries()
     study, pairs, scored, test = study_of(arguments)
-    for method in TITLES:
+    for method in METHODS:
         study_runs.check_free(arguments.output_dir / method)
     study_runs.announce(study)
     if arguments.estimate_only:
@@ -73,9 +72,10 @@ def compare(arguments: StudyArguments) -> tuple[list[RunRecord], list[Finding]]:
     for method, runs in finals.items():
         arm = Arm(method, runs, np.stack([_answers(run, scored, test, baselines) for run in runs]))
         arms.append(arm)
-        with stage(f"{TITLES[method]} over {counted(len(runs), 'seed')}"):
-            records.append(_record(arm, scored))
-        records[-1].write(output_dir / record_name(len(records), TITLES[method]))
+        with stage(f"{METHODS[method]} over {counted(len(runs), 'seed')}"):
+            shared = {"module": MODULE, "seed": SEED}
+            records.append(record_of(METHODS[method], runs, arm.answers, scored, **shared))
+        records[-1].write(output_dir / record_name(len(records), METHODS[method]))
     both = (arms[0], arms[1])
     with stage("comparing"):
         made = findings_of(study, both, (records[-2], records[-1]), scored, seed=SEED)
@@ -92,59 +92,37 @@ def study_of(arguments: StudyArguments) -> tuple[Study, list[Pair], ScoredSet, S
     name = arguments.model_name_or_path
     # All runs start from the base's present commit, even if its branch moves before the last of them.
     arguments = replace(arguments, model_revision=commit_of(base_path(name), arguments.model_revision))
-    base = study_runs.base_identity(name, arguments.model_revision)
+    base = base_identity(name, arguments.model_revision)
     data = fingerprint([pairs_fingerprint(pairs), dev.fingerprint()])
-    return Study(arguments, data, base), pairs, scored, test
+    rates = {method: arguments.rates(method) for method in METHODS}
+    shared = {"rates": rates, "seeds": arguments.seeds, "score": "validation accuracy"}
+    return Study(arguments=arguments, data=data, base=base, **shared), pairs, scored, test
 
 
 def make_runs(study: Study) -> dict[Method, list[Run]]:
     """Make the missing runs; return those of each method's chosen rate, or the trials if no more are requested."""
-    # Alternately, so that an interrupted study has seen as much of both methods.
-    trials = {method: study.trials(method) for method in TITLES}
-    study_runs.train([run for both in zip(*trials.values(), strict=True) for run in both])
-    if study.arguments.trials_only:
-        for trial in (trial for runs in trials.values() for trial in runs):
-            accuracy = trial.validation_accuracy()
-            shown = "diverged" if accuracy is None else f"validation accuracy {accuracy:.4f}"
-            log(f"{trial.title}: {shown}", always=True)
-        return trials
-    finals = {method: study.finals(method) for method in TITLES}
-    while not all(run.finished for runs in finals.values() for run in runs):
-        for method, runs in finals.items():
-            log(f"{TITLES[method]}: learning rate {runs[0].arguments.learning_rate:g} by validation accuracy")
-        study_runs.train([run for both in zip(*finals.values(), strict=True) for run in both])
-        finals = {method: study.finals(method) for method in TITLES}  # others, if the mean over seeds fell behind
-    return finals
+    from snli_roberta.training.run import train
+
+    trials = make_trials(study, train)
+    if not study.arguments.trials_only:
+        return make_finals(study, train)
+    for trial in (trial for runs in trials.values() for trial in runs):
+        accuracy = trial.validation_score()
+        shown = "diverged" if accuracy is None else f"validation accuracy {accuracy:.4f}"
+        log(f"{trial.title}: {shown}", always=True)
+    return trials
 
 
 def _answers(run: Run, scored: ScoredSet, test: Split, baselines: list[RunRecord]) -> np.ndarray:
     """Return the class that a run's model gives each test pair, shape (n,); scores the model unless that is done."""
-    kept = read_evaluation(run.folder)
-    if kept is None or kept.record.data["fingerprint"] != scored.fingerprint:
+    ids = [pair_id(pair) for pair in test.pairs]
+    answers = run.answers(scored, ids)
+    if answers is None:
         model, path = classifier.load(str(run.folder)), run.folder / "records" / "record.json"
         score_model(model, run.title, scored, test, baselines, module=MODULE, path=path, seed=SEED)
-        kept = read_evaluation(run.folder)
-        assert kept is not None
-    answers = {row["id"]: row["answer"] for row in kept.scores}
-    return np.array([LABELS.index(answers[pair_id(pair)]) for pair in test.pairs])
-
-
-def _record(arm: Arm, scored: ScoredSet) -> RunRecord:
-    """Make a method's record: means over its seeds, the largest memory, the confusion of all seeds together."""
-    costs = [training_costs(run.facts()) for run in arm.runs]
-    first: dict[str, Any] = costs[0]
-    seconds = [cost["seconds"] for cost in costs]
-    memory = {kind: max(cost["peak_memory_bytes"][kind] for cost in costs) for kind in first["peak_memory_bytes"]}
-    settings = {k: v for k, v in first["settings"].items() if k not in ("seed", "best")}
-    first |= {
-        "settings": settings | {"seeds": [run.arguments.seed for run in arm.runs]},
-        "seconds": None if None in seconds else float(np.mean(seconds)),
-        "peak_memory_bytes": memory,
-    }
-    record = scored.record(TITLES[arm.method], arm.answers[0].tolist(), module=MODULE, seed=SEED, **first)
-    record.metrics = over_seeds(scored.labels, arm.answers, scored.names, seed=SEED)
-    record.confusion = np.sum([scored.confusion(answers.tolist()) for answers in arm.answers], axis=0).tolist()
-    return record
+        answers = run.answers(scored, ids)
+        assert answers is not None
+    return answers
 
 
 def _keep(study: Study, arms: tuple[Arm, Arm], made: list[Finding]) -> None:

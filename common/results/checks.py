@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from common.cli.errors import UserError, shown
 from common.results.finding import Curve, Finding, Listing, Measures, Part, about, worded
 from common.results.record import RunRecord
 from common.results.scoring import OTHERS
-from common.stats import agreement, calibration, metrics
+from common.stats import agreement, calibration, metrics, paired
 from common.stats.agreement import Annotations, Coded, Predictions, Scale, ScaleName, Similarity
 from common.stats.alt_test import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
 from common.stats.metrics import Measure
@@ -77,6 +77,41 @@ def risk_coverage_finding(
             Measures(f"{title} rest, if people take the least certain", "checked by people", metric, rest),
         ],
         facts={**facts, "source": "Geifman et al. 2019"},
+        **about,
+    )
+
+
+def comparison_finding(
+    labels: Sequence[int], answers: Sequence[int], others: Mapping[str, np.ndarray], *, seed: int, **about: Any
+) -> Finding:
+    """Measure how much better a model's answers are than those of others on the same items.
+
+    ``others`` are the classes that each other model's seeds gave, shape (seeds, n).
+    """
+    known = np.asarray(labels, dtype=int)
+    own = np.asarray([answers], dtype=int) == known
+    right = {name: np.asarray(given, dtype=int) == known for name, given in others.items()}
+    balanced = {name: paired.balanced_difference(each, own, known, seed=seed) for name, each in right.items()}
+    plain = {name: paired.difference(each, own, seed=seed) for name, each in right.items()}
+    tests = {name: paired.mcnemar(each[0], own[0]) for name, each in right.items()}
+    verdicts = {
+        name: "better" if gap["ci95"][0] > 0 else "worse" if gap["ci95"][1] < 0 else "open"
+        for name, gap in balanced.items()
+    }
+    shared = {"reference": 0.0, "reference_name": "no difference", "differences": True}
+    return Finding(
+        name="comparison",
+        **worded(TEMPLATES / "comparison.jinja", balanced=balanced, verdicts=verdicts, tests=tests, n=len(known)),
+        parts=[
+            Measures("Balanced accuracy minus the baseline's", "baseline", "difference", balanced, **shared),
+            Measures("Accuracy minus the baseline's", "baseline", "difference", plain, **shared),
+            Listing(
+                "Items that each gets right (of several seeds, the first)",
+                ["baseline", "both", "only the baseline", "only the model", "neither", "McNemar's exact p"],
+                [[name, t.both, t.only_first, t.only_second, t.neither, t.p] for name, t in tests.items()],
+            ),
+        ],
+        facts={"verdicts": verdicts, "sources": ["McNemar 1947", "Sellam et al. 2022"]},
         **about,
     )
 

@@ -30,6 +30,7 @@ KEPT = f"evaluation/{FOLDER}"  # in a model's folder
 MAX_DRAWN = 1000  # rows and series that the pictures of a finding from a file may have
 Drawn = Annotated[float, Gt(-1e12), Lt(1e12)]  # what pictures can show; excludes NaN
 Point = Annotated[list[Drawn], Len(2, 2)]
+Span = Annotated[list[Drawn], Len(4, 4)]
 Series = Annotated[dict[str, Annotated[list[Point], MinLen(1)]], MinLen(1)]
 Cell = str | bool | Annotated[int, Gt(-(10**12)), Lt(10**12)] | Drawn | None
 
@@ -82,6 +83,22 @@ class Points(_Strict):
 
 
 @dataclass(frozen=True)
+class Growth(_Strict):
+    """A picture of scores by size, which has a logarithmic axis: measured ones, and a fitted curve in its 95 % interval.
+
+    Each place is size, score, and the ends of the score's interval.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Annotated[dict[str, Annotated[list[Span], MinLen(1)]], MinLen(1)]
+    curve: list[Span] = field(default_factory=list)
+    curve_name: str = ""
+    kind: Literal["growth"] = "growth"
+
+
+@dataclass(frozen=True)
 class Listing(_Strict):
     """A table of anything: texts, counts, shares."""
 
@@ -100,7 +117,7 @@ class _ByKind:
         return handler(Annotated[source, Field(discriminator="kind")])
 
 
-Part = Measures | Curve | Points | Listing
+Part = Measures | Curve | Points | Growth | Listing
 
 
 class _Data(Open):
@@ -142,10 +159,15 @@ class Finding(_Strict):
         if not re.fullmatch(r"[a-z0-9-]+", self.name):
             return "name: expected lowercase letters, digits and hyphens"
         drawn = sum(len(part.rows) for part in self.parts if isinstance(part, Measures))
-        drawn += sum(len(part.series) for part in self.parts if isinstance(part, (Curve, Points)))
+        drawn += sum(len(part.series) for part in self.parts if isinstance(part, (Curve, Points, Growth)))
         if drawn > MAX_DRAWN:
             return f"parts: {drawn:,} rows to draw, at most {MAX_DRAWN:,} are allowed"
         for part in self.parts:
+            if (
+                isinstance(part, Growth)
+                and min(place[0] for each in (*part.series.values(), part.curve) for place in each) <= 0
+            ):
+                return "parts: a size below 0, or 0, has no place on a logarithmic axis"
             if isinstance(part, Listing) and any(len(row) != len(part.columns) for row in part.rows):
                 return "parts: a row has more or fewer values than there are columns"
         return None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.cli.errors import printable
-from common.results.finding import Curve, Measures, Points
+from common.results.finding import Curve, Growth, Measures, Points
 from common.results.record import RunRecord
 
 if TYPE_CHECKING:
@@ -125,6 +125,36 @@ def points(part: Points, finish: Finish[Form] = svg) -> Form:
         return finish(figure, f"{part.y} against {part.x}: {'; '.join(words)}")
 
 
+def growth(part: Growth, finish: Finish[Form] = svg) -> Form:
+    """Draw scores with their intervals by size on a logarithmic axis, and a fitted curve, dashed where nothing was measured."""
+    with _figure(width=6.4, height=4.2) as (figure, axes):
+        for number, (name, places) in enumerate(part.series.items()):
+            sizes, values, low, high = zip(*places, strict=True)
+            _, errors = _with_errors(
+                [("", {"value": v, "ci95": ends}) for v, *ends in zip(values, low, high, strict=True)]
+            )
+            color = COLORS[number % len(COLORS)]
+            line = "" if part.curve and not number else ":"  # the curve joins the first series
+            axes.errorbar(sizes, values, yerr=errors, fmt="os^D"[number % 4] + line, color=color, capsize=3, label=name)
+        measured = sorted({place[0] for places in part.series.values() for place in places})
+        if part.curve:
+            sizes, values, low, high = zip(*part.curve, strict=True)
+            inside = sum(size <= measured[-1] for size in sizes)
+            axes.fill_between(sizes, low, high, color=COLORS[0], alpha=0.15, linewidth=0)
+            axes.plot(sizes[:inside], values[:inside], color=COLORS[0], label=part.curve_name)
+            axes.plot(sizes[max(0, inside - 1) :], values[max(0, inside - 1) :], color=COLORS[0], linestyle="--")
+        axes.set_xscale("log")
+        ticks = [*measured, *(part.curve[-1][:1] if part.curve else ())]
+        axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks], rotation=45)
+        axes.minorticks_off()
+        _label(figure, axes, part)
+        words = (
+            f"{name} " + ", ".join(f"{value:.3f} at {size:,.0f}" for size, value, *_ in places)
+            for name, places in (part.series | ({part.curve_name: [part.curve[-1]]} if part.curve else {})).items()
+        )
+        return finish(figure, f"{part.y} against {part.x}: {'; '.join(words)}")
+
+
 def confusion_heatmap(record: RunRecord, finish: Finish[Form] = svg) -> Form:
     """Draw a record's confusion matrix: rows are labels, columns predictions, shade is the share of the row, text the count."""
     size = len(record.labels)
@@ -198,7 +228,7 @@ def _legend(figure: Figure) -> None:
     figure.legend(frameon=False, loc="outside upper left", ncols=2)  # of the figure: long names shrink the axes
 
 
-def _label(figure: Figure, axes: Axes, part: Curve | Points) -> None:
+def _label(figure: Figure, axes: Axes, part: Curve | Points | Growth) -> None:
     axes.set_xlabel(part.x)
     axes.set_ylabel(part.y)
     axes.grid(alpha=0.25)

@@ -24,9 +24,9 @@ from common.cli.errors import UserError
 from common.runtime import hardware
 from common.runtime.files import Count, Number, atomic_write, read_json
 from common.runtime.project import ROOT
+from common.runtime.run_folder import TRAINING_FILE
 
 SCHEMA = 1
-TRAINING_FILE = "training.json"  # in a model's folder
 PACKAGES = (
     *("torch", "transformers", "peft", "trl", "accelerate", "datasets", "huggingface_hub", "bitsandbytes"),
     *("scikit-learn", "numpy", "tokenizers"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli.console import log
 from common.cli.errors import UserError, printable
 from common.results import pictures
-from common.results.finding import Curve, Finding, Listing, Measures, Points, interval, templates_in
+from common.results.finding import Curve, Finding, Growth, Listing, Measures, Points, interval, templates_in
 from common.results.pictures import Form
 from common.results.record import RunRecord
 from common.runtime.files import atomic_write
@@ -299,8 +299,8 @@ def _cell(value: Any) -> str:
 
 
 def drawn(finding: Finding, finish: Callable[[Figure, str], Form]) -> list[tuple[str, Form]]:
-    """Return title and picture of each part that is one: measures of at least two things, curves and points."""
-    draw = {Measures: pictures.intervals, Curve: pictures.curves, Points: pictures.points}
+    """Return title and picture of each part that is one: measures of at least two things, curves, points and growth."""
+    draw = {Measures: pictures.intervals, Curve: pictures.curves, Points: pictures.points, Growth: pictures.growth}
     parts = [part for part in finding.parts if not (isinstance(part, Measures) and len(part.rows) < 2)]
     return [(part.title, draw[type(part)](part, finish)) for part in parts if type(part) in draw]
 

@@ -1,4 +1,4 @@
-"""All callbacks of Trainer: progress, safe stop, divergence, checkpoints, and the end of a continued run."""
+"""All callbacks of Trainer: progress, memory, safe stop, divergence, checkpoints, and the end of a continued run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from common.cli.console import duration, log
-from common.cli.errors import UserError, launched
+from common.cli.errors import UserError, launched, return_freed_memory
 from common.training.checkpoints import checkpoint_folder, remove_old, write_manifest
 
 WARM_UP = 3  # steps that are slower than the rest: caches fill, kernels are chosen
@@ -47,6 +47,23 @@ class ProgressLog(TrainerCallback):
             return ""
         pace = (time.monotonic() - self._first[1]) / (state.global_step - self._first[0])
         return f", about {duration(pace * (state.max_steps - state.global_step))} left"
+
+
+class MemoryReturn(TrainerCallback):
+    """Return freed memory to the system now and then.
+
+    The tensors of each step have other sizes than those before, so gaps between tensors that stay grow. Within 80 steps of a
+    135M model, a process reached 3.4 GB instead of 3.7. Returning it after every step left 2.9, but took a tenth of the time.
+    """
+
+    EVERY = 10  # steps
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        if state.global_step % self.EVERY == 0:
+            return_freed_memory()
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        return_freed_memory()
 
 
 class BarOnly(ProgressCallback):

@@ -182,7 +182,7 @@ def trainer_settings(
 def callbacks(options: TrainingOptions) -> list[Any]:
     """Return the callbacks that every trainer is built with."""
     stopping = EarlyStoppingCallback(options.early_stopping_patience)
-    return [stopping, cb.Checkpoints(options.save_total_limit), cb.ProgressLog()]
+    return [stopping, cb.Checkpoints(options.save_total_limit), cb.ProgressLog(), cb.MemoryReturn()]
 
 
 def run(trainer: Trainer, output_dir: Path) -> TrainResult:

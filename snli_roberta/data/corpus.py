@@ -29,6 +29,10 @@ class Pair:
     annotator_labels: tuple[str, ...] = ()  # names; empty if the source has none
     id: str = ""
 
+    @property
+    def texts(self) -> tuple[str, str]:
+        return self.premise, self.hypothesis
+
 
 @dataclass(frozen=True)
 class Split:

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from common.cli.errors import UserError, shown
+from common.cli.options import DEFAULT_LENGTH
+from common.models.adapters import ADAPTER_CONFIG
 from common.models.exactness import check_finite
 from common.models.loading import hub_commit, local_folder, width_in
 from common.results.record import TRAINING_FILE, training_facts
 from common.runtime import hardware
-from snli_roberta.data.corpus import Pair
-from snli_roberta.training.arguments import ADAPTER_CONFIG, DEFAULT_LENGTH
+from snli_roberta.data.corpus import LABELS, Pair
 
 SETTINGS: dict[str, tuple[type, ...]] = {
     "max_length": (int,),
@@ -60,7 +61,7 @@ class Classifier:
     @cached_property
     def longest(self) -> int | None:
         """Tokens that the model has positions for; None if its positions are relative."""
-        from snli_roberta.model import encoding
+        from common.models import encoding
 
         return encoding.longest(self.model)
 
@@ -71,11 +72,12 @@ class Classifier:
 
     def logits(self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False) -> np.ndarray:
         """Return logits of shape (n, 3), in the order of the pairs."""
-        from snli_roberta.model import encoder, encoding
+        from common.models import encoder, encoding
 
         length = max_length or self.max_length
         encoding.check_length(self.model, length)
-        logits = encoder.predict_logits(self.model, self.tokenizer, pairs, max_length=length, progress=progress)
+        texts = [pair.texts for pair in pairs]
+        logits = encoder.predict_logits(self.model, self.tokenizer, texts, max_length=length, progress=progress)
         check_finite(logits.ravel(), self.model, self.name, self.precision.value)
         return logits
 
@@ -96,11 +98,11 @@ def load(
     Raises:
         UserError: No such model, no access to it, a model of other labels, or a precision that the device lacks.
     """
-    from snli_roberta.model import encoder
+    from common.models import encoder
 
     folder = local_folder(name, revision)
     facts = model_facts(folder)
-    model, tokenizer = encoder.load_trained(name, revision)
+    model, tokenizer = encoder.load_trained(name, revision, labels=LABELS)
     chosen = hardware.choose_precision(precision, width=width_in(model.config))
     return Classifier(name, folder, model.to(hardware.dtype(chosen.value)), tokenizer, chosen, facts)
 

@@ -88,7 +88,7 @@ def score_baselines(
     """Score the baselines and, given a model's folder and record of training, its base with an untrained head."""
     from transformers import set_seed
 
-    from snli_roberta.model import encoder
+    from common.models import encoder
 
     records: list[RunRecord] = []
 
@@ -103,12 +103,13 @@ def score_baselines(
         revision = facts["base"]["commit"]
         base = base_path(base_of(folder, facts["base"]["name"], revision, local=True))
         set_seed(seed)
-        untrained = encoder.load_base(base, revision)[0]
+        untrained = encoder.load_base(base, revision, labels=LABELS)[0]
         tokenizer = encoder.load_tokenizer(base, revision)
         encoder.fit(untrained, tokenizer, base)
         untrained.to(hardware.device_type())
         length = facts["settings"]["max_length"]
-        logits = partial(encoder.predict_logits, untrained, tokenizer, test.pairs, max_length=length)
+        texts = [pair.texts for pair in test.pairs]
+        logits = partial(encoder.predict_logits, untrained, tokenizer, texts, max_length=length)
         measure("untrained head", lambda: logits().argmax(-1))
     return records
 

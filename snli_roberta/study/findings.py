@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from common.cli.options import METHODS, Method
 from common.results.finding import Finding, Listing, Measures, Points, about, worded
 from common.results.record import RunRecord
 from common.results.rendering import cost_cells, heading, with_interval
@@ -17,9 +18,9 @@ from common.results.scoring import ScoredSet
 from common.stats.metrics import Measure
 from common.stats.paired import MARGIN, McNemar, difference, mcnemar, verdict
 from common.tables.writing import write_rows
+from common.training.trials import Run
 from snli_roberta.data.corpus import LABELS, Split
-from snli_roberta.study.runs import Run, Study
-from snli_roberta.training.arguments import TITLES, Method
+from snli_roberta.study.runs import Study
 
 METRICS = (
     *("accuracy", "balanced_accuracy", "precision/weighted", "recall/weighted", "f1/weighted"),
@@ -41,7 +42,7 @@ class Arm:
 
     @property
     def title(self) -> str:
-        return TITLES[self.method]
+        return METHODS[self.method]
 
 
 Arms = tuple[Arm, Arm]  # full fine-tuning, LoRA
@@ -192,14 +193,14 @@ def _tuning(study: Study, arms: Arms, record: RunRecord, labels: np.ndarray) -> 
     tried = []
     for arm in arms:
         rows += _run_rows(study, arm, labels)
-        rates = study.arguments.rates(arm.method)
+        rates = study.rates[arm.method]
         runs = Counter(run.arguments.learning_rate for run in study.finished_runs(arm.method))
         chosen = arm.runs[0].arguments.learning_rate
         tried.append(
             {
                 "title": arm.title,
                 "chosen": chosen,
-                "rates": {rate: {"mean": study.mean_accuracy(arm.method, rate), "runs": runs[rate]} for rate in rates},
+                "rates": {rate: {"mean": study.mean_score(arm.method, rate), "runs": runs[rate]} for rate in rates},
                 "at_edge": len(rates) > 1 and chosen in (min(rates), max(rates)),
             }
         )
@@ -208,7 +209,7 @@ def _tuning(study: Study, arms: Arms, record: RunRecord, labels: np.ndarray) -> 
         TEMPLATES / "tuning.jinja",
         arms=tried,
         trials=len(study.arguments.full_learning_rates),
-        seed=study.arguments.seeds[0],
+        seed=study.seeds[0],
         others=len(study.others()),
     )
     return Finding(
@@ -225,7 +226,7 @@ def _run_rows(study: Study, arm: Arm, labels: np.ndarray) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for run in study.finished_runs(arm.method):
         row = [arm.title, f"{run.arguments.learning_rate:g}", str(run.arguments.seed)]
-        accuracy = run.validation_accuracy()
+        accuracy = run.validation_score()
         if accuracy is None:
             rows.append([*row, "diverged", None, None, None])
             continue

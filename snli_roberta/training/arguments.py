@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import stage
 from common.cli.errors import UserError
-from common.cli.options import CorpusOptions, LoraOptions, Schedule, TrainingOptions
+from common.cli.options import CorpusOptions, EncoderOptions, Method, TrainingOptions
 from common.runtime.project import MINIATURE, corpus_folder
 from snli_roberta.data.corpus import Split, SplitName, load_split
 
-Method = Literal["full", "lora"]
-Initialization = Literal["default", "gaussian", "orthogonal", "olora", "pissa"]
-TITLES: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
-ALL_LINEAR = ("all-linear",)
-ADAPTER_CONFIG = "adapter_config.json"  # a folder with it holds an adapter
-DEFAULT_LENGTH = 128  # tokens per pair
 MINIATURE_BASE = f"{MINIATURE}tiny_roberta"
 
 
@@ -42,7 +35,7 @@ class CorpusArguments(CorpusOptions):
 
 
 @dataclass(kw_only=True)
-class SharedSettings(CorpusArguments, Schedule, LoraOptions):
+class SharedSettings(CorpusArguments, EncoderOptions):
     """Settings that all runs of a comparison share: base model, pairs, schedule and adapter."""
 
     model_name_or_path: str = option(MINIATURE_BASE, "pretrained encoder (default: the miniature's tiny RoBERTa)")
@@ -53,15 +46,6 @@ class SharedSettings(CorpusArguments, Schedule, LoraOptions):
     sample_seed: int = option(
         33, "seed of the training sample: runs with other seeds use the same pairs", minimum=0, maximum=MAX_SEED
     )
-    max_length: int = option(DEFAULT_LENGTH, "maximum tokens per pair; the longer sentence is truncated", minimum=8)
-    target_modules: tuple[str, ...] = option(
-        ALL_LINEAR, "linear layers of the encoder that LoRA adapts, such as query value (default: all)"
-    )
-    init_lora_weights: Initialization = option(
-        "default", "initialization of the adapter; default: no change to the base"
-    )
-    use_rslora: bool = option(False, "scale the adapter by alpha / sqrt(r) instead of alpha / r (rsLoRA)")
-    use_dora: bool = option(False, "learn magnitude and direction of the weights separately (DoRA)")
 
 
 @dataclass(kw_only=True)

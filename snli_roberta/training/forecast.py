@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
 from common.cli.arguments import parse
+from common.cli.options import Method
 from common.models import step_memory
-from common.models.step_memory import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, by_depth, config_of
+from common.models.encoder import add_lora, attention, head_facts
+from common.models.step_memory import ADAM_BYTES, FULL, LORA, MINIATURE, Forecast, by_depth, config_of, sizes_of
 from common.results.record import count_parameters
 from common.runtime import hardware
-from snli_roberta.model.encoder import HEAD_FACTS, add_lora, attention
-from snli_roberta.study.runs import StudyArguments
-from snli_roberta.training.arguments import Method, SharedSettings, TrainArguments
+from snli_roberta.data.corpus import LABELS
+from snli_roberta.study.runs import LORA_ONLY, StudyArguments
+from snli_roberta.training.arguments import SharedSettings, TrainArguments
 
 _ROBERTA: dict[str, Any] = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 # From the models' config.json on the Hub.
@@ -33,16 +36,17 @@ CONFIGS = {
 MEAN_TOKENS, LONG_TOKENS = 29, 68
 PAIRS, MINIATURE_PAIRS = 549_367, 6_000  # labeled pairs of the train splits
 RECIPES = Path(__file__).parents[1] / "recipes"
+SIZES = RECIPES / "sizes.json"
 
 
-def forecasts() -> list[Forecast]:
-    return [forecast(path) for path in sorted(RECIPES.glob("*.yaml"))]
+def forecasts(*words: str) -> list[Forecast]:
+    return [forecast(path, words) for path in sorted(RECIPES.glob("*.yaml"))]
 
 
-def forecast(path: Path) -> Forecast:
-    """Forecast one recipe: the memory of its largest training, and the operations of all of them."""
+def forecast(path: Path, words: tuple[str, ...] = ()) -> Forecast:
+    """Forecast one recipe, with these words on the command line: its largest training's memory, all trainings' operations."""
     study = "study" in path.stem
-    options: Any = parse(StudyArguments if study else TrainArguments, ["--config", str(path)])
+    options: Any = parse(StudyArguments if study else TrainArguments, ["--config", str(path), *words])
     trainings: dict[Method, int] = {options.method: 1} if not study else {}
     if study:  # a trial for each rate, then the best rate's other seeds
         for method in ("full", "lora"):
@@ -64,7 +68,16 @@ def forecast(path: Path) -> Forecast:
             weights = count_parameters(model)["total"] - model.get_input_embeddings().weight.numel()
             return _memory(model, options.per_device_train_batch_size, precision), weights
 
-        memory, weights = by_depth(config, measure)
+        lora = (
+            [f"{name}={getattr(options, name)}" for name in sorted(LORA_ONLY - {"lora_alpha"})]
+            if method == "lora"
+            else []
+        )
+        bits, size = 8 * hardware.dtype(precision).itemsize, options.per_device_train_batch_size
+        key = " ".join((base, options.model_revision or "main", method, f"{bits} bits, batch {size}", *lora))
+        # With fewer layers, the gradient of a large embedding would be the peak of full fine-tuning.
+        few = 2 if method == "lora" else max(config.num_hidden_layers // 4, 2)
+        memory, weights = sizes_of(key, SIZES, functools.partial(by_depth, config, measure, few=few))
         needed = max(needed, memory)
         per_token = (FULL if method == "full" else LORA) * weights
         operations += count * per_token * steps * passes * MEAN_TOKENS
@@ -73,7 +86,7 @@ def forecast(path: Path) -> Forecast:
 
 def _fake_model(config: Any, settings: SharedSettings, method: Method) -> Any:
     """Build the model of a training with fake tensors."""
-    for name, value in HEAD_FACTS.items():
+    for name, value in head_facts(LABELS).items():
         setattr(config, name, value)
     with torch.device("meta"):
         model: Any = AutoModelForSequenceClassification.from_config(

@@ -16,11 +16,11 @@ import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from common.cli.errors import UserError
+from common.models import encoder
 from common.results.record import read_record
 from common.runtime.hardware import cpu_has_bf16
 from snli_roberta import evaluate, predict
 from snli_roberta.data.corpus import LABELS, Pair, load_split
-from snli_roberta.model import encoder as classifier
 from snli_roberta.model.classifier import load as loaded_classifier
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import train
@@ -66,8 +66,8 @@ def test_evaluate_scores_models_and_baselines_and_their_costs(trained, tmp_path,
     ]  # fmt: skip
     test = load_split("test", data_dir=miniature / "snli_1.0")
     for title, folder in (("full fine-tuning", "full"), ("LoRA", "lora")):
-        model, tokenizer = classifier.load_trained(trained[folder])
-        predictions = classifier.predict_logits(model, tokenizer, test.pairs).argmax(-1)
+        model, tokenizer = encoder.load_trained(trained[folder], labels=LABELS)
+        predictions = encoder.predict_logits(model, tokenizer, [pair.texts for pair in test.pairs]).argmax(-1)
         metrics = records[title].metrics
         assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(test.labels, predictions))
         for average in ("weighted", "macro"):
@@ -129,7 +129,7 @@ def test_an_adapter_of_another_label_order_is_refused(trained, tmp_path):
     with pytest.raises(
         UserError, match="the model has the labels contradiction, neutral, entailment; expected entailment"
     ):
-        classifier.load_trained(tmp_path / "adapter")
+        encoder.load_trained(tmp_path / "adapter", labels=LABELS)
 
 
 def test_a_published_adapter_predicts_as_the_local_one(trained, hub, monkeypatch, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from common.cli.errors import UserError
+from common.models import encoder
 from snli_roberta.data.corpus import LABELS, Pair, load_split
-from snli_roberta.model import classifier, encoder
+from snli_roberta.model import classifier
 from snli_roberta.model.classifier import Classifier
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import train
 
 PAIR = Pair("A dog is wet and old.", "A pet is dry.", label=-1)
+load_base = partial(encoder.load_base, labels=LABELS)
+load_trained = partial(encoder.load_trained, labels=LABELS)
 Edit = Callable[[dict[str, torch.Tensor], dict], None]
 
 
@@ -69,7 +73,7 @@ def whole(tiny_base, tmp_path_factory) -> Path:
     """Return the folder of a classifier that was saved from a tiny BERT."""
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
-    model, _ = encoder.load_base(str(tiny_base("bert")))
+    model, _ = load_base(str(tiny_base("bert")))
     model.save_pretrained(folder)
     encoder.load_tokenizer(str(tiny_base("bert"))).save_pretrained(folder)
     return folder
@@ -85,7 +89,7 @@ def edited(folder: Path, to: Path, edit: Edit) -> Path:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("load", [encoder.load_base, encoder.load_trained])
+@pytest.mark.parametrize("load", [load_base, load_trained])
 def test_weights_of_another_model_are_refused(load, name, whole, tmp_path):
     edit, message = FAULTS[name]
     with pytest.raises(UserError, match=f"its weights do not match config.json: {message}") as error:
@@ -96,22 +100,22 @@ def test_weights_of_another_model_are_refused(load, name, whole, tmp_path):
 def test_only_training_may_begin_with_a_new_head(whole, tmp_path):
     folder = edited(whole, tmp_path / "model", no_head)
     with pytest.raises(UserError, match=r"2 tensors missing \(first: 'classifier\.bias'\)"):
-        encoder.load_trained(folder)
-    assert encoder.load_base(str(folder))[1] == ["classifier"]
+        load_trained(folder)
+    assert load_base(str(folder))[1] == ["classifier"]
 
 
 def test_an_adapter_without_the_head_that_its_base_lacks_is_refused(tiny_base, small_snli, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     folder = tmp_path / "adapter"
-    model, _ = encoder.load_base(str(tiny_base("bert")))
+    model, _ = load_base(str(tiny_base("bert")))
     # A BERT for masked words has no pooler, and this adapter keeps only the classifier.
     config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=["classifier"])
     model = get_peft_model(model, config)
     model.save_pretrained(folder, save_embedding_layers=False)
     encoder.load_tokenizer(str(tiny_base("bert"))).save_pretrained(folder)
     with pytest.raises(UserError, match=r"neither the adapter nor its base has 'bert\.pooler\.dense\.bias'"):
-        encoder.load_trained(folder)
+        load_trained(folder)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
@@ -130,7 +134,7 @@ def test_a_tokenizer_of_another_model_is_refused(whole, tiny_base, tmp_path):
 
     folder = edited(whole, tmp_path / "model", few_words)
     with pytest.raises(UserError, match=r"model: the tokenizer gives token \d+, but the model has 9"):
-        encoder.load_trained(folder)
+        load_trained(folder)
 
 
 # ---- heads
@@ -150,7 +154,7 @@ def test_a_base_with_a_head_of_its_own_gets_a_new_one(name, tiny_base, tmp_path,
     models = []
     for seed in (2, 2, 3):
         torch.manual_seed(seed)
-        models.append(encoder.load_base(str(tmp_path))[0])
+        models.append(load_base(str(tmp_path))[0])
     line = f"{tmp_path} has a head of its own ({', '.join(labels)}): a new one replaces it"
     assert capsys.readouterr().err.count(line) == 3
     before, first, again, other = (model.state_dict() for model in (own, *models))
@@ -168,7 +172,7 @@ def test_a_base_with_a_head_of_its_own_gets_a_new_one(name, tiny_base, tmp_path,
 def test_a_pretrained_part_outside_of_the_encoder_is_kept(tiny_base):
     """ModernBERT's last layer before the classifier comes from its pretraining."""
     before = load_file(tiny_base("modernbert") / "model.safetensors")
-    model, new = encoder.load_base(str(tiny_base("modernbert")))
+    model, new = load_base(str(tiny_base("modernbert")))
     assert torch.equal(model.head.dense.weight, before["head.dense.weight"])
     assert new == ["classifier", "head"]
 
@@ -178,7 +182,7 @@ def test_the_untrained_baseline_of_such_a_base_is_not_its_own_classifier(whole, 
     from snli_roberta.training.arguments import CorpusArguments
 
     pairs, scored, test = load_sets(CorpusArguments(data_dir=small_snli), None)
-    answers = encoder.predict_logits(*encoder.load_trained(whole), test.pairs).argmax(-1)
+    answers = encoder.predict_logits(*load_trained(whole), [pair.texts for pair in test.pairs]).argmax(-1)
     facts = {"base": {"name": str(whole), "commit": None}, "settings": {"max_length": 64}}
     confusions = []
     for seed in range(3):
@@ -195,9 +199,9 @@ def test_the_untrained_baseline_of_such_a_base_is_not_its_own_classifier(whole, 
     [("bert", 512), ("roberta", 512), ("mpnet", 512), ("bart", 512), ("deberta_v3", None), ("llama", None)],
 )
 def test_the_length_of_position_tables(name, limit, tiny_base):
-    from snli_roberta.model.encoding import longest
+    from common.models.encoding import longest
 
-    model, _ = encoder.load_base(str(tiny_base(name)))
+    model, _ = load_base(str(tiny_base(name)))
     if name == "roberta":  # positions begin behind the padding token's
         limit = 513 - AutoConfig.from_pretrained(tiny_base(name)).pad_token_id
     assert longest(model) == limit
@@ -242,7 +246,7 @@ def test_a_model_from_elsewhere_with_few_positions_uses_them(whole, tmp_path):
 
 def test_a_model_that_padding_changes_is_refused(tiny_base, monkeypatch):
     tokenizer = encoder.load_tokenizer(str(tiny_base("bert")))
-    model, _ = encoder.load_base(str(tiny_base("bert")))
+    model, _ = load_base(str(tiny_base("bert")))
     encoder.fit(model, tokenizer, "x")
     forward = type(model).forward
     monkeypatch.setattr(type(model), "forward", lambda self, input_ids, attention_mask: forward(self, input_ids))
@@ -270,7 +274,7 @@ def test_a_decoder_whose_padding_token_is_its_end_answers_as_the_card(tiny_base,
 def test_inputs_that_the_model_does_not_take_are_not_given_or_saved(tiny_base, tmp_path):
     """A BERT's tokenizer gives segments; a DistilBERT takes none, and a RoBERTa has one row for them."""
     tokenizer = encoder.load_tokenizer(str(tiny_base("bert")))
-    model, _ = encoder.load_base(str(tiny_base("distilbert")))
+    model, _ = load_base(str(tiny_base("distilbert")))
     encoder.fit_tokenizer(tokenizer, model, "x")
     tokenizer.save_pretrained(tmp_path)
     assert list(AutoTokenizer.from_pretrained(tmp_path)("A dog.", "A pet.")) == ["input_ids", "attention_mask"]

@@ -182,7 +182,7 @@ def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(stu
 
     def to_train() -> int:
         made = compare.study_of(parse(StudyArguments, words(study, **elsewhere)))[0]
-        return sum(made.runs_each() - made.made(method) for method in ("full", "lora"))
+        return sum(made.runs_each(method) - made.made(method) for method in ("full", "lora"))
 
     assert to_train() == 0
     config = tmp_path / "base" / "config.json"
@@ -223,7 +223,7 @@ def test_a_rate_that_diverges_is_reported_and_not_chosen(study, tmp_path, capsys
     # No command line takes such a rate: with it, a loss that is no number comes soon.
     arguments = replace(parse(StudyArguments, words(tmp_path)), full_learning_rates=(3e-4, 1e38))
     compare.compare(arguments)
-    assert "The study continues without this rate" in capsys.readouterr().err
+    assert "The command continues without this rate" in capsys.readouterr().err
     tuning = read_finding(tmp_path / "records" / "findings" / "snli-study-tuning.json")
     assert re.search(
         r"^full fine-tuning tried 0\.0003 \(0\.\d{4} over 2 seeds\), 1e\+38 \(diverged\)", tuning.summary[1]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,19 @@ import yaml
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
+from common.models import encoder
+from common.training import classification
 from common.training.callbacks import Diverged, Interrupted
 from snli_roberta.data.corpus import LABELS, Pair, balanced, load_split, stratified
-from snli_roberta.model import encoder as classifier
 from snli_roberta.study.runs import StudyArguments
-from snli_roberta.training import run as training
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import train
 from tests.forked import Forked
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "snli_roberta" / "recipes"
+load_base = partial(encoder.load_base, labels=LABELS)
+load_trained = partial(encoder.load_trained, labels=LABELS)
 
 
 def arguments(folder: Path, method: str = "full", **changes) -> TrainArguments:
@@ -151,8 +154,8 @@ def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
 
 
 def test_lora_sits_on_every_linear_layer_of_the_encoder_and_on_nothing_else():
-    model, new = classifier.load_base(str(MODELS / "tiny_roberta"))
-    adapted = classifier.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
+    model, new = load_base(str(MODELS / "tiny_roberta"))
+    adapted = encoder.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
     on = {
         name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")
     }
@@ -213,9 +216,9 @@ def test_a_pooler_that_the_checkpoint_lacks_is_saved_with_the_adapter(tmp_path):
         vocab_size=600, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
     )
     BertForMaskedLM(config).save_pretrained(tmp_path)
-    model, new = classifier.load_base(str(tmp_path))
+    model, new = load_base(str(tmp_path))
     assert new == ["classifier", "pooler"]
-    adapted = classifier.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
+    adapted = encoder.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
     saved = set()
     adapted.save_pretrained(tmp_path / "adapter")
     from safetensors import safe_open
@@ -231,8 +234,9 @@ def test_a_pooler_that_the_checkpoint_lacks_is_saved_with_the_adapter(tmp_path):
 def test_the_saved_model_is_the_best_one_and_loads_to_the_same_logits(tmp_path, method, miniature):
     train(arguments(tmp_path / "run", method, max_steps=12, evaluations=3))
     dev = load_split("dev", data_dir=miniature / "snli_1.0")
-    model, tokenizer = classifier.load_trained(tmp_path / "run")
-    logits = classifier.predict_logits(model, tokenizer, dev.pairs)
+    texts = [pair.texts for pair in dev.pairs]
+    model, tokenizer = load_trained(tmp_path / "run")
+    logits = encoder.predict_logits(model, tokenizer, texts)
     accuracy = float((logits.argmax(-1) == np.array(dev.labels)).mean())
     written = facts(tmp_path / "run")
     assert accuracy == pytest.approx(written["best"]["validation_accuracy"])
@@ -245,14 +249,14 @@ def test_the_saved_model_is_the_best_one_and_loads_to_the_same_logits(tmp_path, 
     assert (written["parameters"]["trainable"] == written["parameters"]["total"]) == (method == "full")
     # In another batch, order and company a pair's logits are the same but for rounding.
     np.testing.assert_allclose(
-        classifier.predict_logits(model, tokenizer, dev.pairs[:7][::-1], batch_size=2)[::-1], logits[:7], atol=1e-4
+        encoder.predict_logits(model, tokenizer, texts[:7][::-1], batch_size=2)[::-1], logits[:7], atol=1e-4
     )
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path, method, monkeypatch):
     scripted = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    monkeypatch.setattr(training, "accuracy", lambda scored: {"accuracy": next(scripted)})
+    monkeypatch.setattr(classification, "validation_scores", lambda scored, metric: {metric: next(scripted)})
     train(arguments(tmp_path, method, max_steps=14, evaluations=7, early_stopping_patience=3))
     written = facts(tmp_path)
     assert written["best"] == {"validation_accuracy": 0.9, "step": 4}
@@ -267,13 +271,13 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path, method,
 def test_a_continued_run_remembers_the_patience_that_was_spent(tmp_path, monkeypatch):
     scripted = iter([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
 
-    def accuracy(_) -> dict[str, float]:
+    def accuracy(_, metric: str) -> dict[str, float]:
         value = next(scripted)
         if value == 0.7:
             os.kill(os.getpid(), signal.SIGTERM)  # at step 6, with two of three validations spent
-        return {"accuracy": value}
+        return {metric: value}
 
-    monkeypatch.setattr(training, "accuracy", accuracy)
+    monkeypatch.setattr(classification, "validation_scores", accuracy)
     run = arguments(tmp_path, max_steps=14, evaluations=7, early_stopping_patience=3)
     with pytest.raises(Interrupted) as stop:
         train(run)
@@ -309,11 +313,11 @@ def test_a_base_with_a_head_of_other_classes_gets_a_new_one(tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     AutoModelForSequenceClassification.from_pretrained(MODELS / "tiny_roberta", num_labels=2).save_pretrained(tmp_path)
-    model, new = classifier.load_base(str(tmp_path))
+    model, new = load_base(str(tmp_path))
     assert (model.config.num_labels, model.classifier.out_proj.out_features, new) == (3, 3, ["classifier"])
 
 
-@pytest.mark.parametrize("load", [classifier.load_base, classifier.load_trained])
+@pytest.mark.parametrize("load", [load_base, load_trained])
 def test_a_broken_download_is_the_users_error(tmp_path, load):
     shutil.copytree(MODELS / "tiny_roberta", tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
@@ -340,9 +344,9 @@ def test_a_first_try_that_failed_does_not_block_its_folder(tmp_path):
 def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
     from safetensors.torch import load_file, save_file
 
-    model, new = classifier.load_base(str(MODELS / "tiny_roberta"))
+    model, new = load_base(str(MODELS / "tiny_roberta"))
     if method == "lora":
-        model = classifier.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
+        model = encoder.add_lora(model, new, arguments(Path(), "lora", r=4, lora_alpha=8))
     whole = model.save_pretrained
 
     def without_head(folder: Path, **_: bool) -> None:
@@ -350,12 +354,12 @@ def test_a_save_that_loses_the_head_is_caught(tmp_path, method, monkeypatch):
         (path,) = folder.glob("*.safetensors")
         save_file({k: v for k, v in load_file(path).items() if "classifier" not in k}, path, metadata={"format": "pt"})
 
-    tokenizer = classifier.load_tokenizer(str(MODELS / "tiny_roberta"))
-    probe = [Pair("A dog is wet.", "A pet is dry.", 2)]
-    assert classifier.save(model, tokenizer, tmp_path / "whole", base="miniature/tiny_roberta", probe=probe) > 0
+    tokenizer = encoder.load_tokenizer(str(MODELS / "tiny_roberta"))
+    probe = [("A dog is wet.", "A pet is dry.")]
+    assert encoder.save(model, tokenizer, tmp_path / "whole", base="miniature/tiny_roberta", probe=probe) > 0
     monkeypatch.setattr(model, "save_pretrained", without_head)
     with pytest.raises(UserError, match=r"4 tensors missing \(first: 'classifier|missing '.*classifier"):
-        classifier.save(model, tokenizer, tmp_path / "headless", base="miniature/tiny_roberta", probe=probe)
+        encoder.save(model, tokenizer, tmp_path / "headless", base="miniature/tiny_roberta", probe=probe)
 
 
 def test_half_precision_training_saves_what_answers_the_same(tmp_path, monkeypatch):
@@ -364,10 +368,8 @@ def test_half_precision_training_saves_what_answers_the_same(tmp_path, monkeypat
     if not cpu_has_bf16():
         pytest.skip("this CPU has no bf16")
     compared = []
-    save = classifier.save
-    monkeypatch.setattr(
-        classifier, "save", lambda *given, **named: compared.append(save(*given, **named)) or compared[-1]
-    )
+    save = encoder.save
+    monkeypatch.setattr(encoder, "save", lambda *given, **named: compared.append(save(*given, **named)) or compared[-1])
     train(arguments(tmp_path / "run", "full", precision="bf16", max_steps=2))
     assert facts(tmp_path / "run")["precision"] == "bf16"
     assert compared == [facts(tmp_path / "run")["storage_bytes"]], "the run was not gated by loading what it saved"
@@ -427,13 +429,13 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, method, number):
 
 def test_a_training_that_diverges_ends_and_what_was_before_stays(tmp_path, monkeypatch):
     train(arguments(tmp_path / "whole", evaluations=3))
-    lossy, step = training.Trainer.compute_loss, iter(range(1, 100))
+    lossy, step = classification.Trainer.compute_loss, iter(range(1, 100))
 
     def diverging(*given, **named):
         loss = lossy(*given, **named)
         return loss * float("nan") if named.get("return_outputs") is not True and next(step) == 5 else loss
 
-    monkeypatch.setattr(training.Trainer, "compute_loss", diverging)
+    monkeypatch.setattr(classification.Trainer, "compute_loss", diverging)
     with pytest.raises(Diverged, match=r"run: the loss is nan at step 5; expected a learning rate below 0\.0003"):
         train(arguments(tmp_path / "run", evaluations=3))
     assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
@@ -445,7 +447,7 @@ def test_a_training_that_diverges_ends_and_what_was_before_stays(tmp_path, monke
 
 def test_no_checkpoint_holds_non_finite_weights(tmp_path, monkeypatch):
     """For example if a stop comes between the step that broke them and the next loss."""
-    stepped = training.Trainer.training_step
+    stepped = classification.Trainer.training_step
 
     def spoiling(trainer, model, *given):
         loss = stepped(trainer, model, *given)
@@ -454,21 +456,21 @@ def test_no_checkpoint_holds_non_finite_weights(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return loss
 
-    monkeypatch.setattr(training.Trainer, "training_step", spoiling)
+    monkeypatch.setattr(classification.Trainer, "training_step", spoiling)
     with pytest.raises(Diverged, match=r"non-finite weights \(first in classifier\.out_proj\.bias\) at step 4"):
         train(arguments(tmp_path / "run", evaluations=3))
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_an_output_folder_that_cannot_be_written_to_is_refused_before_the_training(monkeypatch):
-    monkeypatch.setattr(training, "Trainer", None)
+    monkeypatch.setattr(classification, "Trainer", None)
     with pytest.raises(UserError, match=r"/sys/run/run\.json: can't be written: "):
         train(arguments(Path("/sys/run")))
 
 
 def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(tmp_path, monkeypatch):
     scripted = iter([0.9, 0.5, 0.4])
-    monkeypatch.setattr(training, "accuracy", lambda _: {"accuracy": next(scripted)})
+    monkeypatch.setattr(classification, "validation_scores", lambda scored, metric: {metric: next(scripted)})
     train(arguments(tmp_path / "run", evaluations=3))
     best = weights(tmp_path / "run")
     (tmp_path / "run" / "training.json").unlink()
@@ -483,7 +485,7 @@ def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(tmp_path, monkey
 def test_a_run_that_lost_its_patience_and_was_killed_trains_no_further(tmp_path, monkeypatch):
     """Its last checkpoint is not from the last step."""
     scripted = iter([0.9, 0.5, 0.4])
-    monkeypatch.setattr(training, "accuracy", lambda _: {"accuracy": next(scripted)})
+    monkeypatch.setattr(classification, "validation_scores", lambda scored, metric: {metric: next(scripted)})
     run = {"max_steps": 10, "evaluations": 5, "early_stopping_patience": 2}
     train(arguments(tmp_path / "run", **run))
     best = weights(tmp_path / "run")
@@ -498,12 +500,14 @@ def test_a_run_that_lost_its_patience_and_was_killed_trains_no_further(tmp_path,
 def test_a_run_that_has_begun_goes_on_in_its_own_precision_only(tmp_path, monkeypatch):
     run = {"max_steps": 4, "evaluations": 2}
     train(arguments(tmp_path / "run", **run))
-    fp32 = training.hardware.choose_precision
+    fp32 = classification.hardware.choose_precision
     # As on another machine, where auto means something else.
     monkeypatch.setattr(
-        training.hardware, "choose_precision", lambda asked, **more: fp32("bf16" if asked == "auto" else asked, **more)
+        classification.hardware,
+        "choose_precision",
+        lambda asked, **more: fp32("bf16" if asked == "auto" else asked, **more),
     )
-    monkeypatch.setattr(training.hardware, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(classification.hardware, "cpu_has_bf16", lambda: True)
     train(arguments(tmp_path / "run", **run))  # it has ended: nothing is computed any more
     (tmp_path / "run" / "training.json").unlink()
     with pytest.raises(UserError, match="holds another run: precision was 'fp32' and is 'bf16'"):
@@ -516,7 +520,7 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(tmp_path, monkeypat
     run = arguments(tmp_path / "run", max_steps=2)
     train(run)
     before = (tmp_path / "run" / "training.json").stat().st_mtime_ns
-    monkeypatch.setattr(training, "Trainer", None)  # nothing may be trained any more
+    monkeypatch.setattr(classification, "Trainer", None)  # nothing may be trained any more
     time.sleep(0.01)
     train(run)
     assert (tmp_path / "run" / "training.json").stat().st_mtime_ns == before
@@ -566,15 +570,15 @@ def test_a_model_of_other_labels_is_refused(tmp_path):
     AutoModelForSequenceClassification.from_pretrained(MODELS / "tiny_roberta", num_labels=2).save_pretrained(
         tmp_path / "m"
     )
-    classifier.load_tokenizer(str(MODELS / "tiny_roberta")).save_pretrained(tmp_path / "m")
+    encoder.load_tokenizer(str(MODELS / "tiny_roberta")).save_pretrained(tmp_path / "m")
     with pytest.raises(UserError, match="the model has the labels LABEL_0, LABEL_1; expected entailment, neutral"):
-        classifier.load_trained(tmp_path / "m")
+        load_trained(tmp_path / "m")
 
 
 def test_long_pairs_are_cut_and_counted():
-    tokenizer = classifier.load_tokenizer(str(MODELS / "tiny_roberta"))
-    items = [Pair("A dog is wet.", "A pet is dry.", 0), Pair("A dog is wet and " * 50, "A pet is dry.", 0)]
-    encoded, cut = classifier.encode(tokenizer, items, 32)
+    tokenizer = encoder.load_tokenizer(str(MODELS / "tiny_roberta"))
+    items = [("A dog is wet.", "A pet is dry."), ("A dog is wet and " * 50, "A pet is dry.")]
+    encoded, cut = encoder.encode(tokenizer, items, 32)
     short, long = (row["input_ids"] for row in encoded)
     assert (cut, len(long)) == (1, 32)
     assert long[-4:] == short[-4:], "the hypothesis stays whole"

@@ -1,4 +1,4 @@
-"""Turn pairs into what an encoder takes: the tokens and segments that its tokenizer gives, truncated to a length."""
+"""Turn texts or pairs of texts into what an encoder takes: tokens and segments, truncated to a length."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from common.cli.errors import UserError
 from common.models.prompt import added_ids, as_text, plain_ids
-from snli_roberta.data.corpus import Pair
 
+Texts = Sequence[str]  # of an item: one text, or a pair
 Encoded = dict[str, list[int]]  # without the attention mask, which padding adds
-Sentences = list[int | None]  # of each token: 0 or 1; None for those around the sentences
-CHUNK = 1024  # pairs that are tokenized together
+Places = list[int | None]  # of each token: its text, 0 or 1; None for those around the texts
+CHUNK = 1024  # items that are tokenized together
 # Last parts of the names of absolute position tables.
 POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 
@@ -38,65 +38,65 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: Any, name: str) -> 
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int) -> tuple[list[Encoded], int]:
-    """Return the inputs of each pair, and how many pairs were truncated (longest sentence first) to ``max_length``.
+def encode(tokenizer: PreTrainedTokenizerBase, items: Sequence[Texts], max_length: int) -> tuple[list[Encoded], int]:
+    """Return the inputs of each item, and how many items were truncated (longest text first) to ``max_length``.
 
-    Added tokens in a sentence are plain text: ``</s>`` does not end it.
+    Added tokens in a text are plain text: ``</s>`` does not end it.
     """
     if not tokenizer.is_fast:
-        return _encode_slowly(tokenizer, pairs, max_length)
+        return _encode_slowly(tokenizer, items, max_length)
     rows: list[Encoded] = []
     cut, added = 0, added_ids(tokenizer)
-    for start in range(0, len(pairs), CHUNK):
-        some = pairs[start : start + CHUNK]
-        texts = [pair.premise for pair in some], [pair.hypothesis for pair in some]
-        batch = tokenizer(*texts, split_special_tokens=True, verbose=False)
+    for start in range(0, len(items), CHUNK):
+        some = items[start : start + CHUNK]
+        columns = [list(column) for column in zip(*some, strict=True)]
+        batch = tokenizer(*columns, split_special_tokens=True, verbose=False)
         for i in range(len(some)):
-            sentences = batch.sequence_ids(i)
+            places = batch.sequence_ids(i)
             row = {name: values[i] for name, values in batch.items() if name != "attention_mask"}
-            row["input_ids"] = _as_text(tokenizer, row["input_ids"], sentences, added)
-            if len(sentences) > max_length:
+            row["input_ids"] = _as_text(tokenizer, row["input_ids"], places, added)
+            if len(places) > max_length:
                 cut += 1
-                row = _truncated(row, sentences, max_length, keep_start=tokenizer.truncation_side == "right")
+                row = _truncated(row, places, max_length, keep_start=tokenizer.truncation_side == "right")
             rows.append(row)
     return rows, cut
 
 
-def _as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], sentences: Sentences, added: Set[int]) -> list[int]:
-    """Return a pair's tokens without added ones in its sentences."""
-    within = [i for i, sentence in zip(ids, sentences, strict=True) if sentence is not None]
+def _as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], places: Places, added: Set[int]) -> list[int]:
+    """Return an item's tokens without added ones in its texts."""
+    within = [i for i, place in zip(ids, places, strict=True) if place is not None]
     if added.isdisjoint(within):
         return ids
     text = iter(as_text(tokenizer, within, added))
-    return [i if sentence is None else next(text) for i, sentence in zip(ids, sentences, strict=True)]
+    return [i if place is None else next(text) for i, place in zip(ids, places, strict=True)]
 
 
 def _encode_slowly(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], max_length: int
+    tokenizer: PreTrainedTokenizerBase, items: Sequence[Texts], max_length: int
 ) -> tuple[list[Encoded], int]:
     """Do what :func:`encode` does with a tokenizer that is not one of the ``tokenizers`` library."""
     rows, cut = [], 0
-    for pair in pairs:
-        texts = plain_ids(tokenizer, [pair.premise, pair.hypothesis])
+    for item in items:
+        texts = plain_ids(tokenizer, item)
         row = tokenizer.prepare_for_model(*texts, truncation="longest_first", max_length=max_length, verbose=False)
-        cut += sum(map(len, texts)) + tokenizer.num_special_tokens_to_add(pair=True) > max_length
+        cut += sum(map(len, texts)) + tokenizer.num_special_tokens_to_add(pair=len(texts) == 2) > max_length
         rows.append({name: values for name, values in row.items() if name != "attention_mask"})
     return rows, cut
 
 
-def _truncated(row: Encoded, sentences: Sentences, max_length: int, *, keep_start: bool) -> Encoded:
-    """Return a pair's inputs as ``truncation="longest_first"`` leaves them.
+def _truncated(row: Encoded, places: Places, max_length: int, *, keep_start: bool) -> Encoded:
+    """Return an item's inputs as ``truncation="longest_first"`` leaves them.
 
     Fast tokenizers keep all that they cut, in combinations: two texts of 16,000 words take a minute and 11 GB. Here the surplus
-    tokens are dropped from the whole pair instead, which is the same.
+    tokens are dropped from the whole item instead, which is the same.
     """
-    places: list[list[int]] = [[], []]
-    for place, sentence in enumerate(sentences):
-        if sentence is not None:
-            places[sentence].append(place)
-    special = len(sentences) - sum(map(len, places))
+    texts: list[list[int]] = [[], []]  # the second stays empty for a single text
+    for token, place in enumerate(places):
+        if place is not None:
+            texts[place].append(token)
+    special = len(places) - sum(map(len, texts))
     dropped: set[int] = set()
-    for those, kept in zip(places, kept_lengths(*map(len, places), max_length - special), strict=True):
+    for those, kept in zip(texts, kept_lengths(*map(len, texts), max_length - special), strict=True):
         dropped.update(those[kept:] if keep_start else those[: len(those) - kept])
     return {name: [value for k, value in enumerate(values) if k not in dropped] for name, values in row.items()}
 
@@ -140,4 +140,4 @@ def check_tokens(model: Any, rows: Sequence[Encoded]) -> None:
 
 def _core(model: Any) -> Any:
     """Return the model without a LoRA adapter around it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -17,8 +17,10 @@ from transformers import (
 
 from common.cli.console import bar, log
 from common.cli.errors import UserError, shown
+from common.cli.options import ALL_LINEAR, DEFAULT_LENGTH, EncoderOptions
 from common.models import loading as models
-from common.models.adapters import check_adapter, check_adapter_config
+from common.models.adapters import ADAPTER_CONFIG, check_adapter, check_adapter_config
+from common.models.encoding import Texts, check_tokens, encode, fit_tokenizer, longest
 from common.models.load_errors import loading
 from common.models.loading import (
     base_of,
@@ -30,36 +32,37 @@ from common.models.loading import (
     read_config,
     require,
 )
-from common.results.record import TRAINING_FILE
 from common.runtime import hardware
-from snli_roberta.data.corpus import LABELS, Pair
-from snli_roberta.model.encoding import check_tokens, encode, fit_tokenizer, longest
-from snli_roberta.training.arguments import ADAPTER_CONFIG, ALL_LINEAR, DEFAULT_LENGTH, SharedSettings
+from common.runtime.run_folder import TRAINING_FILE
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-HEAD_FACTS = {
-    "num_labels": len(LABELS),
-    "id2label": dict(enumerate(LABELS)),
-    "label2id": {label: i for i, label in enumerate(LABELS)},
-    "problem_type": "single_label_classification",  # a base may have been trained on scores
-}
 PROBES = (  # to compare a padded batch with each alone
-    Pair("A man is asleep.", "A man sleeps.", label=-1),
-    Pair("Two children and an old dog are playing with a red ball near the river.", "Nobody is outside.", label=-1),
+    ("A man is asleep.", "A man sleeps."),
+    ("Two children and an old dog are playing with a red ball near the river.", "Nobody is outside."),
 )
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
-    """Load a pretrained encoder with a new classification head, in fp32.
+def head_facts(labels: Sequence[str]) -> dict[str, Any]:
+    """Return the keys of a model's configuration that describe a head for these classes."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification",  # a base may have been trained on scores
+    }
+
+
+def load_base(name: str, revision: str | None = None, *, labels: Sequence[str]) -> tuple[PreTrainedModel, list[str]]:
+    """Load a pretrained encoder with a new head for the classes ``labels``, in fp32.
 
     Returns:
         The model, and the names of its new modules (the head, and a pooler if the checkpoint lacks one): a LoRA adapter
         must store them whole, or they would be lost.
     """
-    model, report, own = _load_any(name, revision)
+    model, report, own = _load_any(name, revision, labels)
     prefix, missing = model.base_model_prefix, set(report["missing_keys"])
     head = {name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())}
     if not any({f"{child}.{key}" for key in model.get_submodule(child).state_dict()} <= missing for child in head):
@@ -68,10 +71,12 @@ def load_base(name: str, revision: str | None = None) -> tuple[PreTrainedModel, 
     return model, sorted(head | {key.split(".")[1] for key in missing if key.startswith(f"{prefix}.")})
 
 
-def _load_any(name: str, revision: str | None) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
+def _load_any(
+    name: str, revision: str | None, labels: Sequence[str]
+) -> tuple[PreTrainedModel, dict[str, Any], tuple[str, ...]]:
     """Load an encoder, with its own head if it has a fitting one; also return the report, and its own labels."""
     check_no_adapter(name, revision)
-    model, report, own = _from_pretrained(name, revision, HEAD_FACTS, name)
+    model, report, own = _from_pretrained(name, revision, head_facts(labels), name)
     check_loaded(model, report, name, new_head=True)
     # These models accept any keyword but ignore the number of items in a batch. Without this, Trainer would multiply loss
     # and gradients by the accumulation steps and the number of processes.
@@ -132,7 +137,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def fit(model: Any, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> None:
-    """Make model and tokenizer agree on their inputs, and refuse a model that does not answer a batch as each pair alone."""
+    """Make model and tokenizer agree on their inputs, and refuse a model that does not answer a batch as each item alone."""
     fit_tokenizer(tokenizer, model, str(name))
     length = min(longest(model) or DEFAULT_LENGTH, DEFAULT_LENGTH)
     try:
@@ -144,7 +149,7 @@ def fit(model: Any, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> Non
         raise
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UserError(f"it can't classify a pair of sentences: {reason}", file=name) from error
+        raise UserError(f"it can't classify texts: {reason}", file=name) from error
     if np.abs(together - alone).max() > 1e-2 * np.abs(alone).max():
         raise UserError(
             "its answers change with the padding of a batch", file=name, expected="a model that ignores padding"
@@ -176,7 +181,7 @@ def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequ
 
 
 def add_lora(
-    model: PreTrainedModel, new_modules: list[str], settings: SharedSettings, revision: str | None = None
+    model: PreTrainedModel, new_modules: list[str], settings: EncoderOptions, revision: str | None = None
 ) -> PeftModel:
     """Add LoRA to the encoder as a recipe describes it; new modules are trained and saved whole.
 
@@ -199,8 +204,10 @@ def add_lora(
     return get_peft_model(model, config)
 
 
-def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
-    """Load a trained classifier or adapter from a folder or the Hub onto this device, with its tokenizer.
+def load_trained(
+    name: str | Path, revision: str | None = None, *, labels: tuple[str, ...]
+) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
+    """Load a trained classifier of ``labels``, or an adapter, from a folder or the Hub onto this device, with its tokenizer.
 
     Raises:
         UserError: No such model, no access to it, or a model of other labels.
@@ -215,15 +222,15 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
         require(folder, "model.safetensors", name)
     with loading(name):
         # An adapter alone does not name its classes; ours have a config.json that does.
-        labels = None
+        own = None
         if (folder / "config.json").is_file():
-            labels = _label_names(load_config(str(folder)))
-        if labels is not None and labels != LABELS:
-            raise UserError(f"the model has the labels {', '.join(labels)}", file=name, expected=", ".join(LABELS))
+            own = _label_names(load_config(str(folder)))
+        if own is not None and own != labels:
+            raise UserError(f"the model has the labels {', '.join(own)}", file=name, expected=", ".join(labels))
         if is_adapter:
-            if labels is None:
-                log(f"{name} does not name its labels; assuming {', '.join(LABELS)}")
-            model = _load_adapter(folder, config, name)
+            if own is None:
+                log(f"{name} does not name its labels; assuming {', '.join(labels)}")
+            model = _load_adapter(folder, config, name, labels)
         else:
             require(folder, "config.json", name)
             model, report, _ = _from_pretrained(folder, None, {}, name)
@@ -233,13 +240,13 @@ def load_trained(name: str | Path, revision: str | None = None) -> tuple[torch.n
     return model.to(hardware.device_type()).eval(), tokenizer
 
 
-def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path) -> PeftModel:
+def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path, labels: Sequence[str]) -> PeftModel:
     from peft import PeftModel, get_peft_model_state_dict
 
     weights = require(folder, ADAPTER_WEIGHTS, name)
     revision, local = config.get("revision"), (folder / TRAINING_FILE).is_file()
     place = base_path(base_of(folder, config["base_model_name_or_path"], revision, local=local))
-    base, report, _ = _load_any(place, revision)
+    base, report, _ = _load_any(place, revision, labels)
     # Without it, a rank that the file does not have would fill the memory. Two initializations change the base's weights first.
     of_file_alone = config.get("init_lora_weights") not in ("olora", "pissa")
     model = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=of_file_alone)
@@ -259,20 +266,21 @@ def _label_names(config: Any) -> tuple[str, ...]:
 def predict_logits(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[Pair],
+    items: Sequence[Texts],
     *,
-    max_length: int = 128,
+    max_length: int = DEFAULT_LENGTH,
     batch_size: int = 64,
     progress: bool = False,
 ) -> np.ndarray:
-    """Return logits of shape (n, 3) in the order of the pairs; batches hold pairs of similar length to save padding."""
-    encoded, _ = encode(tokenizer, pairs, max_length)
+    """Return logits of shape (n, classes) in the order of the items; batches hold similar lengths to save padding."""
+    encoded, _ = encode(tokenizer, items, max_length)
     check_tokens(model, encoded)
-    order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]["input_ids"]))
-    logits = np.zeros((len(pairs), len(LABELS)), dtype=np.float32)
+    order = sorted(range(len(items)), key=lambda i: len(encoded[i]["input_ids"]))
+    logits = np.zeros((len(items), model.config.num_labels), dtype=np.float32)
+    unit = "pair" if items and len(items[0]) == 2 else "text"
     model.eval()
     device = next(model.parameters()).device
-    with torch.inference_mode(), bar(len(pairs), "pair", show=progress) as done:
+    with torch.inference_mode(), bar(len(items), unit, show=progress) as done:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = tokenizer.pad([encoded[i] for i in chosen], return_tensors="pt").to(device)
@@ -281,7 +289,7 @@ def predict_logits(
     return logits
 
 
-def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, base: str, probe: Sequence[Pair]) -> int:
+def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, base: str, probe: Sequence[Texts]) -> int:
     """Save model (or adapter) and tokenizer, load them again, and compare the logits of ``probe`` bit for bit.
 
     ``base`` is the base model's name as the user gave it; the adapter is loaded onto it, on any machine.
@@ -299,7 +307,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, base: 
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's card, full of blanks
     size = sum(path.stat().st_size for path in folder.iterdir())
     tokenizer.save_pretrained(folder)
-    loaded, loaded_tokenizer = load_trained(folder)
+    loaded, loaded_tokenizer = load_trained(folder, labels=_label_names(model.config))
     if not np.array_equal(predict_logits(model, tokenizer, probe), predict_logits(loaded, loaded_tokenizer, probe)):
         raise RuntimeError(f"{folder}: the saved model gives other answers than the trained one")
     return size
