@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     from common.models.step_memory import Forecast
 
 MODULE = "common.doctor"
-GATED, OPEN = "meta-llama/Llama-2-7b-hf", "TinyLlama/TinyLlama_v1.1"
+REAL = (
+    "gpu",
+    "llama2_7b_t4",
+    "tinyllama_t4",
+    "smollm2_cpu",
+)  # recipes for any feature of SBIC, with a base of some use
+GATED = ("meta-llama/", "google/", "mistralai/")  # owners whose bases may have a license to accept first
+NOT_IN_FP16 = "google/gemma-3"  # its activations exceed what fp16 can hold
 LIBRARIES_BYTES = 800e6  # device memory that the libraries themselves take, roughly
 LITTLE_DISK = 20e9  # bytes: Llama 2's weights are 13.5 GB
-WEEK = 7 * 86400
+DAY = 86400
+WEEK = 7 * DAY
 DEMO = Path("output/demo/report.html")  # the last file that `make demo` writes
 
 
@@ -34,7 +42,7 @@ DEMO = Path("output/demo/report.html")  # the last file that `make demo` writes
 class DoctorArguments:
     """Checks this machine, its disk and the Hub login, estimates what each recipe takes here, and suggests what to run next.
 
-    Nothing is trained, downloaded or sent. The Hub is asked only who is logged in and whether Llama 2 may be read.
+    Nothing is trained, downloaded or sent. The Hub is asked only who is logged in and whether bases for this machine may be read.
     """
 
 
@@ -86,41 +94,51 @@ def disk_lines() -> list[str]:
     return lines
 
 
-def hub_lines() -> tuple[list[str], bool]:
-    """Ask the Hub once who is logged in, and once whether Llama 2 may be read; return the lines and the second answer."""
-    from huggingface_hub import HfApi, get_hf_file_metadata, get_token, hf_hub_url
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+def hub_lines() -> list[str]:
+    """Ask the Hub who is logged in."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
 
     from common.models.retry import use_retrying_client
 
     use_retrying_client()
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return ["Hub         not checked: HF_HUB_OFFLINE is set"], False
+    if hub_is_off():
+        return ["Hub         not checked: HF_HUB_OFFLINE is set"]
     if get_token() is None:
-        lines = ["Hub         not logged in: run hf auth login or set HF_TOKEN (needed for Llama 2 and for publishing)"]
-    else:
-        try:
-            lines = [f"Hub         logged in as {HfApi().whoami()['name']}"]
-        except HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) != 401:
-                return [f"Hub         cannot be reached: {str(error).splitlines()[0]}"], False
-            lines = ["Hub         the token is not valid: run hf auth login"]
+        return [
+            "Hub         not logged in: run hf auth login or set HF_TOKEN (for gated bases such as Llama, and for publishing)"
+        ]
     try:
-        get_hf_file_metadata(hf_hub_url(GATED, "config.json"), token=get_token())
-    except GatedRepoError:
-        access = f"cannot be read yet: accept its license at https://huggingface.co/{GATED}"
-    except RepositoryNotFoundError:
-        access = "does not exist"
-    except (HfHubHTTPError, OSError) as error:
-        access = f"could not be checked: {(str(error).splitlines() or [type(error).__name__])[0]}"
-    else:
-        return [*lines, f"            {GATED} can be read"], True
-    return [*lines, f"            {GATED} {access}"], False
+        return [f"Hub         logged in as {HfApi().whoami()['name']}"]
+    except HfHubHTTPError as error:
+        if getattr(error.response, "status_code", None) != 401:
+            return [f"Hub         cannot be reached: {str(error).splitlines()[0]}"]
+        return ["Hub         the token is not valid: run hf auth login"]
+
+
+def hub_is_off() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def may_read(base: str) -> bool:
+    """Ask the Hub whether this user may read a base; without an answer, only bases that nobody has to ask for."""
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    if not base.startswith(GATED):
+        return True
+    if hub_is_off():
+        return False
+    try:
+        get_hf_file_metadata(hf_hub_url(base, "config.json"), token=get_token())
+    except (GatedRepoError, RepositoryNotFoundError, HfHubHTTPError, OSError):
+        return False
+    return True
 
 
 def forecasts() -> list[Forecast]:
     """Estimate every recipe of both projects."""
-    with stage("estimating what each recipe takes (half a minute)"):
+    with stage("estimating what each recipe takes"):
         modules = [importlib.import_module(f"{name}.training.forecast") for name in PROJECTS]
         return [forecast for module in modules for forecast in module.forecasts()]
 
@@ -133,18 +151,14 @@ def recipe_lines(forecasts: list[Forecast], machine: Machine) -> list[str]:
         memory = "?" if forecast.memory is None else f"{forecast.memory / 1e9:,.1f} GB"
         between = forecast.seconds(machine.rate)
         time = "?" if between is None else f"{_short(between[0])} to {_short(between[1])}"
-        if between and sum(between) / 2 > WEEK:
+        if _takes(forecast, machine) > WEEK:
             time += ": too slow"
         rows.append((str(forecast.recipe), forecast.base, forecast.corpus, memory, fits, time))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-NOTES = (
-    '"fits here" is about memory; "too slow" means more than a week, half way between the two times.',
-    "miniature: the recipe names no corpus, so the estimate is for that small one. With a real corpus (--data_dir or",
-    "--dataset_name) it takes longer.",
-)
+NOTE = '"fits here" is about memory; "too slow" means more than a week, half way between the two times.'
 
 
 def checked_lines() -> list[str]:
@@ -159,8 +173,13 @@ def _fits(forecast: Forecast, machine: Machine) -> bool:
     return bool(forecast.memory) and forecast.memory + LIBRARIES_BYTES <= machine.memory
 
 
+def _takes(forecast: Forecast, machine: Machine) -> float:
+    """Return the seconds half way between the least and most time of a forecast; 0 where it has none."""
+    return sum(forecast.seconds(machine.rate) or ()) / 2
+
+
 def _short(seconds: float) -> str:
-    return f"{seconds / 86400:,.0f} days" if seconds > 2 * 86400 else duration(seconds)
+    return f"{seconds / DAY:,.0f} days" if seconds > 2 * DAY else duration(seconds)
 
 
 def program(name: str) -> str:
@@ -170,28 +189,44 @@ def program(name: str) -> str:
     return shlex.quote(str((folder / name).relative_to(Path.cwd()))) if local else name
 
 
-def next_command(forecasts: list[Forecast], machine: Machine, may_read: bool) -> list[str]:
-    """Suggest what to run next here, with the reason."""
-    fitting = {forecast.recipe.name for forecast in forecasts if _fits(forecast, machine)}
-    launch = f"  {program('accelerate')} launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn"
-    if machine.device == "cuda" and may_read and "llama2_7b_t4.yaml" in fitting:
-        return [
-            "next: Llama 2 fits this GPU, and you may read it:",
-            f"{launch} --config sbic_llama/recipes/llama2_7b_t4.yaml",
-        ]
-    if machine.device == "cuda" and "tinyllama_t4.yaml" in fitting:
-        return [f"next: {OPEN} is open and fits this GPU:", f"{launch} --config sbic_llama/recipes/tinyllama_t4.yaml"]
-    study = [
-        "full fine-tuning against LoRA on real pairs, a night on a CPU (this only estimates the time):",
-        f"  {program('python')} -m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only",
-    ]
+def best(forecasts: list[Forecast], machine: Machine) -> tuple[Forecast | None, list[str]]:
+    """Choose the largest base that fits here, trains within a day, and may be read; also return those that may not."""
+    known = [each for each in forecasts if each.recipe.stem in REAL and _fits(each, machine) and each.operations]
+    closed: list[str] = []
+    for forecast in sorted(known, key=lambda each: each.operations or 0, reverse=True):
+        overflows = machine.wide.value == "fp16" and forecast.base.startswith(NOT_IN_FP16)
+        if overflows or _takes(forecast, machine) > DAY:
+            continue
+        if may_read(forecast.base):
+            return forecast, closed
+        closed.append(forecast.base)
+    return None, closed
+
+
+def next_command(forecasts: list[Forecast], machine: Machine) -> list[str]:
+    """Suggest what to run next here, each with the reason."""
+    proposals: list[tuple[str, ...]] = []
+    chosen, closed = best(forecasts, machine)
+    if chosen:
+        launch = f"{program('accelerate')} launch --config_file accelerate_config.yaml -m sbic_llama.train_offensive_yn"
+        time = " to ".join(map(_short, chosen.seconds(machine.rate) or ()))
+        reason = f"{chosen.base}, the largest base that fits here and trains within a day ({time}, very roughly)"
+        command = " ".join((launch, "--config", chosen.recipe.as_posix(), *chosen.options))
+        note = f"larger, but cannot be read: {closed[0]} (see https://huggingface.co/{closed[0]})" if closed else ""
+        proposals.append((reason, command, note))
     if not DEMO.is_file():
-        first = ["next: everything on the miniature, without a GPU, in minutes:", "  make demo"]
+        proposals.append(("everything on the miniature, without a GPU, in minutes", "make demo"))
     elif importlib.util.find_spec("gradio"):
-        first = ["next: try the models of make demo on a page:", f"  {program('python')} -m sbic_llama.app"]
-    else:
-        return [f"next: {study[0]}", study[1]]
-    return [*first, f"or {study[0]}", study[1]]
+        proposals.append(("try the models of make demo on a page", f"{program('python')} -m sbic_llama.app"))
+    study = "-m snli_roberta.compare --config snli_roberta/recipes/study_cpu.yaml --estimate_only"
+    reason = "full fine-tuning against LoRA on real pairs, a night on a CPU (this only estimates the time)"
+    proposals.append((reason, f"{program('python')} {study}"))
+    words = ("next: ", *["or "] * len(proposals))
+    return [
+        line
+        for word, (reason, *rest) in zip(words, proposals, strict=False)
+        for line in (f"{word}{reason}:", *(f"  {line}" for line in rest if line))
+    ]
 
 
 def main() -> None:
@@ -199,12 +234,11 @@ def main() -> None:
     quiet_libraries()
     machine = measure()
     print("\n".join(map(printable, [*machine_lines(machine), *disk_lines()])), flush=True)
-    lines, may_read = hub_lines()
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
-    print("\n".join(map(printable, [*lines, f"versions    {installed}", ""])))
+    print("\n".join(map(printable, [*hub_lines(), f"versions    {installed}", ""])))
     known = forecasts()
-    print("\n".join(map(printable, [*recipe_lines(known, machine), "", *NOTES, "", *checked_lines()])))
-    print("\n".join(next_command(known, machine, may_read)))
+    print("\n".join(map(printable, [*recipe_lines(known, machine), "", NOTE, "", *checked_lines()])))
+    print("\n".join(next_command(known, machine)))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ LINEAR = {
     "layer_types": ["linear_attention", "full_attention"],
 }
 GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024, "initializer_range": 0.15}
+LLAMA_3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA_3 |= {"original_max_position_embeddings": 128}
 BASES: dict[str, tuple[str, dict[str, Any]]] = {  # name → configuration class of transformers, its arguments
-    "llama": ("LlamaConfig", SIZES),
+    "llama": ("LlamaConfig", SIZES | {"rope_parameters": LLAMA_3}),
     "granite": ("GraniteConfig", SIZES | {"logits_scaling": 8.0, "embedding_multiplier": 2.0}),
     "cohere": ("CohereConfig", SIZES | {"logit_scale": 0.0625}),
     "cohere2": ("Cohere2Config", SIZES | MIXED | {"logit_scale": 0.0625}),
@@ -46,7 +48,7 @@ BASES: dict[str, tuple[str, dict[str, Any]]] = {  # name → configuration class
     "olmo3": ("Olmo3Config", SIZES | MIXED),
     "qwen2": ("Qwen2Config", SIZES),
     "qwen3": ("Qwen3Config", HEADS),
-    "smollm3": ("SmolLM3Config", SIZES),
+    "smollm3": ("SmolLM3Config", SIZES | {"no_rope_layer_interval": 2}),
     "llama4": ("Llama4TextConfig", HEADS | {
         "attention_chunk_size": WINDOW, "num_local_experts": 2, "intermediate_size_mlp": 128, "num_hidden_layers": 4,
     }),
@@ -65,9 +67,18 @@ PLAIN = {
 }  # what a mask cannot separate: linear attention, and positions that are counted from the mask
 
 
-def build(folder: Path, name: str) -> str:
-    """Write a base to ``folder`` and return its path as a command takes it."""
+CHATML = (  # as Qwen's and SmolLM's
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build(folder: Path, name: str, chat: str | None = None) -> str:
+    """Write a base to ``folder`` and return its path as a command takes it; ``chat`` is its chat template."""
     tokenizer = build_tokenizer(bos=name.startswith(("gemma", "llama")))
+    if chat:
+        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"])
+        tokenizer.chat_template = chat
     kind, arguments = BASES[name]
     special = {each: getattr(tokenizer, each) for each in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = getattr(transformers, kind)(vocab_size=len(tokenizer), **special, **arguments)

@@ -10,9 +10,10 @@ from typing import Any
 from common.cli.errors import UserError, shown
 from common.cli.options import HIGHEST_ALPHA, HIGHEST_RANK
 
+ADAPTER_CONFIG = "adapter_config.json"  # a folder with it holds an adapter
 NAME = r"[\w-]+(\.[\w-]+)*"  # of a module; PEFT puts some into regular expressions
 PATTERN = rf"(\.\*\\\.)?{NAME}"  # a module, or all of a name, as PEFT writes it for experts
-# What `snli_roberta` trains: linear layers of an encoder's parts, by the last part of their names.
+# What an encoder's training adapts: linear layers of an encoder's parts, by the last part of their names.
 LAYERS = r"\w+\\\.\([\w|]+\)\\\.\.\*\\b\([\w|]+\)"
 MOST = 2000  # names in a list, and characters of one
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -292,6 +293,17 @@ def commit_of(name: str, revision: str | None) -> str | None:
     if path is None:
         raise UserError("missing config.json", file=name, expected="a model")
     return path.parent.name  # the cache keeps a commit's files in a folder of its name
+
+
+def base_identity(name: str, revision: str | None) -> str:
+    """Identify a base model by its commit on the Hub, or by a hash of a folder's configuration, tokenizer and weights."""
+    path = base_path(name)
+    if not Path(path).is_dir():
+        return str(commit_of(path, revision))
+    digest = hashlib.sha256()
+    for file in sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors")):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def width_of(name: str, revision: str | None = None) -> int:

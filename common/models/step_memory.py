@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import math
 import time
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_iter
 
 from common.cli.errors import UserError
 from common.models.loading import base_path, load_config
-from common.runtime import hardware
+from common.runtime import files, hardware
 
 MINIATURE = "miniature"  # the corpus of recipes that name none
 BLOCK = 512  # bytes: PyTorch allocates GPU memory in multiples of it
@@ -34,7 +35,7 @@ FULL, LORA, RECOMPUTE = 6, 4, 2
 # range is wide on purpose, to hold on other machines.
 LEAST_USE, MOST_USE = 0.1, 0.5
 STEP_SECONDS = 0.02, 0.2  # overhead of a step; with tiny models, most of its time
-DEPTH_SHARE = 4  # with fewer layers, a large embedding's gradient would be the peak
+MASKED = {"full_attention", "sliding_attention", "chunked_attention"}  # kinds of layers that differ in their mask only
 SIDE, TIMES = 2048, 5  # of the matrices to multiply, and how often
 Weight = Callable[[torch.nn.Module, str, torch.nn.Parameter], "torch.nn.Parameter | None"]
 
@@ -49,6 +50,7 @@ class Forecast:
     operations: float | None  # floating-point operations of all its trainings; None likewise
     steps: int
     corpus: str
+    options: tuple[str, ...] = ()  # what the command needs beside the recipe
 
     def seconds(self, rate: float) -> tuple[float, float] | None:
         """Return the least and most time on a device with this many operations per second in large products."""
@@ -87,19 +89,46 @@ def config_of(base: str, revision: str | None, shapes: dict[str, Any]) -> Any:
         return None
 
 
-def by_depth(config: Any, measure: Callable[[Any], Sequence[int]]) -> list[int]:
-    """Extrapolate what ``measure`` returns for a configuration from two models with fewer layers, which takes less time.
+@functools.cache
+def sizes_in(table: Path) -> dict[str, list[int]]:
+    """Read the measured sizes that come with a project's recipes; see :func:`sizes_of`."""
+    return files.loads(table.read_bytes()) if table.is_file() else {}
 
-    Configurations that list the type of each layer are measured whole.
+
+def sizes_of(key: str, table: Path, measure: Callable[[], list[int]]) -> list[int]:
+    """Return what ``measure`` would return, from the table if it has the key; nothing is measured twice.
+
+    Measuring all recipes takes half a minute, so their sizes come with them. ``python -m tests.forecasts`` writes the tables.
     """
-    layers = config.num_hidden_layers
-    few = max(layers // DEPTH_SHARE, 2)
-    if few + 1 >= layers or getattr(config, "layer_types", None):
+    known = sizes_in(table)
+    if key not in known:
+        known[key] = measure()
+    return known[key]
+
+
+def by_depth(config: Any, measure: Callable[[Any], Sequence[int]], *, few: int = 2) -> list[int]:
+    """Extrapolate what ``measure`` returns for a configuration from models of ``few`` and one more layers, for speed.
+
+    Layers may differ in masks and in whether they use positions; with other kinds of layers, the model is measured whole.
+    """
+    layers = config.get_text_config().num_hidden_layers
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    if few + 1 >= layers or not kinds <= MASKED:
         return list(measure(config))
-    shallow, deeper = (copy.deepcopy(config) for _ in range(2))
-    shallow.num_hidden_layers, deeper.num_hidden_layers = few, few + 1
-    pairs = zip(measure(shallow), measure(deeper), strict=True)
+    pairs = zip(measure(_cut(config, few)), measure(_cut(config, few + 1)), strict=True)
     return [low + (high - low) * (layers - few) for low, high in pairs]
+
+
+def _cut(config: Any, count: int) -> Any:
+    """Return a configuration with ``count`` layers, from the last one before the first of another kind."""
+    cut = copy.deepcopy(config)
+    text = cut.get_text_config()
+    text.num_hidden_layers = count
+    for name in ("layer_types", "no_rope_layers"):
+        if kinds := getattr(text, name, None):
+            first = next((place for place, kind in enumerate(kinds) if kind != kinds[0]), 1) - 1
+            setattr(text, name, kinds[first : first + count])
+    return cut
 
 
 def make_fake(model: torch.nn.Module, weight: Weight = lambda module, name, parameter: None) -> None:

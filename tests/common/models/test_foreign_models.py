@@ -49,7 +49,8 @@ def poison(folder: Path, attack: str, mark: Path) -> Path:
     code = f"open({str(mark)!r}, 'w')\nfrom transformers import RobertaConfig as Evil\n"
     for name in ("evil.py", "modeling_evil.py", "tokenization_evil.py", "generate.py", "__init__.py"):
         (folder / name).write_text(code)
-    (folder / "chat_template.jinja").write_text("{{ raise_exception('rendered') }}")
+    jinja = f"{{{{ cycler.__init__.__globals__.os.system('touch \"{mark}\"') }}}}"
+    (folder / "chat_template.jinja").write_text(jinja)
 
     def edit(name: str, **changes: object) -> None:
         if (folder / name).is_file():
@@ -124,7 +125,12 @@ def run(tmp_path, few, monkeypatch):
             "snli evaluate": ("snli_roberta.evaluate", "--model", model, "--title", "x", *data, *out),
             "disagreement": ("snli_roberta.disagreement.__main__", "--model", model, *data, *out),
             "adversarial": ("snli_roberta.adversarial.__main__", "--model", model, *out),
-            "train sbic": ("sbic_llama.train_offensive_yn", "--model_name_or_path", model, *data, *out, *STEPS),
+            "train sbic": (
+                "sbic_llama.train_offensive_yn", "--model_name_or_path", model, "--prompt", "study", *data, *out, *STEPS
+            ),
+            "train sbic by its chat template": (
+                "sbic_llama.train_offensive_yn", "--model_name_or_path", model, *data, *out, *STEPS
+            ),
             "train lora": (
                 "snli_roberta.train_lora", "--method", "lora", "--model_name_or_path", model, *data, *out, *STEPS
             ),
@@ -156,6 +162,7 @@ def marked(cases: list[tuple[str, ...]], fast: set[tuple[str, ...]]) -> list:
     "code",
     [
         "import torch; torch.load('pytorch_model.bin', weights_only=False)",
+        "import jinja2; jinja2.Template(open('chat_template.jinja').read()).render()",
         pytest.param(
             "from transformers import AutoConfig; AutoConfig.from_pretrained('.', trust_remote_code=True)",
             marks=pytest.mark.slow,
@@ -165,7 +172,7 @@ def marked(cases: list[tuple[str, ...]], fast: set[tuple[str, ...]]) -> list:
 def test_the_attacks_are_real(tmp_path, mark, code):
     """Who loads or imports what lies there has it run."""
     folder = poison(shutil.copytree(MODELS / "tiny_roberta", tmp_path / "evil"), "own architecture", mark)
-    subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, timeout=300)
     assert mark.exists()
 
 
@@ -216,6 +223,12 @@ def test_no_training_runs_what_its_base_carries(attack, source, name, base, run,
     check(attack, mark, lambda: run(name, folder if source == "folder" else "miniature/evil"))
     asked = [line for line in hub.log if line.endswith((".bin", ".py", ".pt", ".pkl"))]
     assert [line for line in asked if not line.startswith("HEAD")] == []
+
+
+def test_a_chat_template_reaches_nothing_but_its_turns(base, run, mark):
+    with pytest.raises(UserError, match=r"does not take these turns: .*'__init__'.* Use --prompt study"):
+        run("train sbic by its chat template", base("code beside", "tiny_llama"))
+    assert not mark.exists()
 
 
 def test_nobody_is_asked_to_make_other_weights_of_pickles(runs, tmp_path, base, run, hub, mark):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from transformers.utils.loading_report import LoadStateDictInfo, log_state_dict_
 from common.cli.errors import UserError
 from common.miniature.loopback_hub import READ_TOKEN
 from common.miniature.pretrain import MODELS
-from common.models import retry
+from common.models import encoder, retry
 from common.models.load_errors import load_error, loading
 from common.models.loading import base_of, base_path, check_place, hub_commit, lasting_path, license_of, local_folder
 from sbic_llama.model.adapter import load_adapter
-from snli_roberta.model.encoder import load_trained
+from snli_roberta.data.corpus import LABELS
 
 ROOT = Path(__file__).parents[3]
+load_trained = partial(encoder.load_trained, labels=LABELS)
 ID = "miniature/model"
 
 
@@ -216,7 +218,7 @@ def test_damaged_and_foreign_adapters(upload, runs, bases, tmp_path):
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", labels=["A", "B"])},
          "the adapter was trained with another prompt or other labels"),
         (load_sbic, "sbic_labels", {"annotator.json": config(runs, "sbic_labels", "annotator.json", feature="sexYN")},
-         "not an adapter's description"),
+         "unknown feature 'sexYN'; expected hasBiasedImplication, offensiveYN"),
         (load_trained, "snli_adapter", {"adapter_config.json": config(runs, "snli_adapter", "adapter_config.json", r=4)},
          "size mismatch.*Use it with the base model that it was trained on"),
     ):  # fmt: skip
@@ -349,7 +351,7 @@ def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
         bases.repositories.pop(("models", ID), None)
         upload(kind, **{name: config(runs, kind, name, **changes)})
         result = subprocess.run(
-            [sys.executable, "-c", f"from snli_roberta.model.encoder import load_trained; load_trained({ID!r})"],
+            [sys.executable, "-c", f"from common.models.encoder import load_trained; load_trained({ID!r}, labels={LABELS!r})"],
             cwd=ROOT, input="y\n" * 20, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert not mark.exists(), f"{kind}/{name}\n{result.stderr[-2000:]}"

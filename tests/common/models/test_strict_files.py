@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
-from common.models import quantization
+from common.models import encoder, quantization
 from common.models.adapters import check_adapter_config
 from common.models.loading import check_config, load_tokenizer
-from snli_roberta.model import encoder
+from snli_roberta.data.corpus import LABELS
 
 ROOT = Path(__file__).parents[3]
 KERNEL = '"attn_implementation": "user/kernel"'
@@ -109,7 +109,7 @@ def test_a_base_with_an_adapter_is_refused(name, place, tmp_path, hub):
     hub.add_model("user/base", folder)
     base = str(folder) if place == "folder" else "user/base"
     with pytest.raises(UserError, match=rf"{base}: it is an adapter, or holds one; expected a base model"):
-        load(base) if name == "tiny_llama" else encoder.load_base(base)
+        load(base) if name == "tiny_llama" else encoder.load_base(base, labels=LABELS)
 
 
 def sharded(folder: Path) -> dict[str, str]:

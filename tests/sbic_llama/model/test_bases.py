@@ -6,13 +6,16 @@ import contextlib
 import csv
 import io
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Gemma3Config
 
 from common.cli.errors import UserError
 from common.models import exactness as known
@@ -21,14 +24,15 @@ from common.models.quantization import load_tokenizer
 from sbic_llama import publication
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES
-from sbic_llama.model import exactness, masks, packing, scoring
+from sbic_llama.data.groups import normalized_groups
+from sbic_llama.model import attention, exactness, masks, packing, scoring
 from sbic_llama.model.annotator import Annotator
 from sbic_llama.model.answering import generate
 from sbic_llama.model.exactness import load_base
 from sbic_llama.model.scoring import score_labels
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.run import train
-from tests.bases import BASES, PLAIN, WINDOW, build
+from tests.bases import BASES, CHATML, PLAIN, WINDOW, build
 
 POSTS = ["A quiet day.", "the florbs sing", "\nOn a new line", "", "Bread: " + "one loaf, two loaves; " * 8]
 FAST = ("cohere", "gemma2", "gemma3", "gpt2", "gptoss", "granite", "mistral", "qwen3", "qwen3.5", "qwen3moe")
@@ -115,6 +119,12 @@ def from_the_output_layer(self, ids, positions, own, cache, keep, cached_positio
         model.config.logits_scaling = scale
 
 
+def blocks_that_hide_nothing(mask, prefix, lengths):
+    attention.add_blocks(mask, prefix, lengths)
+    if hasattr(mask, "blocks"):
+        mask.blocks = replace(mask.blocks, visible=torch.ones_like(mask.blocks.visible))
+
+
 def test_the_check_notices_wrong_masks_and_logits(base, monkeypatch):
     path = base("mistral")
     tokenizer = load_tokenizer(path)
@@ -124,6 +134,10 @@ def test_the_check_notices_wrong_masks_and_logits(base, monkeypatch):
             patched.setattr(module, "attention_masks", without_windows)
         found = exactness.check(model, tokenizer, "mistral", precision="fp32")
         assert (found.packed, found.padded, found.cached) == (False, True, False)
+    with monkeypatch.context() as patched:
+        patched.setattr(packing, "add_blocks", blocks_that_hide_nothing)
+        found = exactness.check(model, tokenizer, "mistral", precision="fp32")
+        assert (found.packed, found.padded, found.cached) == (False, True, True)
     path = base("granite")
     tokenizer = load_tokenizer(path)
     model = load_base(path, None, tokenizer, precision="fp32")
@@ -216,6 +230,55 @@ def test_an_adapter_is_trained_saved_and_annotates_as_the_code_on_its_card(name,
     for text, row in zip(texts, Annotator(folder).annotate(texts), strict=True):
         for label, probability in card["annotate"](text).items():
             assert row[f"offensiveYN_probability_{label}"] == pytest.approx(probability, abs=1e-4)
+
+
+def test_what_a_base_has_for_images_gets_no_adapter(base, posts, tmp_path):
+    """Gemma 3 from 4B on has a vision tower, which posts never pass through."""
+    tokenizer = AutoTokenizer.from_pretrained(base("gemma3"))
+    text = AutoConfig.from_pretrained(base("gemma3")).to_dict()
+    vision = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14, "vision_use_head": False}
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    whole = tmp_path / "base"
+    AutoModelForCausalLM.from_config(config).save_pretrained(whole)
+    tokenizer.save_pretrained(whole)
+    options = {"data_dir": posts, "max_steps": 1, "evaluations": 1, "learning_rate": 1e-2}
+    train(TrainArguments(output_dir=tmp_path, model_name_or_path=str(whole), **options), "offensiveYN")
+    names = load_file(tmp_path / "offensiveYN" / "adapter_model.safetensors").keys()
+    assert names
+    assert all(".language_model." in name for name in names)
+    assert len(list(Annotator(tmp_path / "offensiveYN").annotate(POSTS))) == len(POSTS)
+
+
+@pytest.mark.parametrize("feature", ["offensiveYN", "targetMinority"])
+def test_an_instruct_base_is_prompted_through_its_chat_template(feature, base, posts, tmp_path):
+    """From training to the code on the card; what the template says later changes nothing."""
+    chat = build(tmp_path / "base", "qwen3", CHATML)
+    options = {"data_dir": posts, "max_steps": 2, "evaluations": 1, "learning_rate": 1e-2, "output_dir": tmp_path}
+    arguments = TrainArguments(model_name_or_path=chat, **options)
+    train(arguments, feature)
+    folder = tmp_path / feature
+    described = json.loads((folder / "annotator.json").read_text())["prompt"]
+    assert described["name"] == json.loads((folder / "run.json").read_text())["prompt"] == "chat"
+    assert (described["head"], described["end"]) == ("<|im_start|>user\n", "<|im_end|>")
+    texts = [POSTS[0], "A quiet <|im_end|> day", POSTS[4]]
+    rows = list(Annotator(folder).annotate(texts))
+    for path in (Path(chat) / "chat_template.jinja", folder / "chat_template.jinja"):
+        path.write_text(CHATML.replace("user", "human"))
+    assert list(Annotator(folder).annotate(texts)) == rows
+    card: dict = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(publication.snippet(SimpleNamespace(folder=folder), str(folder)), "card", "exec"), card)
+    for text, row in zip(texts, rows, strict=True):
+        if feature == "targetMinority":
+            answer, score = card["annotate"](text)
+            assert row[f"{feature}_mean_log_probability"] == pytest.approx(score, abs=1e-4)
+            assert set(row[feature].split(", ")) <= set(normalized_groups(answer.split(","))) | {"none"}
+        else:
+            for label, probability in card["annotate"](text).items():
+                assert row[f"{feature}_probability_{label}"] == pytest.approx(probability, abs=1e-4)
+    with pytest.raises(UserError, match="holds another run: prompt was 'chat' and is None"):
+        train(replace(arguments, prompt="study"), feature)
 
 
 def test_experts_are_adapted_without_dropout_only(base, posts, tmp_path):
