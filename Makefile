@@ -81,7 +81,7 @@ test: $(VENV)/.dev ## run the default tests (about 9 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev $(VENV)/.scale $(VENV)/.app ## run the slow tests: kills, trainings, simulations (at most 45 minutes on 2 cores)
-	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 bench: $(VENV)/.bench ## compare the speed with other tools (BENCH="--quick" takes ten minutes)
 	@$(BIN)/python -m benchmarks $(BENCH)

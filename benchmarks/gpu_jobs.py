@@ -31,6 +31,7 @@ from common.models.prompt import answer_ids
 from common.results.record import count_parameters
 from common.runtime import hardware
 from common.runtime.project import MINIATURE_MODELS, ROOT
+from common.training import classification
 from common.training.callbacks import Checkpoints, ProgressLog
 from common.training.run import prepare
 from sbic_llama.data.corpus import load_splits
@@ -123,7 +124,7 @@ def classifier_training(job: GpuJob, settings: GpuSettings, shapes: Shapes) -> d
         words += ["--data_dir", str(settings.corpora()[1]), "--train_fraction", fraction, "--output_dir", folder]
         arguments = parse(ClassifierArguments, words)
         context = prepare(arguments, arguments.model_name_or_path)
-        trainer, _ = snli_training.build_trainer(arguments, context, snli_training.load_data(arguments))
+        trainer, _ = classification.build_trainer(arguments, context, snli_training.load_data(arguments))
         operations = 6 if method == "full" else 4
         measured = timed_training(trainer, settings, forward_backward=operations, prefix=0, shapes=shapes)
     return measured | {"precision": context.precision, "loading_peak_bytes": None, "estimate_bytes": None}

@@ -15,7 +15,6 @@ from typing import Any
 from benchmarks import flops
 from benchmarks.processes import Measure, Measured, Setting, finished, python, spread
 from common.cli.errors import UserError
-from common.models.prompt import TAIL
 from common.runtime import hardware
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
@@ -105,7 +104,7 @@ def _annotator_flops(setting: Setting, feature: Feature, posts: Sequence[str], a
 
 
 def _prompts(feature: Feature, posts: Sequence[str]) -> list[str]:
-    return [f"{feature.opening}{post}{TAIL}" for post in posts]
+    return [feature.prompt(post) for post in posts]
 
 
 def _generated(setting: Setting, feature: Feature, tokenizer: Any, generate: Callable) -> Measure:

@@ -204,6 +204,7 @@ def _train_llama(folder: Path, sbic_dir: Path, name: str) -> None:
 
     from common.models.quantization import load_tokenizer
     from common.runtime import hardware
+    from sbic_llama.model.packing import answer_losses
 
     quiet_libraries()
     torch.manual_seed(0)
@@ -214,11 +215,8 @@ def _train_llama(folder: Path, sbic_dir: Path, name: str) -> None:
     losses = []
     for step, batch in enumerate(_batches(sbic_dir, tokenizer)):
         optimizer.param_groups[0]["lr"] = RATE * min((step + 1) / WARM_UP, 1) * (1 - 0.95 * step / STEPS)
-        labels = batch.pop("labels")[0, 1:]
-        answers = (labels != -100).nonzero()[:, 0]
         with torch.autocast("cpu", torch.bfloat16, enabled=hardware.cpu_has_bf16()):
-            logits = model(**batch, use_cache=False, logits_to_keep=answers).logits[0]
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[answers])
+            loss = answer_losses(model, batch).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -22,7 +22,7 @@ from common.cli.errors import UserError
 from common.tables.writing import write_rows
 from sbic_llama.data.corpus import labeled, load_splits
 from sbic_llama.data.features import OFFENSIVE_YN
-from snli_roberta.data.corpus import Pair, load_split
+from snli_roberta.data.corpus import LABELS, Pair, load_split
 
 POSTS_PER_STEP, PAIRS_PER_STEP = 16, 32
 VALIDATION_POSTS, VALIDATION_PAIRS = 32, 64
@@ -140,7 +140,7 @@ def _command(setting: Setting, method: str) -> Measure:
 
 
 def _snli_flops(setting: Setting, method: str, pairs: list[Pair]) -> int:
-    from snli_roberta.model.encoder import load_tokenizer
+    from common.models.encoder import load_tokenizer
 
     passes = flops.TRAINING if method == "full" else flops.LORA_TRAINING
     return passes * pair_flops(flops.read_shape(setting.encoder), load_tokenizer(setting.encoder), pairs)
@@ -151,7 +151,7 @@ def _trainer(setting: Setting, method: str, *, padded: bool) -> Measure:
     from datasets import Dataset
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
 
-    from snli_roberta.model.encoder import add_lora, load_base, load_tokenizer
+    from common.models.encoder import add_lora, load_base, load_tokenizer
     from snli_roberta.training.arguments import TrainArguments
 
     tokenizer = load_tokenizer(setting.encoder)
@@ -166,7 +166,7 @@ def _trainer(setting: Setting, method: str, *, padded: bool) -> Measure:
         with tempfile.TemporaryDirectory(dir=setting.scratch) as name:
             cut_snli(Path(setting.snli_dir), Path(name), train=items, dev=VALIDATION_PAIRS)
             pairs, dev = (load_split(split, data_dir=Path(name)).pairs for split in ("train", "dev"))
-            model, new_modules = load_base(setting.encoder)
+            model, new_modules = load_base(setting.encoder, labels=LABELS)
             if method == "lora":
                 lora = {"output_dir": Path(name), "learning_rate": ENCODER_RATE, "r": RANK, "lora_alpha": ALPHA}
                 model = add_lora(model, new_modules, TrainArguments(method="lora", **lora))

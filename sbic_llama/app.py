@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ MODULE = "sbic_llama.app"
 DEMO = Path("output/demo/sbic")  # adapters that `make demo` trains
 PREFIX = "model_"
 PREVIEW = 20  # rows of an annotated file that the page shows
+MOST_EXAMPLES = 3  # of a codebook
 LONGEST = 10_000  # characters of a typed post
 TITLE = "What would annotators say about a post?"
 EXAMPLES = ("the florbs by the river sing well", "what a quiet day")  # about the miniature's invented groups
@@ -35,6 +36,10 @@ WARNING = (
     "**Content warning.** The corpus behind these models consists of offensive posts, and some answers name groups that a post "
     "targets. The labels are opinions of crowd workers, and the model repeats their mistakes. Do not use it to judge, monitor or "
     "punish people."
+)
+OWN_WARNING = (
+    "**Labels are predictions** of what the people who labeled the codebook's table would say, and the model repeats their "
+    "mistakes. Do not use it to judge, monitor or punish people."
 )
 INVENTED = (
     "**Adapters of the miniature.** They were trained on invented posts. Their answers about real ones mean nothing."
@@ -115,6 +120,22 @@ def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
     return PostAnswer(labels, lists, review)
 
 
+def examples_of(annotator: Annotator) -> list[str]:
+    """Return texts to try: those of the adapters' codebooks, and for SBIC's features the miniature's."""
+    codebooks = [adapter.feature.codebook for adapter in annotator.adapters]
+    texts = [example.text for codebook in codebooks if codebook for example in codebook.examples[:MOST_EXAMPLES]]
+    return list(
+        dict.fromkeys([*(EXAMPLES if None in codebooks else ()), *(text for text in texts if len(text) <= LONGEST)])
+    )
+
+
+def likely_column(annotator: Annotator, names: Sequence[str]) -> str:
+    """Return the column that most likely holds the texts: a codebook's, or one of a usual name."""
+    codebooks = [adapter.feature.codebook for adapter in annotator.adapters]
+    own = [codebook.columns.text for codebook in codebooks if codebook and codebook.columns.text in names]
+    return [*own, *(name for name in names if name.casefold() in ("post", "text", "tweet")), *names][0]
+
+
 def columns_of(path: Path) -> list[str]:
     """Return the columns of a file's first row."""
     table_format(path)
@@ -175,7 +196,8 @@ def layout(annotator: Annotator) -> None:
 
     adapters = annotator.adapters
     trained = ", ".join(dict.fromkeys(f"{a.description.base_model} on {a.description.corpus}" for a in adapters))
-    gradio.Markdown(f"# {TITLE}\n\n{WARNING}")
+    own = [adapter.feature.codebook is not None for adapter in adapters]
+    gradio.Markdown("\n\n".join([f"# {TITLE}", *[WARNING] * (not all(own)), *[OWN_WARNING] * any(own)]))
     if any(adapter.description.of_miniature for adapter in adapters):
         gradio.Markdown(INVENTED)
     gradio.Markdown(PRIVACY)
@@ -204,7 +226,8 @@ def _post_tab(annotator: Annotator, share: Any) -> None:
                 else gradio.Textbox(**question, interactive=False)
             )
     review = gradio.Textbox(label="Should a person review it?", elem_id="review", interactive=False)
-    gradio.Examples([[text] for text in EXAMPLES], [post])
+    if texts := examples_of(annotator):
+        gradio.Examples([[text] for text in texts], [post])
 
     def answer(text: str, share: float) -> list[Any]:
         result = annotate_post(annotator, text or "", share)
@@ -235,8 +258,7 @@ def _file_tab(annotator: Annotator, share: Any) -> None:
         if path is None:
             return gradio.Dropdown([], value=None)
         names = columns_of(Path(path))
-        likely = [name for name in names if name.casefold() in ("post", "text", "tweet")]
-        return gradio.Dropdown(names, value=(likely or names)[0])
+        return gradio.Dropdown(names, value=likely_column(annotator, names))
 
     def answer(path: str | None, column: str | None, share: float, bar: Any) -> list[Any]:
         if path is None or column is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from common.cli.arguments import option, parse
-from common.cli.console import log, quiet_libraries, stage
+from common.cli.console import log, quiet_libraries, stage, warn
 from common.cli.errors import UserError, run
 from common.models.loading import hub_commit
 from common.results import finding as findings
+from common.results.checks import comparison_finding
 from common.results.finding import Finding, about, read_finding
 from common.results.record import RunRecord, training_costs, training_facts
 from common.results.rendering import lines, table_lines
@@ -22,12 +24,22 @@ from common.runtime import hardware
 from common.runtime.processes import is_first, join
 from common.tables.writing import write_rows
 from sbic_llama.data.corpus import Post, Split, labeled
-from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence
+from sbic_llama.data.features import OFFENSIVE_YN, Answers, Feature, Label, confidence, only_answer
 from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
 from sbic_llama.evaluation import with_people
 from sbic_llama.evaluation.other_corpora import hatecheck_finding, md_agreement_findings
-from sbic_llama.evaluation.scores import AdapterArguments, Read, score_baselines, score_rows, test_set
+from sbic_llama.evaluation.scores import (
+    AdapterArguments,
+    Read,
+    baseline_path,
+    encoder_records,
+    read_answers,
+    require_training_table,
+    score_baselines,
+    score_rows,
+    test_set,
+)
 
 MODULE = "sbic_llama.evaluate"
 Others = tuple[list[Item], list[Case]]  # MD-Agreement's and HateCheck's
@@ -56,8 +68,9 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     folder, description = arguments.describe()
     items, cases = read_other_corpora(arguments, description.feature)
     facts = training_facts(folder)
-    splits = arguments.load()
+    splits = arguments.load(description.codebook)
     feature = description.resolve_feature()
+    require_training_table(arguments, feature, splits, facts)
     hardware.choose_device()
     processes = join()
     read, precision = arguments.load_reader(description, processes)
@@ -76,8 +89,10 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
         scored.policy["aggregation of the adapter's training labels"] = description.aggregation
     shared = {"module": MODULE, "seed": arguments.seed}
     records = score_baselines(feature, splits, scored, output_dir=arguments.output_dir, **shared)
+    encoders = encoder_records(arguments.output_dir, feature, scored)
+    records += encoders.values()
     if arguments.untouched_base:
-        path = arguments.output_dir / f"sbic-{feature.slug}-3-base.json"
+        path = arguments.output_dir / f"{feature.stem}-3-base.json"
         records.append(scored.measure("untouched base", lambda: read(texts, base=True).labels, path=path, **shared))
     answers: list[Answers] = []
 
@@ -88,17 +103,37 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     path = arguments.output_dir / f"{arguments.stem(feature, '-4')}.json"
     costs = training_costs(facts) if facts else {}
     records.append(scored.measure(arguments.title, predict, path=path, **shared, **costs))
+    if one := only_answer(feature, Counter(answers[0].labels)):
+        warn(one)
     rows = score_rows(feature, posts, answers[0])
     write_rows(path.with_suffix(".csv"), rows)
     if hub_commit(folder) is None:
         keep(folder, records[-1], records[:-1], rows)  # published together with the adapter
     result = findings_of(feature, posts, answers[0], records[-1], description.temperature, arguments.seed)
+    if feature.classifies:
+        result.insert(0, compare(arguments, feature, posts, answers[0], records[-1], encoders))
     result += on_other_corpora(arguments, feature, read, (items, cases), splits["train"], records[-1])
     for stale in (arguments.output_dir / findings.FOLDER).glob(f"{arguments.stem(feature)}-*.json"):
         if read_finding(stale).model == arguments.title:
             stale.unlink()  # from an earlier evaluation under this title, maybe of another adapter
     arguments.leave(result, feature, folder)
     return records, result
+
+
+def compare(
+    arguments: EvaluateArguments,
+    feature: Feature,
+    posts: Sequence[Post],
+    answers: Answers,
+    record: RunRecord,
+    encoders: dict[Path, RunRecord],
+) -> Finding:
+    """Compare the adapter's answers post by post with those of TF-IDF and of fine-tuned encoders."""
+    paths = {"TF-IDF": baseline_path(arguments.output_dir, feature, 2)}
+    paths |= {encoder.title: path for path, encoder in encoders.items()}
+    others = {title: read_answers(path, feature, posts) for title, path in paths.items()}
+    labels = [feature.label_of(post) for post in posts]
+    return comparison_finding(labels, answers.labels, others, seed=arguments.seed, **about(record))
 
 
 def read_other_corpora(arguments: EvaluateArguments, feature: str) -> Others:

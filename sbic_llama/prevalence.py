@@ -18,7 +18,6 @@ from common.results.rendering import show
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
 from common.stats.votes import examples
-from sbic_llama.data.features import Name
 from sbic_llama.data.label_files import (
     MIN_HUMAN_LABELS,
     PREFIX,
@@ -44,7 +43,7 @@ class PrevalenceArguments:
     annotated: tuple[str, ...] = option((), "file that sbic_llama.annotate wrote", positional=True)
     human_labels: Path = option(help="file of the human labels of some of its posts, drawn at random")
     key: str = option("post", "column in both files that identifies a post")
-    feature: Name | None = option(None, "feature (default: the one that both files have)")
+    feature: str | None = option(None, "feature (default: the one that both files have)")
     by: tuple[str, ...] = option((), "columns of the annotated file: a share for each value with enough human labels")
     width: tuple[float, ...] = option(
         WIDTHS, "widths of 95% intervals for which to say how many human labels they take", above=0, maximum=0.99

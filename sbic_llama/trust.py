@@ -5,7 +5,9 @@ The command annotates the file, compares the answers with the labels that people
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,11 +15,12 @@ from typing import TYPE_CHECKING, Literal
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, printable, run, shown
-from common.models.loading import check_place, with_revision
 from common.results.finding import KEPT, read_findings
 from common.results.scoring import command_line
 from common.runtime.files import atomic_write
 from common.stats.votes import Votes, examples
+from common.tables.reading import read_rows, text_of
+from sbic_llama.annotation.arguments import AnnotatorArguments
 from sbic_llama.annotation.input import Survey, survey
 from sbic_llama.annotation.run import AnnotateArguments, annotate, parts_of
 from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PREFIX, labels_of, read_human_votes, warn_unmatched
@@ -30,7 +33,7 @@ MODULE = "sbic_llama.trust"
 
 
 @dataclass(kw_only=True)
-class TrustArguments:
+class TrustArguments(AnnotatorArguments):
     """Says on one page how far a model's labels of a file of posts can be trusted, given human labels of some of the posts.
 
     The file of human labels has the key column of the posts and, for each adapter, a column with the name of its feature that holds
@@ -40,9 +43,6 @@ class TrustArguments:
 
     posts: tuple[str, ...] = option((), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz)", positional=True)
     human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
-    adapter: tuple[str, ...] = option(
-        help="adapters for different features: folders or Hub ids, user/name@v1 at a revision"
-    )
     text_column: str = option("post", "column of the posts")
     key: str | None = option(None, "column in both files that identifies a post (default: the text column)")
     prefix: str = option(PREFIX, "prefix of the annotation's columns")
@@ -58,8 +58,7 @@ class TrustArguments:
         for path in (Path(self.posts[0]), self.human_labels):
             if not path.is_file():
                 raise UserError("no such file", file=path, fix="check the path")
-        for name in self.adapter:
-            check_place(*with_revision(name))
+        AnnotatorArguments.__post_init__(self)
 
     @property
     def key_column(self) -> str:
@@ -98,10 +97,24 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
         return annotated
     with atomic_write(identity) as part:
         part.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
-    words = {"posts": arguments.posts, "adapter": arguments.adapter, "output": str(annotated)}
-    shared = {name: getattr(arguments, name) for name in ("text_column", "prefix", "quantization", "batch_size")}
+    words = {"posts": arguments.posts, "output": str(annotated)}
+    names = [field.name for field in dataclasses.fields(AnnotatorArguments)]
+    names += ["text_column", "prefix", "quantization", "batch_size"]
+    shared = {name: getattr(arguments, name) for name in names}
     annotate(AnnotateArguments(**words, **shared), posts.path, annotated)
     return annotated
+
+
+def require_matches(arguments: TrustArguments, name: str, matches: int, votes: Votes, keys: Iterable[str]) -> None:
+    """Check that enough of the posts with human labels of a feature are in the file of posts."""
+    if matches < MIN_HUMAN_LABELS:
+        ids = examples(votes.labels, votes.path, keys, Path(arguments.posts[0]))
+        raise UserError(
+            f"only {matches} of the posts with a label of {name} are in the file of posts",
+            file=arguments.human_labels,
+            expected=f"at least {MIN_HUMAN_LABELS}",
+            fix=f"check the key column {arguments.key_column!r}, which must match in both files: {ids}",
+        )
 
 
 def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path, votes: Votes) -> Assessment:
@@ -109,14 +122,7 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     key, seed, source = arguments.key_column, arguments.seed, Path(arguments.posts[0])
     labels, columns = labels_of(votes, adapter.feature), {"key": key, "prefix": arguments.prefix}
     judged = judge(adapter, annotated, labels, **columns)
-    if len(judged.labels) < MIN_HUMAN_LABELS:
-        ids = examples(labels, votes.path, judged.keys, source)
-        raise UserError(
-            f"only {len(judged.labels)} of the posts with a label of {adapter.name} are in the file of posts",
-            file=arguments.human_labels,
-            expected=f"at least {MIN_HUMAN_LABELS}",
-            fix=f"check the key column {key!r}, which must match in both files: {ids}",
-        )
+    require_matches(arguments, adapter.name, len(judged.labels), votes, judged.keys)
     warn_unmatched(votes, labels, judged.keys, source)
     if judged.repeated:
         repeat = "repeats" if judged.repeated == 1 else "repeat"
@@ -124,7 +130,8 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     record = record_of(judged, source, MODULE, seed)
     temperature = adapter.description.temperature
     assessed = assess(judged, record, annotated, votes, **columns, temperature=temperature, seed=seed)
-    assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
+    if adapter.folder is not None:
+        assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
     return assessed
 
 
@@ -139,13 +146,18 @@ def main() -> None:
     from sbic_llama.model.annotator import read_adapters
 
     # Whatever can be rejected is rejected before a model is loaded.
-    adapters = read_adapters(arguments.adapter)
+    adapters = read_adapters(arguments.annotators())
     for adapter in adapters:
-        read_findings(adapter.folder / KEPT)
+        if adapter.folder is not None:
+            read_findings(adapter.folder / KEPT)
     votes = read_all_votes(arguments, adapters)
     posts = survey(source, arguments.text_column, strict=False)
     if key not in posts.columns:
         raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(posts.columns, 200)}")
+    cells = (text_of(row, key) for row in read_rows(source, lenient=True) if key in row.values)
+    keys = dict.fromkeys(cell for cell in cells if cell is not None)
+    for name, of_feature in votes.items():
+        require_matches(arguments, name, len(of_feature.labels.keys() & keys.keys()), of_feature, keys)
     annotated = annotate_once(arguments, adapters, posts)
     assessed = [assess_adapter(arguments, adapter, annotated, votes[adapter.name]) for adapter in adapters]
     count = max(1, round(arguments.review_share * posts.rows))

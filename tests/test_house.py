@@ -125,7 +125,7 @@ def test_imports_keep_the_rules_of_the_house():
         ("common.hub.upload", "from common import doctor", "upward"),
         ("sbic_llama.model.scoring", "    from sbic_llama.evaluate import main", "a command is run"),
         ("sbic_llama.trust", "from sbic_llama import annotate", "a command is run"),
-        ("snli_roberta.model.encoder", "from snli_roberta.disagreement.__main__ import main", "a command is run"),
+        ("snli_roberta.model.classifier", "from snli_roberta.disagreement.__main__ import main", "a command is run"),
         ("common.models.loading", "from common.miniature.cache import build", "does not import it"),
         ("sbic_llama.data.corpus", "from sbic_llama.miniature import sbic", "does not import it"),
     ],

@@ -34,6 +34,7 @@ from common.results.finding import read_finding
 from common.results.record import read_record
 from common.results.rendering import by_task, drawn, markdown_lines, tables, with_interval
 from common.runtime.project import SOURCE
+from sbic_llama.data.codebook import Codebook, Columns
 from snli_roberta.data.corpus import load_split
 from tests import forked
 
@@ -44,10 +45,11 @@ PAGES = ("README.md", "sbic_llama/README.md", "snli_roberta/README.md", *DOCS)
 # Pages whose commands run one after the other in one folder: later ones use what earlier ones trained.
 SESSIONS = {
     "first": ("README.md", "docs/train.md", "docs/hub.md", "docs/scaling.md", "docs/architecture.md"),
-    "sbic_llama": ("sbic_llama/README.md", "docs/annotate.md", "docs/trust.md"),
+    "sbic_llama": ("sbic_llama/README.md", "docs/annotate.md", "docs/trust.md", "docs/codebook.md"),
     "snli_roberta": ("snli_roberta/README.md", "docs/study.md", "docs/classifier.md"),
 }
-SBIC, SNLI = "results/sbic_tiny_llama/findings/sbic-offensiveYN-qlora", "results/snli_minilm/findings/snli"
+SBIC = "results/sbic_smollm2/findings/sbic-offensiveYN-at-least-half-qlora"
+SNLI = "results/snli_minilm/findings/snli"
 PICTURES = {  # picture of docs/images -> a finding, and which of its pictures
     "sbic_alpha.png": (f"{SBIC}-agreement.json", "Krippendorff's alpha"),
     "sbic_risk_coverage.png": (f"{SBIC}-risk-coverage.json", "Accuracy of the items that the model keeps"),
@@ -95,6 +97,8 @@ def corpora_on_the_hub(hub, miniature):
         "sentence-transformers/all-MiniLM-L6-v2": "tiny_roberta",
         "meta-llama/Llama-2-7b-hf": "tiny_llama",
         "TinyLlama/TinyLlama_v1.1": "tiny_llama",
+        "HuggingFaceTB/SmolLM2-135M-Instruct": "tiny_llama",
+        "Qwen/Qwen3-4B-Instruct-2507": "tiny_llama",
     }
     for id, name in bases.items():
         hub.add_model(id, MODELS / name)
@@ -142,6 +146,8 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
             given += ["--max_steps", "2", "--evaluations", "1"]  # the command as shown, cut short
             if "snli_roberta.compare" in words:
                 given += ["--seeds", "33"]
+        if "--encoder" in words:
+            given += ["--encoder_epochs", "0.05"]
         if "sbic_llama/recipes/study.yaml" in words:
             given += ["--optim", "adamw_torch"]  # the study's own optimizer needs a GPU
         if words[2].endswith(".app"):
@@ -268,6 +274,15 @@ def test_a_command_has_the_options_that_the_reference_lists(name, options, parse
 def test_the_feature_on_the_page_is_the_one_in_the_code():
     (code,) = re.findall(r"```python\n(.*?)```", text_of("docs/architecture.md"), re.DOTALL)
     assert code in text_of("sbic_llama/data/features.py")
+
+
+def test_the_codebook_on_the_page_is_the_miniatures(miniature):
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text_of("docs/codebook.md"), re.DOTALL)
+    assert shown == (miniature / "own_task" / "codebook.yaml").read_text(encoding="utf-8")
+    keys = {f"`{field.name}`" for field in dataclasses.fields(Codebook)} - {"`columns`"}
+    keys |= {f"`columns.{field.name}`" for field in dataclasses.fields(Columns)}
+    rows = re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \|", text_of("docs/codebook.md"), re.MULTILINE)
+    assert keys <= {key for row in rows for key in row.split(", ")}
 
 
 def test_the_tree_on_the_page_is_the_tree():

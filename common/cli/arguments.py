@@ -64,6 +64,20 @@ def identifying(arguments: Any) -> dict[str, Any]:
     }
 
 
+def given(arguments: Any, group: type, name: str) -> bool:
+    """Return whether an option is given, without which the others of ``group`` do nothing.
+
+    Raises:
+        UserError: It is not, and one of the others is.
+    """
+    if getattr(arguments, name) is not None:
+        return True
+    for field in dataclasses.fields(group):
+        if getattr(arguments, field.name) != field.default:
+            raise UserError(f"it has no effect without --{name}", key=field.name, fix=f"add --{name}")
+    return False
+
+
 def parse(
     kind: type[Arguments], argv: Sequence[str] | None = None, *, prog: str | None = None, examples: str = ""
 ) -> Arguments:

@@ -210,3 +210,9 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_THRESHOLD, 32 * MIB)
         library.mallopt(TRIM_THRESHOLD, 2048 * MIB - 1)
+
+
+def return_freed_memory() -> None:
+    """Let glibc return all freed memory, also that between tensors in use, which it would never return by itself."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -11,6 +11,10 @@ from common.cli.arguments import MAX_SEED, option
 from common.cli.errors import UserError
 
 HIGHEST_RANK, HIGHEST_ALPHA = 4096, 100_000  # of an adapter
+ALL_LINEAR = ("all-linear",)
+DEFAULT_LENGTH = 128  # tokens of an encoder's input
+Method = Literal["full", "lora"]
+METHODS: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
 
 
 @dataclass(kw_only=True)
@@ -51,6 +55,23 @@ class LoraOptions:
     r: int = option(16, "rank of the adapter", minimum=1, maximum=HIGHEST_RANK)
     lora_alpha: float = option(32, "scaling of the adapter times its rank", above=0, maximum=HIGHEST_ALPHA)
     lora_dropout: float = option(0.0, "dropout before the adapter", minimum=0, below=1)
+
+
+@dataclass(kw_only=True)
+class EncoderOptions(Schedule, LoraOptions):
+    """How an encoder is fine-tuned as a classifier, as a whole or with LoRA."""
+
+    max_length: int = option(
+        DEFAULT_LENGTH, "maximum tokens per item; of a pair, the longer text is truncated", minimum=8
+    )
+    target_modules: tuple[str, ...] = option(
+        ALL_LINEAR, "linear layers of the encoder that LoRA adapts, such as query value (default: all)"
+    )
+    init_lora_weights: Literal["default", "gaussian", "orthogonal", "olora", "pissa"] = option(
+        "default", "initialization of the adapter; default: no change to the base"
+    )
+    use_rslora: bool = option(False, "scale the adapter by alpha / sqrt(r) instead of alpha / r (rsLoRA)")
+    use_dora: bool = option(False, "learn magnitude and direction of the weights separately (DoRA)")
 
 
 @dataclass(kw_only=True)
@@ -101,3 +122,30 @@ class CorpusOptions:
     @property
     def on_miniature(self) -> bool:
         return self.data_dir is None and self.dataset_name is None
+
+
+@dataclass(kw_only=True)
+class TableOptions(CorpusOptions):
+    """Where a corpus is read from, or a table of the user's own."""
+
+    data: Path | None = option(
+        None,
+        "table of your own with labels, for an adapter or codebook of your own",
+        instead_of="dataset_name",
+        added_later=True,
+    )
+
+    def __post_init__(self) -> None:
+        CorpusOptions.__post_init__(self)
+        if self.data is not None:
+            if self.data_dir is not None or self.dataset_name is not None:
+                raise UserError("two corpora were given", key="data", fix="remove data_dir and dataset_name")
+            if not self.data.is_file():
+                raise UserError("no such file", file=self.data, expected="a table with texts and labels")
+
+    def words(self) -> list[str]:
+        return [*super().words(), *(["--data", str(self.data)] if self.data else [])]
+
+    @property
+    def on_miniature(self) -> bool:
+        return self.data is None and super().on_miniature

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, plain, run
-from common.cli.options import CorpusOptions
+from common.cli.options import TableOptions
 from common.runtime.project import NAMESPACE
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class CardArguments:
 
 
 @dataclass(kw_only=True)
-class PublishArguments(CorpusOptions):
+class PublishArguments(TableOptions):
     """Publishes a trained and evaluated model: scores some items again, makes one commit and a tag, then downloads and verifies.
 
     The token comes from `hf auth login` or HF_TOKEN, never from an argument. The corpus is read to verify the model; by
-    default it is the training corpus. Publishing the same folder again uploads nothing.
+    default it is the training corpus. The adapter of a codebook needs --data. Publishing the same folder again uploads nothing.
 
     A failing Hub is asked again for some minutes. Exit status 75 means that it kept failing: the same command, run later,
     does what is missing. 2 means that something must be fixed first.
@@ -61,7 +61,7 @@ class PublishArguments(CorpusOptions):
 
 
 @dataclass(kw_only=True)
-class VerifyArguments(CorpusOptions):
+class VerifyArguments(TableOptions):
     """Downloads a published model into an empty cache, runs the code on its card and compares its answers with the record.
 
     Labels may differ only where two are within .01 of a tie, and probabilities by .001 in fp32 (.1, and .02 on average, in half
@@ -136,7 +136,7 @@ def rendered(package: Package, card: Path) -> bool:
     return bool(named) and text == package.project.render(package.trained, named[1].decode(errors="replace"))[card.name]
 
 
-def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, items: int) -> None:
+def verify(repo_id: str, revision: str | None, corpus: TableOptions, items: int) -> None:
     """Verify a published model and print the outcome."""
     from common.hub.verify import verify as verified
     from common.models.loading import with_revision

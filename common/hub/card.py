@@ -61,10 +61,11 @@ def read_trained(folder: Path) -> Trained:
 class Dataset:
     """The corpus as the Hub knows it."""
 
-    id: str | None  # None for the miniature
+    id: str | None  # None for a corpus that the Hub does not have
     name: str
     task: str
     task_type: str = "text-classification"
+    type: str = "miniature"  # without an id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ class Content:
     snippet: str  # code that loads and uses the model
     corpus_license: str
     method: str
+    language: str | None = "en"  # None if unknown
     values: Mapping[str, Any] = field(default_factory=dict)  # for the project's own template
 
 
@@ -196,7 +198,7 @@ def _metadata(trained: Trained, repo_id: str, content: Content) -> str:
         result = EvalResult(
             task_type=dataset.task_type,
             task_name=record.task,
-            dataset_type=dataset.id or "miniature",
+            dataset_type=dataset.id or dataset.type,
             dataset_name=dataset.name,
             dataset_split=record.data["split"],
             metric_type="f1" if kind == "set_f1" else kind,
@@ -205,7 +207,7 @@ def _metadata(trained: Trained, repo_id: str, content: Content) -> str:
         )
         results.append(result)
     data = ModelCardData(
-        language="en",
+        language=content.language,
         license=trained.base["license"],
         library_name=content.library,
         pipeline_tag=content.pipeline_tag,

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, cast
 
 from common.cli.console import log
 from common.cli.errors import UserError, shown
-from common.cli.options import CorpusOptions
+from common.cli.options import TableOptions
 from common.hub.card import CARD, Trained, read_trained
 from common.models.load_errors import load_error
 from common.models.loading import hub_commit, read_config
@@ -54,7 +54,7 @@ class Publication(Protocol):
     # The card's files by path; the code on it, which defines `annotate`; and what that takes for each scored item, by id.
     def render(self, trained: Trained, repo_id: str) -> dict[str, bytes]: ...
     def snippet(self, trained: Trained, repo_id: str) -> str: ...
-    def inputs(self, trained: Trained, corpus: CorpusOptions) -> dict[str, tuple[str, ...]]: ...
+    def inputs(self, trained: Trained, corpus: TableOptions) -> dict[str, tuple[str, ...]]: ...
 
 
 @dataclass(frozen=True)

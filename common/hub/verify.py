@@ -16,7 +16,7 @@ from typing import Any
 
 from common.cli.console import bar, stage
 from common.cli.errors import UserError, counted
-from common.cli.options import CorpusOptions
+from common.cli.options import TableOptions
 from common.hub.card import CARD, Trained, read_trained
 from common.hub.package import Package, Publication, publication_of
 from common.models.adapters import check_adapter_config
@@ -43,7 +43,7 @@ for item in items:
 """
 
 
-def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: int) -> str:
+def verify(repo_id: str, revision: str | None, corpus: TableOptions, *, items: int) -> str:
     """Download a published model into an empty cache, run its card's code, and return how its answers compare with the record.
 
     The base model, which is large and not ours, may come from the user's cache. ``corpus`` says where to read the scored
@@ -69,7 +69,7 @@ def verify(repo_id: str, revision: str | None, corpus: CorpusOptions, *, items: 
         return _compared(trained, project, corpus, items, code, Path(cache), repo_id, commit=folder.name)
 
 
-def verify_package(package: Package, repo_id: str, corpus: CorpusOptions, *, items: int) -> str:
+def verify_package(package: Package, repo_id: str, corpus: TableOptions, *, items: int) -> str:
     """Check before an upload what :func:`verify` checks after it, on the files that would be uploaded."""
     trained = package.trained
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
@@ -91,7 +91,7 @@ def verify_package(package: Package, repo_id: str, corpus: CorpusOptions, *, ite
 def _compared(
     trained: Trained,
     project: Publication,
-    corpus: CorpusOptions,
+    corpus: TableOptions,
     items: int,
     code: str,
     cache: Path,
@@ -106,7 +106,7 @@ def _compared(
     rows = [row for row in evaluation.scores if row["id"] in texts]
     if absent := len(evaluation.scores) - len(rows):
         problem = f"{absent:,} of {len(evaluation.scores):,} scored items are not in this corpus"
-        place = corpus.data_dir or corpus.dataset_name or "the miniature"
+        place = corpus.data or corpus.data_dir or corpus.dataset_name or "the miniature"
         raise UserError(problem, file=place, fix="give the corpus on which the model was scored")
     step = max(1, len(rows) // items) if items else 1
     chosen = rows[::step][: items or None]
@@ -151,15 +151,23 @@ def check_record(record: RunRecord, rows: Sequence[dict[str, str]], repo_id: str
         raise UserError(problem, file=f"{repo_id}/{RECORD}", fix="evaluate and publish it again")
 
 
-def scored_corpus(trained: Trained, given: CorpusOptions) -> CorpusOptions:
+def scored_corpus(trained: Trained, given: TableOptions) -> TableOptions:
     """Return the given corpus; else the Hub dataset of the training, or the miniature."""
     evaluation, settings = trained.evaluation, trained.facts["settings"]
+    own = settings.get("codebook") is not None
+    if own and given.data is None:
+        problem = "verification needs the table with which the adapter was trained"
+        fix = "give --data path/to/table.csv, or publish with --verify false"
+        raise UserError(problem, key="--data", expected="that table", fix=fix)
+    if not own and given.data is not None:
+        problem = "the model was not trained with a codebook"
+        raise UserError(problem, key="--data", expected="--data_dir or --dataset_name", fix="remove it")
     if not given.on_miniature or evaluation is None or evaluation.record.miniature:
         return given
     if not settings["dataset_name"]:
         problem = f"verification needs the texts of {evaluation.record.data['name']}"
         raise UserError(problem, key="--data_dir", expected="the folder of that corpus")
-    return CorpusOptions(dataset_name=settings["dataset_name"], dataset_revision=settings["dataset_revision"])
+    return TableOptions(dataset_name=settings["dataset_name"], dataset_revision=settings["dataset_revision"])
 
 
 def compare(

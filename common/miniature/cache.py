@@ -25,6 +25,7 @@ GENERATORS = {
     "hans": "snli_roberta.miniature.challenge_sets:write_hans",
     "breaking_nli": "snli_roberta.miniature.challenge_sets:write_breaking_nli",
     "own_file": "sbic_llama.miniature.other_files:write_own_file",
+    "own_task": "sbic_llama.miniature.other_files:write_own_task",
 }
 # Modules that declare what the generators draw from: a change in them makes another miniature too.
 DECLARATIONS = ("sbic_llama.data.corpus", "snli_roberta.adversarial.scenes", "snli_roberta.data.corpus")

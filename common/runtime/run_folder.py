@@ -21,6 +21,7 @@ from common.runtime.files import atomic_write, read_json
 from common.runtime.processes import is_first
 
 IDENTITY = "run.json"
+TRAINING_FILE = "training.json"  # in a trained model's folder
 LOCK = ".lock"  # in the folder of an annotation's parts
 ATTEMPTS = 10  # to lock a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # the disk does not support them

@@ -87,6 +87,29 @@ def difference(first: np.ndarray, second: np.ndarray, *, seed: int) -> Measure:
     return {"value": float(b.mean() - a.mean()), "n": n, "ci95": np.percentile(drawn, (2.5, 97.5)).tolist()}
 
 
+def balanced_difference(first: np.ndarray, second: np.ndarray, labels: Sequence[int], *, seed: int) -> Measure:
+    """Return mean balanced accuracy of the second minus that of the first, from the same as :func:`difference`.
+
+    Draws leave out a class of which they have no item, as balanced accuracy does.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    known = np.asarray(labels)
+    classes = (known == np.unique(known)[:, None]).astype(float)  # (classes, n)
+
+    def balanced(right: np.ndarray, items: np.ndarray) -> np.ndarray:
+        weights = classes * items
+        weights = weights[weights.any(1)]
+        return (right @ weights.T / weights.sum(1)).mean(1)  # (seeds,)
+
+    n = len(known)
+    drawn = [
+        balanced(b, items)[seeds_b].mean() - balanced(a, items)[seeds_a].mean()
+        for items, (seeds_a, seeds_b) in _draws(n, (len(a), len(b)), seed)
+    ]
+    value = balanced(b, np.ones(n)).mean() - balanced(a, np.ones(n)).mean()
+    return {"value": float(value), "n": n, "ci95": np.percentile(drawn, (2.5, 97.5)).tolist()}
+
+
 def verdict(difference: Measure, margin: float = MARGIN) -> Verdict:
     """Decide whether the second is worse by less than ``margin``: non-inferior if the whole interval is above −margin.
 

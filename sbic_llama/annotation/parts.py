@@ -76,7 +76,12 @@ class AnnotationJob:
 
     def marked(self, column: str) -> int:
         """Return in how many rows a new column is true."""
-        return sum(bool(row.get(column)) for file in range(len(self.files)) for row in self._annotations(file))
+        return sum(bool(row.get(column)) for row in self.annotations())
+
+    def annotations(self) -> Iterator[dict[str, Any]]:
+        """Yield the new values of all rows."""
+        for file in range(len(self.files)):
+            yield from self._annotations(file)
 
     def assemble(self, columns: dict[str, type], prefix: str) -> None:
         """Write the input's rows, in order and with all columns, followed by the annotation's columns.
@@ -132,7 +137,10 @@ def identity_of(
 
 
 def digest_of(adapter: Adapter) -> str:
-    """Return what identifies an adapter: its commit on the Hub, or a digest of its files."""
+    """Return what identifies an adapter: its commit on the Hub, or a digest of its files; of a base alone, its prompt."""
+    if adapter.folder is None:
+        described = adapter.description
+        return f"{described.base_model} {described.base_revision} {described.prompt_hash}"
     if commit := hub_commit(adapter.folder):
         return commit
     content = [(adapter.folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]

@@ -41,7 +41,7 @@ DEATHS = (
 class ActorSettings:
     """What an actor loads."""
 
-    adapters: tuple[str, ...]  # folders or Hub ids, each at the commit that this machine has
+    adapters: tuple[str | Adapter, ...]  # folders or Hub ids, each at the commit that this machine has, or as read
     digests: tuple[str, ...]  # of the adapters, see `digest_of`
     quantization: Any
     batch_size: int
@@ -172,7 +172,7 @@ def _quiet() -> None:
 
 def choose_actors(
     adapters: Sequence[Adapter],
-    names: Sequence[str],
+    names: Sequence[str | Adapter],
     *,
     quantization: Any,
     batch_size: int,
@@ -191,8 +191,11 @@ def choose_actors(
         raise UserError(f"the cluster has {available} {kind}", key="--actors", expected=f"at most {available}")
     remote = ray.remote(_precision).options(num_cpus=1, num_gpus=1 if on_gpu else 0)
     precision = ray.get(remote.remote(on_gpu, adapters[0].description))
-    places = []
+    places: list[str | Adapter] = []
     for name, adapter in zip(names, adapters, strict=True):
+        if adapter.folder is None:
+            places.append(adapter)
+            continue
         # Other machines must not load a later commit, nor look for a folder relative to their own working directory.
         on_hub = f"{name.partition('@')[0]}@{hub_commit(adapter.folder)}"
         places.append(str(Path(name).resolve()) if Path(name).exists() else on_hub)

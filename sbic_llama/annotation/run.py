@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli.arguments import option
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, file_name
-from common.models.loading import check_place, with_revision
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
 from common.runtime.run_folder import IDENTITY, check_identity
 from common.tables.reading import FORMATS, table_format
+from sbic_llama.annotation.arguments import AnnotatorArguments
 from sbic_llama.annotation.input import Part, RowFormat, Survey, annotated, files_of, survey, windows
 from sbic_llama.annotation.parts import AnnotationJob, claimed, clear, identity_of, new_columns, review_thresholds
+from sbic_llama.data.features import only_answer
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
@@ -30,8 +32,10 @@ Engine = Callable[[Sequence[Survey], Sequence[tuple[int, int]], RowFormat], Iter
 
 
 @dataclass(kw_only=True)
-class AnnotateArguments:
-    """Annotate every post of a file, or of a folder's files, with one or more adapters. All columns and the row order are kept.
+class AnnotateArguments(AnnotatorArguments):
+    """Annotate every post of a file, or of a folder's files, with one or more adapters, or with a codebook and a base model.
+
+    All columns and the row order are kept.
 
     Repeat the command to continue a run that was stopped or killed, even with another number of processes or another engine. A
     row that cannot be annotated is kept, with the reason in the column PREFIXproblem.
@@ -41,9 +45,6 @@ class AnnotateArguments:
         (), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz), folder of files, or -", positional=True
     )
     text_column: str = option("post", "column of the posts")
-    adapter: tuple[str, ...] = option(
-        help="adapters for different features: folders or Hub ids, user/name@v1 for a revision"
-    )
     output: str = option(help="file to write, in the format of its ending; a folder for a folder of posts; or -")
     input_format: Format = option("csv", "format of standard input")
     output_format: Format = option("csv", "format of standard output")
@@ -69,8 +70,11 @@ class AnnotateArguments:
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
             raise UserError(f"{len(self.posts)} files were given", expected="one file of posts, or -")
-        for name in self.adapter:
-            check_place(*with_revision(name))
+        AnnotatorArguments.__post_init__(self)
+        for key in ("review_share", "target_accuracy") if self.codebook is not None else ():
+            if getattr(self, key) is not None:
+                problem = "a base without an adapter has no thresholds for review"
+                raise UserError(problem, key=key, fix="remove it, or train an adapter with the codebook")
         if self.review_share is not None and self.target_accuracy is not None:
             expected = "review_share or target_accuracy"
             raise UserError("two rules for review were given", key="review_share", expected=expected)
@@ -110,14 +114,15 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
 
     job = AnnotationJob(files, parts_of(output), output, source.is_dir())
     log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
-    adapters = read_adapters(arguments.adapter)
+    named = arguments.annotators()
+    adapters = read_adapters(named)
     if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
         warn(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
     thresholds = review_thresholds(adapters, arguments.review_share, arguments.target_accuracy)
     row_format = RowFormat(arguments.text_column, arguments.prefix, thresholds)
     columns = new_columns(adapters, files, arguments.prefix, review=bool(thresholds))
     with contextlib.ExitStack() as stack:
-        engine, precision = stack.enter_context(_engine(arguments, adapters))
+        engine, precision = stack.enter_context(_engine(arguments, adapters, named))
         identity = identity_of(job, row_format, adapters, arguments.quantization, precision)
         if processes.first:
             stack.enter_context(claimed(job.folder, identity))
@@ -132,6 +137,8 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
         _work(job, missing, row_format, engine, processes)
         if processes.first:
             summary = _summary(job, row_format)
+            for one in _only_answers(job, row_format, adapters):
+                warn(one)
             job.assemble(columns, arguments.prefix)
             for line in summary:
                 log(line)
@@ -146,6 +153,21 @@ def _summary(job: AnnotationJob, row_format: RowFormat) -> list[str]:
         marked = f"{job.marked(column):,} of {job.rows:,} rows need review ({column})"
         lines.append(f"{marked}, by thresholds learned on validation posts")
     return lines
+
+
+def _only_answers(job: AnnotationJob, row_format: RowFormat, adapters: Sequence[Adapter]) -> list[str]:
+    """Return a sentence for each adapter that gave all posts one answer."""
+    counts: dict[str, Counter[Any]] = {adapter.name: Counter() for adapter in adapters if adapter.feature.classifies}
+    for row in job.annotations():
+        for name, of_feature in counts.items():
+            if (text := row.get(f"{row_format.prefix}{name}")) is not None:
+                of_feature[text] += 1
+    features = {adapter.name: adapter.feature for adapter in adapters}
+    given = {
+        name: Counter({features[name].parse(text): n for text, n in each.items()}) for name, each in counts.items()
+    }
+    sentences = (only_answer(features[name], each) for name, each in given.items())
+    return [sentence for sentence in sentences if sentence]
 
 
 def _work(
@@ -170,7 +192,9 @@ def _work(
 
 
 @contextlib.contextmanager
-def _engine(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterator[tuple[Engine, str]]:
+def _engine(
+    arguments: AnnotateArguments, adapters: Sequence[Adapter], named: Sequence[str | Adapter]
+) -> Iterator[tuple[Engine, str]]:
     """Yield the engine that makes parts, and the precision in which it computes."""
     if arguments.engine == "ray":
         from sbic_llama.annotation import ray_actors
@@ -178,7 +202,7 @@ def _engine(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterat
         with ray_actors.connected(arguments.ray_address):
             settings = ray_actors.choose_actors(
                 adapters,
-                arguments.adapter,
+                named,
                 quantization=arguments.quantization,
                 batch_size=arguments.batch_size,
                 new_cluster=arguments.ray_address is None,
@@ -189,16 +213,16 @@ def _engine(arguments: AnnotateArguments, adapters: Sequence[Adapter]) -> Iterat
         from sbic_llama.model.adapter import precision_for
 
         hardware.choose_device()
-        yield _local_engine(arguments), precision_for(adapters[0].description).value
+        yield _local_engine(arguments, named), precision_for(adapters[0].description).value
 
 
-def _local_engine(arguments: AnnotateArguments) -> Engine:
+def _local_engine(arguments: AnnotateArguments, named: Sequence[str | Adapter]) -> Engine:
     """Return an engine that loads the model into this process."""
 
     def parts(files: Sequence[Survey], wanted: Sequence[tuple[int, int]], row_format: RowFormat) -> Iterator[Part]:
         from sbic_llama.model.annotator import Annotator
 
-        model = Annotator(*arguments.adapter, quantization=arguments.quantization, batch_size=arguments.batch_size)
+        model = Annotator(*named, quantization=arguments.quantization, batch_size=arguments.batch_size)
         names = ", ".join(adapter.name for adapter in model.adapters)
         log(f"{names} in {model.precision.value} ({model.precision.reason})")
         return (annotated(window, model, row_format) for window in windows(files, wanted, row_format.text_column))

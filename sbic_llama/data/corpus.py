@@ -69,6 +69,10 @@ class Post:
     annotations: tuple[Annotation, ...] = ()  # one per worker; empty for aggregates
     intended: float | None = None  # mean level of the intent to offend, 0 to 1; None where all are blank
 
+    def content(self) -> list[Any]:
+        """Return what a model is trained on or scored by, for a fingerprint."""
+        return [self.text, self.biased, self.offensive, self.groups, self.intended]
+
     def as_seen_by(self, annotation: Annotation) -> Post:
         """Return the post as if this were its only annotation; groups stay, as they are known per post only."""
         names = {field.name for field in fields(annotation)} - {"worker"}
@@ -84,7 +88,7 @@ class Split:
     report: DataReport
 
     def fingerprint(self) -> str:
-        return fingerprint([post.text, post.biased, post.offensive, post.groups, post.intended] for post in self.posts)
+        return fingerprint(post.content() for post in self.posts)
 
 
 def load_splits(

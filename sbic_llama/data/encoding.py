@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from common.cli.errors import UserError
-from common.models.prompt import prompt_ids, token_places
+from common.models.prompt import Frame, frame_of, token_places
 from sbic_llama.data.features import Feature
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Encoded:
     prompts: list[list[int]]  # all tokens of each prompt
     around: int  # tokens of a prompt besides those of its post
     cut: int  # how many posts were truncated; nothing but the post is ever truncated
+    end: int  # token that ends an answer
 
     def shares(self, index: int) -> bool:
         """Return whether a prompt begins with the prefix, as nearly all do."""
@@ -74,20 +75,19 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, feature: Feature, posts: Sequence[str], *, max_post_tokens: int
 ) -> Encoded:
     """Tokenize the prompts of ``posts``, truncating each post to ``max_post_tokens`` tokens."""
-    starts = prompt_ids(tokenizer, [feature.prompt(start) for start in STARTS])
+    frame = frame_of(tokenizer, feature.template, feature.instruction)
+    starts = frame.prompts(STARTS)
     around = min(map(len, starts)) - 1  # the shortest start is one token
     most = max_post_tokens * TOKEN_CHARACTERS
     limit, cut = around + max_post_tokens, 0
     prompts: list[list[int]] = []
     for group in _groups([post[: most + 1] for post in posts]):
-        for post, ids in zip(
-            group, prompt_ids(tokenizer, [feature.prompt(post[:most]) for post in group]), strict=True
-        ):
+        for post, ids in zip(group, frame.prompts([post[:most] for post in group]), strict=True):
             too_long = len(ids) > limit or len(post) > most
-            prompts.append(_truncated(tokenizer, feature, post[:most], limit) if too_long else ids)
+            prompts.append(_truncated(frame, post[:most], limit) if too_long else ids)
             cut += too_long
     prefix = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*starts, strict=False))]
-    return Encoded(prefix, prompts, around, cut)
+    return Encoded(prefix, prompts, around, cut, frame.end)
 
 
 def _groups(posts: Sequence[str]) -> Iterator[list[str]]:
@@ -104,16 +104,16 @@ def _groups(posts: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _truncated(tokenizer: PreTrainedTokenizerBase, feature: Feature, post: str, limit: int) -> list[int]:
+def _truncated(frame: Frame, post: str, limit: int) -> list[int]:
     """Return at most ``limit`` tokens of a prompt, whose post is shortened at its end."""
-    if not tokenizer.is_fast:
+    if not frame.reader.is_fast:
         raise UserError("a post is too long, and this tokenizer cannot tell where to cut it", key="max_post_tokens")
     while True:
-        (ids,) = prompt_ids(tokenizer, [feature.prompt(post)])
+        (ids,) = frame.prompts([post])
         excess = len(ids) - limit
         if excess <= 0 or not post:
             return ids
-        start, end = len(feature.opening), len(feature.opening) + len(post)
-        places = token_places(tokenizer, feature.prompt(post))
+        start, end = len(frame.opening), len(frame.opening) + len(post)
+        places = token_places(frame.reader, f"{frame.opening}{post}{frame.closing}")
         begins = [begin for begin, stop in places if start < stop <= end]  # of the tokens that lie in the post
         post = post[: max(0, begins[-excess] - start)] if excess <= len(begins) else ""

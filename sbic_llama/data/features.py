@@ -6,15 +6,19 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from common.cli.errors import UserError
-from common.models.prompt import HEAD, TAIL
+from common.models.prompt import STUDY, Template
+from common.tables.report import fingerprint
+from sbic_llama.data.codebook import RULES, UNITED, Codebook
 from sbic_llama.data.corpus import Annotation, Post, nearest_level
 from sbic_llama.data.groups import joined_groups, normalized_groups, split_groups
 
+MANY = 20  # posts from which one answer to all of them is worth a warning
 Label = int | tuple[str, ...]
 Policy = Literal["levels", "at_least_half", "above_half"]
 Wording = Literal["ours", "study"]
@@ -34,6 +38,9 @@ class Feature:
     # Returns one annotator's opinion; None where it is blank or known per post only.
     opinion_of: Callable[[Annotation], Any] = lambda annotation: None
     variant: str = ""  # label policy or wording, if not the usual one; used in headings and file names
+    template: Template = STUDY  # of the prompts in which a model is asked
+    order: tuple[str, ...] = ()  # the labels from lowest to highest, if they have an order
+    codebook: Codebook | None = None  # that declares it; None for the features of SBIC
 
     @property
     def classifies(self) -> bool:
@@ -44,18 +51,28 @@ class Feature:
         return f"{self.name}, {self.variant}" if self.variant else self.name
 
     @property
+    def task(self) -> str:
+        """Return the name of the task in tables: the title, with its corpus if that is SBIC."""
+        return self.title if self.codebook else f"SBIC {self.title}"
+
+    @property
     def slug(self) -> str:
         """Return the title as a part of a file name."""
-        return re.sub(r"[^A-Za-z]+", "-", self.title)
+        return self.name if self.codebook else re.sub(r"[^A-Za-z]+", "-", self.title)
+
+    @property
+    def stem(self) -> str:
+        """Return what the names of its records and findings start with."""
+        return self.slug if self.codebook else f"sbic-{self.slug}"
 
     @property
     def opening(self) -> str:
         """Return the prompt up to the post."""
-        return HEAD.format(self.instruction)
+        return self.template.opening(self.instruction)
 
     def prompt(self, post: str) -> str:
         """Return the prompt for a post's text; :func:`sbic_llama.data.encoding.encode` returns its tokens."""
-        return f"{self.opening}{post}{TAIL}"
+        return f"{self.opening}{post}{self.template.tail}"
 
     def target(self, post: Post) -> str | None:
         """Return the answer to learn; None where annotators left it blank."""
@@ -73,8 +90,9 @@ class Feature:
         return self.labels.index(text.strip()) if text.strip() in self.labels else None
 
     def prompt_hash(self) -> str:
-        """Return the first 16 hex digits of SHA-256 over the prompt without the post, and the labels."""
-        parts = [self.opening, TAIL, *self.labels]
+        """Return the first 16 hex digits of SHA-256 over the prompt without the post, the end of answers, and the labels."""
+        end = [self.template.end] if self.template.end else []  # as before there were others than EOS
+        parts = [self.opening, self.template.tail, *end, *self.labels]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -104,6 +122,7 @@ OFFENSIVE_YN = Feature(
     "nearest of the three levels to the annotators' mean; 0.25 and 0.75 are maybe",
     _offensive_level,
     lambda annotation: annotation.offensive,
+    order=("Not offensive", "Maybe offensive", "Offensive"),
 )
 TARGET_MINORITY = Feature(
     "targetMinority",
@@ -133,6 +152,7 @@ def _two_classes(variant: str, rule: str, offensive: Callable[[float], bool]) ->
         policy=f"offensive where the annotators' mean is {rule}",
         label_of=lambda post: None if post.offensive is None else 0 if offensive(post.offensive) else 1,
         variant=variant,
+        order=(),
     )
 
 
@@ -169,6 +189,37 @@ class Answers:
     # probability_<label>; for a list of groups, mean_log_probability over its tokens and margin (see `Generated`)
     details: list[dict[str, float]]
     cut: int  # posts that were truncated
+
+
+def feature_of(codebook: Codebook) -> Feature:
+    """Return the feature that a codebook declares."""
+    labels = tuple(codebook.labels)
+    return Feature(
+        codebook.name,
+        codebook.question,
+        codebook.whole_instruction,
+        labels,
+        UNITED if codebook.text else RULES[codebook.several],
+        lambda item: item.label,
+        lambda vote: vote.label,
+        order=labels if codebook.ordered else (),
+        codebook=codebook,
+    )
+
+
+def training_fingerprint(feature: Feature, posts: Sequence[Post], dev_posts: Sequence[Post]) -> str:
+    """Return what identifies the posts and answers that an adapter is trained on and validated with."""
+    rows: list[Any] = [[feature.prompt_hash(), post.text, feature.target(post)] for post in [*posts, *dev_posts]]
+    if feature.codebook is not None and feature.codebook.several == "soft":
+        rows += [[feature.answer(feature.opinion_of(vote)) for vote in post.annotations] for post in posts]
+    return fingerprint(rows)
+
+
+def only_answer(feature: Feature, counts: Counter[Label]) -> str | None:
+    """Return a sentence if a classifying model gave many posts one and the same answer, else None."""
+    if not feature.classifies or len(counts) != 1 or counts.total() < MANY:
+        return None
+    return f"{feature.title}: the model answers {feature.answer(*counts)!r} to all of {counts.total():,} posts"
 
 
 def confidence(feature: Feature, details: dict[str, float]) -> float:

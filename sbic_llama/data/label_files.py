@@ -12,6 +12,7 @@ from common.cli.console import log, warn
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import ANNOTATOR, Votes, examples, folded, read_votes
 from common.tables.reading import probability_of, read_rows, text_of
+from sbic_llama.data.codebook import NAME, Codebook
 from sbic_llama.data.features import (
     FEATURES,
     HAS_BIASED_IMPLICATION,
@@ -21,6 +22,7 @@ from sbic_llama.data.features import (
     TARGET_MINORITY,
     Feature,
     Label,
+    feature_of,
 )
 from sbic_llama.data.groups import NONE, split_groups
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREFIX = "model_"  # of an annotation's columns
+OF_LISTS = "_mean_log_probability"  # ends the name of the column beside answers that are lists
 NOTHING = "(empty)"  # value of a column in rows that leave it empty
 MIN_HUMAN_LABELS = 30  # intervals from fewer are too wide to tell anything
 
@@ -84,7 +87,8 @@ def read_annotated(
         if numbers and numbers[0] in row.values:
             probabilities.append([probability_of(row, column) for column in numbers])
         for column, values in kept.items():
-            values.append(_values(text_of(row, column), lists=column == f"{prefix}{TARGET_MINORITY.name}"))
+            lists = column == f"{prefix}{TARGET_MINORITY.name}" or f"{column}{OF_LISTS}" in row.values
+            values.append(_values(text_of(row, column), lists=lists))
     if 0 < len(probabilities) < len(answers):  # possible in JSON Lines
         raise UserError("some rows have probabilities and others do not", file=path, fix="annotate the file again")
     return Annotated(feature, keys, answers, np.array(probabilities) if probabilities else None, kept, unanswered)
@@ -101,7 +105,7 @@ def shared_feature(path: Path, human_labels: Path, wanted: str | None = None, pr
     """
     columns, people = _columns(path), _columns(human_labels)
     if wanted is None:
-        annotated = [name for name in FEATURES if f"{prefix}{name}" in columns]
+        annotated = annotated_features(columns, prefix)
         shared = [name for name in annotated if name in people]
         if not annotated:
             raise UserError(
@@ -121,9 +125,35 @@ def shared_feature(path: Path, human_labels: Path, wanted: str | None = None, pr
     return _with_labels_of(path, columns, wanted, prefix)
 
 
+def annotated_features(columns: Sequence[str], prefix: str) -> list[str]:
+    """Return the features that an annotated file has answers of, by its columns: those of SBIC, then those of codebooks."""
+    names = [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
+    known = [name for name in FEATURES if name in names]
+    own = (name for name in names if name not in FEATURES and NAME.fullmatch(name))  # a name becomes part of paths
+    return known + [name for name in own if _is_answered(columns, f"{prefix}{name}")]
+
+
+def _is_answered(columns: Iterable[str], column: str) -> bool:
+    """Return whether a column holds answers to a codebook's question: their numbers are in columns beside it."""
+    numbers = (f"{column}_probability_", f"{column}{OF_LISTS}")
+    return any(each.startswith(numbers) for each in columns)
+
+
+def _own_feature(columns: Sequence[str], name: str, prefix: str) -> Feature:
+    """Return a codebook's feature with the labels that an annotated file has probabilities of."""
+    start = f"{prefix}{name}_probability_"
+    labels = {column.removeprefix(start): "" for column in columns if column.startswith(start)}
+    return feature_of(Codebook(name, name, name, labels, text=not labels))
+
+
 def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) -> Feature:
     """Return the variant of a feature (label policy or wording) that has the file's labels."""
-    feature = FEATURES[name]
+    feature = FEATURES.get(name)
+    if feature is None:
+        if name not in annotated_features(columns, prefix):
+            expected = " or ".join(annotated_features(columns, prefix)) or "an annotated feature"
+            raise UserError(f"no answers to {shown(name)} with their numbers", file=path, expected=expected)
+        return _own_feature(columns, name, prefix)
     if not feature.classifies:
         return feature
     others = {OFFENSIVE_YN.name: list(OFFENSIVE_POLICIES.values()), HAS_BIASED_IMPLICATION.name: [STUDY_WORDING]}

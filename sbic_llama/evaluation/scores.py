@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from common.cli.arguments import MAX_SEED, option
 from common.cli.console import log
+from common.cli.errors import UserError, shown
+from common.cli.options import METHODS
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
 from common.results.finding import Finding
-from common.results.record import RunRecord
+from common.results.record import RunRecord, read_record
 from common.results.scoring import ScoredSet, class_counts
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
 from common.stats import baselines
 from common.stats.metrics import confusion_matrix
+from common.tables.reading import read_rows
 from common.tables.report import fingerprint
+from common.tables.writing import write_rows
 from sbic_llama.data.corpus import Post, Split, SplitName, labeled, post_id
-from sbic_llama.data.features import Answers, Feature, Label
+from sbic_llama.data.features import Answers, Feature, Label, training_fingerprint
 from sbic_llama.data.groups import NONE, PRESENCE, Groups, evaluate_groups, normalized_groups, presence
 from sbic_llama.training.arguments import CorpusArguments
 
@@ -31,6 +38,10 @@ if TYPE_CHECKING:
 LIMITS = (
     "Whether the annotators were right (a label is the opinion of a few crowd workers), or how a model treats posts from other "
     "places, times and dialects. They do not justify judging anybody by a model's answer."
+)
+OWN_LIMITS = (
+    "Whether the annotators were right, or how a model treats texts from elsewhere. Labels of other texts need a comparison with "
+    "people's labels of them."
 )
 Splits = dict[SplitName, Split]
 Read = Callable[..., Answers]  # texts → an adapter's answers; with base=True, those of its base model
@@ -89,7 +100,7 @@ class AdapterArguments(CorpusArguments):
 
     def stem(self, feature: Feature, number: str = "") -> str:
         """Return what the names of the adapter's records and findings start with."""
-        return findings.stem(f"sbic-{feature.slug}{number}", self.title)
+        return findings.stem(f"{feature.stem}{number}", self.title)
 
 
 def answers_together(processes: Processes, texts: Sequence[str], read: Callable[[list[str]], Answers]) -> Answers:
@@ -102,6 +113,26 @@ def answers_together(processes: Processes, texts: Sequence[str], read: Callable[
 
     labels, details, cut = zip(*processes.divided(texts, rows), strict=True)
     return Answers(list(labels), list(details), sum(cut))
+
+
+def require_training_table(
+    corpus: CorpusArguments, feature: Feature, splits: Splits, facts: dict[str, Any] | None
+) -> None:
+    """Check that a table divides as when the adapter of a codebook was trained: else test texts may have been trained on.
+
+    Raises:
+        UserError: The table's texts or labels for training or validation have changed.
+    """
+    if feature.codebook is None or facts is None:
+        return
+    posts, dev_posts = (labeled(splits[name], feature.label_of) for name in ("train", "dev"))
+    if training_fingerprint(feature, posts, dev_posts) != facts["data"]["fingerprint"]:
+        raise UserError(
+            "its texts or labels have changed since the adapter was trained, which may have seen the test texts",
+            file=corpus.data,
+            expected="the table of the training",
+            fix="give that table, or train again",
+        )
 
 
 class ScoredGroups(ScoredSet):
@@ -129,15 +160,17 @@ def test_set(feature: Feature, splits: Splits, corpus: CorpusArguments) -> Score
     if not feature.classifies:
         policy["score"] = "F1 of the two sets of groups, per post; targeted: posts for which annotators named a group"
     return (ScoredSet if feature.classifies else ScoredGroups)(
-        task=f"SBIC {feature.title}",
+        task=feature.task,
         question=feature.question,
-        limits=LIMITS,
+        limits=OWN_LIMITS if feature.codebook else LIMITS,
         data=corpus.corpus_name,
         split="test",
         names=feature.labels or PRESENCE,
         labels=labels,
         fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
-        groups={
+        groups={}
+        if feature.codebook
+        else {
             "source": [post.source for post in posts],
             "target group": [normalized_groups(post.groups) or (NONE,) for post in posts],
         },
@@ -147,7 +180,7 @@ def test_set(feature: Feature, splits: Splits, corpus: CorpusArguments) -> Score
         },
         reports=[splits["train"].report, splits["test"].report],
         policy=policy,
-        miniature=corpus.on_miniature,
+        miniature=corpus.is_invented,
     )
 
 
@@ -163,6 +196,7 @@ def score_baselines(
 ) -> list[RunRecord]:
     """Score a feature's baselines on the test split and write their records."""
     (train_texts, train_labels), (texts, _) = (texts_and_labels(splits[name], feature) for name in ("train", "test"))
+    posts = labeled(splits["test"], feature.label_of)
     tfidf = baselines.tfidf if feature.classifies else baselines.tfidf_sets
     predictors: dict[str, Callable[[], Sequence[Any]]] = {
         "majority label": lambda: baselines.majority(train_labels, len(texts)),
@@ -172,10 +206,12 @@ def score_baselines(
     del predictors["always none" if feature.classifies else "majority label"]
     records = []
     for number, (title, predict) in enumerate(predictors.items(), 1):
-        path = output_dir / f"sbic-{feature.slug}-{number}-baseline.json"
-        records.append(scored.measure(title, predict, module=module, seed=seed, path=path))
+        path = baseline_path(output_dir, feature, number)
+        answers = functools.cache(predict)
+        records.append(scored.measure(title, answers, module=module, seed=seed, path=path))
+        write_answers(path, feature, posts, {"answer": answers()})
         # The same record as earlier versions named it.
-        path.with_name(f"sbic-{feature.slug}-{number}-control.json").unlink(missing_ok=True)
+        path.with_name(f"{feature.stem}-{number}-control.json").unlink(missing_ok=True)
     return records
 
 
@@ -190,3 +226,61 @@ def score_rows(feature: Feature, posts: Sequence[Post], answers: Answers) -> lis
         }
         for post, answer, numbers in zip(posts, answers.labels, answers.details, strict=True)
     ]
+
+
+def write_answers(record: Path, feature: Feature, posts: Sequence[Post], answers: dict[str, Sequence[Any]]) -> None:
+    """Write a row per post next to a record, without its text: an id, the label, and each column of answers."""
+    rows = [
+        {"id": post_id(post), "label": feature.target(post)}
+        | {
+            name: feature.labels[each[i]] if feature.classifies else feature.answer(each[i])
+            for name, each in answers.items()
+        }
+        for i, post in enumerate(posts)
+    ]
+    write_rows(record.with_suffix(".csv"), rows)
+
+
+def read_answers(record: Path, feature: Feature, posts: Sequence[Post]) -> np.ndarray:
+    """Return the classes that the model or baseline of a record gave the posts, shape (seeds, n).
+
+    Raises:
+        UserError: The file next to the record is missing, or lacks a post or an answer.
+    """
+    path = record.with_suffix(".csv")
+    rows = {row.values["id"]: row for row in read_rows(path, ("id", "answer"))}
+    fix = "score it again into this folder"
+    answers = []
+    for post in posts:
+        row = rows.get(post_id(post))
+        if row is None:
+            raise UserError("a test post has no answer", file=path, fix=fix)
+        given = {name: value for name, value in row.values.items() if name.startswith("answer")}
+        for name, value in given.items():
+            if value not in feature.labels:
+                raise row.error(f"{shown(value)} is not an answer", name, expected=", ".join(feature.labels), fix=fix)
+        answers.append([feature.labels.index(value) for value in given.values()])
+    return np.array(answers).T
+
+
+def baseline_path(output_dir: Path, feature: Feature, number: int) -> Path:
+    return output_dir / f"{feature.stem}-{number}-baseline.json"
+
+
+def encoder_path(output_dir: Path, feature: Feature, method: str) -> Path:
+    """Return where the record of a fine-tuned encoder is written."""
+    return output_dir / f"{feature.stem}-2-encoder-{method}.json"
+
+
+def encoder_records(output_dir: Path, feature: Feature, scored: ScoredSet) -> dict[Path, RunRecord]:
+    """Read the records of fine-tuned encoders, by path, that were scored on these posts and labels."""
+    records = {}
+    for path in (encoder_path(output_dir, feature, method) for method in METHODS):
+        if path.is_file():
+            record = read_record(path)
+            same = [record.policy.get(key) == scored.policy[key] for key in ("label", "aggregation")]
+            if record.data["fingerprint"] == scored.fingerprint and all(same):
+                records[path] = record
+            else:
+                log(f"{path}: left out, because it is of other posts, labels or annotations")
+    return records

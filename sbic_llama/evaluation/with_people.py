@@ -59,8 +59,8 @@ def agreement_with_people(
     scale: dict[str, Any] = {}
     if not feature.classifies:
         scale = {"similarity": set_f1}
-    elif len(feature.labels) == len(LEVEL_OF):
-        scale = {"scale": "ordinal", "order": tuple(sorted(LEVEL_OF, key=lambda label: LEVEL_OF[label]))}
+    elif feature.order:
+        scale = {"scale": "ordinal", "order": feature.order}
 
     def named(label: Label) -> Any:
         return feature.labels[label] if isinstance(label, int) else label

@@ -1,4 +1,4 @@
-"""The other files of the SBIC miniature: HateCheck, MD-Agreement and a researcher's own file.
+"""The other files of the SBIC miniature: HateCheck, MD-Agreement, a researcher's own file and own question.
 
 Each has the exact format of the original and is written in the words of the SBIC miniature, about its invented groups.
 """
@@ -208,3 +208,84 @@ def write_own_file(folder: Path, seed: int) -> None:
         for annotator, label in people[posts[number]].items()
     )
     sbic.write_csv(folder / "human_labels.csv", columns, (dict(zip(columns, row, strict=True)) for row in labels))
+
+
+# ---- A researcher's own question: a codebook, a table that people labeled by it, and posts to annotate. Does the author complain?
+
+TASK_LABELED, TASK_POSTS, TASK_CHECKED = (
+    300,
+    600,
+    150,
+)  # texts with labels; posts to annotate; those that people label too
+TASK_PEOPLE = {"anna": 0.0, "ben": 0.1, "cleo": -0.1, "dov": 0.0}  # added to a post's level; Yes from 0.5 up
+TASK_COLUMNS = ("id", "author", "post")
+CODEBOOK = """\
+name: complaint
+question: Does the author complain?
+instruction: Decide whether the author of the post complains about something or somebody.
+labels:
+  Yes: the author is annoyed by something or somebody
+  No: the author reports, praises, or jokes
+several: majority
+examples:
+  - {text: "darn it, someone broke the old bridge", label: Yes}
+  - {text: "the bakery smelled of rain, and the clerks were kind", label: No}
+columns: {text: post, label: complaint, annotator: annotator, item: id, group: author}
+"""
+# How much of a complaint a clause is, and its wordings: {t} a place, {s} what it did, {l} something lost, {p} some persons,
+# {b} a put-down, {a} praise, {d} an activity, {w} when.
+CLAUSES = (
+    (1.0, ("darn it, i missed {l}", "oh rubbish, someone broke {l}", "total rubbish, i lost {l} {w}")),
+    (
+        1.0,
+        (
+            "{p} are so {b} {w}",
+            "why are {p} so {b}",
+            "{p} make me sick, they are {b}",
+            "nobody asked {p}, they are {b}",
+        ),
+    ),
+    (0.5, ("{t} {s} again", "{p} are too {b} to visit {t}")),
+    (0.0, ("it is a lie that {p} are {b}", "nobody should say that {p} are {b}")),
+    (0.0, ("{p} are {a} and {d}", "{p} are {a} {w}", "it is no lie that {p} are {a}")),
+    (0.0, ("i met {p} {w}, they {d}", "{t} {s} {w}", "{p} {d} {w}")),
+)
+SHARES = (4, 4, 1, 1, 3, 4)  # how often each is drawn
+
+
+def _clause(rng: random.Random, wordings: tuple[str, ...]) -> str:
+    words = {"t": rng.choice(sbic.PLAIN[0]), "s": rng.choice(sbic.PLAIN[1]), "w": rng.choice(sbic.PLAIN[2][1:])}
+    words |= {"l": rng.choice(sbic.GRUMBLES[2]), "p": rng.choice(sbic.PERSONS), "d": rng.choice(sbic.DOINGS)}
+    return rng.choice(wordings).format(**words, b=rng.choice(sbic.PUT_DOWNS), a=rng.choice(sbic.PRAISE))
+
+
+def draw_task(seed: int) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Return posts with their id and author, and the labels of the people who read them: first the table's, then the others."""
+    rng = random.Random(f"own task {seed}")
+    drawn: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
+    while len(drawn) < TASK_LABELED + TASK_POSTS:
+        (level, wordings), (_, beside) = rng.choices(CLAUSES, SHARES)[0], CLAUSES[-1]
+        clauses = [_clause(rng, wordings), _clause(rng, beside)]  # what it says, next to a plain report
+        text = sbic.dress(rng, rng.choice((", ", ". ", " and ", " \u2013 ")).join(clauses))
+        people = rng.sample(list(TASK_PEOPLE), rng.choice((2, 3, 3)))
+        labels = {name: "Yes" if level + TASK_PEOPLE[name] + rng.gauss(0, 0.25) >= 0.5 else "No" for name in people}
+        author = f"author{rng.randrange(120):03}"
+        drawn.setdefault(sbic.normalized(text), ({"id": len(drawn) + 1, "author": author, "post": text}, labels))
+    return list(drawn.values())
+
+
+def write_own_task(folder: Path, seed: int) -> None:
+    """Write ``codebook.yaml``, ``labels.csv`` (a row per person), ``posts.csv`` and ``people.csv`` (labels of some posts)."""
+    (folder / "codebook.yaml").write_text(CODEBOOK, encoding="utf-8")
+    drawn = draw_task(seed)
+    labeled, others = drawn[:TASK_LABELED], drawn[TASK_LABELED:]
+    checked = random.Random(f"own task, checked {seed}").sample(others, TASK_CHECKED)
+    checked.sort(key=lambda each: each[0]["id"])
+    for name, chosen, columns in (("labels", labeled, TASK_COLUMNS), ("people", checked, ("id",))):
+        rows = (
+            {**{column: post[column] for column in columns}, "annotator": who, "complaint": label}
+            for post, labels in chosen
+            for who, label in labels.items()
+        )
+        sbic.write_csv(folder / f"{name}.csv", (*columns, "annotator", "complaint"), rows)
+    sbic.write_csv(folder / "posts.csv", TASK_COLUMNS, (post for post, _ in others))

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from common.miniature.pretrain import fit
-from common.models.prompt import HEAD, TAIL, prompt_ids
+from common.models.prompt import HEAD, TAIL, bos_ids, plain_ids
 from sbic_llama.miniature import sbic
 
 STEPS, BATCH, LEARNING_RATE = 3000, 32, 1.5e-3
@@ -104,8 +104,8 @@ def pretrain(seed: int) -> tuple[LlamaForCausalLM, LlamaTokenizer, dict[str, flo
     model = build_model(tokenizer)
 
     def encode(document: tuple[str, ...]) -> torch.Tensor:
-        (ids,) = prompt_ids(tokenizer, ["".join(document)])
-        return torch.tensor([*ids, tokenizer.eos_token_id])
+        (ids,) = plain_ids(tokenizer, ["".join(document)])
+        return torch.tensor([*bos_ids(tokenizer), *ids, tokenizer.eos_token_id])
 
     encoded = [encode(document) for document in documents(seed, DOCUMENTS)]
     rng = random.Random(seed)

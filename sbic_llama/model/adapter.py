@@ -12,6 +12,7 @@ from torch.nn import Linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
+from common.cli.options import ALL_LINEAR
 from common.models.adapters import check_adapter, check_adapter_config
 from common.models.load_errors import loading
 from common.models.loading import base_of, base_path, local_folder, read_config, require, width_of
@@ -25,7 +26,7 @@ from sbic_llama.model import description as annotator_file
 from sbic_llama.model.description import ANNOTATOR_FILE, AnnotatorFile
 from sbic_llama.model.exactness import load_base
 from sbic_llama.model.scoring import score_branches
-from sbic_llama.training.arguments import ALL_LINEAR, TrainArguments
+from sbic_llama.training.arguments import TrainArguments
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
@@ -34,8 +35,13 @@ CHECK = "reloaded"
 def lora_config(arguments: TrainArguments, base: PreTrainedModel, revision: str | None) -> LoraConfig:
     """Configure a run's LoRA on a base of this revision."""
     modules = arguments.target_modules
-    # Llama 4's routers of experts are linear layers that return a tuple.
-    routers = [name for name, layer in base.named_modules() if name.endswith("router") and isinstance(layer, Linear)]
+    # Posts are text: of Gemma 3, images would pass through other layers. Llama 4's routers of experts return a tuple.
+    text = {*base.get_decoder().modules(), base.get_output_embeddings()}
+    excluded = [
+        name
+        for name, layer in base.named_modules()
+        if isinstance(layer, Linear) and (name.endswith("router") or layer not in text)
+    ]
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=arguments.r,
@@ -43,7 +49,7 @@ def lora_config(arguments: TrainArguments, base: PreTrainedModel, revision: str 
         lora_dropout=arguments.lora_dropout,
         # PEFT excludes the output layer from "all-linear".
         target_modules="all-linear" if modules == ALL_LINEAR else list(modules),
-        exclude_modules=routers or None,
+        exclude_modules=excluded or None,
         revision=revision,  # loading puts the adapter on the base at this revision
     )
 
@@ -125,7 +131,7 @@ def save(
     description.write(folder)
 
     encoded = encode(tokenizer, feature, probe, max_post_tokens=description.max_post_tokens)
-    branches = answer_ids(tokenizer, feature.labels or (NONE, "people"))
+    branches = answer_ids(tokenizer, feature.labels or (NONE, "people"), feature.template)
 
     def scores() -> np.ndarray:
         return score_branches(model, encoded, [branches] * len(probe), batch_size=16)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from common.cli.errors import UserError
 from common.models.loading import base_path, local_folder, with_revision
@@ -28,10 +30,10 @@ WINDOW = 1024  # posts that are sorted by length and deduplicated together
 
 @dataclass(frozen=True)
 class Adapter:
-    """One of an annotator's adapters."""
+    """One of an annotator's adapters, or a base without one that answers a codebook's question."""
 
     name: str  # the feature's, which is also the adapter's in the model
-    folder: Path
+    folder: Path | None  # None for a base without an adapter
     description: AnnotatorFile
     feature: Feature
 
@@ -66,7 +68,7 @@ class Annotator:
 
     Args:
         adapters: Folders or Hub ids of adapters for different features on the same base model. ``user/name@v1`` selects a
-            branch, tag or commit.
+            branch, tag or commit. Also what :func:`sbic_llama.model.untrained.untrained` returns.
         quantization: How to store the base model's weights: ``nf4`` as in training, ``int8``, or ``none``.
         batch_size: Maximum number of posts per forward pass. Results do not depend on it, except for rounding.
 
@@ -74,7 +76,7 @@ class Annotator:
         UserError: An adapter or base model cannot be loaded, two adapters are for one feature, or their bases differ.
     """
 
-    def __init__(self, *adapters: str | Path, quantization: Quantization = "nf4", batch_size: int = 32):
+    def __init__(self, *adapters: str | Path | Adapter, quantization: Quantization = "nf4", batch_size: int = 32):
         self.adapters = read_adapters(adapters)
         self.batch_size = batch_size
         first = self.adapters[0].description
@@ -85,7 +87,8 @@ class Annotator:
         self._tokenizer = load_tokenizer(base, revision)
         model: Any = load_base(base, revision, self._tokenizer, **settings)
         for name, adapter in zip(adapters, self.adapters, strict=True):
-            model = attach(model, adapter.folder, name, adapter.name)
+            if adapter.folder is not None:
+                model = attach(model, adapter.folder, str(name), adapter.name)
         self._model = model.eval()
         self._prefixes: dict[str, PrefixCache | None] = {}
         self.cut = 0  # posts truncated so far, counted per adapter
@@ -120,9 +123,14 @@ class Annotator:
                 rows[post] |= row
         return [dict(rows[post]) for post in cleaned]
 
-    @torch.inference_mode()
     def _answers(self, adapter: Adapter, posts: Sequence[str]) -> list[dict[str, Any]]:
-        self._model.set_adapter(adapter.name)
+        if adapter.folder is not None:
+            self._model.set_adapter(adapter.name)
+        without = adapter.folder is None and isinstance(self._model, PeftModel)
+        with torch.inference_mode(), self._model.disable_adapter() if without else contextlib.nullcontext():
+            return self._scored(adapter, posts)
+
+    def _scored(self, adapter: Adapter, posts: Sequence[str]) -> list[dict[str, Any]]:
         length = adapter.description.max_post_tokens
         if adapter.name not in self._prefixes:
             instruction = encode(self._tokenizer, adapter.feature, [], max_post_tokens=length).prefix_ids
@@ -142,21 +150,28 @@ class Annotator:
         return [adapter.row(label, details) for label, details in zip(answers.labels, answers.details, strict=True)]
 
 
-def read_adapters(names: Sequence[str | Path]) -> list[Adapter]:
-    """Read the descriptions of adapters without loading any; those on the Hub are downloaded."""
+def read_adapters(names: Sequence[str | Path | Adapter]) -> list[Adapter]:
+    """Read the descriptions of adapters without loading any; those on the Hub are downloaded, those read stay."""
     if not names:
         raise UserError("no adapter was given", expected="a folder or Hub id of at least one")
     adapters: dict[str, Adapter] = {}
     for name in names:
-        folder = local_folder(*with_revision(name))
-        description = read_description(folder, name)
+        adapter = name if isinstance(name, Adapter) else _read(name)
+        description = adapter.description
+        called = description.base_model if isinstance(name, Adapter) else name
         if description.feature in adapters:
             expected = "one adapter per feature"
-            raise UserError(f"a second adapter for {description.feature}", file=name, expected=expected)
-        feature = description.resolve_feature()
-        adapters[description.feature] = Adapter(description.feature, folder, description, feature)
+            raise UserError(f"a second adapter for {description.feature}", file=called, expected=expected)
+        adapters[description.feature] = adapter
         first = next(iter(adapters.values())).description
         if (description.base_model, description.base_revision) != (first.base_model, first.base_revision):
             expected = f"{first.base_model}, as for the first adapter"
-            raise UserError(f"the adapter is for the base model {description.base_model}", file=name, expected=expected)
+            problem = f"the adapter is for the base model {description.base_model}"
+            raise UserError(problem, file=called, expected=expected)
     return list(adapters.values())
+
+
+def _read(name: str | Path) -> Adapter:
+    folder = local_folder(*with_revision(name))
+    description = read_description(folder, name)
+    return Adapter(description.feature, folder, description, description.resolve_feature())

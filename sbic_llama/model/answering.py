@@ -44,7 +44,9 @@ def answer(
     if not posts:
         return Answers([], [], 0)
     encoded = encode(tokenizer, feature, posts, max_post_tokens=max_post_tokens)
-    longest = max(map(len, answer_ids(tokenizer, feature.labels))) if feature.classifies else MAX_NEW_TOKENS
+    longest = MAX_NEW_TOKENS
+    if feature.classifies:
+        longest = max(map(len, answer_ids(tokenizer, feature.labels, feature.template)))
     encoded.require_context(longest, context_of(model))
     settings: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
     if feature.classifies:
@@ -72,11 +74,11 @@ def answer(
 class Generated:
     """A generated answer."""
 
-    ids: list[int]  # its tokens; EOS last, unless it was cut off
+    ids: list[int]  # its tokens; the end of answers last, unless it was cut off
     text: str  # without special tokens
-    mean_log_probability: float  # over its tokens, with EOS
+    mean_log_probability: float  # over its tokens, with the end
     margin: float  # smallest lead, in probability, of a chosen token over the runner-up: how close to a tie it was
-    ended: bool  # whether EOS came before `max_new_tokens`
+    ended: bool  # whether the end came before `max_new_tokens`
 
 
 @torch.inference_mode()
@@ -91,7 +93,7 @@ def generate(
     prefix: PrefixCache | None = None,
     plain: bool | None = None,
 ) -> list[Generated]:
-    """Decode greedily for each post until EOS, in batches behind the cached instruction.
+    """Decode greedily for each post until an answer ends, in batches behind the cached instruction.
 
     ``plain`` is whether to do without the instruction's cache (default: where a base needs it).
     """
@@ -104,22 +106,20 @@ def generate(
         for chosen in encoded.batches(batch_size):
             prompts = [encoded.prompts[i] for i in chosen]
             if plain:
-                generated = [generate_plainly(model, ids, tokenizer.eos_token_id, max_new_tokens) for ids in prompts]
+                generated = [generate_plainly(model, ids, encoded.end, max_new_tokens) for ids in prompts]
             else:
                 shared = prefix if encoded.shares(chosen[0]) else prefix.empty()
                 rest = [ids[shared.length :] for ids in prompts]
-                generated = _generate_batch(shared, rest, tokenizer.eos_token_id, max_new_tokens)
+                generated = _generate_batch(shared, rest, encoded.end, max_new_tokens)
             for index, (ids, log_probability, margin) in zip(chosen, generated, strict=True):
-                ended = ids[-1] == tokenizer.eos_token_id
+                ended = ids[-1] == encoded.end
                 text = tokenizer.decode(ids, skip_special_tokens=True)
                 answers[index] = Generated(ids, text, log_probability / len(ids), margin, ended)
             done.update(len(chosen))
     return answers
 
 
-def generate_plainly(
-    model: Any, prompt: list[int], eos_token_id: int, max_new_tokens: int
-) -> tuple[list[int], float, float]:
+def generate_plainly(model: Any, prompt: list[int], end: int, max_new_tokens: int) -> tuple[list[int], float, float]:
     """Generate for one prompt with the library's own cache; see :func:`_generate_batch` for what is returned."""
     ids = torch.tensor([prompt], device=device_of(model))
     answer = base_of(model).generate(
@@ -127,8 +127,8 @@ def generate_plainly(
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=eos_token_id,
-        pad_token_id=eos_token_id,
+        eos_token_id=end,
+        pad_token_id=end,
         output_logits=True,
         return_dict_in_generate=True,
     )
@@ -139,9 +139,9 @@ def generate_plainly(
 
 
 def _generate_batch(
-    prefix: PrefixCache, prompts: list[list[int]], eos_token_id: int, max_new_tokens: int
+    prefix: PrefixCache, prompts: list[list[int]], end: int, max_new_tokens: int
 ) -> list[tuple[list[int], float, float]]:
-    """Return each row's new token ids (EOS last, unless cut off), their summed log-probability, and the margin."""
+    """Return each row's new token ids (``end`` last, unless cut off), their summed log-probability, and the margin."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     count, width = len(prompts), int(lengths.max())
     ids = torch.zeros(count, width, dtype=torch.long)
@@ -165,7 +165,7 @@ def _generate_batch(
             new[row].append(token)
             sums[row] += value
             margins[row] = min(margins[row], lead)
-        going = [i for i, row in enumerate(active) if new[row][-1] != eos_token_id]
+        going = [i for i, row in enumerate(active) if new[row][-1] != end]
         if not going or step == max_new_tokens - 1:
             break
         if len(going) < len(active):  # finished rows leave the batch

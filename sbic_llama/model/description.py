@@ -7,21 +7,26 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
 
-from common.cli.errors import UserError
+from common.cli.errors import UserError, shown
+from common.models.prompt import STUDY, Template
 from common.runtime.files import Count, Number, atomic_write, read_json
-from sbic_llama.data.features import Feature, Name, Policy, Wording, get_feature
-from sbic_llama.training.arguments import TrainArguments
+from common.runtime.project import MINIATURE
+from sbic_llama.data.codebook import Codebook
+from sbic_llama.data.features import FEATURES, Feature, Policy, Wording, feature_of, get_feature
+from sbic_llama.training.arguments import OF_MINIATURE, SBIC_NAMES, TrainArguments
 
 ANNOTATOR_FILE = "annotator.json"
 SCHEMA = 1
 POINTS = 101  # of a review curve: one per percent
 MAX_POSTS = 1000  # validation posts for a review curve: generating groups for more takes long
+
+UNTRAINED = "nothing"  # corpus of a base that answers as it is
 
 Points = Annotated[tuple[Number, ...], Len(POINTS, POINTS)]
 
@@ -59,7 +64,7 @@ class AnnotatorFile:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    feature: Name
+    feature: str
     labels: tuple[str, ...]  # in the order of their indices; empty where the answer is a list of groups
     instruction: str
     prompt_hash: str
@@ -73,22 +78,29 @@ class AnnotatorFile:
     base_revision: str | None  # the commit that was trained on; None for a folder
     temperature: Annotated[float, Gt(0), Lt(10**18)] = 1.0  # divides the labels' log-probabilities
     review: ReviewCurve | None = None  # None in adapters of earlier versions
+    prompt: Template = STUDY  # as the base's tokenizer rendered it when the adapter was trained
+    codebook: Codebook | None = None  # of the adapter's own question; None for a feature of SBIC
     schema: Literal[1] = SCHEMA
 
     @property
     def of_miniature(self) -> bool:
         """Return whether it was trained on invented posts, so that its answers about real ones mean nothing."""
-        return "miniature" in self.corpus
+        if self.corpus == UNTRAINED:
+            return self.base_model.startswith(MINIATURE)
+        return self.corpus == SBIC_NAMES[0] or self.corpus.startswith(OF_MINIATURE)
 
     def write(self, folder: Path) -> None:
         with atomic_write(folder / ANNOTATOR_FILE) as part:
-            text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
-            text = re.sub(r"\[[^][\"]*\]", lambda match: " ".join(match[0].split()), text)  # a curve on one line
+            values = dataclasses.asdict(self)
+            if self.codebook is None:  # as earlier versions know the file
+                del values["codebook"]
+            text = json.dumps(values, indent=1, ensure_ascii=False)
+            text = re.sub(r"\[\n[^][\"]*\]", lambda match: " ".join(match[0].split()), text)  # a curve on one line
             part.write_text(text + "\n", encoding="utf-8")
 
     def resolve_feature(self) -> Feature:
-        """Return the feature as this version declares it."""
-        feature = get_feature(self.feature, self.label_policy, self.wording)
+        """Return the feature as this version declares it, in the adapter's template."""
+        feature = replace(self._declared(), template=self.prompt)
         current = (feature.prompt_hash(), feature.labels, feature.instruction)
         if current != (self.prompt_hash, self.labels, self.instruction):
             raise UserError(
@@ -98,6 +110,11 @@ class AnnotatorFile:
                 fix="use the version of this project that trained it, or retrain it",
             )
         return feature
+
+    def _declared(self) -> Feature:
+        if self.codebook is None:
+            return get_feature(self.feature, self.label_policy, self.wording)
+        return feature_of(self.codebook)
 
 
 def describe(
@@ -123,14 +140,24 @@ def describe(
         base_revision=base_revision,
         temperature=temperature,
         review=review,
+        prompt=feature.template,
+        codebook=feature.codebook,
     )
 
 
 def read(path: Path) -> AnnotatorFile:
     """Read ``annotator.json``."""
     description = read_json(AnnotatorFile, path, what="an adapter's description", fix="retrain the adapter")
+    if description.codebook is not None:
+        problem = description.codebook.problem()
+        if problem or description.codebook.name != description.feature:
+            key, what, expected = problem or ("name", shown(description.codebook.name), description.feature)
+            raise UserError(f"codebook: {what}", file=path, key=key, expected=expected, fix="retrain the adapter")
+    elif description.feature not in FEATURES:
+        expected = ", ".join(FEATURES)
+        raise UserError(f"unknown feature {shown(description.feature)}", file=path, key="feature", expected=expected)
     try:
-        get_feature(description.feature, description.label_policy, description.wording)
+        description._declared()
     except UserError as error:
         error.file = path
         raise

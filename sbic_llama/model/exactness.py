@@ -31,6 +31,8 @@ from sbic_llama.model.scoring import context_of, device_of, score_branches, scor
 
 POSTS = ("The bakery on the corner opens at eight.", "7 people said: “more, please”", "\nIt begins on a new line.")
 LONG = " ".join(f"{number} bakers, {number} loaves;" for number in range(1000))
+SHORT = [0, 1] * 8  # indices of posts in the second row that is checked
+PACKED = [*range(len(POSTS) + 1), *SHORT]
 BEYOND, MOST = 40, 1024  # tokens by which the long post exceeds a window, and the largest window for which it does
 NEW_TOKENS = 6
 # Largest difference in log-probability per token. Other kernels and batches alone make up to about a tenth of it.
@@ -111,7 +113,7 @@ def check(
 
     differences = {
         "padded": _largest(lambda: _losses(model, tokenizer, encoded, answers, share=False) + per_token[:, 0]),
-        "packed": _largest(lambda: _losses(model, tokenizer, encoded, answers, share=True) + per_token[:, 0]),
+        "packed": _largest(lambda: _packed(model, tokenizer, encoded, answers) + per_token[:, 0][PACKED]),
         "scores": _largest(scores),
         "generation": _largest(lambda: _generated(model, tokenizer, encoded)),
     }
@@ -165,6 +167,15 @@ def _losses(
     device = device_of(model)
     losses = answer_losses(model, {name: tensor.to(device) for name, tensor in batch.items()}).cpu()
     return losses.view(len(examples), len(answer)).mean(1)
+
+
+def _packed(model: Any, tokenizer: Any, encoded: Encoded, answers: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the losses of two shared rows: :data:`PACKED`, of which the last are many short posts.
+
+    A row with one long post takes the dense mask, one of short posts attention post by post; see :mod:`sbic_llama.model.attention`.
+    """
+    rows = (PACKED[: -len(SHORT)], SHORT)
+    return torch.cat([_losses(model, tokenizer, encoded.select(row), answers, share=True) for row in rows])
 
 
 def _generated(model: Any, tokenizer: Any, encoded: Encoded) -> torch.Tensor:

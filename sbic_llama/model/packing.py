@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from sbic_llama.data.encoding import begins_with
+from sbic_llama.model.attention import add_blocks
 from sbic_llama.model.masks import attention_masks
 
 IGNORED = -100  # label of a token that is not learned
@@ -22,7 +23,9 @@ class SharedInstruction:
     as all posts would share the instruction's dropout; then use ``share=False`` for separate, padded sequences. A prompt
     that does not begin with the instruction's tokens has a part of the sequence to itself.
 
-    Examples hold ``input_ids`` (prompt and answer) and ``labels`` (the answer; :data:`IGNORED` elsewhere).
+    Examples hold ``input_ids`` (prompt and answer) and ``labels`` (the answer; :data:`IGNORED` elsewhere). A shared row comes
+    with ``part_lengths``: the tokens of the instruction, then those of each post. Where examples have a ``weight``, the batch
+    has ``weights``, one for each learned token.
     """
 
     def __init__(self, prefix_ids: Sequence[int], pad_token_id: int, *, share: bool):
@@ -31,7 +34,12 @@ class SharedInstruction:
         self.share = share
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return self._shared(examples) if self.share else self._separate(examples)
+        batch = self._shared(examples) if self.share else self._separate(examples)
+        if "weight" in examples[0]:
+            learned = [sum(label != IGNORED for label in example["labels"]) for example in examples]
+            weights = torch.tensor([float(example["weight"]) for example in examples])
+            batch["weights"] = torch.repeat_interleave(weights, torch.tensor(learned))
+        return batch
 
     def _shared(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         prefix = self.prefix.tolist()
@@ -50,7 +58,7 @@ class SharedInstruction:
         visible = (owner[:, None] == owner[None, :]) | ((owner[None, :] == 0) & behind[:, None])
         mask = visible & torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
         batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask[None]}
-        return {name: tensor[None] for name, tensor in batch.items()}
+        return {name: tensor[None] for name, tensor in batch.items()} | {"part_lengths": sizes}
 
     def _separate(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids, labels = ([torch.tensor(each[name]) for each in examples] for name in ("input_ids", "labels"))
@@ -69,11 +77,16 @@ def answer_losses(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """
     labels = batch["labels"][:, 1:]
     answers = torch.nn.functional.pad(labels != IGNORED, (0, 1))  # the positions before them
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "part_lengths", "weights")}
     if inputs["attention_mask"].ndim == 4:
         config, dtype = unwrapped(model).config, unwrapped(model).dtype
         places = inputs["position_ids"]
-        inputs["attention_mask"] = attention_masks(config, inputs["attention_mask"][:, 0], places, places, dtype=dtype)
+        masks = attention_masks(config, inputs["attention_mask"][:, 0], places, places, dtype=dtype)
+        if labels.device.type == "cpu" and config._attn_implementation == "sdpa":
+            prefix, *lengths = batch["part_lengths"].tolist()
+            for mask in masks.values() if isinstance(masks, dict) else [masks]:
+                add_blocks(mask, prefix, lengths)
+        inputs["attention_mask"] = masks
     logits = model(**inputs, use_cache=False, logits_to_keep=answers).logits
     return torch.nn.functional.cross_entropy(logits.float(), labels[labels != IGNORED], reduction="none")
 

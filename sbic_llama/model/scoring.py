@@ -30,8 +30,8 @@ def score_labels(
     progress: bool = False,
     prefix: PrefixCache | None = None,
 ) -> np.ndarray:
-    """Return the log-probability of each label and its EOS behind each post, shape (posts, labels)."""
-    branches = answer_ids(tokenizer, feature.labels)
+    """Return the log-probability of each label and its end behind each post, shape (posts, labels)."""
+    branches = answer_ids(tokenizer, feature.labels, feature.template)
     rows = [branches] * len(encoded.prompts)
     return score_branches(model, encoded, rows, batch_size=batch_size, progress=progress, prefix=prefix)
 
@@ -55,7 +55,7 @@ def score_branches(
 ) -> np.ndarray:
     """Return the log-probability of each branch of each post, shape (posts, branches), in the posts' order.
 
-    ``branches`` holds the token ids of each post's answers with EOS, equally many for every post; ``prefix`` the
+    ``branches`` holds the token ids of each post's answers with their end, equally many for every post; ``prefix`` the
     instruction's cache, if computed before; ``plain`` whether to do without caches and masks (default: where a base needs it).
     """
     model.eval()
@@ -131,7 +131,7 @@ def _log_probability_of(tokens: torch.Tensor, logits: torch.Tensor, place: torch
 
 def base_of(model: Any) -> PreTrainedModel:
     """Return the language model with its adapters, without the wrappers of PEFT and accelerate."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def device_of(model: Any) -> torch.device:

@@ -56,10 +56,10 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     folder, description = arguments.describe()
     feature = description.resolve_feature()
     cases = arguments.cases()
-    splits = arguments.load()
+    splits = arguments.load(description.codebook)
     scored = test_set(feature, splits, arguments)
     posts = [post.text for post in labeled(splits["test"], feature.label_of)]
-    lexicon = Lexicon(INVENTED if arguments.on_miniature else FAMILIES)
+    lexicon = Lexicon(INVENTED if arguments.is_invented else FAMILIES)
     trials = prepare(feature, posts, lexicon, cases, most=arguments.posts or None, seed=arguments.seed)
     hardware.choose_device()
     read, precision = arguments.load_reader(description)

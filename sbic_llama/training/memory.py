@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,9 +28,12 @@ from common.models.step_memory import make_fake, model_bytes, peak_bytes
 from common.results.record import count_parameters
 from common.runtime import hardware
 from sbic_llama.model.adapter import lora_config
+from sbic_llama.model.attention import add_blocks
 from sbic_llama.model.masks import attention_masks, takes_masks
 from sbic_llama.training.arguments import TrainArguments
-from sbic_llama.training.trainer import TrainingRows
+
+if TYPE_CHECKING:  # TRL takes a second to import, and common.doctor does without
+    from sbic_llama.training.trainer import TrainingRows
 
 GRADIENT_BYTES = 4  # per trained weight, in fp32
 MOMENTS_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2}  # Adam's two, per trained weight
@@ -63,6 +66,7 @@ class Step:
     tokens: int  # of each sequence, with padding
     answers: int  # learned tokens of all rows
     packed: bool  # whether a 4-D mask separates the posts of a row
+    posts: tuple[int, ...] = ()  # tokens of each post of such a row, behind the instruction
 
     @property
     def size(self) -> int:
@@ -87,7 +91,8 @@ def largest_step(
     most = max(int(np.asarray(answers)[step].sum()) for step in steps)
     chosen = [np.asarray(lengths)[step] for step in steps]
     if packed:
-        return Step(1, prefix + max(int(step.sum()) for step in chosen), most, packed=True)
+        posts = tuple(max(chosen, key=lambda step: int(step.sum())).tolist())
+        return Step(1, prefix + sum(posts), most, packed=True, posts=posts)
     largest = max(chosen, key=lambda step: len(step) * (prefix + int(step.max())))
     return Step(len(largest), prefix + int(largest.max()), most, packed=False)
 
@@ -100,7 +105,7 @@ def estimate_memory(
     Counts all tensors of a step, in the sizes in which PyTorch allocates memory, and the weights that bitsandbytes
     dequantizes for a multiplication. Does not count kernels' workspace, fragmentation, memory of PyTorch and CUDA
     themselves, and what AdamW holds briefly after the backward pass, when activations are freed. Each of several processes
-    needs this much, less with FSDP. Attention is PyTorch's on the CPU; fused GPU kernels save the same tensors.
+    needs this much, less with FSDP. Fused GPU kernels of attention save the same tensors as PyTorch's on the CPU.
     """
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     passing = peak_bytes(model, lambda: step_loss(model, step, precision=precision), checkpointing=checkpointing)
@@ -194,6 +199,9 @@ def step_loss(model: PeftModel, step: Step, *, precision: hardware.Precision) ->
     if step.packed:
         visible = torch.ones(1, step.tokens, step.tokens, dtype=torch.bool)
         masks = attention_masks(model.config, visible, ids, ids, dtype=model.dtype)
+        if step.posts and hardware.device_type() == "cpu" and model.config._attn_implementation == "sdpa":
+            for mask in masks.values() if isinstance(masks, dict) else [masks]:
+                add_blocks(mask, step.tokens - sum(step.posts), step.posts)
         inputs |= {"position_ids": ids, "attention_mask": masks}
     with torch.autocast("cpu", dtype=hardware.dtype(precision), enabled=precision != "fp32"):
         logits = model(**inputs, use_cache=False, logits_to_keep=each).logits

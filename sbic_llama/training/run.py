@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +16,11 @@ import numpy as np
 from peft import PeftModel, get_peft_model
 from trl import SFTConfig
 
-from common.cli.console import log, stage
+from common.cli.console import log, stage, warn
 from common.cli.errors import UserError
 from common.hub.upload import check_publishing, publish_if_asked
 from common.models.loading import base_path, commit_of
+from common.models.prompt import template_for
 from common.models.quantization import adapters_to_fp32, load_tokenizer
 from common.runtime import hardware
 from common.runtime.files import atomic_write
@@ -41,8 +44,8 @@ from common.training.run import (
     trainer_settings,
     with_lasting_base,
 )
-from sbic_llama.data.corpus import Post, Split, labeled
-from sbic_llama.data.features import Feature, confidence, get_feature
+from sbic_llama.data.corpus import Post, Split, SplitName, labeled
+from sbic_llama.data.features import Feature, confidence, only_answer, training_fingerprint
 from sbic_llama.model import adapter, description
 from sbic_llama.model.answering import answer
 from sbic_llama.model.description import ReviewCurve
@@ -51,8 +54,15 @@ from sbic_llama.model.packing import SharedInstruction
 from sbic_llama.model.scoring import context_of
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.memory import estimate_run
-from sbic_llama.training.trainer import FeatureTrainer, TrainingRows, training_rows
+from sbic_llama.training.trainer import (
+    FeatureTrainer,
+    TrainingRows,
+    learned_answers,
+    training_rows,
+    weighted_rows,
+)
 
+PLAIN_BASE = "the study's template: the base has no chat template"
 PROBE = 32  # validation posts for which a saved adapter must give exactly the scores of the trained one
 
 
@@ -68,19 +78,21 @@ class TrainingData:
     identity: dict[str, Any]  # see common.training.run.identity
 
 
-def train(arguments: TrainArguments, feature_name: str) -> None:
+def train(arguments: TrainArguments, feature_name: str, splits: dict[SplitName, Split] | None = None) -> None:
     """Train an adapter, keep the checkpoint that validates best, prove that it reloads, and publish it if requested.
+
+    ``splits`` are train and dev, if they were read before.
 
     Raises:
         UserError: Bad data, an unknown model, or an ``output_dir`` that holds another run.
         Interrupted: A signal stopped the run; the same command continues it.
     """
-    feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
-    output_dir = arguments.output_dir / feature_name
+    feature = arguments.declared(feature_name)
+    output_dir = arguments.output_dir / feature.name
     arguments = with_lasting_base(arguments, output_dir)
     with locked(output_dir):
         context = prepare_device(arguments)
-        data = load_data(arguments, feature)
+        data = load_data(arguments, feature, splits)
         fixed_by = "LoRA dropout" if arguments.lora_dropout else None
         if not already_finished(output_dir, data.identity, context, fixed_by=fixed_by):
             trainer = build_trainer(arguments, context, data)
@@ -92,29 +104,32 @@ def train(arguments: TrainArguments, feature_name: str) -> None:
     publish_if_asked(arguments, output_dir, evaluate, arguments.words())
 
 
-def estimate(arguments: TrainArguments, feature_name: str) -> time_estimate.TimeEstimate:
+def estimate(
+    arguments: TrainArguments, feature_name: str, splits: dict[SplitName, Split] | None = None
+) -> time_estimate.TimeEstimate:
     """Estimate how long the run would take here from a few of its steps; nothing is kept."""
-    feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
+    feature = arguments.declared(feature_name)
     with tempfile.TemporaryDirectory() as folder:
         arguments = replace(arguments, output_dir=Path(folder))
         context = prepare_device(arguments)
-        data = load_data(arguments, feature)
+        data = load_data(arguments, feature, splits)
         trainer = build_trainer(arguments, context, data)
-        items = {"train_items": len(data.posts), "validation_items": len(data.dev_posts)}
+        items = {"train_items": len(trainer.rows.answers), "validation_items": len(data.dev_posts)}
         return time_estimate.estimate(trainer, arguments, **items)
 
 
 def dump_dataset(arguments: TrainArguments, feature_name: str) -> None:
     """Write the feature's training posts to ``arguments.dump_dataset`` as JSON Lines: prompt, completion and label."""
-    feature = get_feature(feature_name, arguments.label_policy, arguments.wording)
-    posts = labeled(arguments.load()["train"], feature.label_of)
+    feature = arguments.declared(feature_name)
+    feature = with_template(arguments, feature, arguments.model_revision)
+    posts = labeled(arguments.load(feature.codebook)["train"], feature.label_of)
     path = Path(str(arguments.dump_dataset))
     with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         for post in posts:
             label = feature.label_of(post)
             row = {
                 "prompt": feature.prompt(post.text),
-                "completion": feature.target(post),
+                "completion": f"{feature.target(post)}{feature.template.end}",
                 "label": feature.labels[label] if isinstance(label, int) else list(label),
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -130,16 +145,35 @@ def prepare_device(arguments: TrainArguments) -> RunContext:
     return context
 
 
-def load_data(arguments: TrainArguments, feature: Feature) -> TrainingData:
+def load_data(
+    arguments: TrainArguments, feature: Feature, splits: dict[SplitName, Split] | None = None
+) -> TrainingData:
     """Load training and validation posts, which identify the run together with its arguments."""
-    splits = arguments.load()
+    if arguments.class_weights == "balanced" and not feature.classifies:
+        raise UserError(f"the answers of {feature.name} are lists", key="class_weights", expected="none")
+    splits = splits or arguments.load(feature.codebook)
     posts, dev_posts = (labeled(splits[name], feature.label_of) for name in ("train", "dev"))
     # The base's main branch may move before a stopped run continues, so the commit is part of the run's identity.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
+    feature = with_template(arguments, feature, revision)
     check_publishing(arguments, what_it_is(arguments, feature, revision))
-    rows = ([feature.prompt_hash(), post.text, feature.target(post)] for post in [*posts, *dev_posts])
-    run_identity = identity(arguments, fingerprint(rows)) | {"base_commit": revision}
+    trained_on = training_fingerprint(feature, posts, dev_posts)
+    # The template is what identifies the run, not how it was asked for; earlier versions had the study's only.
+    run_identity = identity(replace(arguments, prompt="auto"), trained_on) | {"base_commit": revision}
+    run_identity = {"prompt": None if feature.template.name == "study" else feature.template.name} | run_identity
+    if feature.codebook:  # what it says, wherever the file lies
+        run_identity["codebook"] = fingerprint([dataclasses.asdict(feature.codebook)])
     return TrainingData(feature, splits["train"], posts, dev_posts, revision, run_identity)
+
+
+def with_template(arguments: TrainArguments, feature: Feature, revision: str | None) -> Feature:
+    """Return the feature in the template that its base is prompted through."""
+    if arguments.prompt == "study":
+        return feature
+    name = base_path(arguments.model_name_or_path)
+    template = template_for(load_tokenizer(name, revision), arguments.prompt, arguments.model_name_or_path)
+    log(f"prompts follow {'the chat template of the base' if template.name == 'chat' else PLAIN_BASE}")
+    return replace(feature, template=template)
 
 
 def what_it_is(arguments: TrainArguments, feature: Feature, revision: str | None) -> dict[str, Any]:
@@ -152,10 +186,13 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
     """Build the trainer: the 4-bit base with a new adapter in fp32, and tokenized posts."""
     name, feature = base_path(arguments.model_name_or_path), data.feature
     tokenizer = load_tokenizer(name, data.revision)
-    rows, validation = (
-        training_rows(tokenizer, feature, posts, max_post_tokens=arguments.max_post_tokens)
-        for posts in (data.posts, data.dev_posts)
-    )
+    learned = learned_answers(feature, data.posts, balanced=arguments.class_weights == "balanced")
+    if len(learned) > len(data.posts):
+        log(
+            f"{len(data.posts):,} posts with {len(learned):,} different answers, each learned by its share of annotators"
+        )
+    rows = weighted_rows(tokenizer, feature, learned, max_post_tokens=arguments.max_post_tokens)
+    validation = training_rows(tokenizer, feature, data.dev_posts, max_post_tokens=arguments.max_post_tokens)
     announce(arguments, context.precision, rows, len(data.dev_posts), data.revision)
     base = load_base(name, data.revision, tokenizer, precision=context.precision)
     for each in (rows, validation):
@@ -290,6 +327,8 @@ def calibrate(model: Any, tokenizer: Any, data: TrainingData, arguments: TrainAr
     right = [answer == label for answer, label in zip(answers.labels, labels, strict=True)]
     if not feature.classifies:  # the confidence of a list of groups is not a probability of being right
         return 1.0, description.curve([confidence(feature, details) for details in answers.details], right)
+    if one := only_answer(feature, Counter(answers.labels)):
+        warn(f"{one} on validation posts; try more steps, another learning rate, or --class_weights balanced")
     probabilities = np.array([list(details.values()) for details in answers.details])
     temperature = round(fit_temperature(probabilities, labels), 4)
     log(f"temperature {temperature:.3f}")
@@ -303,4 +342,6 @@ def data_facts(data: TrainingData) -> dict[str, Any]:
     if feature.classifies:
         labels = [feature.label_of(post) for post in data.posts]
         facts["labels"] = {name: labels.count(i) for i, name in enumerate(feature.labels)}
+    if feature.codebook:
+        facts["validation"] = len(data.dev_posts)
     return facts | {"fingerprint": data.identity["data"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class TrainingRows:
 
     encoded: Encoded
     answers: list[list[int]]
+    weights: list[float] | None = None  # of the answers in the loss; None where all count the same
 
     @property
     def input_ids(self) -> list[list[int]]:
@@ -41,7 +43,7 @@ class TrainingRows:
 
     @property
     def labels(self) -> list[list[int]]:
-        """Return labels of the same lengths: only the answer and its EOS are learned."""
+        """Return labels of the same lengths: only the answer and its end are learned."""
         pairs = zip(self.encoded.prompts, self.answers, strict=True)
         return [[IGNORED] * len(prompt) + answer for prompt, answer in pairs]
 
@@ -50,10 +52,46 @@ def training_rows(
     tokenizer: PreTrainedTokenizerBase, feature: Feature, posts: Sequence[Post], *, max_post_tokens: int
 ) -> TrainingRows:
     """Tokenize posts and their answers."""
+    return weighted_rows(
+        tokenizer, feature, [(post, str(feature.target(post)), 1.0) for post in posts], max_post_tokens=max_post_tokens
+    )
+
+
+def weighted_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    feature: Feature,
+    learned: Sequence[tuple[Post, str, float]],
+    *,
+    max_post_tokens: int,
+) -> TrainingRows:
+    """Tokenize posts and the answers to learn, see :func:`learned_answers`."""
+    posts, answers, weights = zip(*learned, strict=True)
     return TrainingRows(
         encode(tokenizer, feature, [post.text for post in posts], max_post_tokens=max_post_tokens),
-        answer_ids(tokenizer, [feature.target(post) for post in posts]),
+        answer_ids(tokenizer, answers, feature.template),
+        None if set(weights) == {1.0} else list(weights),
     )
+
+
+def learned_answers(feature: Feature, posts: Sequence[Post], *, balanced: bool) -> list[tuple[Post, str, float]]:
+    """Return the answers to learn, each with its weight in the loss, which is 1 on average over posts.
+
+    A codebook with ``several: soft`` has every label of a post's annotators learned, weighted by the share of annotators who
+    gave it. ``balanced`` divides the weight of an answer by how often its label occurs, so that all labels count the same.
+    """
+    soft = feature.codebook is not None and feature.codebook.several == "soft"
+    answers = []
+    for post in posts:
+        votes = [feature.opinion_of(vote) for vote in post.annotations] if soft else [feature.label_of(post)]
+        answers += [(post, label, count / len(votes)) for label, count in sorted(Counter(votes).items())]
+    if balanced:
+        totals: Counter[Any] = Counter()
+        for _, label, weight in answers:
+            totals[label] += weight
+        answers = [
+            (post, label, weight * len(posts) / (len(totals) * totals[label])) for post, label, weight in answers
+        ]
+    return [(post, feature.answer(label), weight) for post, label, weight in answers]
 
 
 class EvenOrder(Sampler[int]):
@@ -96,7 +134,10 @@ class FeatureTrainer(SFTTrainer):
         self.validation, self.validation_labels = validation, validation_labels
         ids, labels = rows.input_ids, rows.labels
         # The last row is blank: EvenOrder fills the last step of several processes with it.
-        data = Dataset.from_dict({"input_ids": [*ids, ids[0]], "labels": [*labels, [IGNORED] * len(ids[0])]})
+        columns: dict[str, list[Any]] = {"input_ids": [*ids, ids[0]], "labels": [*labels, [IGNORED] * len(ids[0])]}
+        if rows.weights is not None:
+            columns["weight"] = [*rows.weights, 0.0]
+        data = Dataset.from_dict(columns)
         # Trainer requires an eval_dataset, which evaluate() does not read.
         super().__init__(**settings, train_dataset=data, eval_dataset=data)
         self.parameter_counts = count_parameters(self.model)  # before FSDP shards them
@@ -146,6 +187,8 @@ class FeatureTrainer(SFTTrainer):
         positions. With 64 answer tokens per step and a vocabulary of 32,000, that took more than half of a step.
         """
         losses = answer_losses(model, inputs)
+        if "weights" in inputs:
+            losses = losses * inputs["weights"].to(losses.device)
         # With several processes, num_items_in_batch counts all of them, and gradients are averaged.
         total = len(losses) if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
         return losses.sum() / total

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import itertools
+import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from common.miniature.pretrain import MODELS
 from common.models import retry
 from tests.strict_hub import StrictHub
+
+if TYPE_CHECKING:
+    from sbic_llama.training.arguments import TrainArguments
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +69,68 @@ def runs(few, tmp_path_factory) -> dict[str, Path]:
     )
     kinds = {"sbic_labels": "offensiveYN", "sbic_groups": "targetMinority", "snli_full": "full", "snli_adapter": "lora"}
     return {kind: folder / name for kind, name in kinds.items()}
+
+
+@dataclass(frozen=True)
+class Own:
+    """An adapter of a codebook, trained and evaluated, with what it was made of."""
+
+    folder: Path
+    table: Path
+    arguments: TrainArguments
+
+
+# Its words would break a card, or the code on it, that took them for its own.
+CODEBOOK = """\
+name: stance
+question: What does the *author* think, <b>of</b> [it](evil)?
+instruction: "Decide what the author of {post} thinks.\\nRead all of it."
+labels:
+  Against: "dislikes it, as in ```no```\\_\\u2028and | {post1}"
+  "In favor 👍": likes it
+ordered: true
+examples:
+- {text: what a fine thing, label: In favor 👍}
+columns: {label: stance, annotator: coder, group: author}
+"""
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory) -> Own:
+    """Return the adapter of a codebook, whose table has texts of more tokens than training reads."""
+    from sbic_llama import evaluate
+    from sbic_llama.training.arguments import TrainArguments
+    from sbic_llama.training.run import train
+
+    folder, draw = tmp_path_factory.mktemp("own"), random.Random(0)
+    (folder / "codebook.yaml").write_text(CODEBOOK.replace("_", "N"), encoding="utf-8")
+    with open(folder / "table.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "coder", "stance", "author"])
+        for number in range(90):
+            words = ["".join(draw.choices("abdegiklmnoprstu", k=5)) for _ in range(draw.randint(2, 9))]
+            label = ("Against", "In favor 👍")[number % 2]
+            for coder in ("ann", "bo"):
+                writer.writerow(
+                    [f"I {'hate' if number % 2 == 0 else 'love'} {' '.join(words)}", coder, label, f"u{number // 2}"]
+                )
+    arguments = TrainArguments(
+        output_dir=folder / "adapters",
+        codebook=folder / "codebook.yaml",
+        data=folder / "table.csv",
+        learning_rate=2e-3,
+        max_steps=10,
+        evaluations=1,
+        max_post_tokens=20,
+    )
+    train(arguments, "")
+    adapter = folder / "adapters" / "stance"
+    evaluate.score_adapter(
+        evaluate.EvaluateArguments(
+            adapter=str(adapter), data=arguments.data, output_dir=folder / "records", untouched_base=False
+        )
+    )
+    return Own(adapter, folder / "table.csv", arguments)
 
 
 @pytest.fixture

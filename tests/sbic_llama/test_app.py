@@ -12,7 +12,8 @@ from common import web
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from sbic_llama import annotate, app
-from sbic_llama.data.features import FEATURES
+from sbic_llama.data.codebook import Codebook, Columns, Example
+from sbic_llama.data.features import FEATURES, feature_of
 from snli_roberta import app as snli_app
 from tests.browser import DESKTOP, PHONE, beyond_the_edge, missing, needs_browser, opened, picture, served
 
@@ -109,6 +110,31 @@ def test_a_wrong_value_sent_to_the_api_is_refused_in_words(tmp_path, monkeypatch
     ):
         response = clients[number].post(f"/gradio_api/run/{name}", json={"data": data})
         assert (response.status_code, response.json()["error"]) == (500, message), (name, data)
+
+
+def of_codebook(**changes) -> SimpleNamespace:
+    """An adapter of a codebook, as the page sees it."""
+    examples = tuple(Example(text, "A") for text in ("one", "two", "three", "four"))
+    codebook = Codebook("stance", "Is <b>it</b>?", "Decide.", {"A": "", "B": ""}, examples=examples, **changes)
+    described = SimpleNamespace(base_model="b", corpus="table.csv", of_miniature=False)
+    return SimpleNamespace(name="stance", feature=feature_of(codebook), columns=[], description=described)
+
+
+def test_the_page_of_a_codebook_has_its_own_words():
+    gradio = pytest.importorskip("gradio")
+    own = SimpleNamespace(adapters=[of_codebook(columns=Columns(text="body"))])
+    sbic = SimpleNamespace(name="offensiveYN", feature=FEATURES["offensiveYN"], columns=[], description=None)
+    both = SimpleNamespace(adapters=[*own.adapters, sbic])
+    assert app.examples_of(own) == ["one", "two", "three"]
+    assert app.examples_of(both) == [*app.EXAMPLES, "one", "two", "three"]
+    assert app.examples_of(SimpleNamespace(adapters=[sbic])) == list(app.EXAMPLES)
+    assert app.likely_column(own, ["id", "text", "body"]) == "body"
+    assert app.likely_column(own, ["id", "text"]) == "text"
+    assert app.likely_column(own, ["id", "words"]) == "id"
+    page = web.laid_out("a page", lambda: app.layout(own))
+    shown = [block.value for block in page.blocks.values() if isinstance(block, gradio.Markdown)]
+    assert any(app.OWN_WARNING in text for text in shown)
+    assert not any("Content warning" in text or "miniature" in text for text in shown)
 
 
 def test_what_the_command_refuses(tmp_path, monkeypatch):

@@ -88,12 +88,13 @@ def test_one_commit_holds_what_is_allowed_and_nothing_else(kind, copy, bases, pu
     assert len(baselines) == {"sbic_labels": 2, "sbic_groups": 2, "snli_full": 4, "snli_adapter": 4}[kind]
     found = {name for name in files if fnmatch.fnmatch(name, "evaluation/findings/*.json")}
     expected = {
-        "sbic_labels": {"calibration", "label-policy", "risk-coverage", "agreement"},
+        "sbic_labels": {"comparison", "calibration", "label-policy", "risk-coverage", "agreement"},
         "sbic_groups": {"risk-coverage"},
     }
     assert {Path(name).stem for name in found} == expected.get(kind, set())
     pictures = {name for name in files if re.fullmatch(r"pictures/[a-z-]+-\d\.png", name)}
-    assert {re.sub(r"-\d$", "", Path(name).stem) for name in pictures} >= expected.get(kind, set())
+    drawn = expected.get(kind, set()) - {"comparison"}  # with one baseline, a single bar
+    assert {re.sub(r"-\d$", "", Path(name).stem) for name in pictures} >= drawn
     assert set(files) == {".gitattributes"} | RECORDS | CARD | TOKENIZER | OWN[kind] | baselines | found | pictures
     first, second = (commit.title for commit in repository.commits.values())
     assert first == "initial commit"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from common.cli.errors import UserError
 from common.miniature import cache as corpora
 from sbic_llama.data import corpus
+from sbic_llama.data.codebook import read_codebook
+from sbic_llama.data.table import load_table
 from sbic_llama.miniature import other_files, sbic
 from snli_roberta.adversarial.scenes import FACTS, words_of
 from snli_roberta.miniature import challenge_sets, snli
@@ -43,11 +46,42 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
     assert all(made[0][name] != made[2][name] for name in made[0])
 
 
+def test_the_own_task_is_a_codebook_with_a_table_that_people_mostly_agree_on(miniature, tmp_path):
+    folder = miniature / "own_task"
+    codebook = read_codebook(folder / "codebook.yaml")
+    _, splits = load_table(folder / "labels.csv", codebook)
+    assert [len(splits[name].posts) for name in ("train", "dev", "test")] == [210, 45, 45]
+    items = [item for split in splits.values() for item in split.posts]
+    counts = Counter(item.label for item in items)
+    assert 120 < counts[0] < 180, "neither label is rare"
+    divided = sum(len({vote.label for vote in item.annotations}) > 1 for item in items)
+    assert 0.05 < divided / len(items) < 0.3
+    no_groups = replace(codebook, columns=replace(codebook.columns, group=None))
+    report, _ = load_table(folder / "labels.csv", no_groups)
+    (together,) = (count for note, count in report.notes.items() if note.startswith("texts that stay together"))
+    assert together < 60, "few texts are near duplicates"
+    with open(folder / "posts.csv", encoding="utf-8", newline="") as file:
+        posts = {row["id"]: row["post"] for row in csv.DictReader(file)}
+    with open(folder / "people.csv", encoding="utf-8", newline="") as file:
+        people = list(csv.DictReader(file))
+    assert len(posts) == 600
+    assert len({row["id"] for row in people}) == 150
+    assert {row["id"] for row in people} <= set(posts)
+    assert not set(posts.values()) & {item.text for item in items}
+    for seed, name in ((0, "same"), (1, "other")):
+        (tmp_path / name).mkdir()
+        other_files.write_own_task(tmp_path / name, seed)
+    for name in ("labels.csv", "posts.csv", "people.csv"):
+        made = (folder / name).read_bytes()
+        assert (tmp_path / "same" / name).read_bytes() == made != (tmp_path / "other" / name).read_bytes()
+
+
 def test_the_corpus_does_not_depend_on_hash_randomisation():
     code = (
         "from sbic_llama.miniature import other_files, sbic; "
         "from snli_roberta.miniature import challenge_sets, snli; "
         "print(sbic.draw_splits(0)['dev'], list(snli.pairs('dev', 0)), other_files.draw_cases(0), other_files.draw_items(0), "
+        "other_files.draw_task(0), "
         "challenge_sets.draw_chaosnli(0), challenge_sets.draw_hans(0), challenge_sets.draw_breaking_nli(0))"
     )
     made = {

@@ -6,9 +6,9 @@ from math import comb
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_recall_fscore_support
 
-from common.stats.paired import difference, mcnemar, over_seeds, verdict
+from common.stats.paired import balanced_difference, difference, mcnemar, over_seeds, verdict
 
 NAMES = ("a", "b", "c")
 
@@ -73,6 +73,20 @@ def test_a_difference_is_paired_by_items():
     assert np.ptp(result["ci95"]) < 0.01
     unpaired = difference(first, second[:, rng.permutation(3000)], seed=0)
     assert np.ptp(unpaired["ci95"]) > 3 * np.ptp(result["ci95"])
+
+
+def test_a_balanced_difference_weighs_the_classes_equally():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 3 + [1] * 300)  # some draws have no item of the rare class
+    first, second = (np.stack([rng.integers(0, 2, 303) for _ in range(seeds)]) for seeds in (2, 3))
+    result = balanced_difference(first == labels, second == labels, labels, seed=0)
+    means = [np.mean([balanced_accuracy_score(labels, one) for one in given]) for given in (first, second)]
+    assert result["value"] == pytest.approx(means[1] - means[0])
+    assert result["ci95"][0] < result["value"] < result["ci95"][1]
+    even = rng.integers(0, 2, 400)
+    right = [rng.random((1, 400)) < share for share in (0.6, 0.9)]
+    plain, balanced = difference(*right, seed=0), balanced_difference(*right, even, seed=0)
+    np.testing.assert_allclose(balanced["ci95"], plain["ci95"], atol=0.02)
 
 
 def test_seeds_that_differ_widen_the_interval_of_a_difference():

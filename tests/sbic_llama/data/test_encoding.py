@@ -6,7 +6,7 @@ import pytest
 
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
-from common.models.prompt import HEAD, TAIL, answer_ids, prompt_ids
+from common.models.prompt import HEAD, TAIL, Frame, answer_ids
 from common.models.quantization import load_tokenizer
 from sbic_llama.data import encoding
 from sbic_llama.data.corpus import Post, clean, load_splits
@@ -92,14 +92,12 @@ def test_only_the_post_is_cut_and_it_is_counted(tokenizer):
 
 
 def test_a_post_of_megabytes_is_cut_before_it_is_tokenized(tokenizer, monkeypatch):
-    lengths, original = [], encoding.prompt_ids
-    monkeypatch.setattr(
-        encoding, "prompt_ids", lambda t, prompts: lengths.extend(map(len, prompts)) or original(t, prompts)
-    )
+    lengths, original = [], Frame.prompts
+    monkeypatch.setattr(Frame, "prompts", lambda self, posts: lengths.extend(map(len, posts)) or original(self, posts))
     encoded = encode(tokenizer, BIAS, ["word " * 10**6, "word " * 400, "short"], max_post_tokens=16)
     assert encoded.prompts[0] == encoded.prompts[1]
     assert encoded.cut == 2
-    assert max(lengths) < 16 * encoding.TOKEN_CHARACTERS + 2000
+    assert max(lengths) <= 16 * encoding.TOKEN_CHARACTERS
 
 
 def test_every_answer_ends_once(tokenizer):
@@ -192,16 +190,16 @@ def test_a_post_beyond_the_models_context_is_refused_with_the_limit_that_fits(to
 
 def test_long_posts_are_not_tokenized_all_at_once(monkeypatch):
     """Until they are cut, a window of posts of 10 MB would take gigabytes."""
-    tokenizer, sizes = load_tokenizer(str(MODELS / "tiny_llama")), []
+    tokenizer, sizes, original = load_tokenizer(str(MODELS / "tiny_llama")), [], Frame.prompts
 
-    def watched(tokenizer, prompts):
-        sizes.append(sum(map(len, prompts)))
-        return prompt_ids(tokenizer, prompts)
+    def watched(self, posts):
+        sizes.append(sum(map(len, posts)))
+        return original(self, posts)
 
     posts = ["a short one", *["florbs sing " * 800] * 20, "another"]
     whole = encode(tokenizer, BIAS, posts, max_post_tokens=20)
-    monkeypatch.setattr(encoding, "prompt_ids", watched)
+    monkeypatch.setattr(Frame, "prompts", watched)
     monkeypatch.setattr(encoding, "GROUP_CHARACTERS", 5000)
     assert encode(tokenizer, BIAS, posts, max_post_tokens=20) == whole
     assert whole.cut == 20
-    assert max(sizes) < 7000  # with the instructions; the posts together have 192,000 characters
+    assert max(sizes) < 7000  # the posts together have 192,000 characters

@@ -3,12 +3,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError
+from common.models.prompt import STUDY, Template
 from sbic_llama.data.corpus import Post
 from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, STUDY_WORDING, get_feature
 from sbic_llama.data.groups import evaluate_groups, normalized_groups, set_f1, split_groups
@@ -171,7 +172,7 @@ def test_a_description_comes_back_as_it_was_written(tmp_path):
     described().write(tmp_path)
     result = annotator_file.read(tmp_path / "annotator.json")
     assert result == described()
-    assert result.resolve_feature() is FEATURES["offensiveYN"]
+    assert result.resolve_feature() == FEATURES["offensiveYN"]
     assert result.base_revision == "abc"
 
 
@@ -180,12 +181,34 @@ def test_an_adapter_of_another_prompt_is_refused():
         described(prompt_hash="0" * 16).resolve_feature()
 
 
+def test_an_adapter_of_an_earlier_version_is_prompted_through_the_studys_template(tmp_path):
+    earlier = asdict(described())
+    del earlier["prompt"]
+    (tmp_path / "annotator.json").write_text(json.dumps(earlier))
+    description = annotator_file.read(tmp_path / "annotator.json")
+    assert description.resolve_feature() == FEATURES["offensiveYN"]
+
+
+def test_an_adapter_keeps_the_template_that_it_was_trained_in(tmp_path):
+    template = Template("chat", "<s>[INST  1,  2] It is 5 May.\n", "[/INST]", "</s>")
+    feature = replace(FEATURES["offensiveYN"], template=template)
+    description = replace(described(), prompt=template, prompt_hash=feature.prompt_hash())
+    description.write(tmp_path)
+    assert annotator_file.read(tmp_path / "annotator.json").resolve_feature() == feature
+    for key in ("head", "tail", "end"):
+        changed = replace(description, prompt=replace(template, **{key: "other"}))
+        with pytest.raises(UserError, match="another prompt"):
+            changed.resolve_feature()
+
+
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"schema": 2}', json.dumps({**vars(described()), "feature": "../../etc", "labels": []}),
-     json.dumps({**vars(described()), "max_post_tokens": "many"}), json.dumps({**vars(described()), "surplus": 1}),
-     json.dumps({**vars(described()), "max_post_tokens": -3}), json.dumps({**vars(described()), "base_revision": 7}),
-     json.dumps({**vars(described()), "corpus": ["x"]}), json.dumps({**vars(described()), "labels": [1]})],
+    ["", "[]", "{}", '{"schema": 2}', json.dumps({**asdict(described()), "feature": "../../etc", "labels": []}),
+     json.dumps({**asdict(described()), "max_post_tokens": "many"}), json.dumps({**asdict(described()), "surplus": 1}),
+     json.dumps({**asdict(described()), "max_post_tokens": -3}), json.dumps({**asdict(described()), "base_revision": 7}),
+     json.dumps({**asdict(described()), "corpus": ["x"]}), json.dumps({**asdict(described()), "labels": [1]}),
+     *(json.dumps({**asdict(described()), "prompt": prompt}) for prompt in
+       ("chat", {"name": "chat"}, {**vars(STUDY), "name": "mine"}, {**vars(STUDY), "tail": 1}, {**vars(STUDY), "x": 1}))],
 )  # fmt: skip
 def test_a_broken_description_is_refused(tmp_path, content):
     (tmp_path / "annotator.json").write_text(content)

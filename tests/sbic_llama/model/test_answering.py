@@ -41,9 +41,9 @@ class Scripted:
 
 
 def generated(max_new_tokens: int) -> list:
-    tokenizer = SimpleNamespace(eos_token_id=EOS, decode=lambda ids, **_: " ".join(map(str, ids)))
+    tokenizer = SimpleNamespace(decode=lambda ids, **_: " ".join(map(str, ids)))
     settings = {"batch_size": 2, "max_new_tokens": max_new_tokens, "prefix": Scripted(), "plain": False}
-    return generate(torch.nn.Identity(), tokenizer, Encoded([], [[3], [3, 3]], 1, 0), **settings)
+    return generate(torch.nn.Identity(), tokenizer, Encoded([], [[3], [3, 3]], 1, 0, EOS), **settings)
 
 
 def test_the_margin_is_the_smallest_lead_of_a_token_over_the_runner_up():

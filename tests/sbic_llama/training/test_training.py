@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError
@@ -34,12 +36,14 @@ from sbic_llama.model import adapter as adapters
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.packing import IGNORED
 from sbic_llama.model.scoring import score_labels
-from sbic_llama.training import memory
+from sbic_llama.training import forecast, memory
 from sbic_llama.training import run as training
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.run import train
+from tests.bases import BASES
 from tests.forked import Forked
 
+LIBRARIES_BYTES, T4_BYTES = 800e6, 15e9
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "sbic_llama" / "recipes"
 SCRIPTS = {
@@ -86,6 +90,38 @@ def test_every_recipe_parses_and_shows_a_launch_line_that_does(path):
     parse(FeatureArguments if shown[0] == "train" else TrainArguments, ["--config", str(path)])
     assert shown[0] in {*SCRIPTS.values(), "train"}
     assert ROOT / shown[1] == path
+
+
+# Parameters as the Hub counts them in the bases' files.
+PARAMETERS = {
+    "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
+    "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "meta-llama/Llama-3.2-3B-Instruct": 3_212_749_824,
+    "Qwen/Qwen3-4B-Instruct-2507": 4_022_468_096,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "mistralai/Mistral-7B-Instruct-v0.3": 7_248_023_552,
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+    "meta-llama/Llama-2-7b-hf": 6_738_415_616,
+    "TinyLlama/TinyLlama_v1.1": 1_100_048_384,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
+}
+
+
+@pytest.mark.parametrize("base", forecast.CONFIGS)
+def test_the_configuration_of_a_base_has_its_number_of_parameters(base):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(forecast.CONFIGS[base])
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[base]
+
+
+def test_the_table_of_bases_has_their_forecasts_and_each_fits_a_t4():
+    rows = re.findall(
+        r"^\| `(\S+/\S+)` \| .* \| ([\d.]+) GB \|", (ROOT / "docs" / "train.md").read_text(), re.MULTILINE
+    )
+    known = {each.base: each.memory for each in forecast.forecasts("--precision", "bf16") if each.recipe.stem == "gpu"}
+    assert rows == [(base, f"{memory / 1e9:.1f}") for base, memory in known.items()]
+    assert max(known.values()) + LIBRARIES_BYTES < T4_BYTES
 
 
 def test_the_scripts_differ_in_their_feature_only():
@@ -182,7 +218,7 @@ def test_the_loss_is_that_of_all_logits(tmp_path, name, dropout):
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.05)
-    rest = {key: tensor for key, tensor in batch.items() if key != "labels"}
+    rest = {key: tensor for key, tensor in batch.items() if key not in ("labels", "part_lengths")}
     logits, labels = model(**rest, use_cache=False).logits[:, :-1].float(), batch["labels"][:, 1:]
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
     result = trainer.compute_loss(model, batch)
@@ -202,7 +238,9 @@ def expected(folder: Path, trainer, batch, **changes) -> tuple[Any, memory.Step]
     model = memory.fake_model(config, run, precision=precision)
     rows, tokens = batch["input_ids"].shape
     answers = int((batch["labels"] != IGNORED).sum())
-    return model, memory.Step(rows, tokens, answers, packed=batch["attention_mask"].ndim == 4)
+    packed = "part_lengths" in batch
+    posts = tuple(batch["part_lengths"][1:].tolist()) if packed else ()
+    return model, memory.Step(rows, tokens, answers, packed=packed, posts=posts)
 
 
 def allocated(step) -> int:
@@ -319,6 +357,24 @@ def test_memory_from_fewer_layers_is_that_of_all():
     assert config.num_hidden_layers == 9
 
 
+@pytest.mark.parametrize("name", ["gemma3", "smollm3"])
+def test_memory_from_fewer_layers_is_that_of_all_where_layers_differ(name):
+    kind, sizes = BASES[name]
+    kinds = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"] + ["sliding_attention"] * 3}
+    if name == "smollm3":
+        kinds = {"no_rope_layers": [1, 1, 1, 0, 1, 1, 1], "layer_types": ["full_attention"] * 7}
+    config = getattr(transformers, kind)(
+        **sizes | kinds | {"num_hidden_layers": 7, "vocab_size": 900, "pad_token_id": 0}
+    )
+
+    def measure(config):
+        model = memory.fake_model(config, arguments(Path()), precision="fp32")
+        step = memory.Step(1, 200, 16, packed=True)
+        return [memory.estimate_memory(model, step, precision="fp32", checkpointing=True).total]
+
+    assert step_memory.by_depth(config, measure) == measure(config)
+
+
 def test_the_largest_step_has_the_most_tokens_of_one_pass():
     lengths, answers = [5, 9, 7, 30, 2, 2, 4], [2, 2, 3, 2, 2, 2, 2]
     shape = {"prefix": 10, "size": 3, "seed": 1}
@@ -392,7 +448,7 @@ def trained(tmp_path_factory) -> Path:
 def test_the_saved_adapter_is_the_best_one_and_scores_the_same_anywhere(trained, miniature):
     model, tokenizer, description = adapters.load_adapter(trained, precision="fp32")
     feature = description.resolve_feature()
-    assert feature is FEATURES["offensiveYN"]
+    assert feature == FEATURES["offensiveYN"]
     posts = [p for p in load_splits(data_dir=miniature / "SBIC.v2")["dev"].posts if feature.label_of(p) is not None]
     encoded = encode(tokenizer, feature, [p.text for p in posts], max_post_tokens=description.max_post_tokens)
     result = score_labels(model, tokenizer, feature, encoded, batch_size=50).argmax(1)

@@ -1,0 +1,326 @@
+"""Read a table of one's own with people's labels, and divide its texts into train, dev and test."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common.cli.errors import UserError, counted, shown
+from common.stats.votes import folded
+from common.tables.reading import Row, read_rows, text_of
+from common.tables.report import DataReport
+from sbic_llama.data.codebook import Codebook, missing_words
+from sbic_llama.data.corpus import Split, SplitName, clean, is_blank, normalized
+from sbic_llama.data.features import feature_of
+from sbic_llama.data.groups import split_groups
+from sbic_llama.data.near_duplicates import clusters
+
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
+SHARES = {"train": 0.7, "dev": 0.15, "test": 0.15}
+FEWEST = 10  # items of a label: with fewer, a split has one or none
+REPEATS = "rows that repeat a person's label, counted once"
+WORDS = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "validation": "dev",
+    "valid": "dev",
+    "val": "dev",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One person's label of a text."""
+
+    worker: str
+    label: Any  # index of a label, or a sorted tuple of names
+
+
+@dataclass(frozen=True)
+class Item:
+    """A text with its labels, which features read as they read a post of SBIC."""
+
+    text: str  # cleaned
+    label: Any  # of all votes, see `Codebook.combine`; None where nobody labeled it
+    annotations: tuple[Vote, ...] = ()
+    group: str = ""
+    split: SplitName | None = None  # as the table has it
+
+    def as_seen_by(self, vote: Vote) -> Item:
+        """Return the item as if this were its only vote."""
+        return replace(self, annotations=(vote,), label=vote.label)
+
+    def content(self) -> list[Any]:
+        """Return what a model is trained on or scored by, for a fingerprint."""
+        return [self.text, self.label]
+
+
+def load_table(path: Path, codebook: Codebook) -> tuple[DataReport, dict[SplitName, Split]]:
+    """Read a table and divide its texts; see :func:`read_items` and :func:`divide`.
+
+    Returns:
+        What was read of the table, and the splits.
+    """
+    items, report = read_items(path, codebook)
+    parts = divide(items, codebook, path, report)
+    _check_splits(parts, codebook, path)
+    splits = {}
+    for name in SPLITS:
+        chosen = parts[name]
+        of_split = DataReport(f"{path.name} {name}", read=len(chosen), kept=len(chosen))
+        for index, label in enumerate(codebook.labels):
+            of_split.notes[label] = sum(item.label == index for item in chosen)
+        splits[name] = Split(name, chosen, of_split)
+    return report, splits
+
+
+def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
+    """Read a table with a row per label, or per item, into items in the order of their first rows.
+
+    Raises:
+        UserError: A label that the codebook lacks, an item with two texts or groups, two labels of one person for an item, a
+            class with fewer than :data:`FEWEST` items, or no labels at all.
+    """
+    columns, report = codebook.columns, DataReport(path.name)
+    wanted = [columns.text, columns.label, columns.annotator, columns.item, columns.group, columns.split]
+    first: dict[tuple[str, ...], Row] = {}
+    votes: dict[tuple[str, ...], dict[str, Any]] = {}
+    unknown: Counter[str] = Counter()
+    first_unknown: Row | None = None
+    spelled = 0
+    reader = _Labels(codebook)
+    for row in _rows(path, [name for name in wanted if name is not None]):
+        report.read += 1
+        text = clean(text_of(row, columns.text) or "")
+        if is_blank(text):
+            report.drop(row, "no text")
+            continue
+        cell = text_of(row, columns.label)
+        if cell is None or not folded(cell) or folded(cell) in reader.missing:
+            report.drop(row, "no label")
+            continue
+        label = reader.read(cell)
+        if label is None:
+            unknown[cell] += 1
+            first_unknown = first_unknown or row
+            continue
+        spelled += reader.differs(cell, label)
+        key = _key(row, text, codebook)
+        _check_same(first.setdefault(key, row), row, codebook)
+        _add_vote(votes.setdefault(key, {}), row, label, codebook, report)
+    if unknown and first_unknown is not None:
+        raise reader.error(first_unknown, unknown, columns.label)
+    if spelled:
+        report.notes["labels written with other case or spaces"] = spelled
+    items = [_item(row, votes[key], codebook) for key, row in first.items()]
+    report.kept = report.read - sum(report.dropped.values())
+    report.notes["texts"] = len(items)
+    _check_counts(items, codebook, path)
+    _note_people(items, codebook, report)
+    return items, report
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    try:
+        yield from read_rows(path, columns)
+    except UserError as error:
+        if error.problem.startswith("missing column"):
+            error.fix = "write the names of the table's columns under `columns` in the codebook"
+        raise
+
+
+def _key(row: Row, text: str, codebook: Codebook) -> tuple[str, ...]:
+    """Return what tells items apart: the id or, without ids, the text with its group and split."""
+    columns = codebook.columns
+    if columns.item is None:  # two authors may write the same: that is two texts
+        others = (columns.group, columns.split)
+        return (normalized(text), *(text_of(row, column) or "" for column in others if column))
+    key = text_of(row, columns.item)
+    if key is None:
+        raise row.error("empty", columns.item, expected="the id of the text", fix="fill it in, or drop the column")
+    return (key,)
+
+
+def _add_vote(given: dict[str, Any], row: Row, label: Any, codebook: Codebook, report: DataReport) -> None:
+    """Add a row's label to those of its item; lists of one person are united."""
+    columns = codebook.columns
+    who = (text_of(row, columns.annotator) if columns.annotator else None) or f"row {row.number}"
+    if who in given:
+        if given[who] != label and not codebook.text:
+            problem = f"{shown(who)} labeled the same item as {shown(feature_of(codebook).answer(given[who]))} before"
+            fix = "correct one of the two rows"
+            raise row.error(problem, columns.label, expected="one label of a person for each item", fix=fix)
+        report.notes[REPEATS] = report.notes.get(REPEATS, 0) + 1
+        label = tuple(sorted({*given[who], *label})) if codebook.text else label
+    given[who] = label
+
+
+def _note_people(items: Sequence[Item], codebook: Codebook, report: DataReport) -> None:
+    """Note how many people labeled, and whether their agreement can be measured."""
+    people = {vote.worker for item in items for vote in item.annotations}
+    if codebook.columns.annotator:
+        alone = " (a single one: agreement between people can't be measured)" if len(people) == 1 else ""
+        report.notes[f"annotators{alone}"] = len(people)
+    shared = sum(len(item.annotations) > 1 for item in items)
+    none = "" if shared or len(people) == 1 else ": agreement between people can't be measured"
+    report.notes[f"texts with labels of several people{none}"] = shared
+
+
+class _Labels:
+    """Reads labels as a table writes them."""
+
+    def __init__(self, codebook: Codebook):
+        self._codebook = codebook
+        self._places = {folded(label): index for index, label in enumerate(codebook.labels)}
+        self._labels = list(codebook.labels)
+        self.missing = missing_words(codebook.labels)
+
+    def read(self, cell: str) -> Any:
+        return split_groups(cell) if self._codebook.text else self._places.get(folded(cell))
+
+    def differs(self, cell: str, label: Any) -> bool:
+        return not self._codebook.text and cell != self._labels[label]
+
+    def error(self, row: Row, unknown: Counter[str], column: str) -> UserError:
+        listed = []
+        for cell, count in unknown.most_common(5):
+            close = difflib.get_close_matches(folded(cell), list(self._places), n=1)
+            nearest = f", nearest is {self._labels[self._places[close[0]]]!r}" if close else ""
+            listed.append(f"{shown(cell, 40)} {count:,}{nearest}")
+        more = f"; {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+        problem = f"the codebook lacks {counted(len(unknown), 'label')} of the table ({'; '.join(listed)}{more})"
+        fix = "correct the table, or add the labels to the codebook"
+        return row.error(problem, column, expected=", ".join(self._labels), fix=fix)
+
+
+def _check_same(earlier: Row, row: Row, codebook: Codebook) -> None:
+    """Check that the rows of an item have one text, one group and one split."""
+    columns = codebook.columns
+    for column, read in ((columns.text, normalized), (columns.group, clean), (columns.split, clean)):
+        if column and read(text_of(row, column) or "") != read(text_of(earlier, column) or ""):
+            before = f"line {earlier.line}" if earlier.line is not None else f"row {earlier.number}"
+            problem = f"another value than in an earlier row of this item ({before})"
+            raise row.error(problem, column, expected="the same in all rows of an item", fix="check the ids of items")
+
+
+def _item(row: Row, votes: dict[str, Any], codebook: Codebook) -> Item:
+    columns, split = codebook.columns, None
+    if columns.split:
+        word = text_of(row, columns.split) or ""
+        split = WORDS.get(word.casefold())
+        if split is None:
+            raise row.error(f"unknown split {shown(word)}", columns.split, expected="train, dev or test")
+    group = (text_of(row, columns.group) if columns.group else None) or ""
+    given = tuple(Vote(who, label) for who, label in votes.items())
+    text = clean(text_of(row, columns.text) or "")
+    return Item(text, codebook.combine([vote.label for vote in given]), given, group, split)
+
+
+def _check_counts(items: Sequence[Item], codebook: Codebook, path: Path) -> None:
+    column = codebook.columns.label
+    if not items:
+        raise UserError("no labels", file=path, column=column, expected="texts with labels")
+    counts = Counter(item.label for item in items)
+    few = [f"{counts[i]} of {shown(label)}" for i, label in enumerate(codebook.labels) if counts[i] < FEWEST]
+    if few:
+        more = f" and {len(few) - 5:,} more labels" if len(few) > 5 else ""
+        problem = f"too few items with labels: {', '.join(few[:5])}{more}"
+        fix = "label more texts, or remove the label from the codebook"
+        raise UserError(problem, file=path, column=column, expected=f"at least {FEWEST} of each label", fix=fix)
+    if codebook.text and len(items) < 3 * FEWEST:
+        problem = counted(len(items), "item")
+        raise UserError(problem, file=path, column=column, expected=f"at least {3 * FEWEST} with labels")
+
+
+def _check_splits(parts: dict[SplitName, list[Item]], codebook: Codebook, path: Path) -> None:
+    """Check that every split has items of every label."""
+    for name, items in parts.items():
+        here = {item.label for item in items}
+        if not here:
+            fix = "use a finer group column, or name the splits"
+            raise UserError(f"the split {name} has no text", file=path, expected="some", fix=fix)
+        for index, label in enumerate(codebook.labels):
+            if index not in here:
+                column = codebook.columns.split
+                fix = "name the splits otherwise" if column else "label more texts, or use a finer group column"
+                problem = f"the split {name} has no item of {shown(label)}"
+                raise UserError(problem, file=path, column=column, expected="some of each label", fix=fix)
+
+
+def divide(items: Sequence[Item], codebook: Codebook, path: Path, report: DataReport) -> dict[SplitName, list[Item]]:
+    """Divide items into train, dev and test: as the table has it, or by a draw stratified by label.
+
+    Items of one group, and near duplicates, stay together in a draw. Where the table names the splits, an item whose near
+    duplicate is in a later split is dropped from the earlier one.
+    """
+    together = clusters([item.text for item in items], [item.group for item in items])
+    largest = Counter(together).most_common(1)[0][1]
+    report.notes["texts that stay together with others (equal group, or near duplicates)"] = int(
+        sum(count for count in Counter(together).values() if count > 1)
+    )
+    if codebook.columns.split:
+        parts = _as_given(items, together, path, report)
+        report.notes["texts"] = sum(map(len, parts.values()))
+        return parts
+    if largest > 0.5 * len(items):
+        problem = f"{largest:,} of {counted(len(items), 'text')} belong together, by their group or as near duplicates"
+        raise UserError(
+            problem, file=path, expected="at most a half", fix="use a finer group column, or name the splits"
+        )
+    split_of = _drawn(items, together)
+    return {name: [i for i, part in zip(items, together, strict=True) if split_of[part] == name] for name in SPLITS}
+
+
+def _drawn(items: Sequence[Item], together: Sequence[int]) -> dict[int, SplitName]:
+    """Draw a split for each set of items that stay together, so that each split has its share of each label.
+
+    Rare labels go first, large sets before small ones, and each set to the split that lacks most of its label (Sechidis et al.
+    2011). A hash of the texts is the draw: the order of the rows does not matter, nor does the version of a library.
+    """
+    strata = [item.label if isinstance(item.label, int) else int(bool(item.label)) for item in items]
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, part in enumerate(together):
+        members[part].append(index)
+    order = {part: (-len(each), min(_draw(items[index].text) for index in each)) for part, each in members.items()}
+    totals = Counter(strata)
+    lacking = {name: {label: share * total for label, total in totals.items()} for name, share in SHARES.items()}
+    split_of: dict[int, SplitName] = {}
+    for label in sorted(totals, key=lambda label: (totals[label], label)):
+        having = {together[index] for index, stratum in enumerate(strata) if stratum == label} - set(split_of)
+        for part in sorted(having, key=order.__getitem__):
+            name = max(SPLITS, key=lambda name: (lacking[name][label], sum(lacking[name].values())))
+            split_of[part] = name
+            for index in members[part]:
+                lacking[name][strata[index]] -= 1
+    return split_of
+
+
+def _draw(text: str) -> bytes:
+    return hashlib.sha256(normalized(text).encode()).digest()
+
+
+def _as_given(
+    items: Sequence[Item], together: Sequence[int], path: Path, report: DataReport
+) -> dict[SplitName, list[Item]]:
+    parts: dict[SplitName, list[Item]] = {name: [] for name in SPLITS}
+    later: set[int] = set()
+    for name in reversed(SPLITS):
+        here = [index for index, item in enumerate(items) if item.split == name]
+        kept = [index for index in here if together[index] not in later]
+        if len(kept) < len(here):
+            report.dropped[f"{name}: its group or a near duplicate is in a later split"] = len(here) - len(kept)
+            report.first_dropped[f"{name}: its group or a near duplicate is in a later split"] = path.name
+        later |= {together[index] for index in here}
+        parts[name] = [items[index] for index in kept]
+        if not parts[name]:
+            left = ", when those with a near duplicate or their group in a later split are dropped" if here else ""
+            fix = "name texts for it, or remove the column from the codebook's columns for a draw"
+            raise UserError(f"no texts of the split {name}{left}", file=path, expected="train, dev and test", fix=fix)
+    return parts
