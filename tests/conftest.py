@@ -37,7 +37,7 @@ _PROPERTIES = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 settings.register_profile("few", max_examples=15, **_PROPERTIES)
-settings.register_profile("many", max_examples=200, **_PROPERTIES)
+settings.register_profile("many", max_examples=80, **_PROPERTIES)
 settings.load_profile("few")
 
 ROOT = Path(__file__).parents[1]

@@ -156,8 +156,20 @@ def test_bad_arguments_are_refused(tmp_path, monkeypatch):
         parse(BenchArguments, ["--jobs", "everything"])
 
 
+@pytest.fixture
+def one_core():
+    """Bind this process and those that it starts to one core.
+
+    With a thread for each core, every operator would wait for the core that another test occupies.
+    """
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
 @pytest.mark.slow
-def test_one_job_from_end_to_end(tmp_path):
+def test_one_job_from_end_to_end(one_core, tmp_path):
     path = tmp_path / "bench.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--output", str(path)]
     result = subprocess.run(

@@ -157,10 +157,10 @@ def test_few_labels_of_a_rare_class_where_the_normal_interval_fails():
 
 @pytest.mark.slow
 def test_the_interval_holds_the_share_over_a_grid_of_files_and_machines():
-    machines = ("perfect", "good", "biased", "credulous", "useless", "under-confident")
-    grid = itertools.product((150, 2000), (30, 100), (0.01, 0.05, 0.2, 0.4), machines, ("file", "population"))
+    machines = ("perfect", "good", "biased", "credulous", "useless")
+    grid = itertools.product((150, 2000), (30, 100), (0.01, 0.05, 0.4), machines, ("file", "population"))
     result = {case: covered(1000, *case)[0] for case in grid}
-    # By chance alone, the least of 192 shares of a thousand draws lies some two points below the true one.
+    # By chance alone, the least of 120 shares of a thousand draws lies some two points below the true one.
     assert min(held["both"] for held in result.values()) >= 0.92
     assert sum(held["both"] < 0.93 for held in result.values()) <= 5
     assert 0.96 < np.mean([held["both"] for held in result.values()]) < 0.99
