@@ -146,7 +146,7 @@ def main() -> None:
     from sbic_llama.model.annotator import read_adapters
 
     # Whatever can be rejected is rejected before a model is loaded.
-    adapters = read_adapters(arguments.annotators())
+    adapters = read_adapters(arguments.annotators(), arguments.expected_shares())
     for adapter in adapters:
         if adapter.folder is not None:
             read_findings(adapter.folder / KEPT)

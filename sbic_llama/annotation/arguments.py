@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli.arguments import given, option
-from common.cli.errors import UserError
+from common.cli.errors import UserError, shown
 from common.models.loading import base_path, check_place, with_revision
 from common.models.prompt import PromptChoice
 from sbic_llama.data.codebook import read_codebook
@@ -36,7 +36,12 @@ class AnnotatorArguments(UntrainedArguments):
         (), "adapters for different features: folders or Hub ids, user/name@v1 for a revision"
     )
 
+    label_shares: tuple[str, ...] = option(
+        (), "about which share of these posts has each label, as Yes=0.1 No=0.9, if training had other shares"
+    )
+
     def __post_init__(self) -> None:
+        self.expected_shares()
         for name in self.adapter:
             check_place(*with_revision(name))
         if given(self, UntrainedArguments, "codebook"):
@@ -47,6 +52,20 @@ class AnnotatorArguments(UntrainedArguments):
         elif not self.adapter:
             fix = "give --adapter, or --codebook and --model"
             raise UserError("nothing to annotate with", key="--adapter", expected="a folder or Hub id", fix=fix)
+
+    def expected_shares(self) -> dict[str, float]:
+        """Return label → share among the posts, empty if none were given."""
+        shares = {}
+        for word in self.label_shares:
+            label, _, number = word.rpartition("=")
+            try:
+                shares[label] = float(number)
+            except ValueError:
+                expected = "label=share, as Yes=0.1"
+                raise UserError(
+                    f"{shown(word)} is no share of a label", key="--label_shares", expected=expected
+                ) from None
+        return shares
 
     def annotators(self) -> list[str | Adapter]:
         """Return the adapters by name, and the base that answers a codebook's question, for an ``Annotator``."""

@@ -141,10 +141,11 @@ def digest_of(adapter: Adapter) -> str:
     if adapter.folder is None:
         described = adapter.description
         return f"{described.base_model} {described.base_revision} {described.prompt_hash}"
+    ratios = "".join(f" {ratio:.9g}" for ratio in adapter.ratios)
     if commit := hub_commit(adapter.folder):
-        return commit
+        return f"{commit}{ratios}"
     content = [(adapter.folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
-    described = f"{adapter.description.prompt_hash} {adapter.description.temperature}"
+    described = f"{adapter.description.prompt_hash} {adapter.description.temperature}{ratios}"
     return hashlib.sha256(b"".join([*content, described.encode()])).hexdigest()
 
 

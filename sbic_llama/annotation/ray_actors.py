@@ -43,6 +43,7 @@ class ActorSettings:
 
     adapters: tuple[str | Adapter, ...]  # folders or Hub ids, each at the commit that this machine has, or as read
     digests: tuple[str, ...]  # of the adapters, see `digest_of`
+    label_shares: dict[str, float]
     quantization: Any
     batch_size: int
     on_gpu: bool
@@ -77,7 +78,8 @@ class AnnotationActor:
         quiet_libraries()
         from sbic_llama.model.annotator import Annotator
 
-        model = Annotator(*settings.adapters, quantization=settings.quantization, batch_size=settings.batch_size)
+        how: dict[str, Any] = {"quantization": settings.quantization, "batch_size": settings.batch_size}
+        model = Annotator(*settings.adapters, label_shares=settings.label_shares, **how)
         for adapter, name, digest in zip(model.adapters, settings.adapters, settings.digests, strict=True):
             if digest_of(adapter) != digest:
                 problem = "a machine of the cluster has another adapter of this name"
@@ -174,6 +176,7 @@ def choose_actors(
     adapters: Sequence[Adapter],
     names: Sequence[str | Adapter],
     *,
+    label_shares: dict[str, float],
     quantization: Any,
     batch_size: int,
     new_cluster: bool,
@@ -203,7 +206,7 @@ def choose_actors(
     count = "1 actor" if size == 1 else f"{size} actors"
     log(f"{features} in {precision}, {count} with a {'GPU' if on_gpu else 'core'} each")
     digests = tuple(digest_of(adapter) for adapter in adapters)
-    return ActorSettings(tuple(places), digests, quantization, batch_size, on_gpu, precision, size)
+    return ActorSettings(tuple(places), digests, label_shares, quantization, batch_size, on_gpu, precision, size)
 
 
 def _precision(on_gpu: bool, description: AnnotatorFile) -> str:

@@ -71,10 +71,13 @@ class AnnotateArguments(AnnotatorArguments):
         if len(self.posts) != 1:
             raise UserError(f"{len(self.posts)} files were given", expected="one file of posts, or -")
         AnnotatorArguments.__post_init__(self)
-        for key in ("review_share", "target_accuracy") if self.codebook is not None else ():
-            if getattr(self, key) is not None:
+        for key in ("review_share", "target_accuracy"):
+            if getattr(self, key) is not None and self.codebook is not None:
                 problem = "a base without an adapter has no thresholds for review"
                 raise UserError(problem, key=key, fix="remove it, or train an adapter with the codebook")
+            if getattr(self, key) is not None and self.label_shares:
+                problem = "the thresholds for review hold for the shares of labels in training"
+                raise UserError(problem, key=key, fix="remove it, or --label_shares")
         if self.review_share is not None and self.target_accuracy is not None:
             expected = "review_share or target_accuracy"
             raise UserError("two rules for review were given", key="review_share", expected=expected)
@@ -115,7 +118,13 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     job = AnnotationJob(files, parts_of(output), output, source.is_dir())
     log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     named = arguments.annotators()
-    adapters = read_adapters(named)
+    shares = arguments.expected_shares()
+    adapters = read_adapters(named, shares)
+    if shares:
+        (adapter,) = adapters
+        learned = zip(adapter.feature.labels, adapter.description.label_shares or (), strict=True)
+        trained = ", ".join(f"{label} {share:.3g}" for label, share in learned)
+        log(f"probabilities are corrected for the given shares of labels; those in training: {trained}")
     if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
         warn(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
     thresholds = review_thresholds(adapters, arguments.review_share, arguments.target_accuracy)
@@ -203,6 +212,7 @@ def _engine(
             settings = ray_actors.choose_actors(
                 adapters,
                 named,
+                label_shares=arguments.expected_shares(),
                 quantization=arguments.quantization,
                 batch_size=arguments.batch_size,
                 new_cluster=arguments.ray_address is None,
@@ -222,7 +232,8 @@ def _local_engine(arguments: AnnotateArguments, named: Sequence[str | Adapter]) 
     def parts(files: Sequence[Survey], wanted: Sequence[tuple[int, int]], row_format: RowFormat) -> Iterator[Part]:
         from sbic_llama.model.annotator import Annotator
 
-        model = Annotator(*named, quantization=arguments.quantization, batch_size=arguments.batch_size)
+        settings: dict[str, Any] = {"quantization": arguments.quantization, "batch_size": arguments.batch_size}
+        model = Annotator(*named, label_shares=arguments.expected_shares(), **settings)
         names = ", ".join(adapter.name for adapter in model.adapters)
         log(f"{names} in {model.precision.value} ({model.precision.reason})")
         return (annotated(window, model, row_format) for window in windows(files, wanted, row_format.text_column))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from common.cli.errors import UserError
+from common.cli.errors import UserError, shown
 from common.models.loading import base_path, local_folder, with_revision
 from common.models.quantization import Quantization, load_tokenizer
 from common.runtime import hardware
@@ -20,7 +20,7 @@ from sbic_llama.data.corpus import clean
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import Feature, Label, confidence
 from sbic_llama.model.adapter import attach, precision_for, read_description
-from sbic_llama.model.answering import answer
+from sbic_llama.model.answering import answer, reweighted
 from sbic_llama.model.description import AnnotatorFile
 from sbic_llama.model.exactness import load_base
 from sbic_llama.model.scoring import PrefixCache, needs_plain_passes
@@ -36,6 +36,8 @@ class Adapter:
     folder: Path | None  # None for a base without an adapter
     description: AnnotatorFile
     feature: Feature
+    # How much more frequent each label is among the posts than in training; empty if as frequent.
+    ratios: tuple[float, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -69,15 +71,23 @@ class Annotator:
     Args:
         adapters: Folders or Hub ids of adapters for different features on the same base model. ``user/name@v1`` selects a
             branch, tag or commit. Also what :func:`sbic_llama.model.untrained.untrained` returns.
+        label_shares: Label → its share among the posts, if a single classifying adapter was trained with other shares.
         quantization: How to store the base model's weights: ``nf4`` as in training, ``int8``, or ``none``.
         batch_size: Maximum number of posts per forward pass. Results do not depend on it, except for rounding.
 
     Raises:
-        UserError: An adapter or base model cannot be loaded, two adapters are for one feature, or their bases differ.
+        UserError: An adapter or base model cannot be loaded, two adapters are for one feature, their bases differ, or
+            ``label_shares`` are not those of its labels.
     """
 
-    def __init__(self, *adapters: str | Path | Adapter, quantization: Quantization = "nf4", batch_size: int = 32):
-        self.adapters = read_adapters(adapters)
+    def __init__(
+        self,
+        *adapters: str | Path | Adapter,
+        label_shares: Mapping[str, float] | None = None,
+        quantization: Quantization = "nf4",
+        batch_size: int = 32,
+    ):
+        self.adapters = read_adapters(adapters, label_shares)
         self.batch_size = batch_size
         first = self.adapters[0].description
         hardware.choose_device()
@@ -147,10 +157,14 @@ class Annotator:
             temperature=adapter.description.temperature,
         )
         self.cut += answers.cut
+        if adapter.ratios:
+            answers = reweighted(answers, adapter.ratios)
         return [adapter.row(label, details) for label, details in zip(answers.labels, answers.details, strict=True)]
 
 
-def read_adapters(names: Sequence[str | Path | Adapter]) -> list[Adapter]:
+def read_adapters(
+    names: Sequence[str | Path | Adapter], label_shares: Mapping[str, float] | None = None
+) -> list[Adapter]:
     """Read the descriptions of adapters without loading any; those on the Hub are downloaded, those read stay."""
     if not names:
         raise UserError("no adapter was given", expected="a folder or Hub id of at least one")
@@ -168,7 +182,27 @@ def read_adapters(names: Sequence[str | Path | Adapter]) -> list[Adapter]:
             expected = f"{first.base_model}, as for the first adapter"
             problem = f"the adapter is for the base model {description.base_model}"
             raise UserError(problem, file=called, expected=expected)
+    if label_shares:
+        return [replace(each, ratios=_ratios(each, len(adapters), label_shares)) for each in adapters.values()]
     return list(adapters.values())
+
+
+def _ratios(adapter: Adapter, adapters: int, shares: Mapping[str, float]) -> tuple[float, ...]:
+    """Return each label's share among the posts, divided by its share in training."""
+    labels, learned, key = adapter.feature.labels, adapter.description.label_shares, "--label_shares"
+    if adapters > 1:
+        raise UserError(f"{adapters} adapters were given", key=key, expected="a single one")
+    if learned is None:
+        known = "a trained adapter" if adapter.folder is None else "an adapter that knows the shares of its training"
+        fix = "train one whose answers are labels, with this version"
+        raise UserError(f"{adapter.name} has no shares to correct", key=key, expected=known, fix=fix)
+    wanted = ", ".join(labels)
+    if set(shares) != set(labels):
+        raise UserError(f"shares of {', '.join(map(shown, shares))}", key=key, expected=f"one for each of {wanted}")
+    total = sum(shares.values())
+    if min(shares.values()) <= 0 or abs(total - 1) > 0.01:
+        raise UserError(f"shares with a sum of {total:.4g}", key=key, expected="shares above 0 that sum to 1")
+    return tuple(shares[label] / total / part for label, part in zip(labels, learned, strict=True))
 
 
 def _read(name: str | Path) -> Adapter:

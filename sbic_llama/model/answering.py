@@ -14,7 +14,7 @@ from common.models.exactness import check_finite
 from common.models.merged_lora import merged_lora
 from common.models.prompt import answer_ids
 from sbic_llama.data.encoding import Encoded, encode
-from sbic_llama.data.features import Answers, Feature
+from sbic_llama.data.features import Answers, Feature, Label
 from sbic_llama.model.scoring import (
     PrefixCache,
     base_of,
@@ -68,6 +68,22 @@ def answer(
         [{"mean_log_probability": each.mean_log_probability, "margin": each.margin} for each in generated],
         encoded.cut,
     )
+
+
+def reweighted(answers: Answers, ratios: Sequence[float]) -> Answers:
+    """Return the answers where labels are more or less frequent than in training.
+
+    Args:
+        answers: Labels with their probabilities.
+        ratios: For each label, its share among the posts divided by its share in training. By Bayes' rule, the probabilities
+            are multiplied by these and normalized (Saerens et al. 2002).
+    """
+    details = []
+    for row in answers.details:
+        weighted = [value * ratio for value, ratio in zip(row.values(), ratios, strict=True)]
+        details.append({name: value / sum(weighted) for name, value in zip(row, weighted, strict=True)})
+    labels: list[Label] = [max(range(len(ratios)), key=list(row.values()).__getitem__) for row in details]
+    return Answers(labels, details, answers.cut)
 
 
 @dataclass(frozen=True)

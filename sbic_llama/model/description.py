@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
 
-from common.cli.errors import UserError, shown
+from common.cli.errors import UserError, counted, shown
 from common.models.prompt import STUDY, Template
 from common.runtime.files import Count, Number, atomic_write, read_json
 from common.runtime.project import MINIATURE
@@ -80,6 +80,8 @@ class AnnotatorFile:
     review: ReviewCurve | None = None  # None in adapters of earlier versions
     prompt: Template = STUDY  # as the base's tokenizer rendered it when the adapter was trained
     codebook: Codebook | None = None  # of the adapter's own question; None for a feature of SBIC
+    # Share of each label among the answers learned, by their weights in the loss; None for lists, and in earlier versions.
+    label_shares: Annotated[tuple[Annotated[Number, Gt(0), Lt(1)], ...], Len(2)] | None = None
     schema: Literal[1] = SCHEMA
 
     @property
@@ -92,8 +94,9 @@ class AnnotatorFile:
     def write(self, folder: Path) -> None:
         with atomic_write(folder / ANNOTATOR_FILE) as part:
             values = dataclasses.asdict(self)
-            if self.codebook is None:  # as earlier versions know the file
-                del values["codebook"]
+            for key in ("codebook", "label_shares"):
+                if values[key] is None:  # as earlier versions know the file
+                    del values[key]
             text = json.dumps(values, indent=1, ensure_ascii=False)
             text = re.sub(r"\[\n[^][\"]*\]", lambda match: " ".join(match[0].split()), text)  # a curve on one line
             part.write_text(text + "\n", encoding="utf-8")
@@ -123,6 +126,7 @@ def describe(
     base_revision: str | None,
     temperature: float = 1.0,
     review: ReviewCurve | None = None,
+    label_shares: tuple[float, ...] | None = None,
 ) -> AnnotatorFile:
     """Describe the adapter that a run trains."""
     return AnnotatorFile(
@@ -142,6 +146,7 @@ def describe(
         review=review,
         prompt=feature.template,
         codebook=feature.codebook,
+        label_shares=label_shares,
     )
 
 
@@ -156,6 +161,9 @@ def read(path: Path) -> AnnotatorFile:
     elif description.feature not in FEATURES:
         expected = ", ".join(FEATURES)
         raise UserError(f"unknown feature {shown(description.feature)}", file=path, key="feature", expected=expected)
+    if description.label_shares is not None and len(description.label_shares) != len(description.labels):
+        expected = counted(len(description.labels), "share")
+        raise UserError(f"{len(description.label_shares)} label_shares", file=path, expected=expected)
     try:
         description._declared()
     except UserError as error:

@@ -57,6 +57,7 @@ from sbic_llama.training.memory import estimate_run
 from sbic_llama.training.trainer import (
     FeatureTrainer,
     TrainingRows,
+    label_shares,
     learned_answers,
     training_rows,
     weighted_rows,
@@ -292,7 +293,9 @@ def save(
         }
         tokenizer, probe = trainer.processing_class, [post.text for post in data.dev_posts[:PROBE]]
         temperature, review = calibrate(model, tokenizer, data, arguments)
-        described = description.describe(arguments, data.feature, data.revision, temperature, review)
+        learned = learned_answers(data.feature, data.posts, balanced=arguments.class_weights == "balanced")
+        shares = label_shares(data.feature, learned)
+        described = description.describe(arguments, data.feature, data.revision, temperature, review, shares)
         write = partial(adapter.save, model, tokenizer, described, feature=data.feature, probe=probe)
         save_run(write, facts, arguments.output_dir / data.feature.name)
     trainer.accelerator.wait_for_everyone()

@@ -94,6 +94,16 @@ def learned_answers(feature: Feature, posts: Sequence[Post], *, balanced: bool) 
     return [(post, feature.answer(label), weight) for post, label, weight in answers]
 
 
+def label_shares(feature: Feature, learned: Sequence[tuple[Post, str, float]]) -> tuple[float, ...] | None:
+    """Return the share of each label among the answers to learn, by their weights; None for lists, or if a label is missing."""
+    totals: Counter[str] = Counter()
+    for _, label, weight in learned:
+        totals[label] += weight
+    if not feature.classifies or len(totals) < len(feature.labels):
+        return None
+    return tuple(totals[label] / totals.total() for label in feature.labels)
+
+
 class EvenOrder(Sampler[int]):
     """Order an epoch's rows as a single process does, and end with blank rows, so that all processes get as many.
 

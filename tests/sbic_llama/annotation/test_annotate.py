@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -352,6 +353,26 @@ def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path,
         UserError, match=r"--target_accuracy: offensiveYN reaches at most 0\.500 on validation posts; expected at most"
     ):
         call(tmp_path / "in.csv", tmp_path / "x.csv", "--target_accuracy", 0.9, "--adapter", other)
+
+
+def test_shares_of_labels_are_given_as_words_and_belong_to_the_run(call, tmp_path, posts, capsys):
+    table(tmp_path / "in.csv", posts, 40)
+    shares = ["--label_shares", "Offensive=0.05", "Maybe offensive=0.05", "Not offensive=0.9"]
+    counts = []
+    for name, more in (("plain", []), ("shares", shares)):
+        call(tmp_path / "in.csv", tmp_path / f"{name}.csv", *more)
+        counts.append([row.values[NEW[0]] for row in read_rows(tmp_path / f"{name}.csv")].count("Not offensive"))
+    assert counts[0] < counts[1]
+    assert "corrected for the given shares of labels; those in training: Offensive 0." in capsys.readouterr().err
+    for words, message in (
+        (
+            ["--label_shares", "Offensive", "0.5"],
+            "'Offensive' is no share of a label; expected label=share, as Yes=0.1",
+        ),
+        ([*shares, "--review_share", "0.1"], "hold for the shares of labels in training. Remove it, or --label_shares"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            call(tmp_path / "in.csv", tmp_path / "out.csv", *words)
 
 
 def test_a_review_curve_against_a_case_worked_by_hand():

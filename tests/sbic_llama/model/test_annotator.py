@@ -12,6 +12,7 @@ from common.cli.errors import UserError
 from common.models.prompt import TAIL
 from sbic_llama import Annotator
 from sbic_llama.data.corpus import load_splits
+from sbic_llama.data.features import FEATURES
 from sbic_llama.model import annotator, answering
 
 ODD = (
@@ -69,6 +70,41 @@ def test_a_row_holds_every_features_answer(every, posts):
         assert row["targetMinority_mean_log_probability"] < 0
     assert len({row["offensiveYN"] for row in rows}) > 1
     assert any(row["targetMinority"] != "none" for row in rows)
+
+
+def test_probabilities_are_corrected_for_given_shares_of_labels(every, posts, folders, miniature):
+    labels = ("Offensive", "Maybe offensive", "Not offensive")
+    columns = [f"offensiveYN_probability_{label}" for label in labels]
+    learned = every.adapters[1].description.label_shares
+    train = [
+        FEATURES["offensiveYN"].label_of(post) for post in load_splits(data_dir=miniature / "SBIC.v2")["train"].posts
+    ]
+    train = [label for label in train if label is not None]
+    assert learned == pytest.approx([train.count(index) / len(train) for index in range(3)])
+    expected = {"Maybe offensive": 0.5, "Not offensive": 0.48, "Offensive": 0.02}
+    rows = list(Annotator(folders[1], label_shares=expected).annotate(posts))
+    for before, after in zip(every.annotate(posts), rows, strict=True):
+        odds = [
+            before[column] * expected[label] / share
+            for column, label, share in zip(columns, labels, learned, strict=True)
+        ]
+        assert [after[column] for column in columns] == pytest.approx([each / sum(odds) for each in odds], abs=1e-4)
+        assert after["offensiveYN"] == max(labels, key=lambda label: after[f"offensiveYN_probability_{label}"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shares", "message"),
+    [
+        ([1], {"Offensive": 0.5, "Not offensive": 0.5}, "one for each of Offensive, Maybe offensive, Not offensive"),
+        ([1], {"Offensive": 0.5, "Maybe offensive": 0.2, "Not offensive": 0.2}, "sum of 0.9; expected shares above 0"),
+        ([1], {"Offensive": 1.0, "Maybe offensive": 0.0, "Not offensive": 0}, "shares above 0"),
+        ([0, 1], {"Biased": 0.5, "Not biased": 0.5}, "2 adapters were given; expected a single one"),
+        ([2], {"none": 0.5, "women": 0.5}, "targetMinority has no shares to correct"),
+    ],
+)  # fmt: skip
+def test_shares_that_are_not_those_of_the_labels_are_refused(folders, chosen, shares, message):
+    with pytest.raises(UserError, match=message):
+        annotator.read_adapters([folders[index] for index in chosen], shares)
 
 
 def test_a_row_depends_on_its_post_alone(every, posts, folders, monkeypatch):
