@@ -53,9 +53,9 @@ def drive_folder(name: str) -> Path:
     return folder
 
 
-def example() -> Path:
-    """Return a folder with ``posts.csv``, posts about invented groups, and ``human_labels.csv``, people's labels of some."""
-    return miniature_corpora() / "own_file"
+def example(name: str = "own_file") -> Path:
+    """Return a folder of the miniature: ``own_file``, posts and people's labels of some; or ``own_task``, with a codebook."""
+    return miniature_corpora() / name
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -23,12 +23,14 @@ from common import colab as colab_help
 from common.cli import arguments
 from common.cli.options import CorpusOptions
 from common.miniature import cache as corpora
+from common.miniature.pretrain import MODELS
 from common.runtime.project import PROJECT, SOURCE
 
 ROOT = Path(__file__).parents[1]
 SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
 ANNOTATE, TRUST = "sbic_llama/notebooks/annotate.ipynb", "snli_roberta/notebooks/trust.ipynb"
-NOTEBOOKS = (SBIC, SNLI, ANNOTATE, TRUST)
+CODEBOOK = "sbic_llama/notebooks/codebook.ipynb"
+NOTEBOOKS = (SBIC, SNLI, ANNOTATE, CODEBOOK, TRUST)
 LOGIC = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.AsyncFor, ast.While),
     *(ast.If, ast.IfExp, ast.Match, ast.Try, ast.With, ast.comprehension),
@@ -61,8 +63,9 @@ def is_bash(cell: nbformat.NotebookNode) -> bool:
 def settings(path: str) -> dict[str, str]:
     """Return the environment variables that the settings cell sets, with placeholders replaced."""
     (cell,) = (cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", []))
-    example = str(colab_help.example())
-    found = {name: value.replace("{colab.example()}", example) for name, value in variables(cell.source)}
+    found = dict(variables(cell.source))
+    for call, folder in (("()", colab_help.example()), ('("own_task")', colab_help.example("own_task"))):
+        found = {name: value.replace(f"{{colab.example{call}}}", str(folder)) for name, value in found.items()}
     return {name: re.sub(r"\{.*\}", "folder", value) for name, value in found.items()}
 
 
@@ -375,6 +378,22 @@ def test_the_notebook_that_annotates_runs_on_the_miniature(execute, tmp_path):
     log = printed(notebook)
     assert "Krippendorff" in log
     assert "human labels, people and machine" in log, "how many are of a class"
+
+
+@pytest.mark.slow
+def test_the_notebook_on_a_codebook_runs_on_the_miniature(execute, tmp_path):
+    output, base = tmp_path / "own", str(MODELS / "tiny_llama")
+    recipe = {"RECIPE": "sbic_llama/recipes/miniature.yaml", "EXTRA": "--max_steps 10 --evaluations 1"}
+    notebook = execute(CODEBOOK, BASE=base, OUTPUT_DIR=str(output), **recipe)
+    shown = [each.get("data", {}) for cell in notebook.cells for each in cell.get("outputs", [])]
+    (page,) = (data["text/html"] for data in shown if "text/html" in data)
+    assert page == (output / "trust" / "trust.html").read_text()
+    assert (output / "untrained" / "trust.html").is_file()
+    assert "model_complaint" in (output / "annotated.csv").read_text().partition("\n")[0]
+    log = printed(notebook)
+    assert "question: Does the author complain?" in log
+    for title in ("majority label", "TF-IDF", "untouched base", "QLoRA"):
+        assert title in log
 
 
 @pytest.mark.slow
