@@ -34,7 +34,7 @@ from common.results.finding import read_finding
 from common.results.record import read_record
 from common.results.rendering import by_task, drawn, markdown_lines, tables, with_interval
 from common.runtime.project import SOURCE
-from sbic_llama.data.codebook import Codebook, Columns
+from sbic_llama.data.codebook import Codebook, Columns, read_codebook
 from snli_roberta.data.corpus import load_split
 from tests import forked
 
@@ -288,8 +288,10 @@ def test_the_feature_on_the_page_is_the_one_in_the_code():
     assert code in text_of("sbic_llama/data/features.py")
 
 
-def test_the_codebook_on_the_page_is_the_miniatures(miniature):
-    (shown,) = re.findall(r"```yaml\n(.*?)```", text_of("docs/codebook.md"), re.DOTALL)
+def test_the_codebook_on_the_page_is_the_miniatures(miniature, tmp_path):
+    shown, lines = re.findall(r"```yaml\n(.*?)```", text_of("docs/codebook.md"), re.DOTALL)
+    (tmp_path / "codebook.yaml").write_text(f"name: topics\nquestion: What?\ninstruction: Decide.\n{lines}")
+    assert read_codebook(tmp_path / "codebook.yaml").multi_label
     assert shown == (miniature / "own_task" / "codebook.yaml").read_text(encoding="utf-8")
     keys = {f"`{field.name}`" for field in dataclasses.fields(Codebook)} - {"`columns`"}
     keys |= {f"`columns.{field.name}`" for field in dataclasses.fields(Columns)}

@@ -219,7 +219,9 @@ def compare(
 def _difference(row: dict[str, str], answer: Any) -> tuple[bool, float, float]:
     """Return whether an answer is the recorded one, how close it was to being that, and the difference in probability.
 
-    The probability of a generated answer is the geometric mean over its tokens; for another answer it says nothing.
+    An answer is a probability for each label, or a text with one for each of several labels that may hold or with its mean
+    log-probability. The probability of a generated answer is the geometric mean over its tokens; for another answer it says
+    nothing.
     """
     if isinstance(answer, dict):
         before = {label: float(row[f"probability_{label}"]) for label in answer}
@@ -228,6 +230,11 @@ def _difference(row: dict[str, str], answer: Any) -> tuple[bool, float, float]:
         difference = max(abs(answer[each] - before[each]) for each in answer) if finite else math.nan
         return label == row["answer"], abs(before[row["answer"]] - before[label]), difference
     text, mean = answer
+    if isinstance(mean, dict):
+        before = {label: float(row[f"label_probability_{label}"]) for label in mean}
+        finite = all(map(math.isfinite, mean.values()))
+        difference = max(abs(mean[label] - before[label]) for label in mean) if finite else math.nan
+        return _groups(text) == _groups(row["answer"]), difference, difference
     same, margin = _groups(text) == _groups(row["answer"]), float(row["margin"])
     if not math.isfinite(mean):
         return same, margin, math.nan

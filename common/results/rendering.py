@@ -24,20 +24,25 @@ CLASS_SCORES = (
     *("accuracy", "balanced_accuracy", "precision/weighted", "recall/weighted", "f1/weighted"),
     *("precision/macro", "recall/macro", "f1/macro"),
 )
-# Sets of groups: over all posts, over those with a group, and telling the two apart.
+# Sets of names: all posts, those with a name, and telling the two apart. Sets of labels: all decisions, mean of labels.
 SET_SCORES = (
     *(
         "set_f1",
         "set_f1/targeted",
         "exact",
         "exact/targeted",
+        "f1/micro",
+        "f1/macro",
         "token_f1/targeted",
         "bleu2/targeted",
         "rouge_l/targeted",
     ),
     *("precision/groups", "recall/groups", "f1/groups", "f1/none"),
 )
-SHORT_SCORES = {"accuracy": ("balanced_accuracy", "f1/weighted", "f1/macro"), "set_f1": ("set_f1/targeted", "f1/none")}
+SHORT_SCORES = {
+    "accuracy": ("balanced_accuracy", "f1/weighted", "f1/macro"),
+    "set_f1": ("set_f1/targeted", "f1/none", "f1/micro", "f1/macro"),
+}
 WITH_INTERVAL = {"accuracy", "balanced_accuracy", "set_f1", "set_f1/targeted"}
 BEST_BY = {"accuracy": "balanced_accuracy", "set_f1": "set_f1"}
 SHORT_NAMES = {
@@ -203,7 +208,7 @@ def markdown_lines(records: Sequence[RunRecord]) -> list[str]:
     """Format the records of one task as a Markdown table of the main scores and the costs."""
     first = records[0]
     headline = scores(first)[0]
-    metrics = [headline, *SHORT_SCORES[headline]]
+    metrics = [headline, *(metric for metric in SHORT_SCORES[headline] if metric in first.metrics)]
     names = [heading(metric) + (" [95 %]" if metric in WITH_INTERVAL else "") for metric in metrics]
     rows = [["", *names, *cost_cells(first)]]
     for record in records:

@@ -2,8 +2,8 @@
 
 An evaluation is ``evaluation/record.json``, ``evaluation/baselines/*.json``, ``evaluation/findings/*.json`` (also of other checks)
 and ``evaluation/scores.csv``. The CSV file contains no texts: an ``id`` derived from the item's text, its ``label``, the model's
-``answer``, and numbers: ``probability_<label>``, or for a generated answer ``mean_log_probability`` and ``margin``, the smallest
-lead in probability of one of its tokens over the runner-up.
+``answer``, and numbers: ``probability_<label>``, where several may hold ``label_probability_<label>``, or for a generated answer
+``mean_log_probability`` and ``margin``, the smallest lead in probability of one of its tokens over the runner-up.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from common.tables.writing import write_rows
 
 EVALUATION = "evaluation"
 RECORD, SCORES, BASELINES = f"{EVALUATION}/record.json", f"{EVALUATION}/scores.csv", f"{EVALUATION}/baselines"
+SEVERAL = "label_probability_"  # begins the columns of an answer of any number of labels
 SMALL = 20  # smaller groups get no score of their own
 OTHERS = "smaller ones"
 
@@ -181,12 +182,15 @@ def _are_answers(rows: list[dict[str, str]]) -> bool:
     texts = ("id", "label", "answer")
     numbers = [name for name in rows[0] if name not in texts]
     probabilities = {name for name in numbers if name.startswith("probability_")}
-    if not (probabilities or {"mean_log_probability", "margin"} <= set(numbers)):
+    several = [name.removeprefix(SEVERAL) for name in numbers if name.startswith(SEVERAL)]
+    if not (probabilities or several or {"mean_log_probability", "margin"} <= set(numbers)):
         return False
     for row in rows:
         if not all(isinstance(row.get(name), str) for name in (*texts, *numbers)):
             return False
         if probabilities and f"probability_{row['answer']}" not in probabilities:
+            return False
+        if several and not set(row["answer"].split(", ")) <= {*several, "none"}:
             return False
         try:
             if not all(math.isfinite(float(row[name])) for name in numbers):

@@ -146,6 +146,7 @@ def digest_of(adapter: Adapter) -> str:
         return f"{commit}{ratios}"
     content = [(adapter.folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
     described = f"{adapter.description.prompt_hash} {adapter.description.temperature}{ratios}"
+    described += "".join(f" {threshold:.9g}" for threshold in adapter.feature.thresholds)
     return hashlib.sha256(b"".join([*content, described.encode()])).hexdigest()
 
 

@@ -166,7 +166,7 @@ def _summary(job: AnnotationJob, row_format: RowFormat) -> list[str]:
 
 def _only_answers(job: AnnotationJob, row_format: RowFormat, adapters: Sequence[Adapter]) -> list[str]:
     """Return a sentence for each adapter that gave all posts one answer."""
-    counts: dict[str, Counter[Any]] = {adapter.name: Counter() for adapter in adapters if adapter.feature.classifies}
+    counts: dict[str, Counter[Any]] = {adapter.name: Counter() for adapter in adapters if adapter.feature.branches}
     for row in job.annotations():
         for name, of_feature in counts.items():
             if (text := row.get(f"{row_format.prefix}{name}")) is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import yaml
 
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import MISSING, folded
-from sbic_llama.data.groups import NONE
+from sbic_llama.data.groups import NONE, split_groups
 
 # How the labels of several people become one: the most frequent, the first label of the codebook that anybody gave, or the one
 # nearest to the mean place in the labels' order. With "soft" it is the most frequent, and a training learns all of them.
@@ -40,6 +41,11 @@ RULES: dict[Several, str] = {
     "mean": "the label nearest to the annotators' mean place in the codebook's order; of two, the first",
 }
 UNITED = "every name that any annotator gave, in lower case, sorted"
+CHOSEN: dict[Several, str] = {  # with multi_label
+    "majority": "every label that at least half of the annotators gave",
+    "soft": "every label that at least half of the annotators gave; each annotator's were learned, by their share",
+    "any": "every label that any annotator gave",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Codebook:
     instruction: str  # for the model, without the labels, which follow it
     labels: dict[str, str] = field(default_factory=dict)  # label → its definition, which may be empty
     ordered: bool = False  # whether the labels are listed from lowest to highest
+    multi_label: bool = False  # whether any number of the labels may hold
     text: bool = False  # whether the answer is a comma-separated list of names instead of a label
     several: Several = "majority"
     examples: tuple[Example, ...] = ()
@@ -90,12 +97,19 @@ class Codebook:
         lines = [
             f"- {label}: {definition}" if definition else f"- {label}" for label, definition in self.labels.items()
         ]
-        return "\n".join([self.instruction, "Answer with one of these labels:", *lines])
+        if self.multi_label:
+            lines = ["Any number of these labels may hold:", *lines, "Answer yes or no for each."]
+        else:
+            lines = ["Answer with one of these labels:", *lines]
+        return "\n".join([self.instruction, *lines])
 
     def combine(self, votes: Sequence[Any]) -> Any:
         """Return the label that several people's labels make."""
-        if self.text:
+        if self.text or (self.multi_label and self.several == "any"):
             return tuple(sorted(set().union(*votes)))
+        if self.multi_label:
+            counts = Counter(label for vote in votes for label in vote)
+            return tuple(sorted(label for label, count in counts.items() if 2 * count >= len(votes)))
         if self.several == "any":
             return min(votes)
         if self.several == "mean":
@@ -128,6 +142,7 @@ class Codebook:
                 ("labels", self.labels),
                 ("ordered", self.ordered),
                 ("several", self.several != "majority"),
+                ("multi_label", self.multi_label),
             ):
                 if given:
                     return key, "the answers are free text", f"no {key}, or no `text: true`"
@@ -146,7 +161,15 @@ class Codebook:
             if folded(label) in names:
                 other = shown(names[folded(label)])
                 return f"labels.{label}", f"it differs from {other} in case or spaces only", "different labels"
+            if self.multi_label and len(split_groups(label)) != 1:
+                problem = f"{shown(label)} can't be told from a list of labels, or from none of them"
+                return f"labels.{label}", problem, f"labels without , and ;, and none called {NONE}"
+            if self.multi_label and len(names_of([*names.values(), label])) <= len(names):
+                return f"labels.{label}", f"{shown(label)} is like another label in a list", "different labels"
             names[folded(label)] = label
+        for key, given in (("ordered", self.ordered), ("examples", self.examples)) if self.multi_label else ():
+            if given:
+                return key, "several labels may hold", f"no {key}, or no `multi_label: true`"
         if self.several == "mean" and not self.ordered:
             return "several", "a mean needs an order", "majority or any, or ordered: true"
         return None
@@ -173,9 +196,15 @@ class Codebook:
         return None
 
 
-def missing_words(labels: Mapping[str, str]) -> frozenset[str]:
+def names_of(labels: Iterable[str]) -> dict[str, str]:
+    """Return labels by their names in a list, as :func:`sbic_llama.data.groups.split_groups` reads it."""
+    return {name: label for label in labels for name in split_groups(label)}
+
+
+def missing_words(codebook: Codebook) -> frozenset[str]:
     """Return the words that stand for a missing label in a table, unless the codebook has them as labels."""
-    return MISSING - {folded(label) for label in labels} - ({NONE} if not labels else set())
+    lists = codebook.text or codebook.multi_label
+    return MISSING - {folded(label) for label in codebook.labels} - ({NONE} if lists else set())
 
 
 def read_codebook(path: Path) -> Codebook:

@@ -14,10 +14,12 @@ from typing import Any, Literal, TypeAlias
 from common.cli.errors import UserError
 from common.models.prompt import STUDY, Template
 from common.tables.report import fingerprint
-from sbic_llama.data.codebook import RULES, UNITED, Codebook
+from sbic_llama.data.codebook import CHOSEN, RULES, UNITED, Codebook, names_of
 from sbic_llama.data.corpus import Annotation, Post, nearest_level
 from sbic_llama.data.groups import joined_groups, normalized_groups, split_groups
 
+YES_NO = ("yes", "no")  # whether one of several labels holds
+OF_CHOICES = "label_probability_"  # begins the name of the number beside such a label
 MANY = 20  # posts from which one answer to all of them is worth a warning
 Label = int | tuple[str, ...]
 Policy = Literal["levels", "at_least_half", "above_half"]
@@ -31,7 +33,7 @@ class Feature:
     name: str  # the corpus column's name
     question: str  # for a reader
     instruction: str  # for the model
-    labels: tuple[str, ...]  # the answers to choose from; empty where the answer is a list of groups
+    labels: tuple[str, ...]  # the answers to choose from; empty where the answer is a list
     policy: str  # how annotations become a label, in words
     # Returns an index into `labels`, or the sorted groups; None where annotators left it blank.
     label_of: Callable[[Post], Label | None]
@@ -41,10 +43,19 @@ class Feature:
     template: Template = STUDY  # of the prompts in which a model is asked
     order: tuple[str, ...] = ()  # the labels from lowest to highest, if they have an order
     codebook: Codebook | None = None  # that declares it; None for the features of SBIC
+    choices: tuple[
+        str, ...
+    ] = ()  # labels of which any number may hold; empty where one of `labels` does, or names are listed
+    thresholds: tuple[float, ...] = ()  # the probability from which each of `choices` holds; empty: one half
 
     @property
     def classifies(self) -> bool:
         return bool(self.labels)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Return the texts that a model scores: each label or, of each of ``choices``, that it holds and that it does not."""
+        return self.labels or tuple(f"{choice}: {word}" for choice in self.choices for word in YES_NO)
 
     @property
     def title(self) -> str:
@@ -83,8 +94,24 @@ class Feature:
         """Return a label as text; :meth:`parse` is the inverse."""
         return self.labels[label] if isinstance(label, int) else joined_groups(label)
 
+    def learned(self, label: Label) -> tuple[str, ...]:
+        """Return the texts that a model learns for a label: its answer or, of each of ``choices``, whether it holds."""
+        if not self.choices:
+            return (self.answer(label),)
+        chosen = set() if isinstance(label, int) else set(label)
+        return tuple(f"{choice}: {YES_NO[choice not in chosen]}" for choice in self.choices)
+
+    def chosen(self, probabilities: Sequence[float]) -> tuple[str, ...]:
+        """Return those of ``choices`` that hold, given the probability of each."""
+        thresholds = self.thresholds or [0.5] * len(self.choices)
+        pairs = zip(self.choices, probabilities, thresholds, strict=True)
+        return tuple(sorted(choice for choice, probability, least in pairs if probability >= least))
+
     def parse(self, text: str) -> Label | None:
-        """Return a text as a label; None for a text that is not one of ``labels``."""
+        """Return a text as a label; None for a text that is not one of ``labels``, or a list of ``choices``."""
+        if self.choices:
+            known, names = names_of(self.choices), split_groups(text)
+            return tuple(sorted(known[name] for name in names)) if known.keys() >= set(names) else None
         if not self.classifies:
             return split_groups(text)
         return self.labels.index(text.strip()) if text.strip() in self.labels else None
@@ -92,7 +119,7 @@ class Feature:
     def prompt_hash(self) -> str:
         """Return the first 16 hex digits of SHA-256 over the prompt without the post, the end of answers, and the labels."""
         end = [self.template.end] if self.template.end else []  # as before there were others than EOS
-        parts = [self.opening, self.template.tail, *end, *self.labels]
+        parts = [self.opening, self.template.tail, *end, *self.branches]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -186,24 +213,29 @@ class Answers:
     """A model's labels of some posts, with the numbers behind each."""
 
     labels: list[Label]
-    # probability_<label>; for a list of groups, mean_log_probability over its tokens and margin (see `Generated`)
+    # probability_<label>; where several labels may hold, label_probability_<label>; for a list of groups, mean_log_probability
+    # over its tokens and margin (see `Generated`)
     details: list[dict[str, float]]
     cut: int  # posts that were truncated
 
 
 def feature_of(codebook: Codebook) -> Feature:
     """Return the feature that a codebook declares."""
-    labels = tuple(codebook.labels)
+    labels, choices = tuple(codebook.labels), ()
+    rule = UNITED if codebook.text else RULES[codebook.several]
+    if codebook.multi_label:
+        labels, choices, rule = (), labels, CHOSEN[codebook.several]
     return Feature(
         codebook.name,
         codebook.question,
         codebook.whole_instruction,
         labels,
-        UNITED if codebook.text else RULES[codebook.several],
+        rule,
         lambda item: item.label,
         lambda vote: vote.label,
         order=labels if codebook.ordered else (),
         codebook=codebook,
+        choices=choices,
     )
 
 
@@ -216,8 +248,8 @@ def training_fingerprint(feature: Feature, posts: Sequence[Post], dev_posts: Seq
 
 
 def only_answer(feature: Feature, counts: Counter[Label]) -> str | None:
-    """Return a sentence if a classifying model gave many posts one and the same answer, else None."""
-    if not feature.classifies or len(counts) != 1 or counts.total() < MANY:
+    """Return a sentence if a model gave many posts one and the same answer, else None; lists of names may well be equal."""
+    if not feature.branches or len(counts) != 1 or counts.total() < MANY:
         return None
     return f"{feature.title}: the model answers {feature.answer(*counts)!r} to all of {counts.total():,} posts"
 
@@ -225,6 +257,11 @@ def only_answer(feature: Feature, counts: Counter[Label]) -> str | None:
 def confidence(feature: Feature, details: dict[str, float]) -> float:
     """Return the confidence of an answer, 0 to 1.
 
-    This is the label's probability, or the geometric mean of the probabilities of a list's tokens.
+    This is the label's probability; of several labels, the probability that the least certain one is as given; or the geometric
+    mean of the probabilities of a list's tokens.
     """
+    if feature.choices:
+        thresholds = feature.thresholds or [0.5] * len(feature.choices)
+        pairs = zip(details.values(), thresholds, strict=True)
+        return min(value if value >= least else 1 - value for value, least in pairs)
     return max(details.values()) if feature.classifies else math.exp(details["mean_log_probability"])

@@ -16,6 +16,7 @@ from sbic_llama.data.codebook import NAME, Codebook
 from sbic_llama.data.features import (
     FEATURES,
     HAS_BIASED_IMPLICATION,
+    OF_CHOICES,
     OFFENSIVE_POLICIES,
     OFFENSIVE_YN,
     STUDY_WORDING,
@@ -64,6 +65,7 @@ def read_annotated(
 
     answer = f"{prefix}{feature.name}"
     numbers = [f"{answer}_probability_{label}" for label in feature.labels]
+    numbers += [f"{answer}_{OF_CHOICES}{label}" for label in feature.choices]
     keys: dict[str, int] = {}
     answers: list[Label] = []
     probabilities: list[list[float]] = []
@@ -80,7 +82,8 @@ def read_annotated(
             raise row.error(f"duplicate key {shown(name)}", key, expected="a unique key for each post", fix=fix)
         label = feature.parse(text)
         if label is None:
-            raise row.error(f"unknown label {shown(text)}", answer, expected=", ".join(feature.labels))
+            expected = ", ".join(feature.labels or feature.choices)
+            raise row.error(f"unknown label {shown(text)}", answer, expected=expected)
         if name is not None:  # a post without a key counts, but no human label belongs to it
             keys[name] = len(answers)
         answers.append(label)
@@ -88,6 +91,7 @@ def read_annotated(
             probabilities.append([probability_of(row, column) for column in numbers])
         for column, values in kept.items():
             lists = column == f"{prefix}{TARGET_MINORITY.name}" or f"{column}{OF_LISTS}" in row.values
+            lists |= any(name.startswith(f"{column}_{OF_CHOICES}") for name in row.values)
             values.append(_values(text_of(row, column), lists=lists))
     if 0 < len(probabilities) < len(answers):  # possible in JSON Lines
         raise UserError("some rows have probabilities and others do not", file=path, fix="annotate the file again")
@@ -135,15 +139,20 @@ def annotated_features(columns: Sequence[str], prefix: str) -> list[str]:
 
 def _is_answered(columns: Iterable[str], column: str) -> bool:
     """Return whether a column holds answers to a codebook's question: their numbers are in columns beside it."""
-    numbers = (f"{column}_probability_", f"{column}{OF_LISTS}")
+    numbers = (f"{column}_probability_", f"{column}_{OF_CHOICES}", f"{column}{OF_LISTS}")
     return any(each.startswith(numbers) for each in columns)
 
 
 def _own_feature(columns: Sequence[str], name: str, prefix: str) -> Feature:
     """Return a codebook's feature with the labels that an annotated file has probabilities of."""
-    start = f"{prefix}{name}_probability_"
-    labels = {column.removeprefix(start): "" for column in columns if column.startswith(start)}
-    return feature_of(Codebook(name, name, name, labels, text=not labels))
+
+    def labels(start: str) -> dict[str, str]:
+        return {column.removeprefix(start): "" for column in columns if column.startswith(start)}
+
+    several = labels(f"{prefix}{name}_{OF_CHOICES}")
+    one = labels(f"{prefix}{name}_probability_")
+    either = several or one
+    return feature_of(Codebook(name, name, name, either, multi_label=bool(several), text=not either))
 
 
 def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) -> Feature:
@@ -193,15 +202,22 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
     rows = read_rows(path, (key, feature.name))
     named = any(text_of(row, ANNOTATOR) is not None for row in rows if ANNOTATOR in row.values)
     places = {folded(label): index for index, label in enumerate(feature.labels)}
+
+    def chosen(text: str) -> tuple[str, ...]:
+        label = feature.parse(text)
+        if not isinstance(label, tuple):
+            raise KeyError(text)
+        return label
+
     votes = read_votes(
         path,
         item=key,
         label=feature.name,
         annotator=ANNOTATOR if named else None,
         anonymous=True,
-        read=(lambda text: places[folded(text)]) if feature.classifies else feature.parse,
-        known=feature.labels or (NONE,),
-        expected=", ".join(feature.labels),
+        read=(lambda text: places[folded(text)]) if feature.classifies else chosen,
+        known=feature.labels or (NONE, *feature.choices),
+        expected=", ".join(feature.labels or feature.choices),
         unite=None if feature.classifies else _united,
     )
     for note in votes.notes():
@@ -217,8 +233,11 @@ def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...] 
 def labels_of(votes: Votes, feature: Feature) -> dict[str, Label]:
     """Return key → label; of several people's labels the most frequent, or the first of those.
 
-    For lists of groups, every group that any annotator named counts, as in training.
+    Where several labels may hold, they are combined as in training. For lists of groups, every group that any annotator named
+    counts.
     """
+    if feature.choices and feature.codebook is not None:
+        return {name: feature.codebook.combine(list(given.values())) for name, given in votes.labels.items()}
     if feature.classifies:
         return {name: Counter(given.values()).most_common(1)[0][0] for name, given in votes.labels.items()}
     return {name: tuple(sorted(set().union(*given.values()))) for name, given in votes.labels.items()}

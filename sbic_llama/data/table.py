@@ -14,7 +14,7 @@ from common.cli.errors import UserError, counted, shown
 from common.stats.votes import folded
 from common.tables.reading import Row, read_rows, text_of
 from common.tables.report import DataReport
-from sbic_llama.data.codebook import Codebook, missing_words
+from sbic_llama.data.codebook import Codebook, missing_words, names_of
 from sbic_llama.data.corpus import Split, SplitName, clean, is_blank, normalized
 from sbic_llama.data.features import feature_of
 from sbic_llama.data.groups import split_groups
@@ -76,7 +76,7 @@ def load_table(path: Path, codebook: Codebook) -> tuple[DataReport, dict[SplitNa
         chosen = parts[name]
         of_split = DataReport(f"{path.name} {name}", read=len(chosen), kept=len(chosen))
         for index, label in enumerate(codebook.labels):
-            of_split.notes[label] = sum(item.label == index for item in chosen)
+            of_split.notes[label] = sum(_has(item, index, label) for item in chosen)
         splits[name] = Split(name, chosen, of_split)
     return report, splits
 
@@ -106,11 +106,11 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
         if cell is None or not folded(cell) or folded(cell) in reader.missing:
             report.drop(row, "no label")
             continue
-        label = reader.read(cell)
-        if label is None:
-            unknown[cell] += 1
+        if strange := reader.unknown(cell):
+            unknown.update(strange)
             first_unknown = first_unknown or row
             continue
+        label = reader.read(cell)
         spelled += reader.differs(cell, label)
         key = _key(row, text, codebook)
         _check_same(first.setdefault(key, row), row, codebook)
@@ -150,15 +150,15 @@ def _key(row: Row, text: str, codebook: Codebook) -> tuple[str, ...]:
 
 def _add_vote(given: dict[str, Any], row: Row, label: Any, codebook: Codebook, report: DataReport) -> None:
     """Add a row's label to those of its item; lists of one person are united."""
-    columns = codebook.columns
+    columns, lists = codebook.columns, codebook.text or codebook.multi_label
     who = (text_of(row, columns.annotator) if columns.annotator else None) or f"row {row.number}"
     if who in given:
-        if given[who] != label and not codebook.text:
+        if given[who] != label and not lists:
             problem = f"{shown(who)} labeled the same item as {shown(feature_of(codebook).answer(given[who]))} before"
             fix = "correct one of the two rows"
             raise row.error(problem, columns.label, expected="one label of a person for each item", fix=fix)
         report.notes[REPEATS] = report.notes.get(REPEATS, 0) + 1
-        label = tuple(sorted({*given[who], *label})) if codebook.text else label
+        label = tuple(sorted({*given[who], *label})) if lists else label
     given[who] = label
 
 
@@ -179,14 +179,25 @@ class _Labels:
     def __init__(self, codebook: Codebook):
         self._codebook = codebook
         self._places = {folded(label): index for index, label in enumerate(codebook.labels)}
+        if codebook.multi_label:
+            names = {label: name for name, label in names_of(codebook.labels).items()}
+            self._places = {names[label]: index for index, label in enumerate(codebook.labels)}
         self._labels = list(codebook.labels)
-        self.missing = missing_words(codebook.labels)
+        self.missing = missing_words(codebook)
+
+    def unknown(self, cell: str) -> list[str]:
+        """Return the labels of a cell that the codebook lacks."""
+        if self._codebook.multi_label:
+            return [name for name in split_groups(cell) if name not in self._places]
+        return [] if self._codebook.text or folded(cell) in self._places else [cell]
 
     def read(self, cell: str) -> Any:
-        return split_groups(cell) if self._codebook.text else self._places.get(folded(cell))
+        if self._codebook.multi_label:
+            return tuple(sorted(self._labels[self._places[name]] for name in split_groups(cell)))
+        return split_groups(cell) if self._codebook.text else self._places[folded(cell)]
 
     def differs(self, cell: str, label: Any) -> bool:
-        return not self._codebook.text and cell != self._labels[label]
+        return isinstance(label, int) and cell != self._labels[label]
 
     def error(self, row: Row, unknown: Counter[str], column: str) -> UserError:
         listed = []
@@ -227,8 +238,8 @@ def _check_counts(items: Sequence[Item], codebook: Codebook, path: Path) -> None
     column = codebook.columns.label
     if not items:
         raise UserError("no labels", file=path, column=column, expected="texts with labels")
-    counts = Counter(item.label for item in items)
-    few = [f"{counts[i]} of {shown(label)}" for i, label in enumerate(codebook.labels) if counts[i] < FEWEST]
+    counts = {label: sum(_has(item, i, label) for item in items) for i, label in enumerate(codebook.labels)}
+    few = [f"{count} of {shown(label)}" for label, count in counts.items() if count < FEWEST]
     if few:
         more = f" and {len(few) - 5:,} more labels" if len(few) > 5 else ""
         problem = f"too few items with labels: {', '.join(few[:5])}{more}"
@@ -242,16 +253,20 @@ def _check_counts(items: Sequence[Item], codebook: Codebook, path: Path) -> None
 def _check_splits(parts: dict[SplitName, list[Item]], codebook: Codebook, path: Path) -> None:
     """Check that every split has items of every label."""
     for name, items in parts.items():
-        here = {item.label for item in items}
-        if not here:
+        if not items:
             fix = "use a finer group column, or name the splits"
             raise UserError(f"the split {name} has no text", file=path, expected="some", fix=fix)
         for index, label in enumerate(codebook.labels):
-            if index not in here:
+            if not any(_has(item, index, label) for item in items):
                 column = codebook.columns.split
                 fix = "name the splits otherwise" if column else "label more texts, or use a finer group column"
                 problem = f"the split {name} has no item of {shown(label)}"
                 raise UserError(problem, file=path, column=column, expected="some of each label", fix=fix)
+
+
+def _has(item: Item, index: int, label: str) -> bool:
+    """Return whether an item has a label of the codebook."""
+    return label in item.label if isinstance(item.label, tuple) else item.label == index
 
 
 def divide(items: Sequence[Item], codebook: Codebook, path: Path, report: DataReport) -> dict[SplitName, list[Item]]:
@@ -274,17 +289,26 @@ def divide(items: Sequence[Item], codebook: Codebook, path: Path, report: DataRe
         raise UserError(
             problem, file=path, expected="at most a half", fix="use a finer group column, or name the splits"
         )
-    split_of = _drawn(items, together)
+    split_of = _drawn(items, together, codebook)
     return {name: [i for i, part in zip(items, together, strict=True) if split_of[part] == name] for name in SPLITS}
 
 
-def _drawn(items: Sequence[Item], together: Sequence[int]) -> dict[int, SplitName]:
+def _strata(items: Sequence[Item], codebook: Codebook) -> list[int]:
+    """Return what the draw is stratified by: the label; of several, the rarest; of names, whether there are any."""
+    if not codebook.multi_label:
+        return [item.label if isinstance(item.label, int) else int(bool(item.label)) for item in items]
+    counts = Counter(label for item in items for label in item.label)
+    by_rarity = sorted(codebook.labels, key=lambda label: counts[label])
+    return [min(map(by_rarity.index, item.label), default=len(by_rarity)) for item in items]
+
+
+def _drawn(items: Sequence[Item], together: Sequence[int], codebook: Codebook) -> dict[int, SplitName]:
     """Draw a split for each set of items that stay together, so that each split has its share of each label.
 
     Rare labels go first, large sets before small ones, and each set to the split that lacks most of its label (Sechidis et al.
     2011). A hash of the texts is the draw: the order of the rows does not matter, nor does the version of a library.
     """
-    strata = [item.label if isinstance(item.label, int) else int(bool(item.label)) for item in items]
+    strata = _strata(items, codebook)
     members: dict[int, list[int]] = defaultdict(list)
     for index, part in enumerate(together):
         members[part].append(index)

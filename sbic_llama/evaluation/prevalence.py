@@ -91,7 +91,7 @@ def prevalence_finding(
     left_out = {}
     for column, values in annotated.columns.items():
         # A table for each group and column would be too many tables, of too few posts.
-        kinds = classes if annotated.feature.classifies else classes[:1]
+        kinds = classes if annotated.feature.branches else classes[:1]
         shares, left_out[column] = _by_column(column, values, kinds, overall, people, target)
         parts += shares
     needed = [[each.name, width, *each.needed(width, target)] for each in classes for width in widths]
@@ -104,7 +104,7 @@ def prevalence_finding(
         target=target,
         **counts,
         notes=notes,
-        classifies=annotated.feature.classifies,
+        classifies=bool(annotated.feature.branches),
         estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
         fewest=MIN_HUMAN_LABELS,
@@ -148,6 +148,15 @@ def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:
                 None if probabilities is None else probabilities[:, index],
             )
             for index in chosen
+        ]
+    if feature.choices:
+        return [
+            post_class(
+                choice,
+                lambda label, choice=choice: choice in label,
+                None if probabilities is None else probabilities[:, index],
+            )
+            for index, choice in enumerate(feature.choices)
         ]
     counts = Counter(group for groups in answers for group in groups)
     commonest = sorted(counts, key=lambda group: (-counts[group], group))[:GROUPS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ from common.stats.metrics import confusion_matrix
 from common.tables.reading import read_rows
 from common.tables.report import fingerprint
 from common.tables.writing import write_rows
+from sbic_llama.data import choices
+from sbic_llama.data.choices import Choice, evaluate_choices
 from sbic_llama.data.corpus import Post, Split, SplitName, labeled, post_id
 from sbic_llama.data.features import Answers, Feature, Label, training_fingerprint
 from sbic_llama.data.groups import NONE, PRESENCE, Groups, evaluate_groups, normalized_groups, presence
@@ -145,6 +147,32 @@ class ScoredGroups(ScoredSet):
         return confusion_matrix(presence(self.labels), presence(predictions), len(PRESENCE)).tolist()
 
 
+@dataclass(frozen=True)
+class ScoredChoices(ScoredSet):
+    """A scored set with any number of labels per item; its confusion matrix counts items with and without a label."""
+
+    choices: tuple[str, ...] = ()
+
+    def metrics(self, predictions: Sequence[Choice], seed: int) -> dict[str, dict[str, Any]]:
+        return evaluate_choices(self.labels, predictions, self.choices, seed=seed)
+
+    def confusion(self, predictions: Sequence[Choice]) -> list[list[int]]:
+        return confusion_matrix(presence(self.labels), presence(predictions), len(choices.PRESENCE)).tolist()
+
+    def record(self, title: str, predictions: Sequence[Choice], **settings: Any) -> RunRecord:
+        made = super().record(title, predictions, **settings)
+        return replace(made, data=made.data | {"choices": list(self.choices)})
+
+
+def scored_set(feature: Feature, **settings: Any) -> ScoredSet:
+    """Return the set that a feature's answers are scored on; ``settings`` are fields of :class:`ScoredSet` but ``names``."""
+    if feature.choices:
+        return ScoredChoices(names=choices.PRESENCE, choices=feature.choices, **settings)
+    if feature.classifies:
+        return ScoredSet(names=feature.labels, **settings)
+    return ScoredGroups(names=PRESENCE, **settings)
+
+
 def texts_and_labels(split: Split, feature: Feature) -> tuple[list[tuple[str]], list[Any]]:
     """Return the texts and labels of the posts that have a label."""
     posts = labeled(split, feature.label_of)
@@ -157,15 +185,19 @@ def test_set(feature: Feature, splits: Splits, corpus: CorpusArguments) -> Score
     texts, labels = texts_and_labels(splits["test"], feature)
     _, train_labels = texts_and_labels(splits["train"], feature)
     policy = {"aggregation": corpus.aggregation, "label": feature.policy}
-    if not feature.classifies:
+    if feature.choices:
+        policy["score"] = (
+            "F1 of the two sets of labels, per item; micro: F1 of all decisions; macro: mean of the labels' F1"
+        )
+    elif not feature.classifies:
         policy["score"] = "F1 of the two sets of groups, per post; targeted: posts for which annotators named a group"
-    return (ScoredSet if feature.classifies else ScoredGroups)(
+    return scored_set(
+        feature,
         task=feature.task,
         question=feature.question,
         limits=OWN_LIMITS if feature.codebook else LIMITS,
         data=corpus.corpus_name,
         split="test",
-        names=feature.labels or PRESENCE,
         labels=labels,
         fingerprint=fingerprint([*text, label] for text, label in zip(texts, labels, strict=True)),
         groups={}
@@ -186,6 +218,8 @@ def test_set(feature: Feature, splits: Splits, corpus: CorpusArguments) -> Score
 
 def label_counts(feature: Feature, labels: Sequence[Any]) -> dict[str, int]:
     """Count posts by label; for lists of groups, by the number of groups."""
+    if feature.choices:
+        return {choice: sum(choice in label for label in labels) for choice in feature.choices}
     if feature.classifies:
         return class_counts(labels, feature.labels)
     return class_counts([min(len(label), 3) for label in labels], ("none", "1 group", "2 groups", "3 or more"))

@@ -16,7 +16,7 @@ from common.results import pictures
 from common.results.finding import Finding, about, worded
 from common.results.record import RunRecord, git_commit, versions
 from common.results.rendering import heading, on_page, page, scores
-from common.results.scoring import ScoredSet, class_counts
+from common.results.scoring import class_counts
 from common.stats.agreement import ALIKE
 from common.stats.metrics import Measure, mean
 from common.stats.votes import Votes
@@ -27,7 +27,7 @@ from sbic_llama.data.features import Feature, Label
 from sbic_llama.data.groups import PRESENCE
 from sbic_llama.data.label_files import PREFIX, labels_of, read_annotated
 from sbic_llama.evaluation.prevalence import prevalence_finding
-from sbic_llama.evaluation.scores import ScoredGroups
+from sbic_llama.evaluation.scores import label_counts, scored_set
 from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings, score_of
 
 if TYPE_CHECKING:
@@ -142,17 +142,17 @@ def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int) -> R
     """Score the answers against people's labels, as a run record."""
     feature = judged.feature
     counts = (
-        class_counts(judged.labels, feature.labels)
-        if feature.classifies
+        label_counts(feature, judged.labels)
+        if feature.branches
         else class_counts([min(len(label), 1) for label in judged.labels], PRESENCE)
     )
-    return (ScoredSet if feature.classifies else ScoredGroups)(
+    return scored_set(
+        feature,
         task=feature.title,
         question=feature.question,
         limits=LIMITS,
         data=source.name,
         split="posts with human labels",
-        names=feature.labels or PRESENCE,
         labels=judged.labels,
         fingerprint=fingerprint([label, answer] for label, answer in zip(judged.labels, judged.answers, strict=True)),
         class_counts={"human labels": counts},

@@ -13,6 +13,7 @@ import numpy as np
 from common.results.checks import agreement_finding, calibration_finding, risk_coverage_finding
 from common.results.finding import Finding, Listing, Measures, worded
 from common.stats.metrics import evaluate
+from sbic_llama.data.choices import masi
 from sbic_llama.data.corpus import Post
 from sbic_llama.data.features import HAS_BIASED_IMPLICATION, OFFENSIVE_POLICIES, OFFENSIVE_YN, Feature, Label
 from sbic_llama.data.groups import set_f1
@@ -51,13 +52,15 @@ def agreement_with_people(
 ) -> Finding | None:
     """Return whether the model agrees with people as they do with each other; None if no two labeled the same post.
 
-    ``opinions`` are post → person → label. Levels of offensiveness are compared by their order, lists of groups by set F1, other
-    labels as equal or not.
+    ``opinions`` are post → person → label. Levels of offensiveness are compared by their order, lists of groups by set F1, sets of
+    labels by MASI, other labels as equal or not.
     """
     if not any(len(labels) > 1 and post in answers for post, labels in opinions.items()):
         return None
     scale: dict[str, Any] = {}
-    if not feature.classifies:
+    if feature.choices:
+        scale = {"similarity": masi}
+    elif not feature.classifies:
         scale = {"similarity": set_f1}
     elif feature.order:
         scale = {"scale": "ordinal", "order": feature.order}
@@ -81,7 +84,7 @@ def annotators_opinions(feature: Feature, posts: Sequence[Post]) -> dict[str, di
     Blank opinions are left out, and the first counts where a worker saw a post twice. Two features have no opinions to compare:
     bias labels hardly vary within a post, and groups are known per post only.
     """
-    if feature.name == HAS_BIASED_IMPLICATION.name or not feature.classifies:
+    if feature.name == HAS_BIASED_IMPLICATION.name or not feature.branches:
         return {}
     posts_of = Counter(annotation.worker for post in posts for annotation in post.annotations)
     ranked = sorted(posts_of, key=lambda worker: (-posts_of[worker], worker))

@@ -131,7 +131,7 @@ def save(
     description.write(folder)
 
     encoded = encode(tokenizer, feature, probe, max_post_tokens=description.max_post_tokens)
-    branches = answer_ids(tokenizer, feature.labels or (NONE, "people"), feature.template)
+    branches = answer_ids(tokenizer, feature.branches or (NONE, "people"), feature.template)
 
     def scores() -> np.ndarray:
         return score_branches(model, encoded, [branches] * len(probe), batch_size=16)

@@ -18,7 +18,7 @@ from common.runtime import hardware
 from common.tables.reading import in_windows
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.encoding import encode
-from sbic_llama.data.features import Feature, Label, confidence
+from sbic_llama.data.features import OF_CHOICES, Feature, Label, confidence
 from sbic_llama.model.adapter import attach, precision_for, read_description
 from sbic_llama.model.answering import answer, reweighted
 from sbic_llama.model.description import AnnotatorFile
@@ -44,6 +44,8 @@ class Adapter:
         """Return the columns of a row: the answer, then each label's probability or a list's mean log-probability."""
         if self.feature.classifies:
             return [self.feature.name, *(f"{self.feature.name}_probability_{label}" for label in self.feature.labels)]
+        if self.feature.choices:
+            return [self.feature.name, *(f"{self.feature.name}_{OF_CHOICES}{label}" for label in self.feature.choices)]
         return [self.feature.name, f"{self.feature.name}_mean_log_probability"]
 
     def row(self, label: Label | None, details: dict[str, float]) -> dict[str, Any]:

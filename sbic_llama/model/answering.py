@@ -14,10 +14,11 @@ from common.models.exactness import check_finite
 from common.models.merged_lora import merged_lora
 from common.models.prompt import answer_ids
 from sbic_llama.data.encoding import Encoded, encode
-from sbic_llama.data.features import Answers, Feature, Label
+from sbic_llama.data.features import OF_CHOICES, Answers, Feature, Label
 from sbic_llama.model.scoring import (
     PrefixCache,
     base_of,
+    choice_probabilities,
     context_of,
     device_of,
     label_probabilities,
@@ -45,14 +46,19 @@ def answer(
         return Answers([], [], 0)
     encoded = encode(tokenizer, feature, posts, max_post_tokens=max_post_tokens)
     longest = MAX_NEW_TOKENS
-    if feature.classifies:
-        longest = max(map(len, answer_ids(tokenizer, feature.labels, feature.template)))
+    if feature.branches:
+        longest = max(map(len, answer_ids(tokenizer, feature.branches, feature.template)))
     encoded.require_context(longest, context_of(model))
     settings: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "prefix": prefix}
-    if feature.classifies:
+    if feature.branches:
         with merged_lora(model):
             scores = score_labels(model, tokenizer, feature, encoded, **settings)
         check_finite(scores.ravel(), model, feature.title, str(model.dtype).removeprefix("torch."))
+        if feature.choices:
+            probabilities = choice_probabilities(scores, temperature)
+            names = [f"{OF_CHOICES}{choice}" for choice in feature.choices]
+            details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]
+            return Answers([feature.chosen(row) for row in probabilities.tolist()], details, encoded.cut)
         probabilities = label_probabilities(scores, temperature)
         names = [f"probability_{label}" for label in feature.labels]
         details = [dict(zip(names, map(float, row), strict=True)) for row in probabilities]

@@ -82,6 +82,8 @@ class AnnotatorFile:
     codebook: Codebook | None = None  # of the adapter's own question; None for a feature of SBIC
     # Share of each label among the answers learned, by their weights in the loss; None for lists, and in earlier versions.
     label_shares: Annotated[tuple[Annotated[Number, Gt(0), Lt(1)], ...], Len(2)] | None = None
+    # The probability from which each of several labels holds, fitted on validation posts; None where one label holds.
+    thresholds: tuple[Annotated[Number, Gt(0), Lt(1)], ...] | None = None
     schema: Literal[1] = SCHEMA
 
     @property
@@ -94,7 +96,7 @@ class AnnotatorFile:
     def write(self, folder: Path) -> None:
         with atomic_write(folder / ANNOTATOR_FILE) as part:
             values = dataclasses.asdict(self)
-            for key in ("codebook", "label_shares"):
+            for key in ("codebook", "label_shares", "thresholds"):
                 if values[key] is None:  # as earlier versions know the file
                     del values[key]
             text = json.dumps(values, indent=1, ensure_ascii=False)
@@ -103,7 +105,7 @@ class AnnotatorFile:
 
     def resolve_feature(self) -> Feature:
         """Return the feature as this version declares it, in the adapter's template."""
-        feature = replace(self._declared(), template=self.prompt)
+        feature = replace(self._declared(), template=self.prompt, thresholds=self.thresholds or ())
         current = (feature.prompt_hash(), feature.labels, feature.instruction)
         if current != (self.prompt_hash, self.labels, self.instruction):
             raise UserError(
@@ -127,6 +129,7 @@ def describe(
     temperature: float = 1.0,
     review: ReviewCurve | None = None,
     label_shares: tuple[float, ...] | None = None,
+    thresholds: tuple[float, ...] | None = None,
 ) -> AnnotatorFile:
     """Describe the adapter that a run trains."""
     return AnnotatorFile(
@@ -147,6 +150,7 @@ def describe(
         prompt=feature.template,
         codebook=feature.codebook,
         label_shares=label_shares,
+        thresholds=thresholds,
     )
 
 
@@ -165,10 +169,13 @@ def read(path: Path) -> AnnotatorFile:
         expected = counted(len(description.labels), "share")
         raise UserError(f"{len(description.label_shares)} label_shares", file=path, expected=expected)
     try:
-        description._declared()
+        choices = description._declared().choices
     except UserError as error:
         error.file = path
         raise
+    if description.thresholds is not None and len(description.thresholds) != len(choices):
+        expected = counted(len(choices), "threshold")
+        raise UserError(f"{len(description.thresholds)} thresholds", file=path, expected=expected)
     return description
 
 

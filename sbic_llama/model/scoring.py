@@ -30,8 +30,8 @@ def score_labels(
     progress: bool = False,
     prefix: PrefixCache | None = None,
 ) -> np.ndarray:
-    """Return the log-probability of each label and its end behind each post, shape (posts, labels)."""
-    branches = answer_ids(tokenizer, feature.labels, feature.template)
+    """Return the log-probability of each of a feature's branches and its end behind each post, shape (posts, branches)."""
+    branches = answer_ids(tokenizer, feature.branches, feature.template)
     rows = [branches] * len(encoded.prompts)
     return score_branches(model, encoded, rows, batch_size=batch_size, progress=progress, prefix=prefix)
 
@@ -40,6 +40,12 @@ def label_probabilities(log_probabilities: np.ndarray, temperature: float = 1.0)
     """Return probabilities of the labels given that the answer is one of them; a temperature calibrates them."""
     shifted = np.exp((log_probabilities - log_probabilities.max(1, keepdims=True)) / temperature)
     return shifted / shifted.sum(1, keepdims=True)
+
+
+def choice_probabilities(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the probability that each of several labels holds, shape (posts, choices), from those of yes and no."""
+    pairs = log_probabilities.reshape(-1, 2)
+    return label_probabilities(pairs, temperature)[:, 0].reshape(len(log_probabilities), -1)
 
 
 @torch.inference_mode()

@@ -218,7 +218,7 @@ def _groups(feature: Feature, trials: Trials, replies: Replies, seed: int) -> Se
         title, metric = f'Probability of "{label}" with each name in the same posts', "mean probability"
     else:
         title, metric = "How often each group is found, with its name in the same posts", "share of posts"
-    for name, chosen in compared.items():
+    for name, chosen in () if feature.choices else compared.items():
         rows = group_swaps.by_group(chosen, replies, lexicon, seed)
         parts.append(Measures(f"{title}: {name}", "group", metric, rows))
         low, *_, high = sorted(rows, key=lambda group: rows[group]["value"])

@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from common.models.quantization import adapters_to_fp32, load_tokenizer
 from common.runtime import hardware
 from common.runtime.files import atomic_write
 from common.runtime.run_folder import locked
-from common.stats.calibration import fit_temperature, tempered
+from common.stats.calibration import best_threshold, fit_temperature, tempered
 from common.tables.report import fingerprint
 from common.training import time_estimate
 from common.training.callbacks import TrainsInFp32
@@ -45,7 +46,7 @@ from common.training.run import (
     with_lasting_base,
 )
 from sbic_llama.data.corpus import Post, Split, SplitName, labeled
-from sbic_llama.data.features import Feature, confidence, only_answer, training_fingerprint
+from sbic_llama.data.features import Feature, Label, confidence, only_answer, training_fingerprint
 from sbic_llama.model import adapter, description
 from sbic_llama.model.answering import answer
 from sbic_llama.model.description import ReviewCurve
@@ -128,12 +129,13 @@ def dump_dataset(arguments: TrainArguments, feature_name: str) -> None:
     with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         for post in posts:
             label = feature.label_of(post)
-            row = {
-                "prompt": feature.prompt(post.text),
-                "completion": f"{feature.target(post)}{feature.template.end}",
-                "label": feature.labels[label] if isinstance(label, int) else list(label),
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for text in feature.learned(label):
+                row = {
+                    "prompt": feature.prompt(post.text),
+                    "completion": f"{text}{feature.template.end}",
+                    "label": feature.labels[label] if isinstance(label, int) else list(label),
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     log(f"{len(posts):,} training posts of {feature.name}: {path}")
 
 
@@ -150,7 +152,7 @@ def load_data(
     arguments: TrainArguments, feature: Feature, splits: dict[SplitName, Split] | None = None
 ) -> TrainingData:
     """Load training and validation posts, which identify the run together with its arguments."""
-    if arguments.class_weights == "balanced" and not feature.classifies:
+    if arguments.class_weights == "balanced" and not feature.branches:
         raise UserError(f"the answers of {feature.name} are lists", key="class_weights", expected="none")
     splits = splits or arguments.load(feature.codebook)
     posts, dev_posts = (labeled(splits[name], feature.label_of) for name in ("train", "dev"))
@@ -188,7 +190,9 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
     name, feature = base_path(arguments.model_name_or_path), data.feature
     tokenizer = load_tokenizer(name, data.revision)
     learned = learned_answers(feature, data.posts, balanced=arguments.class_weights == "balanced")
-    if len(learned) > len(data.posts):
+    if feature.choices:
+        log(f"{len(data.posts):,} posts × {len(feature.choices)} labels, each learned as yes or no")
+    elif len(learned) > len(data.posts):
         log(
             f"{len(data.posts):,} posts with {len(learned):,} different answers, each learned by its share of annotators"
         )
@@ -259,7 +263,8 @@ def announce(
     lengths, prefix = [len(ids) for ids in rows.input_ids], len(rows.encoded.prefix_ids)
     size = arguments.per_device_train_batch_size
     truncated = f"{rows.encoded.cut:,} truncated to {arguments.max_post_tokens} tokens"
-    log(f"{len(lengths):,} training posts ({truncated}), {validation:,} for validation")
+    learned = "answers to learn" if len(set(map(tuple, rows.encoded.prompts))) < len(lengths) else "training posts"
+    log(f"{len(lengths):,} {learned} ({truncated}), {validation:,} posts for validation")
     separate = sum(lengths)
     if arguments.shares_instruction:
         sharing = sum(map(rows.encoded.shares, range(len(lengths))))
@@ -292,10 +297,12 @@ def save(
             **result_facts(trainer, context, result),
         }
         tokenizer, probe = trainer.processing_class, [post.text for post in data.dev_posts[:PROBE]]
-        temperature, review = calibrate(model, tokenizer, data, arguments)
+        temperature, thresholds, review = calibrate(model, tokenizer, data, arguments)
         learned = learned_answers(data.feature, data.posts, balanced=arguments.class_weights == "balanced")
         shares = label_shares(data.feature, learned)
-        described = description.describe(arguments, data.feature, data.revision, temperature, review, shares)
+        described = description.describe(
+            arguments, data.feature, data.revision, temperature, review, shares, thresholds or None
+        )
         write = partial(adapter.save, model, tokenizer, described, feature=data.feature, probe=probe)
         save_run(write, facts, arguments.output_dir / data.feature.name)
     trainer.accelerator.wait_for_everyone()
@@ -310,10 +317,12 @@ def untrained_model(arguments: TrainArguments, context: RunContext, revision: st
     return model
 
 
-def calibrate(model: Any, tokenizer: Any, data: TrainingData, arguments: TrainArguments) -> tuple[float, ReviewCurve]:
-    """Fit a temperature on validation posts, and learn how often answers of each confidence are right.
+def calibrate(
+    model: Any, tokenizer: Any, data: TrainingData, arguments: TrainArguments
+) -> tuple[float, tuple[float, ...], ReviewCurve]:
+    """Fit a temperature on validation posts and, where several labels may hold, thresholds; learn how often answers are right.
 
-    The curve is for choosing the posts that a person should review.
+    The curve, of accuracy by confidence, is for choosing the posts that a person should review.
     """
     feature = data.feature
     chosen = data.dev_posts[:: math.ceil(len(data.dev_posts) / description.MAX_POSTS)]
@@ -328,14 +337,43 @@ def calibrate(model: Any, tokenizer: Any, data: TrainingData, arguments: TrainAr
         )
     labels = [feature.label_of(post) for post in chosen]
     right = [answer == label for answer, label in zip(answers.labels, labels, strict=True)]
-    if not feature.classifies:  # the confidence of a list of groups is not a probability of being right
-        return 1.0, description.curve([confidence(feature, details) for details in answers.details], right)
-    if one := only_answer(feature, Counter(answers.labels)):
-        warn(f"{one} on validation posts; try more steps, another learning rate, or --class_weights balanced")
+    if not feature.branches:  # the confidence of a list of groups is not a probability of being right
+        return 1.0, (), description.curve([confidence(feature, details) for details in answers.details], right)
     probabilities = np.array([list(details.values()) for details in answers.details])
+    if feature.choices:
+        return calibrate_choices(feature, probabilities, labels)
+    warn_of_one(feature, answers.labels)
     temperature = round(fit_temperature(probabilities, labels), 4)
     log(f"temperature {temperature:.3f}")
-    return temperature, description.curve(tempered(probabilities, temperature).max(1), right)
+    return temperature, (), description.curve(tempered(probabilities, temperature).max(1), right)
+
+
+def calibrate_choices(
+    feature: Feature, probabilities: np.ndarray, labels: Sequence[Any]
+) -> tuple[float, tuple[float, ...], ReviewCurve]:
+    """Fit one temperature for the decisions about all labels, and for each label the threshold with the highest F1.
+
+    ``probabilities``, shape (posts, choices), are those that a label holds.
+    """
+    holds = np.array([[choice in label for choice in feature.choices] for label in labels])
+    pairs = np.stack([probabilities.ravel(), 1 - probabilities.ravel()], axis=1)
+    temperature = round(fit_temperature(pairs, (~holds.ravel()).astype(int)), 4)
+    probabilities = tempered(pairs, temperature)[:, 0].reshape(probabilities.shape)
+    thresholds = tuple(best_threshold(probabilities[:, i], holds[:, i]) for i in range(len(feature.choices)))
+    listed = ", ".join(f"{choice} {least:.2f}" for choice, least in zip(feature.choices, thresholds, strict=True))
+    log(f"temperature {temperature:.3f}; a label holds from a probability of {listed}")
+    decided = replace(feature, thresholds=thresholds)
+    sure = [confidence(decided, dict(zip(feature.choices, row, strict=True))) for row in probabilities.tolist()]
+    answers = [decided.chosen(row) for row in probabilities.tolist()]
+    warn_of_one(decided, answers)
+    right = [answer == label for answer, label in zip(answers, labels, strict=True)]
+    return temperature, thresholds, description.curve(sure, right)
+
+
+def warn_of_one(feature: Feature, answers: Sequence[Label]) -> None:
+    """Warn if all validation posts got one and the same answer."""
+    if one := only_answer(feature, Counter(answers)):
+        warn(f"{one} on validation posts; try more steps, another learning rate, or --class_weights balanced")
 
 
 def data_facts(data: TrainingData) -> dict[str, Any]:
@@ -345,6 +383,8 @@ def data_facts(data: TrainingData) -> dict[str, Any]:
     if feature.classifies:
         labels = [feature.label_of(post) for post in data.posts]
         facts["labels"] = {name: labels.count(i) for i, name in enumerate(feature.labels)}
+    if feature.choices:
+        facts["labels"] = {name: sum(name in feature.label_of(post) for post in data.posts) for name in feature.choices}
     if feature.codebook:
         facts["validation"] = len(data.dev_posts)
     return facts | {"fingerprint": data.identity["data"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from common.stats import metrics
 from common.training.checkpoints import unsharded
 from sbic_llama.data.corpus import Post
 from sbic_llama.data.encoding import Encoded, encode
-from sbic_llama.data.features import Feature
+from sbic_llama.data.features import Feature, Label
 from sbic_llama.model.packing import IGNORED, answer_losses
-from sbic_llama.model.scoring import score_branches, score_labels
+from sbic_llama.model.scoring import label_probabilities, score_branches, score_labels
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TrainingRows:
     encoded: Encoded
     answers: list[list[int]]
     weights: list[float] | None = None  # of the answers in the loss; None where all count the same
+    given: list[int] | None = None  # first tokens of each answer that are not learned; None where all tokens are
 
     @property
     def input_ids(self) -> list[list[int]]:
@@ -44,17 +46,22 @@ class TrainingRows:
     @property
     def labels(self) -> list[list[int]]:
         """Return labels of the same lengths: only the answer and its end are learned."""
-        pairs = zip(self.encoded.prompts, self.answers, strict=True)
-        return [[IGNORED] * len(prompt) + answer for prompt, answer in pairs]
+        rows = zip(self.encoded.prompts, self.answers, self.given or [0] * len(self.answers), strict=True)
+        return [[IGNORED] * (len(prompt) + given) + answer[given:] for prompt, answer, given in rows]
 
 
 def training_rows(
     tokenizer: PreTrainedTokenizerBase, feature: Feature, posts: Sequence[Post], *, max_post_tokens: int
 ) -> TrainingRows:
     """Tokenize posts and their answers."""
-    return weighted_rows(
-        tokenizer, feature, [(post, str(feature.target(post)), 1.0) for post in posts], max_post_tokens=max_post_tokens
-    )
+    answers = [(post, text, 1.0) for post in posts for text in feature.learned(_label(feature, post))]
+    return weighted_rows(tokenizer, feature, answers, max_post_tokens=max_post_tokens)
+
+
+def _label(feature: Feature, post: Post) -> Label:
+    label = feature.label_of(post)
+    assert label is not None, "only posts with a label are learned"
+    return label
 
 
 def weighted_rows(
@@ -64,41 +71,69 @@ def weighted_rows(
     *,
     max_post_tokens: int,
 ) -> TrainingRows:
-    """Tokenize posts and the answers to learn, see :func:`learned_answers`."""
+    """Tokenize posts and the answers to learn, see :func:`learned_answers`.
+
+    Where several labels may hold, an answer begins with its label, which is not learned: only yes or no is.
+    """
     posts, answers, weights = zip(*learned, strict=True)
+    shared: dict[str, int] = {}
+    if feature.choices:
+        for pair, ids in zip(pairs(feature.branches), pairs(branch_ids(tokenizer, feature)), strict=True):
+            same = itertools.takewhile(lambda both: both[0] == both[1], zip(*ids, strict=False))
+            shared |= dict.fromkeys(pair, len(list(same)))
     return TrainingRows(
         encode(tokenizer, feature, [post.text for post in posts], max_post_tokens=max_post_tokens),
         answer_ids(tokenizer, answers, feature.template),
         None if set(weights) == {1.0} else list(weights),
+        [shared[answer] for answer in answers] if feature.choices else None,
     )
+
+
+def pairs(branches: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return yes and no of each of several labels."""
+    return list(zip(branches[::2], branches[1::2], strict=True))
+
+
+def branch_ids(tokenizer: PreTrainedTokenizerBase, feature: Feature) -> list[list[int]]:
+    return answer_ids(tokenizer, feature.branches, feature.template)
 
 
 def learned_answers(feature: Feature, posts: Sequence[Post], *, balanced: bool) -> list[tuple[Post, str, float]]:
     """Return the answers to learn, each with its weight in the loss, which is 1 on average over posts.
 
     A codebook with ``several: soft`` has every label of a post's annotators learned, weighted by the share of annotators who
-    gave it. ``balanced`` divides the weight of an answer by how often its label occurs, so that all labels count the same.
+    gave it. ``balanced`` divides the weight of an answer by how often it occurs, so that all labels count the same and, where
+    several may hold, yes and no of each.
     """
     soft = feature.codebook is not None and feature.codebook.several == "soft"
     answers = []
     for post in posts:
         votes = [feature.opinion_of(vote) for vote in post.annotations] if soft else [feature.label_of(post)]
-        answers += [(post, label, count / len(votes)) for label, count in sorted(Counter(votes).items())]
+        counts: Counter[str] = Counter()
+        for label, count in sorted(Counter(votes).items()):
+            counts.update(dict.fromkeys(feature.learned(label), count))
+        answers += [(post, text, count / len(votes)) for text, count in counts.items()]
     if balanced:
-        totals: Counter[Any] = Counter()
-        for _, label, weight in answers:
-            totals[label] += weight
+        totals = _totals(answers)
+        question = {text: number // 2 for number, text in enumerate(feature.branches) if feature.choices}
+        kinds = Counter(question.get(text) for text in totals)
         answers = [
-            (post, label, weight * len(posts) / (len(totals) * totals[label])) for post, label, weight in answers
+            (post, text, weight * len(posts) / (kinds[question.get(text)] * totals[text]))
+            for post, text, weight in answers
         ]
-    return [(post, feature.answer(label), weight) for post, label, weight in answers]
+    return answers
+
+
+def _totals(answers: Sequence[tuple[Post, str, float]]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for _, text, weight in answers:
+        totals[text] += weight
+    return totals
 
 
 def label_shares(feature: Feature, learned: Sequence[tuple[Post, str, float]]) -> tuple[float, ...] | None:
     """Return the share of each label among the answers to learn, by their weights; None for lists, or if a label is missing."""
-    totals: Counter[str] = Counter()
-    for _, label, weight in learned:
-        totals[label] += weight
+    totals = _totals(learned)
     if not feature.classifies or len(totals) < len(feature.labels):
         return None
     return tuple(totals[label] / totals.total() for label in feature.labels)
@@ -170,7 +205,8 @@ class FeatureTrainer(SFTTrainer):
         with unsharded(self.model), merged_lora(self.model):
             rows = range(len(self.validation.answers))
             scores = np.array(processes.divided(rows, self._answer_and_label_scores))
-        results = {"loss": float(-scores[:, 0].sum() / sum(map(len, self.validation.answers)))}
+        decisions = len(scores) if self.feature.choices else sum(map(len, self.validation.answers))
+        results = {"loss": float(-scores[:, 0].sum() / decisions)}
         if self.feature.classifies:
             names = self.feature.labels
             confusion = metrics.confusion_matrix(self.validation_labels, scores[:, 1].astype(int), len(names))
@@ -178,9 +214,20 @@ class FeatureTrainer(SFTTrainer):
         return results
 
     def _answer_and_label_scores(self, part: Sequence[int]) -> list[tuple[float, float]]:
-        """Return for each post of ``part`` its answer's log-probability and the index of the most probable label."""
+        """Return for each post of ``part`` its answer's log-probability and the index of the most probable label.
+
+        Where several labels may hold, ``part`` has a row for each, and the log-probability is that of yes or no.
+        """
         encoded, answers = self.validation.encoded.select(part), self.validation.answers
         model, size = self.accelerator.unwrap_model(self.model), self.args.per_device_eval_batch_size
+        if self.feature.choices:
+            either = {
+                tuple(ids): pair for pair in pairs(branch_ids(self.processing_class, self.feature)) for ids in pair
+            }
+            branches = [either[tuple(answers[i])] for i in part]
+            scores = label_probabilities(score_branches(model, encoded, branches, batch_size=size))
+            right = [pair.index(answers[i]) for i, pair in zip(part, branches, strict=True)]
+            return [(float(np.log(row[place])), 0.0) for row, place in zip(scores, right, strict=True)]
         if not self.feature.classifies:
             scores = score_branches(model, encoded, [[answers[i]] for i in part], batch_size=size)
             return [(float(score), 0.0) for score in scores[:, 0]]

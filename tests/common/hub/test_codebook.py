@@ -92,6 +92,7 @@ def test_a_list_of_names_is_a_task_of_generation(own, tmp_path):
     described |= {
         "codebook": codebook,
         "labels": [],
+        "label_shares": None,
         "instruction": feature.instruction,
         "prompt_hash": feature.prompt_hash(),
     }

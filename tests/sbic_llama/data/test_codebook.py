@@ -151,9 +151,12 @@ def test_a_damaged_codebook_is_read_or_refused_in_one_line(tmp_path, data):
 
 
 def test_the_words_for_a_missing_label_are_labels_where_the_codebook_has_them():
-    assert {"none", "na"} <= missing_words({"Yes": "", "No": ""})
-    assert "none" not in missing_words({"None": "", "Some": ""})
-    assert "none" not in missing_words({}) and "na" in missing_words({})  # lists of names: none is an empty list
+    book = Codebook("a", "A?", "A.", {"Yes": "", "No": ""})
+    assert {"none", "na"} <= missing_words(book)
+    assert "none" not in missing_words(replace(book, labels={"None": "", "Some": ""}))
+    for lists in ({"labels": {}, "text": True}, {"multi_label": True}):  # none is an empty list
+        assert "none" not in missing_words(replace(book, **lists))
+        assert "na" in missing_words(replace(book, **lists))
 
 
 def test_several_labels_become_one():
