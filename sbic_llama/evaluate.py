@@ -182,7 +182,8 @@ def findings_of(
             temperature=temperature,
             **shared,
         )
-        if feature.classifies:
+        # Where a table has one label for each text, there is no other policy or subset.
+        if feature.classifies and (feature.codebook is None or any(len(post.annotations) > 1 for post in posts)):
             result.append(with_people.label_policy_finding(feature, posts, answers.labels, **shared))
         by_number = {str(number): label for number, label in enumerate(answers.labels)}
         opinions = with_people.annotators_opinions(feature, posts)
