@@ -264,7 +264,7 @@ def announce(
     size = arguments.per_device_train_batch_size
     truncated = f"{rows.encoded.cut:,} truncated to {arguments.max_post_tokens} tokens"
     learned = "answers to learn" if len(set(map(tuple, rows.encoded.prompts))) < len(lengths) else "training posts"
-    log(f"{len(lengths):,} {learned} ({truncated}), {validation:,} posts for validation")
+    log(f"{len(lengths):,} {learned} ({truncated}), {validation:,} for validation")
     separate = sum(lengths)
     if arguments.shares_instruction:
         sharing = sum(map(rows.encoded.shares, range(len(lengths))))
