@@ -1,4 +1,4 @@
-"""Describe SBIC, and score baselines on its test split, trained and untrained ones: ``python -m sbic_llama.baselines``."""
+"""Describe a corpus, and score baselines on its test split, trained and untrained ones: ``python -m sbic_llama.baselines``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries
-from common.cli.errors import run
+from common.cli.errors import UserError, run
 from common.results.record import RunRecord
 from common.results.rendering import table_lines
 from common.results.scoring import ScoredSet
-from sbic_llama.data.features import FEATURES, Name, Policy, get_feature
+from sbic_llama.data.codebook import read_codebook
+from sbic_llama.data.features import FEATURES, Feature, Name, Policy, feature_of, get_feature
 from sbic_llama.evaluation.encoder import (
     EncoderArguments,
     EncoderTrials,
@@ -29,11 +30,12 @@ MODULE = "sbic_llama.baselines"
 
 @dataclass(kw_only=True)
 class BaselineArguments(CorpusArguments, EncoderArguments, BaseArguments):
-    """Describes SBIC and scores the majority label and TF-IDF on its test split.
+    """Describes SBIC, or the table of a codebook, and scores the majority label and TF-IDF on its test split.
 
     With --encoder, also a fine-tuned encoder, and with --base, a base model as it is. Learning rates of the encoder are tuned on
     the validation split; repeat the command to continue its trainings. Without a corpus, uses the miniature."""
 
+    codebook: Path | None = option(None, "codebook (YAML) of a question of your own, whose labels are in --data")
     feature: tuple[Name, ...] = option((), "only these features (default: all)")
     label_policy: Policy = option(
         "levels", "labels of offensiveYN: three levels, or offensive from or above a mean of .5"
@@ -43,8 +45,21 @@ class BaselineArguments(CorpusArguments, EncoderArguments, BaseArguments):
 
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
+        for key, other in (("codebook", "data"), ("data", "codebook")):
+            if getattr(self, key) is not None and getattr(self, other) is None:
+                raise UserError(f"it needs --{other}", key=key, fix=f"add --{other}")
+        for key in ("feature", "label_policy") if self.codebook else ():
+            if getattr(self, key) not in ((), "levels"):
+                raise UserError("a codebook has no such choice", key=key, fix="remove it")
         EncoderArguments.__post_init__(self)
         BaseArguments.__post_init__(self)
+
+    def features(self) -> list[Feature]:
+        """Return the features to score."""
+        if self.codebook is not None:
+            return [feature_of(read_codebook(self.codebook))]
+        policies = {"offensiveYN": self.label_policy}
+        return [get_feature(name, policies.get(name, "levels")) for name in self.feature or FEATURES]
 
 
 def main() -> None:
@@ -57,15 +72,16 @@ def main() -> None:
     )
     if arguments.encoder or arguments.base:
         quiet_libraries()
+    features = arguments.features()
     commit = base_commit(arguments) if arguments.encoder else None  # before the first baseline is fitted
-    splits = arguments.load()
+    splits = arguments.load(features[0].codebook)
     base = load(arguments) if arguments.base else None
     tables: dict[str, list[RunRecord]] = {}
     encoders: dict[str, EncoderTrials] = {}
     sets: dict[str, ScoredSet] = {}
     shared = {"module": MODULE, "output_dir": arguments.output_dir, "seed": arguments.seed}
-    for name in arguments.feature or FEATURES:
-        feature = get_feature(name, arguments.label_policy if name == "offensiveYN" else "levels")
+    for feature in features:
+        name = feature.name
         if not all(any(feature.label_of(post) is not None for post in split.posts) for split in splits.values()):
             log(f"{name}: skipped, because a split has no post with a label")
             continue

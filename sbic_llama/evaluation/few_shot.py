@@ -126,6 +126,9 @@ def score_base(
     train, test = (labeled(splits[name], feature.label_of) for name in ("train", "test"))
     records = []
     for shots in sorted(arguments.shots):
+        if shots and feature.choices:
+            log(f"{feature.title}: no examples are shown, because each label is asked about by itself")
+            continue
         examples = draw_examples(feature, train, base.tokenizer, shots, seed)
         turns = [(f"{feature.instruction}{BETWEEN}{post.text}", str(feature.target(post))) for post in examples]
         asked = base.ask(feature, turns)

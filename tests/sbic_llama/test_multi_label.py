@@ -16,14 +16,16 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from common.cli.errors import UserError
 from common.hub import __main__ as hub_command
+from common.miniature.pretrain import MODELS
 from common.models.prompt import answer_ids
 from common.results.finding import read_finding
 from common.results.record import read_record
 from common.stats.calibration import best_threshold
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
-from sbic_llama import Annotator, annotate, prevalence, trust
+from sbic_llama import Annotator, annotate, baselines, prevalence, trust
 from sbic_llama import learning_curve as learning_curve_command
+from sbic_llama.baselines import BaselineArguments
 from sbic_llama.data.choices import evaluate_choices, masi
 from sbic_llama.data.codebook import Codebook, read_codebook
 from sbic_llama.data.corpus import clean
@@ -331,6 +333,30 @@ def test_edits_and_injections_are_measured(adapter, files, tmp_path):
     titles = [part.title for part in read_finding(path).parts]
     assert "Answers that change: obfuscation" in titles
     assert not [title for title in titles if title.startswith("How often each group")]
+
+
+def test_baselines_of_a_codebook(files, tmp_path, monkeypatch, capsys):
+    words = ["--codebook", files.book, "--data", files.table, "--base", MODELS / "tiny_llama", "--shots", 0, 4]
+    monkeypatch.setattr("sys.argv", ["baselines", *map(str, words), "--output_dir", str(tmp_path)])
+    baselines.main()
+    printed, logged = capsys.readouterr()
+    assert [line.partition("  ")[0] for line in printed.splitlines()[2:]] == ["always none", "TF-IDF", "untouched base"]
+    assert "topics: no examples are shown, because each label is asked about by itself" in logged
+    assert read_record(tmp_path / "topics-2-baseline.json").metrics["f1/macro"]["value"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data": None}, "key 'codebook': it needs --data"),
+        ({"codebook": None}, "key 'data': it needs --codebook"),
+        ({"feature": ("offensiveYN",)}, "key 'feature': a codebook has no such choice"),
+        ({"label_policy": "above_half"}, "key 'label_policy': a codebook has no such choice"),
+    ],
+)
+def test_baselines_are_those_of_a_codebook_or_of_sbic(files, more, message):
+    with pytest.raises(UserError, match=message):
+        BaselineArguments(**{"codebook": files.book, "data": files.table} | more)
 
 
 @pytest.mark.slow
