@@ -114,6 +114,13 @@ class AnnotatorFile:
                 expected=feature.prompt_hash(),
                 fix="use the version of this project that trained it, or retrain it",
             )
+        for key, given, of in (
+            ("label_shares", self.label_shares, feature.labels),
+            ("thresholds", self.thresholds, feature.choices),
+        ):
+            if given is not None and len(given) != len(of):
+                problem, expected = counted(len(given), "number"), f"{len(of)}, one for each label"
+                raise UserError(problem, file=ANNOTATOR_FILE, key=key, expected=expected, fix="retrain the adapter")
         return feature
 
     def _declared(self) -> Feature:
@@ -165,17 +172,11 @@ def read(path: Path) -> AnnotatorFile:
     elif description.feature not in FEATURES:
         expected = ", ".join(FEATURES)
         raise UserError(f"unknown feature {shown(description.feature)}", file=path, key="feature", expected=expected)
-    if description.label_shares is not None and len(description.label_shares) != len(description.labels):
-        expected = counted(len(description.labels), "share")
-        raise UserError(f"{len(description.label_shares)} label_shares", file=path, expected=expected)
     try:
-        choices = description._declared().choices
+        description._declared()
     except UserError as error:
         error.file = path
         raise
-    if description.thresholds is not None and len(description.thresholds) != len(choices):
-        expected = counted(len(choices), "threshold")
-        raise UserError(f"{len(description.thresholds)} thresholds", file=path, expected=expected)
     return description
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +284,15 @@ def test_answers_are_those_of_a_plain_pass_with_the_thresholds_of_training(adapt
         holds = [label for label, p, t in zip(WORDS, expected, described["thresholds"], strict=True) if p >= t]
         assert row["topics"] == (", ".join(sorted(holds)) or "none")
     assert len({row["topics"] for row in rows}) > 2
+
+
+@pytest.mark.parametrize("key", ["thresholds", "label_shares"])
+def test_an_adapter_with_a_number_too_few_is_refused(adapter, tmp_path, key):
+    folder = shutil.copytree(adapter, tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
+    described = json.loads((folder / "annotator.json").read_text())
+    (folder / "annotator.json").write_text(json.dumps(described | {key: [0.5, 0.5]}))
+    with pytest.raises(UserError, match=rf"annotator.json, key '{key}': 2 numbers; expected"):
+        Annotator(folder)
 
 
 def test_it_is_scored_annotates_and_gets_a_trust_page(adapter, files, tmp_path, monkeypatch, capsys):
