@@ -149,10 +149,12 @@ def _own_feature(columns: Sequence[str], name: str, prefix: str) -> Feature:
     def labels(start: str) -> dict[str, str]:
         return {column.removeprefix(start): "" for column in columns if column.startswith(start)}
 
-    several = labels(f"{prefix}{name}_{OF_CHOICES}")
+    # One label first: beside a feature "a", the columns of another one called "a_label" look like several labels of "a".
     one = labels(f"{prefix}{name}_probability_")
-    either = several or one
-    return feature_of(Codebook(name, name, name, either, multi_label=bool(several), text=not either))
+    several = {} if one else labels(f"{prefix}{name}_{OF_CHOICES}")
+    return feature_of(
+        Codebook(name, name, name, one or several, multi_label=bool(several), text=not one and not several)
+    )
 
 
 def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) -> Feature:

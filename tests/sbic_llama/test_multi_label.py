@@ -286,6 +286,13 @@ def test_answers_are_those_of_a_plain_pass_with_the_thresholds_of_training(adapt
     assert len({row["topics"] for row in rows}) > 2
 
 
+def test_a_feature_is_not_taken_for_several_labels_of_one_with_a_shorter_name(tmp_path):
+    names = [f"model_{name}{end}" for name in ("a", "a_label") for end in ("", "_probability_Yes", "_probability_No")]
+    write_rows(tmp_path / "annotated.csv", [{"id": 1} | {name: "0.5" if "_p" in name else "Yes" for name in names}])
+    write_rows(tmp_path / "people.csv", [{"id": 1, "a": "Yes"}])
+    assert shared_feature(tmp_path / "annotated.csv", tmp_path / "people.csv").labels == ("Yes", "No")
+
+
 @pytest.mark.parametrize("key", ["thresholds", "label_shares"])
 def test_an_adapter_with_a_number_too_few_is_refused(adapter, tmp_path, key):
     folder = shutil.copytree(adapter, tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
