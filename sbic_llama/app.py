@@ -110,8 +110,8 @@ def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
     labels, lists, review = {}, {}, {}
     for adapter in annotator.adapters:
         confidence = adapter.confidence(row)
-        if adapter.feature.branches:
-            numbers = zip(adapter.feature.labels or adapter.feature.choices, adapter.columns[1:], strict=True)
+        if adapter.feature.classifies:
+            numbers = zip(adapter.feature.labels, adapter.columns[1:], strict=True)
             labels[adapter.name] = {label: row[column] for label, column in numbers}
         else:
             lists[adapter.name] = (row[adapter.name], confidence)
@@ -221,7 +221,9 @@ def _post_tab(annotator: Annotator, share: Any) -> None:
         for adapter in annotator.adapters:
             question = {"label": adapter.feature.question, "elem_id": adapter.name}
             answers[adapter.name] = (
-                gradio.Label(**question) if adapter.feature.branches else gradio.Textbox(**question, interactive=False)
+                gradio.Label(**question)
+                if adapter.feature.classifies
+                else gradio.Textbox(**question, interactive=False)
             )
     review = gradio.Textbox(label="Should a person review it?", elem_id="review", interactive=False)
     if texts := examples_of(annotator):

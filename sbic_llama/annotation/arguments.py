@@ -58,6 +58,8 @@ class AnnotatorArguments(UntrainedArguments):
         shares = {}
         for word in self.label_shares:
             label, _, number = word.rpartition("=")
+            if label in shares:
+                raise UserError(f"{shown(label)} is given twice", key="--label_shares", fix="keep one of them")
             try:
                 shares[label] = float(number)
             except ValueError:

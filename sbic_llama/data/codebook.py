@@ -33,7 +33,8 @@ OPENING = (
 )
 CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 # Columns of an annotated file that are not a feature's own, and parts of columns that come after a feature's name.
-RESERVED = re.compile(r"needs_review|problem|.*_(probability_.*|mean_log_probability|margin)", re.IGNORECASE)
+RESERVED = re.compile(r"needs_review|problem|raw_record|.*_(probability_.*|mean_log_probability|margin)", re.IGNORECASE)
+MEANS = ("micro", "macro", "weighted", "targeted")  # of metrics, which are named like those of a label
 RULES: dict[Several, str] = {
     "majority": "the label that most annotators gave; of equally many, the first in the codebook",
     "soft": "the label that most annotators gave; each annotator's was learned, by its share",
@@ -155,6 +156,8 @@ class Codebook:
                 return "labels", "a label is empty", "a word"
             if len(label) > LONGEST_LABEL:
                 return f"labels.{label}", f"a label of {len(label):,} characters", f"at most {LONGEST_LABEL}"
+            if label in MEANS:
+                return f"labels.{label}", f"{shown(label)} is the name of a mean in tables", "another word"
             if label != " ".join(label.split()) or not label.isprintable():
                 problem = f"{shown(label)} has needless spaces, or characters that cannot be seen"
                 return f"labels.{label}", problem, "words with a space between them"

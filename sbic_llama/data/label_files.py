@@ -151,7 +151,7 @@ def _own_feature(columns: Sequence[str], name: str, prefix: str) -> Feature:
 
     # One label first: beside a feature "a", the columns of another one called "a_label" look like several labels of "a".
     one = labels(f"{prefix}{name}_probability_")
-    several = {} if one else labels(f"{prefix}{name}_{OF_CHOICES}")
+    several = {} if one or f"{prefix}{name}{OF_LISTS}" in columns else labels(f"{prefix}{name}_{OF_CHOICES}")
     return feature_of(
         Codebook(name, name, name, one or several, multi_label=bool(several), text=not one and not several)
     )
@@ -222,6 +222,9 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
         expected=", ".join(feature.labels or feature.choices),
         unite=None if feature.classifies else _united,
     )
+    if feature.choices and not named and any(len(given) > 1 for given in votes.labels.values()):
+        fix = f"put a person's labels into one cell, or add the column {ANNOTATOR!r}"
+        raise UserError("several rows of an item, and nothing says whose", file=path, expected="one row", fix=fix)
     for note in votes.notes():
         (warn if votes.is_odd else log)(f"{feature.name}: {note}")
     return votes
@@ -235,10 +238,10 @@ def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...] 
 def labels_of(votes: Votes, feature: Feature) -> dict[str, Label]:
     """Return key → label; of several people's labels the most frequent, or the first of those.
 
-    Where several labels may hold, they are combined as in training. For lists of groups, every group that any annotator named
+    Labels of a codebook are combined by its own rule, as in training. For lists of groups, every group that any annotator named
     counts.
     """
-    if feature.choices and feature.codebook is not None:
+    if feature.codebook is not None:
         return {name: feature.codebook.combine(list(given.values())) for name, given in votes.labels.items()}
     if feature.classifies:
         return {name: Counter(given.values()).most_common(1)[0][0] for name, given in votes.labels.items()}

@@ -17,7 +17,7 @@ from common.tables.report import DataReport
 from sbic_llama.data.codebook import Codebook, missing_words, names_of
 from sbic_llama.data.corpus import Split, SplitName, clean, is_blank, normalized
 from sbic_llama.data.features import feature_of
-from sbic_llama.data.groups import split_groups
+from sbic_llama.data.groups import NONE, split_groups
 from sbic_llama.data.near_duplicates import clusters
 
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
@@ -152,12 +152,19 @@ def _add_vote(given: dict[str, Any], row: Row, label: Any, codebook: Codebook, r
     """Add a row's label to those of its item; lists of one person are united."""
     columns, lists = codebook.columns, codebook.text or codebook.multi_label
     who = (text_of(row, columns.annotator) if columns.annotator else None) or f"row {row.number}"
+    if codebook.multi_label and columns.annotator is None and given:
+        fix = "put its labels into one cell, or name the column of annotators under columns.annotator in the codebook"
+        raise row.error("a further row of an item, and nothing says whose", columns.label, expected="one row", fix=fix)
     if who in given:
         if given[who] != label and not lists:
             problem = f"{shown(who)} labeled the same item as {shown(feature_of(codebook).answer(given[who]))} before"
             fix = "correct one of the two rows"
             raise row.error(problem, columns.label, expected="one label of a person for each item", fix=fix)
-        report.notes[REPEATS] = report.notes.get(REPEATS, 0) + 1
+        if codebook.multi_label and bool(given[who]) != bool(label):
+            problem = f"{shown(who)} gave the same item both labels and {NONE}"
+            raise row.error(problem, columns.label, expected="labels or none", fix="correct one of the two rows")
+        if not codebook.multi_label or given[who] == label:
+            report.notes[REPEATS] = report.notes.get(REPEATS, 0) + 1
         label = tuple(sorted({*given[who], *label})) if lists else label
     given[who] = label
 

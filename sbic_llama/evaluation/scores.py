@@ -86,11 +86,12 @@ class AdapterArguments(CorpusArguments):
 
         def read(texts: Sequence[str], *, base: bool = False) -> Answers:
             temperature = 1.0 if base else description.temperature
+            asked = replace(feature, thresholds=()) if base else feature  # both were fitted to the adapter
             with model.disable_adapter() if base else contextlib.nullcontext():
                 return answers_together(
                     processes,
                     texts,
-                    lambda part: answer(model, tokenizer, feature, part, temperature=temperature, **options),
+                    lambda part: answer(model, tokenizer, asked, part, temperature=temperature, **options),
                 )
 
         return read, precision.value

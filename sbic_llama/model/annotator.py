@@ -184,6 +184,10 @@ def read_adapters(
             expected = f"{first.base_model}, as for the first adapter"
             problem = f"the adapter is for the base model {description.base_model}"
             raise UserError(problem, file=called, expected=expected)
+    for name in adapters:
+        if f"{name}_label" in adapters:
+            expected = "a question with another name"
+            raise UserError(f"the columns of {name}_label would look like labels of {name}", expected=expected)
     if label_shares:
         return [replace(each, ratios=_ratios(each, len(adapters), label_shares)) for each in adapters.values()]
     return list(adapters.values())
@@ -194,6 +198,9 @@ def _ratios(adapter: Adapter, adapters: int, shares: Mapping[str, float]) -> tup
     labels, learned, key = adapter.feature.labels, adapter.description.label_shares, "--label_shares"
     if adapters > 1:
         raise UserError(f"{adapters} adapters were given", key=key, expected="a single one")
+    if adapter.feature.choices:
+        expected = "an adapter whose answer is one label"
+        raise UserError(f"several labels of {adapter.name} may hold", key=key, expected=expected)
     if learned is None:
         known = "a trained adapter" if adapter.folder is None else "an adapter that knows the shares of its training"
         fix = "train one whose answers are labels, with this version"
@@ -202,7 +209,7 @@ def _ratios(adapter: Adapter, adapters: int, shares: Mapping[str, float]) -> tup
     if set(shares) != set(labels):
         raise UserError(f"shares of {', '.join(map(shown, shares))}", key=key, expected=f"one for each of {wanted}")
     total = sum(shares.values())
-    if min(shares.values()) <= 0 or abs(total - 1) > 0.01:
+    if not min(shares.values()) > 0 or not abs(total - 1) <= 0.01:  # nan is neither
         raise UserError(f"shares with a sum of {total:.4g}", key=key, expected="shares above 0 that sum to 1")
     return tuple(shares[label] / total / part for label, part in zip(labels, learned, strict=True))
 

@@ -31,11 +31,14 @@ from sbic_llama.data.choices import evaluate_choices, masi
 from sbic_llama.data.codebook import Codebook, read_codebook
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.features import feature_of
-from sbic_llama.data.label_files import annotated_features, read_annotated, shared_feature
+from sbic_llama.data.label_files import annotated_features, labels_of, read_annotated, read_human_votes, shared_feature
 from sbic_llama.data.table import Item, Vote, load_table
 from sbic_llama.evaluate import EvaluateArguments, score_adapter
+from sbic_llama.model.adapter import read_description
+from sbic_llama.model.annotator import read_adapters
 from sbic_llama.model.packing import IGNORED
 from sbic_llama.model.scoring import score_plainly
+from sbic_llama.model.untrained import untrained
 from sbic_llama.robustness.__main__ import RobustnessArguments, check
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.run import build_trainer, load_data, prepare_device, train
@@ -204,6 +207,41 @@ def test_labels_that_the_codebook_lacks_are_listed_one_by_one(files, tmp_path):
         load_table(table, read_codebook(files.book))
 
 
+def test_rows_whose_person_is_unknown_or_contradicts_herself_are_refused(files, tmp_path):
+    book, table = read_codebook(files.book), tmp_path / "table.csv"
+    with pytest.raises(UserError, match=r"line 3, column 'topics': a further row of an item, and nothing says whose"):
+        load_table(files.table, replace(book, columns=replace(book.columns, annotator=None)))
+    rows = [row.values for row in read_rows(files.table)]
+    first = next(row for row in rows if row["topics"] != "none")
+    write_rows(table, [*rows, first | {"topics": "none"}])
+    with pytest.raises(UserError, match="gave the same item both labels and none"):
+        load_table(table, book)
+
+
+def test_people_are_combined_by_the_rule_of_the_codebook(tmp_path):
+    people, book = tmp_path / "people.csv", Codebook("mood", "Mood?", "Decide.", {"A": "", "B": ""})
+    votes = zip("abc", ["B", "B", "A"], strict=True)
+    write_rows(people, [{"id": 1, "annotator": who, "mood": label} for who, label in votes])
+    for several, label in {"majority": 1, "any": 0}.items():
+        feature = feature_of(replace(book, several=several))
+        assert labels_of(read_human_votes(people, "id", feature), feature) == {"1": label}
+    write_rows(people, [{"id": 1, "topics": "Bread"}, {"id": 1, "topics": "Market"}])
+    with pytest.raises(UserError, match="several rows of an item, and nothing says whose"):
+        read_human_votes(people, "id", feature_of(BOOK))
+
+
+def test_names_that_would_collide_are_refused():
+    assert replace(BOOK, name="raw_record").problem()[0] == "name"
+    assert replace(BOOK, labels={"micro": "", "b": ""}).problem()[0] == "labels.micro"
+    asked = [untrained(replace(BOOK, name=name), str(MODELS / "tiny_llama")) for name in ("topics", "topics_label")]
+    with pytest.raises(UserError, match="the columns of topics_label would look like labels of topics"):
+        read_adapters(asked)
+    with pytest.raises(
+        UserError, match="several labels of topics may hold; expected an adapter whose answer is one label"
+    ):
+        read_adapters(asked[:1], {"Bread": 1.0})
+
+
 ITEMS = [
     Item("x", ("Bread",), (Vote("a", ("Bread",)), Vote("b", ("Bread", "Market")))),
     Item("y", (), (Vote("a", ()), Vote("b", ()))),
@@ -308,6 +346,12 @@ def test_it_is_scored_annotates_and_gets_a_trust_page(adapter, files, tmp_path, 
     )
     scores = {record.title: record.metrics for record in records}
     assert scores["QLoRA"]["f1/macro"]["value"] > scores["untouched base"]["f1/macro"]["value"] + 0.15
+    reader, _ = EvaluateArguments(adapter=str(adapter), data=files.table).load_reader(
+        read_description(adapter, adapter)
+    )
+    base = reader([str(row.values["text"]) for row in read_rows(files.posts)][:40], base=True)
+    for label, details in zip(base.labels, base.details, strict=True):  # without the adapter's thresholds
+        assert label == tuple(sorted(name for name in WORDS if details[f"label_probability_{name}"] >= 0.5))
     assert {f"recall/{label}" for label in WORDS} <= scores["QLoRA"].keys()
     assert {finding.name for finding in findings} >= {"risk-coverage", "agreement"}
     assert read_record(tmp_path / "records" / "topics-4-qlora.json").data["choices"] == list(WORDS)

@@ -98,6 +98,7 @@ def test_probabilities_are_corrected_for_given_shares_of_labels(every, posts, fo
         ([1], {"Offensive": 0.5, "Not offensive": 0.5}, "one for each of Offensive, Maybe offensive, Not offensive"),
         ([1], {"Offensive": 0.5, "Maybe offensive": 0.2, "Not offensive": 0.2}, "sum of 0.9; expected shares above 0"),
         ([1], {"Offensive": 1.0, "Maybe offensive": 0.0, "Not offensive": 0}, "shares above 0"),
+        ([1], {"Offensive": float("nan"), "Maybe offensive": 0.5, "Not offensive": 0.5}, "shares above 0"),
         ([0, 1], {"Biased": 0.5, "Not biased": 0.5}, "2 adapters were given; expected a single one"),
         ([2], {"none": 0.5, "women": 0.5}, "targetMinority has no shares to correct"),
     ],
