@@ -18,6 +18,8 @@ from common.results.rendering import show
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
 from common.stats.votes import examples
+from sbic_llama.data.codebook import read_codebook
+from sbic_llama.data.features import feature_of
 from sbic_llama.data.label_files import (
     MIN_HUMAN_LABELS,
     PREFIX,
@@ -44,6 +46,9 @@ class PrevalenceArguments:
     human_labels: Path = option(help="file of the human labels of some of its posts, drawn at random")
     key: str = option("post", "column in both files that identifies a post")
     feature: str | None = option(None, "feature (default: the one that both files have)")
+    codebook: Path | None = option(
+        None, "codebook of the feature, for its rule of how several people's labels become one (default: majority)"
+    )
     by: tuple[str, ...] = option((), "columns of the annotated file: a share for each value with enough human labels")
     width: tuple[float, ...] = option(
         WIDTHS, "widths of 95% intervals for which to say how many human labels they take", above=0, maximum=0.99
@@ -57,12 +62,17 @@ class PrevalenceArguments:
     def __post_init__(self) -> None:
         if len(self.annotated) != 1:
             raise UserError(f"{len(self.annotated)} files were given", expected="one annotated file")
+        if self.codebook is not None and self.feature is not None:
+            raise UserError("the codebook names its feature", key="feature", fix="remove it")
 
 
 def estimate(arguments: PrevalenceArguments) -> Finding:
     """Return the finding on the two files."""
     path, labeled = Path(arguments.annotated[0]), arguments.human_labels
-    feature = shared_feature(path, labeled, arguments.feature, arguments.prefix)
+    if arguments.codebook is not None:
+        feature = feature_of(read_codebook(arguments.codebook))
+    else:
+        feature = shared_feature(path, labeled, arguments.feature, arguments.prefix)
     votes = read_human_votes(labeled, arguments.key, feature)
     labels = labels_of(votes, feature)
     if not labels:

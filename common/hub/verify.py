@@ -23,7 +23,7 @@ from common.models.adapters import check_adapter_config
 from common.models.load_errors import loading
 from common.models.loading import base_path, check_config, check_no_adapter, local_folder, read_config, require
 from common.results.record import TRAINING_FILE, RunRecord
-from common.results.scoring import RECORD
+from common.results.scoring import RECORD, SEVERAL
 
 TIE = 1e-2  # difference below which another precision, device or kernel may prefer the other answer
 # How far a probability may be from the recorded one: at most, and on average over the items. Half precision changes single ones
@@ -231,7 +231,7 @@ def _difference(row: dict[str, str], answer: Any) -> tuple[bool, float, float]:
         return label == row["answer"], abs(before[row["answer"]] - before[label]), difference
     text, mean = answer
     if isinstance(mean, dict):
-        before = {label: float(row[f"label_probability_{label}"]) for label in mean}
+        before = {label: float(row[f"{SEVERAL}{label}"]) for label in mean}
         finite = all(map(math.isfinite, mean.values()))
         difference = max(abs(mean[label] - before[label]) for label in mean) if finite else math.nan
         return _groups(text) == _groups(row["answer"]), difference, difference

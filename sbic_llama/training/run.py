@@ -6,18 +6,15 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peft import PeftModel, get_peft_model
 from trl import SFTConfig
 
-from common.cli.console import log, stage, warn
+from common.cli.console import log
 from common.cli.errors import UserError
 from common.hub.upload import check_publishing, publish_if_asked
 from common.models.loading import base_path, commit_of
@@ -26,7 +23,6 @@ from common.models.quantization import adapters_to_fp32, load_tokenizer
 from common.runtime import hardware
 from common.runtime.files import atomic_write
 from common.runtime.run_folder import locked
-from common.stats.calibration import best_threshold, fit_temperature, tempered
 from common.tables.report import fingerprint
 from common.training import time_estimate
 from common.training.callbacks import TrainsInFp32
@@ -46,14 +42,13 @@ from common.training.run import (
     with_lasting_base,
 )
 from sbic_llama.data.corpus import Post, Split, SplitName, labeled
-from sbic_llama.data.features import Feature, Label, confidence, only_answer, training_fingerprint
+from sbic_llama.data.features import Feature, training_fingerprint
 from sbic_llama.model import adapter, description
-from sbic_llama.model.answering import answer
-from sbic_llama.model.description import ReviewCurve
 from sbic_llama.model.exactness import load_base
 from sbic_llama.model.packing import SharedInstruction
 from sbic_llama.model.scoring import context_of
 from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.calibration import calibrate
 from sbic_llama.training.memory import estimate_run
 from sbic_llama.training.trainer import (
     FeatureTrainer,
@@ -297,7 +292,7 @@ def save(
             **result_facts(trainer, context, result),
         }
         tokenizer, probe = trainer.processing_class, [post.text for post in data.dev_posts[:PROBE]]
-        temperature, thresholds, review = calibrate(model, tokenizer, data, arguments)
+        temperature, thresholds, review = calibrate(model, tokenizer, data.feature, data.dev_posts, arguments)
         learned = learned_answers(data.feature, data.posts, balanced=arguments.class_weights == "balanced")
         shares = label_shares(data.feature, learned)
         described = description.describe(
@@ -315,65 +310,6 @@ def untrained_model(arguments: TrainArguments, context: RunContext, revision: st
     model = get_peft_model(base, adapter.lora_config(arguments, base, revision), autocast_adapter_dtype=False)
     adapters_to_fp32(model)
     return model
-
-
-def calibrate(
-    model: Any, tokenizer: Any, data: TrainingData, arguments: TrainArguments
-) -> tuple[float, tuple[float, ...], ReviewCurve]:
-    """Fit a temperature on validation posts and, where several labels may hold, thresholds; learn how often answers are right.
-
-    The curve, of accuracy by confidence, is for choosing the posts that a person should review.
-    """
-    feature = data.feature
-    chosen = data.dev_posts[:: math.ceil(len(data.dev_posts) / description.MAX_POSTS)]
-    with stage(f"calibrating confidence on {len(chosen):,} validation posts"):
-        answers = answer(
-            model,
-            tokenizer,
-            feature,
-            [post.text for post in chosen],
-            max_post_tokens=arguments.max_post_tokens,
-            batch_size=2 * arguments.per_device_train_batch_size,
-        )
-    labels = [feature.label_of(post) for post in chosen]
-    right = [answer == label for answer, label in zip(answers.labels, labels, strict=True)]
-    if not feature.branches:  # the confidence of a list of groups is not a probability of being right
-        return 1.0, (), description.curve([confidence(feature, details) for details in answers.details], right)
-    probabilities = np.array([list(details.values()) for details in answers.details])
-    if feature.choices:
-        return calibrate_choices(feature, probabilities, labels)
-    warn_of_one(feature, answers.labels)
-    temperature = round(fit_temperature(probabilities, labels), 4)
-    log(f"temperature {temperature:.3f}")
-    return temperature, (), description.curve(tempered(probabilities, temperature).max(1), right)
-
-
-def calibrate_choices(
-    feature: Feature, probabilities: np.ndarray, labels: Sequence[Any]
-) -> tuple[float, tuple[float, ...], ReviewCurve]:
-    """Fit one temperature for the decisions about all labels, and for each label the threshold with the highest F1.
-
-    ``probabilities``, shape (posts, choices), are those that a label holds.
-    """
-    holds = np.array([[choice in label for choice in feature.choices] for label in labels])
-    pairs = np.stack([probabilities.ravel(), 1 - probabilities.ravel()], axis=1)
-    temperature = round(fit_temperature(pairs, (~holds.ravel()).astype(int)), 4)
-    probabilities = tempered(pairs, temperature)[:, 0].reshape(probabilities.shape)
-    thresholds = tuple(best_threshold(probabilities[:, i], holds[:, i]) for i in range(len(feature.choices)))
-    listed = ", ".join(f"{choice} {least:.2f}" for choice, least in zip(feature.choices, thresholds, strict=True))
-    log(f"temperature {temperature:.3f}; a label holds from a probability of {listed}")
-    decided = replace(feature, thresholds=thresholds)
-    sure = [confidence(decided, dict(zip(feature.choices, row, strict=True))) for row in probabilities.tolist()]
-    answers = [decided.chosen(row) for row in probabilities.tolist()]
-    warn_of_one(decided, answers)
-    right = [answer == label for answer, label in zip(answers, labels, strict=True)]
-    return temperature, thresholds, description.curve(sure, right)
-
-
-def warn_of_one(feature: Feature, answers: Sequence[Label]) -> None:
-    """Warn if all validation posts got one and the same answer."""
-    if one := only_answer(feature, Counter(answers)):
-        warn(f"{one} on validation posts; try more steps, another learning rate, or --class_weights balanced")
 
 
 def data_facts(data: TrainingData) -> dict[str, Any]:

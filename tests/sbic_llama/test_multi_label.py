@@ -381,6 +381,16 @@ def test_it_is_scored_annotates_and_gets_a_trust_page(adapter, files, tmp_path, 
         share = next(line for line in said.splitlines() if line.strip().startswith(f"{label}: people and machine "))
         actual = np.mean([WORDS[label] in str(row.values["text"]) for row in read_rows(files.posts)])
         assert float(share.split("[")[1].split(",")[0]) < actual < float(share.split(", ")[-1].rstrip("]"))
+    # One person of three names the labels: with "any" they hold, with "majority" none does.
+    (tmp_path / "any.yaml").write_text(f"{CODEBOOK}several: any\n")
+    votes = [row.values for row in read_rows(files.people)]
+    write_rows(
+        tmp_path / "one.csv", [vote if vote["annotator"] == "ann" else vote | {"topics": "none"} for vote in votes]
+    )
+    given = [output, "--human_labels", tmp_path / "one.csv", "--key", "id"]
+    for rule, held in (("--feature", "topics"), False), (("--codebook", tmp_path / "any.yaml"), True):
+        (line,) = (line for line in command(prevalence, *given, *rule).splitlines() if "Market: people alone " in line)
+        assert (float(line.split()[4]) > 0.1) is held
     people = files.people.read_text().replace("Bread", "Cake", 1)
     (tmp_path / "people.csv").write_text(people)
     with pytest.raises(UserError, match="expected Market, Music \\(live\\), Bread"):
