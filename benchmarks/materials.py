@@ -33,7 +33,7 @@ LLAMA: dict[str, Any] = {
     "max_position_embeddings": 2048, "tie_word_embeddings": False,
 }  # fmt: skip
 LLAMA_VOCABULARY = 32_000
-STEPS, BATCH, RATE, WARM_UP, LONGEST = 120, 16, 1e-3, 30, 96
+STEPS, BATCH, RATE, WARM_UP, LONGEST = 240, 16, 1e-3, 30, 96
 ANSWERS = 3  # different answers per feature that the Llama learns, at most
 SBIC, SNLI, TOKENIZER = "SBIC.v2.*.csv", "snli_1.0_*.jsonl", ("*.json", "*.txt", "*.model")  # patterns of files
 TRAINED = ("hasBiasedImplication", "offensiveYN", "targetMinority")
