@@ -20,6 +20,7 @@ from common.web import MODEL, PageArguments
 from sbic_llama.annotation.input import Part, RowFormat, annotated, survey, windows
 from sbic_llama.annotation.parts import AnnotationJob, new_columns, review_thresholds
 from sbic_llama.data.corpus import is_blank
+from sbic_llama.data.texts import TextColumns
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Annotator
@@ -99,14 +100,15 @@ class FileAnswer:
         return lines
 
 
-def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
-    """Annotate a post; the least certain ``share`` of posts like the validation posts need review."""
-    if is_blank(post):
-        raise UserError("no post", expected="some text")
-    if len(post) > LONGEST:
-        raise UserError(f"{len(post):,} characters", expected=f"at most {LONGEST:,}")
+def annotate_post(annotator: Annotator, texts: Sequence[str], share: float) -> PostAnswer:
+    """Annotate a post, the ``texts`` of its columns; the least certain ``share`` of posts like the validation posts need review."""
+    for text in texts:
+        if is_blank(text):
+            raise UserError("no post", expected="some text")
+        if len(text) > LONGEST:
+            raise UserError(f"{len(text):,} characters", expected=f"at most {LONGEST:,}")
     thresholds = review_thresholds(annotator.adapters, share, None)
-    (row,) = annotator.annotate_window([post])
+    (row,) = annotator.annotate_window([texts[0] if len(texts) == 1 else texts])
     labels, lists, review = {}, {}, {}
     for adapter in annotator.adapters:
         confidence = adapter.confidence(row)
@@ -120,20 +122,22 @@ def annotate_post(annotator: Annotator, post: str, share: float) -> PostAnswer:
     return PostAnswer(labels, lists, review)
 
 
-def examples_of(annotator: Annotator) -> list[str]:
+def examples_of(annotator: Annotator) -> list[list[str]]:
     """Return texts to try: those of the adapters' codebooks, and for SBIC's features the miniature's."""
     codebooks = [adapter.feature.codebook for adapter in annotator.adapters]
-    texts = [example.text for codebook in codebooks if codebook for example in codebook.examples[:MOST_EXAMPLES]]
-    return list(
-        dict.fromkeys([*(EXAMPLES if None in codebooks else ()), *(text for text in texts if len(text) <= LONGEST)])
-    )
+    texts = [each.text for codebook in codebooks if codebook for each in codebook.examples[:MOST_EXAMPLES]]
+    columns = [
+        (text,) if isinstance(text, str) else text for text in [*(EXAMPLES if None in codebooks else ()), *texts]
+    ]
+    return [list(each) for each in dict.fromkeys(columns) if max(map(len, each)) <= LONGEST]
 
 
-def likely_column(annotator: Annotator, names: Sequence[str]) -> str:
-    """Return the column that most likely holds the texts: a codebook's, or one of a usual name."""
+def likely_columns(annotator: Annotator, names: Sequence[str]) -> list[str]:
+    """Return the columns that most likely hold the texts: a codebook's, or one of a usual name."""
     codebooks = [adapter.feature.codebook for adapter in annotator.adapters]
-    own = [codebook.columns.text for codebook in codebooks if codebook and codebook.columns.text in names]
-    return [*own, *(name for name in names if name.casefold() in ("post", "text", "tweet")), *names][0]
+    own = [list(codebook.columns.texts.columns) for codebook in codebooks if codebook]
+    usual = [[name] for name in names if name.casefold() in ("post", "text", "tweet")]
+    return next(columns for columns in [*own, *usual, [names[0]]] if set(columns) <= set(names))
 
 
 def columns_of(path: Path) -> list[str]:
@@ -146,22 +150,31 @@ def columns_of(path: Path) -> list[str]:
 
 
 def annotate_file(
-    annotator: Annotator, source: Path, column: str, share: float, folder: Path, progress: Callable[[int, int], None]
+    annotator: Annotator,
+    source: Path,
+    columns: Sequence[str],
+    share: float,
+    folder: Path,
+    progress: Callable[[int, int], None],
 ) -> FileAnswer:
     """Annotate a file into ``folder`` as ``sbic_llama.annotate`` would; ``progress`` gets the rows done and their total."""
     if not source.is_file():
         raise UserError("the file is no longer here", file=source.name, fix="upload it again")
-    file = survey(source, column, strict=False)
-    row_format = RowFormat(column, PREFIX, review_thresholds(annotator.adapters, share, None))
+    names = annotator.text_names
+    if len(columns) != max(1, len(names)):
+        raise UserError(f"{counted(len(columns), 'column')} of texts", expected=", ".join(names) or "one")
+    texts = TextColumns(tuple(columns), names)
+    file = survey(source, texts, strict=False)
+    row_format = RowFormat(texts, PREFIX, review_thresholds(annotator.adapters, share, None))
     new = new_columns(annotator.adapters, [file], PREFIX, review=True)
     output = folder / f"annotated_{source.name}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         job = AnnotationJob([file], Path(scratch) / "parts", Path(scratch) / output.name, into_folder=False)
-        parts = (annotated(window, annotator, row_format) for window in windows(job.files, job.parts(), column))
+        parts = (annotated(window, annotator, row_format) for window in windows(job.files, job.parts(), texts))
         job.keep(_reported(parts, file.rows, progress), total=file.rows, done=0, show=False)
         job.assemble(new, PREFIX)
         shutil.move(job.output, output)
-    return _summary(output, annotator, column, file.rows)
+    return _summary(output, annotator, columns, file.rows)
 
 
 def _reported(parts: Iterable[Part], rows: int, progress: Callable[[int, int], None]) -> Iterator[Part]:
@@ -172,9 +185,9 @@ def _reported(parts: Iterable[Part], rows: int, progress: Callable[[int, int], N
         yield part
 
 
-def _summary(output: Path, annotator: Annotator, column: str, rows: int) -> FileAnswer:
+def _summary(output: Path, annotator: Annotator, columns: Sequence[str], rows: int) -> FileAnswer:
     counts: dict[str, Counter[str]] = {adapter.name: Counter() for adapter in annotator.adapters}
-    names = [column, *(f"{PREFIX}{name}" for name in (*counts, "needs_review"))]
+    names = [*columns, *(f"{PREFIX}{name}" for name in (*counts, "needs_review"))]
     head: list[list[str]] = []
     unanswered = review = 0
     for row in read_rows(output, lenient=True):
@@ -214,7 +227,8 @@ def layout(annotator: Annotator) -> None:
 def _post_tab(annotator: Annotator, share: Any) -> None:
     import gradio
 
-    post = gradio.Textbox(label="Post", lines=3, max_length=LONGEST, placeholder="Type or paste a post")
+    box = {"lines": 3, "max_length": LONGEST, "placeholder": "Type or paste a text"}
+    boxes = [gradio.Textbox(label=name, **box) for name in annotator.text_names or ["Post"]]
     button = gradio.Button("Annotate", variant="primary")
     answers = {}
     with gradio.Row():
@@ -227,10 +241,11 @@ def _post_tab(annotator: Annotator, share: Any) -> None:
             )
     review = gradio.Textbox(label="Should a person review it?", elem_id="review", interactive=False)
     if texts := examples_of(annotator):
-        gradio.Examples([[text] for text in texts], [post])
+        gradio.Examples(texts, boxes)
 
-    def answer(text: str, share: float) -> list[Any]:
-        result = annotate_post(annotator, text or "", share)
+    def answer(*values: Any) -> list[Any]:
+        *texts, share = values
+        result = annotate_post(annotator, [text or "" for text in texts], share)
         lists = {name: f"{groups} ({confidence:.0%} sure)" for name, (groups, confidence) in result.lists.items()}
         reasons = [
             f"{name}: {confidence:.1%} sure, below its threshold of {threshold:.1%}"
@@ -238,16 +253,19 @@ def _post_tab(annotator: Annotator, share: Any) -> None:
         ]
         return [*((result.labels | lists)[name] for name in answers), f"yes. {'; '.join(reasons)}" if reasons else "no"]
 
-    event = {"fn": web.answering(answer), "inputs": [post, share], "outputs": [*answers.values(), review]}
+    event = {"fn": web.answering(answer), "inputs": [*boxes, share], "outputs": [*answers.values(), review]}
     button.click(**event, **MODEL)
-    post.submit(**event, **MODEL)
+    for each in boxes:
+        each.submit(**event, **MODEL)
 
 
 def _file_tab(annotator: Annotator, share: Any) -> None:
     import gradio
 
     file = gradio.File(label="CSV, TSV, JSON Lines or Parquet", file_types=[*FORMATS, ".gz"])
-    column = gradio.Dropdown([], label="Column of the posts", elem_id="column")
+    several = len(annotator.text_names)
+    label = f"Columns of {', '.join(annotator.text_names)}, in this order" if several else "Column of the posts"
+    column = gradio.Dropdown([], label=label, elem_id="column", multiselect=bool(several))
     start = gradio.Button("Annotate the file", variant="primary")
     outcome = gradio.Textbox(label="Result", elem_id="outcome", lines=5, interactive=False)
     download = gradio.DownloadButton("Download the annotated file", visible=False)
@@ -258,17 +276,19 @@ def _file_tab(annotator: Annotator, share: Any) -> None:
         if path is None:
             return gradio.Dropdown([], value=None)
         names = columns_of(Path(path))
-        return gradio.Dropdown(names, value=likely_column(annotator, names))
+        likely = likely_columns(annotator, names)
+        return gradio.Dropdown(names, value=likely if several else likely[0])
 
-    def answer(path: str | None, column: str | None, share: float, bar: Any) -> list[Any]:
-        if path is None or column is None:
+    def answer(path: str | None, column: str | list[str] | None, share: float, bar: Any) -> list[Any]:
+        if path is None or not column:
             raise UserError("no file", expected="a file with a column of posts")
 
         def progress(done: int, total: int) -> None:
             bar((done, total), unit="posts")
 
         with web.working(Path(path)) as source:
-            result = annotate_file(annotator, source, column, share, source.parents[1], progress)
+            columns = [column] if isinstance(column, str) else column
+            result = annotate_file(annotator, source, columns, share, source.parents[1], progress)
         headers, rows = result.head
         return [
             "\n".join(result.lines()),
@@ -278,7 +298,7 @@ def _file_tab(annotator: Annotator, share: Any) -> None:
 
     work = web.answering(answer)
 
-    def with_bar(path: str | None, column: str | None, share: float, progress: Any = bar) -> list[Any]:
+    def with_bar(path: str | None, column: str | list[str] | None, share: float, progress: Any = bar) -> list[Any]:
         return work(path, column, share, progress)  # gradio injects the bar for a default of this type
 
     file.change(web.answering(uploaded), [file], [column])

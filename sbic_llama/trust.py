@@ -43,7 +43,6 @@ class TrustArguments(AnnotatorArguments):
 
     posts: tuple[str, ...] = option((), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz)", positional=True)
     human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
-    text_column: str = option("post", "column of the posts")
     key: str | None = option(None, "column in both files that identifies a post (default: the text column)")
     prefix: str = option(PREFIX, "prefix of the annotation's columns")
     review_share: float = option(0.1, "share of the file to propose for review by people", above=0, maximum=0.99)
@@ -62,7 +61,10 @@ class TrustArguments(AnnotatorArguments):
 
     @property
     def key_column(self) -> str:
-        return self.key or self.text_column
+        if self.key is None and len(columns := self.texts().columns) > 1:
+            problem = f"a post is in {len(columns)} columns"
+            raise UserError(problem, key="--key", expected="a column in both files that identifies a post")
+        return self.key or self.texts().columns[0]
 
 
 def read_all_votes(arguments: TrustArguments, adapters: list[Adapter]) -> dict[str, Votes]:
@@ -87,7 +89,7 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
     folder = arguments.output_dir
     annotated, identity = folder / "annotated.parquet", folder / "annotated.json"
     made_of = {"posts": posts.digest, "adapters": {each.name: digest_of(each) for each in adapters}}
-    made_of |= {"quantisation": arguments.quantization, "text_column": arguments.text_column}  # as earlier versions
+    made_of |= {"quantisation": arguments.quantization, "text_column": arguments.texts().place}  # as earlier versions
     made_of |= {"prefix": arguments.prefix} if arguments.prefix != PREFIX else {}
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
@@ -99,7 +101,7 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
         part.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
     words = {"posts": arguments.posts, "output": str(annotated)}
     names = [field.name for field in dataclasses.fields(AnnotatorArguments)]
-    names += ["text_column", "prefix", "quantization", "batch_size"]
+    names += ["prefix", "quantization", "batch_size"]
     shared = {name: getattr(arguments, name) for name in names}
     annotate(AnnotateArguments(**words, **shared), posts.path, annotated)
     return annotated
@@ -151,7 +153,7 @@ def main() -> None:
         if adapter.folder is not None:
             read_findings(adapter.folder / KEPT)
     votes = read_all_votes(arguments, adapters)
-    posts = survey(source, arguments.text_column, strict=False)
+    posts = survey(source, arguments.texts(), strict=False)
     if key not in posts.columns:
         raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(posts.columns, 200)}")
     cells = (text_of(row, key) for row in read_rows(source, lenient=True) if key in row.values)
@@ -162,7 +164,7 @@ def main() -> None:
     assessed = [assess_adapter(arguments, adapter, annotated, votes[adapter.name]) for adapter in adapters]
     count = max(1, round(arguments.review_share * posts.rows))
     labels = {name: of_feature.labels for name, of_feature in votes.items()}
-    review = {"key": key, "prefix": arguments.prefix, "text_column": arguments.text_column, "count": count}
+    review = {"key": key, "prefix": arguments.prefix, "texts": arguments.texts(), "count": count}
     proposed = write_review(annotated, adapters, labels, folder / "review.csv", **review)
     values = {"rows": posts.rows, "problems": posts.problems, "proposed": proposed, "share": arguments.review_share}
     with atomic_write(folder / "trust.html") as part:

@@ -10,7 +10,8 @@ from common.cli.arguments import given, option
 from common.cli.errors import UserError, shown
 from common.models.loading import base_path, check_place, with_revision
 from common.models.prompt import PromptChoice
-from sbic_llama.data.codebook import read_codebook
+from sbic_llama.data.codebook import read_codebook, text_columns
+from sbic_llama.data.texts import TextColumns
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
@@ -40,6 +41,8 @@ class AnnotatorArguments(UntrainedArguments):
         (), "about which share of these posts has each label, as Yes=0.1 No=0.9, if training had other shares"
     )
 
+    text_column: str | None = option(None, "column of the posts (default: the codebook's, otherwise post)")
+
     def __post_init__(self) -> None:
         self.expected_shares()
         for name in self.adapter:
@@ -68,6 +71,14 @@ class AnnotatorArguments(UntrainedArguments):
                     f"{shown(word)} is no share of a label", key="--label_shares", expected=expected
                 ) from None
         return shares
+
+    def texts(self) -> TextColumns:
+        """Return where the texts are: in the given column, or in those that codebooks name."""
+        from sbic_llama.model.description import codebook_of
+
+        codebooks = [codebook_of(name) for name in self.adapter]
+        codebooks += [read_codebook(self.codebook)] if self.codebook is not None else []
+        return text_columns(codebooks, self.text_column)
 
     def annotators(self) -> list[str | Adapter]:
         """Return the adapters by name, and the base that answers a codebook's question, for an ``Annotator``."""

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.tables.reading import FORMATS, MOST_COLUMNS, Row, read_rows, table_format
-from sbic_llama.data.corpus import clean, is_blank
+from sbic_llama.data.texts import TextColumns
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Annotator
 
 WINDOW = 256  # rows per part, the most that a killed run loses
 SHOWN = 5  # problems that are printed one by one
-LONGEST_POST = 100_000  # characters of a cleaned post: more than any model reads
 
 
 @dataclass
@@ -68,7 +67,7 @@ class Part:
 class RowFormat:
     """How rows are made from posts and answers."""
 
-    text_column: str
+    texts: TextColumns
     prefix: str  # of the new columns
     thresholds: dict[str, float]  # by feature, the confidence below which an answer needs review
 
@@ -87,12 +86,12 @@ def files_of(source: Path) -> list[Path]:
     return paths
 
 
-def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
+def survey(path: Path, texts: TextColumns, *, strict: bool) -> Survey:
     """Read a whole file before any model is loaded, and print which rows cannot be annotated."""
     result = Survey(path)
     columns: dict[str, set[str]] = {}
     digest = hashlib.sha256()
-    for row in read_rows(path, () if table_format(path) == ".jsonl" else (text_column,), lenient=not strict):
+    for row in read_rows(path, () if table_format(path) == ".jsonl" else texts.columns, lenient=not strict):
         if result.rows and result.rows % WINDOW == 0:
             result.digests.append(digest.hexdigest())
         _update(digest, row)
@@ -102,9 +101,10 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
             if name not in columns and len(columns) == MOST_COLUMNS:
                 raise row.error(f"more than {MOST_COLUMNS:,} different columns up to here")
             columns.setdefault(name, set()).add(kind_of(value))
-        if reason := problem(row, text_column):
+        if reason := problem(row, texts):
             result.problems += 1
-            error = row.error(f"row {row.number}: {reason}", text_column)
+            column, _ = texts.problem(row.values) or (texts.columns[0], "")
+            error = row.error(f"row {row.number}: {reason}", column)
             if strict:
                 raise error
             if result.problems <= SHOWN:
@@ -114,8 +114,9 @@ def survey(path: Path, text_column: str, *, strict: bool) -> Survey:
     if not result.rows:
         raise UserError("no rows", file=path, expected="at least one post")
     result.digests.append(digest.hexdigest())
-    if text_column not in columns:
-        raise UserError(f"missing column {text_column!r}", file=path, expected=f"it among {shown(list(columns), 200)}")
+    for column in texts.columns:
+        if column not in columns:
+            raise UserError(f"missing column {column!r}", file=path, expected=f"it among {shown(list(columns), 200)}")
     result.columns, result.kinds = list(columns), columns
     with open(path, "rb") as file:
         result.digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -129,14 +130,12 @@ def kind_of(value: Any) -> str:
     return "long" if -(2**63) <= value < 2**63 else "huge"
 
 
-def problem(row: Row, text_column: str) -> str | None:
+def problem(row: Row, texts: TextColumns) -> str | None:
     """Return why a row cannot be annotated, or None."""
     if row.problem:
         return row.problem
-    text = row.values.get(text_column)
-    if text is None or (isinstance(text, str) and is_blank(text)) or (isinstance(text, float) and text != text):
-        return "no text"
-    return None if isinstance(text, str) else f"{type(text).__name__} instead of text"
+    column, reason = texts.problem(row.values) or ("", None)
+    return f"{reason} in {column!r}" if reason and texts.names else reason
 
 
 def surveyed_rows(file: Survey) -> Iterator[Row]:
@@ -160,7 +159,7 @@ def _update(digest: Any, row: Row) -> None:
     digest.update(repr((row.values, row.problem, row.raw)).encode())
 
 
-def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], text_column: str) -> Iterator[Window]:
+def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], texts: TextColumns) -> Iterator[Window]:
     """Yield the windows of the ``wanted`` parts in order, streaming each file once.
 
     Raises:
@@ -172,15 +171,10 @@ def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], text_col
             start, at = (number - at) * WINDOW, number + 1
             window = Window(file, number, [], [])
             for row in itertools.islice(rows, start, start + WINDOW):  # which need not fit into memory together
-                window.reasons.append(problem(row, text_column))
+                window.reasons.append(problem(row, texts))
                 if window.reasons[-1] is None:
-                    window.posts.append(shortened(row.values[text_column]))
+                    window.posts.append(texts.read(row.values))
             yield window
-
-
-def shortened(post: str) -> str:
-    """Return a post, or, if it is long, the start of what :func:`clean` makes of it."""
-    return post if len(post) <= LONGEST_POST else clean(post[: 10 * LONGEST_POST])[:LONGEST_POST]
 
 
 def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Part:

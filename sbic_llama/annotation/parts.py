@@ -126,7 +126,7 @@ def identity_of(
     return {
         "posts": posts if job.into_folder else job.files[0].digest,
         "rows as read": rows if job.into_folder else job.files[0].digests[-1],
-        "text_column": row_format.text_column,
+        "text_column": row_format.texts.place,
         "adapters": {adapter.name: digest_of(adapter) for adapter in adapters},
         "prefix": row_format.prefix,
         "thresholds": row_format.thresholds,

@@ -24,6 +24,7 @@ from common.models.loading import hub_commit
 from common.runtime import hardware
 from sbic_llama.annotation.input import Part, RowFormat, Survey, Window, annotated, windows
 from sbic_llama.annotation.parts import digest_of
+from sbic_llama.data.texts import TextColumns
 
 if TYPE_CHECKING:
     import pyarrow
@@ -99,7 +100,7 @@ def parts(
 
     try:
         # One core runs one thread, so numbers are the same on every machine.
-        done = _windows(files, list(wanted), row_format.text_column).map_batches(
+        done = _windows(files, list(wanted), row_format.texts).map_batches(
             AnnotationActor,
             fn_constructor_args=(settings, row_format),
             batch_size=1,
@@ -217,7 +218,7 @@ def _precision(on_gpu: bool, description: AnnotatorFile) -> str:
     return precision_for(description).value
 
 
-def _windows(files: Sequence[Survey], wanted: list[tuple[int, int]], text_column: str) -> Any:
+def _windows(files: Sequence[Survey], wanted: list[tuple[int, int]], texts: TextColumns) -> Any:
     """Return a dataset of windows, one per row, that are read on this machine as they are consumed."""
     import ray.data
     from ray.data.block import BlockMetadata
@@ -229,7 +230,7 @@ def _windows(files: Sequence[Survey], wanted: list[tuple[int, int]], text_column
             return None
 
         def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ray.data.ReadTask]:
-            read = functools.partial(_blocks, list(files), wanted, text_column)
+            read = functools.partial(_blocks, list(files), wanted, texts)
             unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
             return [ray.data.ReadTask(read, unknown)]
 
@@ -240,10 +241,10 @@ def _windows(files: Sequence[Survey], wanted: list[tuple[int, int]], text_column
     return ray.data.read_datasource(Windows(), num_cpus=0, override_num_blocks=1)
 
 
-def _blocks(files: list[Survey], wanted: list[tuple[int, int]], text_column: str) -> Iterator[pyarrow.Table]:
+def _blocks(files: list[Survey], wanted: list[tuple[int, int]], texts: TextColumns) -> Iterator[pyarrow.Table]:
     import pyarrow
 
-    texts, number = pyarrow.list_(pyarrow.string()), pyarrow.int64()
-    schema = pyarrow.schema({"file": number, "number": number, "reasons": texts, "posts": texts})
-    for window in windows(files, wanted, text_column):
+    strings, number = pyarrow.list_(pyarrow.string()), pyarrow.int64()
+    schema = pyarrow.schema({"file": number, "number": number, "reasons": strings, "posts": strings})
+    for window in windows(files, wanted, texts):
         yield pyarrow.Table.from_pylist([asdict(window)], schema=schema)

@@ -44,7 +44,6 @@ class AnnotateArguments(AnnotatorArguments):
     posts: tuple[str, ...] = option(
         (), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz), folder of files, or -", positional=True
     )
-    text_column: str = option("post", "column of the posts")
     output: str = option(help="file to write, in the format of its ending; a folder for a folder of posts; or -")
     input_format: Format = option("csv", "format of standard input")
     output_format: Format = option("csv", "format of standard output")
@@ -109,9 +108,8 @@ def parts_of(output: Path) -> Path:
 
 def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
     """Annotate ``source`` into ``output`` in parts, which several processes divide among them."""
-    files = processes.shared(
-        lambda: [survey(path, arguments.text_column, strict=arguments.strict) for path in files_of(source)]
-    )
+    texts = arguments.texts()
+    files = processes.shared(lambda: [survey(path, texts, strict=arguments.strict) for path in files_of(source)])
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters
 
@@ -128,7 +126,7 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     if invented := [adapter.name for adapter in adapters if adapter.description.of_miniature]:
         warn(f"{', '.join(invented)}: trained on the miniature's invented posts; answers about real posts mean nothing")
     thresholds = review_thresholds(adapters, arguments.review_share, arguments.target_accuracy)
-    row_format = RowFormat(arguments.text_column, arguments.prefix, thresholds)
+    row_format = RowFormat(texts, arguments.prefix, thresholds)
     columns = new_columns(adapters, files, arguments.prefix, review=bool(thresholds))
     with contextlib.ExitStack() as stack:
         engine, precision = stack.enter_context(_engine(arguments, adapters, named))
@@ -236,6 +234,6 @@ def _local_engine(arguments: AnnotateArguments, named: Sequence[str | Adapter]) 
         model = Annotator(*named, label_shares=arguments.expected_shares(), **settings)
         names = ", ".join(adapter.name for adapter in model.adapters)
         log(f"{names} in {model.precision.value} ({model.precision.reason})")
-        return (annotated(window, model, row_format) for window in windows(files, wanted, row_format.text_column))
+        return (annotated(window, model, row_format) for window in windows(files, wanted, row_format.texts))
 
     return parts

@@ -15,12 +15,15 @@ import yaml
 
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import MISSING, folded
+from sbic_llama.data.corpus import clean
 from sbic_llama.data.groups import NONE, split_groups
+from sbic_llama.data.texts import TextColumns, joined
 
 # How the labels of several people become one: the most frequent, the first label of the codebook that anybody gave, or the one
 # nearest to the mean place in the labels' order. With "soft" it is the most frequent, and a training learns all of them.
 Several = Literal["majority", "any", "mean", "soft"]
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # part of a folder's and a column's name
+POST = "post"  # the usual column of texts, where no codebook names another
 MOST_LABELS, MOST_EXAMPLES = 100, 1000
 LONGEST, LONGEST_LABEL = 4000, 200  # characters of a text, and of a label, which names a column
 LARGEST = 4 * 2**20  # bytes of a file
@@ -55,12 +58,16 @@ class Columns:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    text: str = "text"
+    text: str | tuple[str, ...] = "text"  # or several, which the model reads one behind the other
     label: str = "label"
     annotator: str | None = None  # who gave the label; without it, every row of a text is another person's
     item: str | None = None  # id of the text; without it, equal texts are one item
     group: str | None = None  # such as the author or thread: texts of a group are never in two splits
     split: str | None = None  # train, dev or test; without it, texts are divided by a draw
+
+    @property
+    def texts(self) -> TextColumns:
+        return TextColumns((self.text,)) if isinstance(self.text, str) else TextColumns(self.text, self.text)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Example:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    text: str
+    text: str | tuple[str, ...]  # as many as there are columns of texts
     label: str
 
 
@@ -103,6 +110,11 @@ class Codebook:
         else:
             lines = ["Answer with one of these labels:", *lines]
         return "\n".join([self.instruction, *lines])
+
+    def example_texts(self) -> list[str]:
+        """Return the texts of the examples, as a model reads them."""
+        names = self.columns.texts.names
+        return [joined(names, each.text) if names else clean(str(each.text)) for each in self.examples]
 
     def combine(self, votes: Sequence[Any]) -> Any:
         """Return the label that several people's labels make."""
@@ -183,20 +195,60 @@ class Codebook:
             return "examples", counted(len(self.examples), "example"), f"at most {MOST_EXAMPLES:,}"
         for number, example in enumerate(self.examples):
             key = f"examples.{number}"
-            if not example.text.strip():
+            names = self.columns.texts.names
+            texts = (example.text,) if isinstance(example.text, str) else example.text
+            if isinstance(example.text, str) == bool(names) or len(texts) != max(1, len(names)):
+                return f"{key}.text", counted(len(texts), "text"), f"{', '.join(names)}" if names else "one text"
+            if not all(text.strip() for text in texts):
                 return key, "the text is empty", "a text with its label"
             if not self.text and folded(example.label) not in known:
                 return f"{key}.label", f"unknown label {shown(example.label)}", ", ".join(self.labels)
         return self._problem_of_columns()
 
     def _problem_of_columns(self) -> tuple[str, str, str] | None:
-        for key, name in dataclasses.asdict(self.columns).items():
-            if name is not None and not name.strip():
+        given = dataclasses.asdict(self.columns) | {"text": None}
+        named = [("text", name) for name in self.columns.texts.columns]
+        named += [(key, name) for key, name in given.items() if name is not None]
+        for key, name in named:
+            if not name.strip():
                 return f"columns.{key}", "the value is empty", "the name of a column, or no such line"
-        used = [name for name in dataclasses.astuple(self.columns) if name is not None]
+        if not isinstance(self.columns.text, str) and len(self.columns.text) < 2:
+            return "columns.text", "a list of one column", "the name of the column, or several"
+        if twice := next((name for name in self.columns.texts.names if "]" in name), None):
+            return "columns.text", f"{shown(twice)} holds a bracket", "columns without ]"
+        used = [name for _, name in named]
         if twice := next((name for name in used if used.count(name) > 1), None):
             return "columns", f"{shown(twice)} is named for two things", "different columns"
         return None
+
+
+def text_names(codebooks: Iterable[Codebook | None]) -> tuple[str, ...]:
+    """Return the names of the texts that questions are about, none for a single text; None is a feature of SBIC."""
+    names = {() if each is None else each.columns.texts.names for each in codebooks}
+    if len(names) > 1:
+        columns = "; ".join(sorted(", ".join(each) or "a single one" for each in names))
+        raise UserError(f"questions about different columns ({columns})", fix="annotate them one after the other")
+    return names.pop()
+
+
+def text_columns(codebooks: Sequence[Codebook | None], given: str | None = None) -> TextColumns:
+    """Return where a file has the texts: in the column that is ``given``, otherwise where the codebooks say.
+
+    Raises:
+        UserError: The questions are about different texts, or one column is ``given`` for questions about several.
+    """
+    names = text_names(codebooks)
+    if given is not None and names:
+        fix = f"remove it, and name the columns of the file {' and '.join(names)}"
+        raise UserError(f"a question about {len(names)} columns", key="--text_column", fix=fix)
+    if given is not None:
+        return TextColumns((given,))
+    declared = {TextColumns((POST,)) if each is None else each.columns.texts for each in codebooks}
+    if len(declared) > 1:
+        columns = ", ".join(sorted(texts.columns[0] for texts in declared))
+        fix = "name the column for all of them"
+        raise UserError(f"questions about different columns ({columns})", key="--text_column", fix=fix)
+    return declared.pop()
 
 
 def names_of(labels: Iterable[str]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
             class with fewer than :data:`FEWEST` items, or no labels at all.
     """
     columns, report = codebook.columns, DataReport(path.name)
-    wanted = [columns.text, columns.label, columns.annotator, columns.item, columns.group, columns.split]
+    wanted = [*columns.texts.columns, columns.label, columns.annotator, columns.item, columns.group, columns.split]
     first: dict[tuple[str, ...], Row] = {}
     votes: dict[tuple[str, ...], dict[str, Any]] = {}
     unknown: Counter[str] = Counter()
@@ -98,8 +98,8 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
     reader = _Labels(codebook)
     for row in _rows(path, [name for name in wanted if name is not None]):
         report.read += 1
-        text = clean(text_of(row, columns.text) or "")
-        if is_blank(text):
+        text = _text(row, codebook)
+        if text is None:
             report.drop(row, "no text")
             continue
         cell = text_of(row, columns.label)
@@ -125,6 +125,13 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
     _check_counts(items, codebook, path)
     _note_people(items, codebook, report)
     return items, report
+
+
+def _text(row: Row, codebook: Codebook) -> str | None:
+    """Return a row's text, cleaned; None if there is none, or if one of several is missing."""
+    texts = codebook.columns.texts
+    cells = {column: text_of(row, column) or "" for column in texts.columns}
+    return None if any(map(is_blank, cells.values())) else clean(texts.read(cells))
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -221,7 +228,8 @@ class _Labels:
 def _check_same(earlier: Row, row: Row, codebook: Codebook) -> None:
     """Check that the rows of an item have one text, one group and one split."""
     columns = codebook.columns
-    for column, read in ((columns.text, normalized), (columns.group, clean), (columns.split, clean)):
+    texts = [(column, normalized) for column in columns.texts.columns]
+    for column, read in (*texts, (columns.group, clean), (columns.split, clean)):
         if column and read(text_of(row, column) or "") != read(text_of(earlier, column) or ""):
             before = f"line {earlier.line}" if earlier.line is not None else f"row {earlier.number}"
             problem = f"another value than in an earlier row of this item ({before})"
@@ -237,7 +245,7 @@ def _item(row: Row, votes: dict[str, Any], codebook: Codebook) -> Item:
             raise row.error(f"unknown split {shown(word)}", columns.split, expected="train, dev or test")
     group = (text_of(row, columns.group) if columns.group else None) or ""
     given = tuple(Vote(who, label) for who, label in votes.items())
-    text = clean(text_of(row, columns.text) or "")
+    text = _text(row, codebook) or ""
     return Item(text, codebook.combine([vote.label for vote in given]), given, group, split)
 
 

@@ -26,6 +26,7 @@ from common.tables.writing import row_writer
 from sbic_llama.data.features import Feature, Label
 from sbic_llama.data.groups import PRESENCE
 from sbic_llama.data.label_files import PREFIX, labels_of, read_annotated
+from sbic_llama.data.texts import TextColumns
 from sbic_llama.evaluation.prevalence import prevalence_finding
 from sbic_llama.evaluation.scores import label_counts, scored_set
 from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings, score_of
@@ -225,7 +226,7 @@ def write_review(
     *,
     key: str,
     prefix: str = PREFIX,
-    text_column: str,
+    texts: TextColumns,
     count: int,
 ) -> int:
     """Write the least certain rows that nobody has labeled yet, least certain first. Returns how many."""
@@ -238,7 +239,9 @@ def write_review(
             confidences = [
                 adapter.confidence(values) for adapter, values in answers if values[adapter.name] is not None
             ]
-            if (text_of(row, text_column) or "").strip():  # otherwise there is nothing to label
+            if all(
+                (text_of(row, column) or "").strip() for column in texts.columns
+            ):  # otherwise there is nothing to label
                 yield min(confidences, default=0.0), row.number, row.values
 
     chosen = heapq.nsmallest(count, waiting(), key=lambda row: row[:2])

@@ -16,9 +16,11 @@ from common.models.loading import base_path, local_folder, with_revision
 from common.models.quantization import Quantization, load_tokenizer
 from common.runtime import hardware
 from common.tables.reading import in_windows
+from sbic_llama.data.codebook import text_names
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import OF_CHOICES, Feature, Label, confidence
+from sbic_llama.data.texts import joined
 from sbic_llama.model.adapter import attach, precision_for, read_description
 from sbic_llama.model.answering import answer, reweighted
 from sbic_llama.model.description import AnnotatorFile
@@ -90,6 +92,7 @@ class Annotator:
         batch_size: int = 32,
     ):
         self.adapters = read_adapters(adapters, label_shares)
+        self.text_names = text_names(adapter.feature.codebook for adapter in self.adapters)
         self.batch_size = batch_size
         first = self.adapters[0].description
         hardware.choose_device()
@@ -110,30 +113,38 @@ class Annotator:
         """Return the names of a row's values, in order."""
         return [column for adapter in self.adapters for column in adapter.columns]
 
-    def annotate(self, posts: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def annotate(self, posts: Iterable[str | Sequence[str]]) -> Iterator[dict[str, Any]]:
         """Yield a row per post, in the posts' order: each feature's answer and its probabilities.
+
+        Where the codebook names several columns of texts, a post is a sequence of as many texts.
 
         A stream is read :data:`WINDOW` posts at a time, so it may be longer than memory. A row depends on its post alone,
         except for rounding: in bf16 and fp16, the third digit of a probability may change with the posts around it.
 
         Raises:
-            TypeError: A post is not a string.
+            TypeError: A post is not a string, or not as many strings as the codebook has columns of texts.
         """
         for window in in_windows(posts, WINDOW):
             yield from self.annotate_window(window)
 
-    def annotate_window(self, posts: Sequence[str]) -> list[dict[str, Any]]:
+    def annotate_window(self, posts: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
         """Return the rows of posts that are processed together; equal posts are scored once."""
-        for post in posts:
-            if not isinstance(post, str):
-                raise TypeError(f"a post must be a string, not {type(post).__name__}")
-        cleaned = [clean(post) for post in posts]
+        cleaned = [clean(self._text(post)) for post in posts]
         distinct = list(dict.fromkeys(cleaned))
         rows: dict[str, dict[str, Any]] = {post: {} for post in distinct}
         for adapter in self.adapters:
             for post, row in zip(distinct, self._answers(adapter, distinct), strict=True):
                 rows[post] |= row
         return [dict(rows[post]) for post in cleaned]
+
+    def _text(self, post: str | Sequence[str]) -> str:
+        if isinstance(post, str):
+            return post
+        names = self.text_names
+        if not isinstance(post, list | tuple) or len(post) != len(names) or not all(isinstance(t, str) for t in post):
+            expected = f"a string, or {len(names)} strings ({', '.join(names)})" if names else "a string"
+            raise TypeError(f"a post must be {expected}, not {type(post).__name__}")
+        return joined(names, post)
 
     def _answers(self, adapter: Adapter, posts: Sequence[str]) -> list[dict[str, Any]]:
         if adapter.folder is not None:

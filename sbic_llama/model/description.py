@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Len, Lt
 
 from common.cli.errors import UserError, counted, shown
+from common.models.loading import local_folder, require, with_revision
 from common.models.prompt import STUDY, Template
 from common.runtime.files import Count, Number, atomic_write, read_json
 from common.runtime.project import MINIATURE
@@ -178,6 +179,11 @@ def read(path: Path) -> AnnotatorFile:
         error.file = path
         raise
     return description
+
+
+def codebook_of(name: str | Path) -> Codebook | None:
+    """Return the codebook of an adapter, a folder or Hub id; None for a feature of SBIC."""
+    return read(require(local_folder(*with_revision(name)), ANNOTATOR_FILE, name)).codebook
 
 
 def curve(confidences: Sequence[float], right: Sequence[bool]) -> ReviewCurve:

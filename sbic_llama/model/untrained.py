@@ -11,7 +11,6 @@ from common.models.prompt import BETWEEN, PromptChoice, added_ids, template_for
 from common.models.quantization import load_tokenizer
 from common.stats.votes import folded
 from sbic_llama.data.codebook import Codebook
-from sbic_llama.data.corpus import clean
 from sbic_llama.data.features import feature_of
 from sbic_llama.data.groups import joined_groups, split_groups
 from sbic_llama.model.annotator import Adapter
@@ -31,8 +30,7 @@ def untrained(codebook: Codebook, base: str, revision: str | None = None, prompt
     feature = feature_of(codebook)
     labels, added = {folded(label): label for label in codebook.labels}, added_ids(tokenizer)
     turns = []
-    for example in codebook.examples:
-        text = clean(example.text)
+    for example, text in zip(codebook.examples, codebook.example_texts(), strict=True):
         if not added.isdisjoint(tokenizer(text, add_special_tokens=False).input_ids):
             problem = f"the example {shown(text)} holds a control token of {base}"
             raise UserError(problem, key="examples", fix="change that example in the codebook")

@@ -41,7 +41,7 @@ def posts(tmp_path) -> Path:
 
 
 def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
-    result = app.annotate_post(annotator, POSTS[0], 0.5)
+    result = app.annotate_post(annotator, [POSTS[0]], 0.5)
     assert list(result.labels) == ["offensiveYN"]
     assert sum(result.labels["offensiveYN"].values()) == pytest.approx(1, abs=1e-5)
     groups, sure = result.lists["targetMinority"]
@@ -49,7 +49,7 @@ def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
     assert 0 < sure <= 1
     for name, (sure, least) in result.review.items():
         assert sure < least, name
-    strict = app.annotate_post(annotator, POSTS[0], 0.05).review
+    strict = app.annotate_post(annotator, [POSTS[0]], 0.05).review
     assert strict.keys() <= result.review.keys()
 
 
@@ -58,12 +58,12 @@ def test_a_post_gets_every_features_answer_and_what_goes_to_a_person(annotator):
 )
 def test_a_post_without_text_or_with_too_much_is_refused(annotator, post, message):
     with pytest.raises(UserError, match=message):
-        app.annotate_post(annotator, post, 0.1)
+        app.annotate_post(annotator, [post], 0.1)
 
 
 def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, tmp_path, monkeypatch):
     calls = []
-    result = app.annotate_file(annotator, posts, "post", 0.1, tmp_path, lambda done, of: calls.append((done, of)))
+    result = app.annotate_file(annotator, posts, ["post"], 0.1, tmp_path, lambda done, of: calls.append((done, of)))
     assert (result.rows, result.unanswered, calls) == (40, 10, [(40, 40)])
     assert result.counts["offensiveYN"].total() == 30
     assert result.review >= 10, "who has no answer goes to a person"
@@ -76,7 +76,7 @@ def test_a_file_is_annotated_as_the_command_does_it(annotator, folders, posts, t
     annotate.main()
     assert result.output.read_bytes() == (tmp_path / "by_command.csv").read_bytes()
     with pytest.raises(UserError, match=r"the file already has a column 'model_offensiveYN'"):
-        app.annotate_file(annotator, result.output, "post", 0.1, tmp_path / "other", lambda *_: None)
+        app.annotate_file(annotator, result.output, ["post"], 0.1, tmp_path / "other", lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["annotated_posts.csv", "by_command.csv", "posts.csv"]
 
 
@@ -89,7 +89,7 @@ def test_a_wrong_value_sent_to_the_api_is_refused_in_words(tmp_path, monkeypatch
     described = SimpleNamespace(base_model="b", corpus="c", of_miniature=True)
     adapter = SimpleNamespace(name="offensiveYN", feature=FEATURES["offensiveYN"], columns=[], description=described)
     pages = (
-        web.laid_out("a page", lambda: app.layout(SimpleNamespace(adapters=[adapter]))),
+        web.laid_out("a page", lambda: app.layout(SimpleNamespace(adapters=[adapter], text_names=()))),
         web.laid_out("a page", lambda: snli_app.layout({"a model": SimpleNamespace(facts=None)})),
     )
     clients = [TestClient(gradio.routes.App.create_app(page)) for page in pages]
@@ -122,15 +122,15 @@ def of_codebook(**changes) -> SimpleNamespace:
 
 def test_the_page_of_a_codebook_has_its_own_words():
     gradio = pytest.importorskip("gradio")
-    own = SimpleNamespace(adapters=[of_codebook(columns=Columns(text="body"))])
+    own = SimpleNamespace(adapters=[of_codebook(columns=Columns(text="body"))], text_names=())
     sbic = SimpleNamespace(name="offensiveYN", feature=FEATURES["offensiveYN"], columns=[], description=None)
     both = SimpleNamespace(adapters=[*own.adapters, sbic])
-    assert app.examples_of(own) == ["one", "two", "three"]
-    assert app.examples_of(both) == [*app.EXAMPLES, "one", "two", "three"]
-    assert app.examples_of(SimpleNamespace(adapters=[sbic])) == list(app.EXAMPLES)
-    assert app.likely_column(own, ["id", "text", "body"]) == "body"
-    assert app.likely_column(own, ["id", "text"]) == "text"
-    assert app.likely_column(own, ["id", "words"]) == "id"
+    assert app.examples_of(own) == [["one"], ["two"], ["three"]]
+    assert app.examples_of(both) == [*([text] for text in app.EXAMPLES), ["one"], ["two"], ["three"]]
+    assert app.examples_of(SimpleNamespace(adapters=[sbic])) == [[text] for text in app.EXAMPLES]
+    assert app.likely_columns(own, ["id", "text", "body"]) == ["body"]
+    assert app.likely_columns(own, ["id", "text"]) == ["text"]
+    assert app.likely_columns(own, ["id", "words"]) == ["id"]
     page = web.laid_out("a page", lambda: app.layout(own))
     shown = [block.value for block in page.blocks.values() if isinstance(block, gradio.Markdown)]
     assert any(app.OWN_WARNING in text for text in shown)

@@ -27,11 +27,13 @@ from sbic_llama.annotation.input import RowFormat, survey
 from sbic_llama.annotation.parts import claimed
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.features import FEATURES
+from sbic_llama.data.texts import LONGEST_POST, TextColumns, shortened
 from sbic_llama.model.annotator import Adapter
 from tests.rubbish import check_refusal, dumped, json_values, mutated, names, parquet_tables, texts
 
 pytestmark = pytest.mark.properties
 OFFENSIVE = FEATURES["offensiveYN"]
+POST = TextColumns(("post",))
 ENDINGS = ("csv", "tsv.gz", "jsonl", "parquet")
 
 
@@ -59,14 +61,14 @@ def annotated(source: Path, output: Path) -> list[dict[str, Any]]:
     """
     parts = output.with_name("parts")
     shutil.rmtree(parts, ignore_errors=True)
-    result = survey(source, "post", strict=False)
+    result = survey(source, POST, strict=False)
     run, rule, model = (
         annotation.AnnotationJob([result], parts, output, False),
-        RowFormat("post", "model_", {}),
+        RowFormat(POST, "model_", {}),
         StandIn(),
     )
     with claimed(parts, {"posts": result.digest}):
-        made = (input.annotated(window, model, rule) for window in input.windows([result], run.missing(), "post"))
+        made = (input.annotated(window, model, rule) for window in input.windows([result], run.missing(), POST))
         run.keep(made, total=result.rows, done=0, show=False)
         run.assemble(annotation.new_columns(ADAPTERS, [result], "model_", review=False), "model_")
     return [row.values for row in read_rows(output)]
@@ -93,7 +95,7 @@ def check(source: Path, ending: str) -> list[dict[str, Any]] | None:
         answer, reason = row[NEW[0]], row["model_problem"]
         assert bool(answer) != bool(reason), "an answer or a reason"
         if answer:
-            assert answer == OFFENSIVE.labels[len(input.shortened(before.values["post"])) % 3], "of its own row"
+            assert answer == OFFENSIVE.labels[len(shortened(before.values["post"])) % 3], "of its own row"
     return rows
 
 
@@ -176,13 +178,13 @@ def test_no_row_gets_the_answer_of_another_post(tmp_path, change, at, count):
     source, new, rows = tmp_path / "in.csv", tmp_path / "new.csv", [f"{number}\n" for number in range(count)]
     source.write_text("".join(["post\n", *rows]))
     new.write_text("".join(["post\n", *CHANGES[change](rows)]))
-    file = survey(source, "post", strict=False)
+    file = survey(source, POST, strict=False)
     job = annotation.AnnotationJob([file], tmp_path / "parts", tmp_path / "out.csv", False)
     events = {"start": None, "part": 1, "end": len(job.parts())}
 
     def parts() -> Any:
-        for number, window in enumerate(input.windows([file], job.missing(), "post"), 1):
-            yield input.annotated(window, StandIn(), RowFormat("post", "model_", {}))
+        for number, window in enumerate(input.windows([file], job.missing(), POST), 1):
+            yield input.annotated(window, StandIn(), RowFormat(POST, "model_", {}))
             if number == events[at]:
                 new.rename(source)
 
@@ -203,22 +205,22 @@ def test_no_row_gets_the_answer_of_another_post(tmp_path, change, at, count):
 def test_a_row_exactly_at_the_threshold_needs_no_review(more, marked):
     (row,) = StandIn().annotate_window(["a quiet day"])
     sure = ADAPTERS[0].confidence({name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()})
-    rule = RowFormat("post", "", {"offensiveYN": sure + more})
+    rule = RowFormat(POST, "", {"offensiveYN": sure + more})
     made = input.annotated(input.Window(0, 0, [None], ["a quiet day"]), StandIn(), rule)
     assert json.loads(made.text)["needs_review"] is marked
 
 
 def test_posts_of_megabytes_are_cut_before_they_are_held_together(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(dumped({"post": text * 10**6}) for text in ("a b ", " ")))
-    (window,) = input.windows([survey(tmp_path / "in.jsonl", "post", strict=False)], [(0, 0)], "post")
+    (window,) = input.windows([survey(tmp_path / "in.jsonl", POST, strict=False)], [(0, 0)], POST)
     assert window.reasons == [None, "no text"]
-    assert window.posts == [("a b " * 10**5)[: input.LONGEST_POST]]
+    assert window.posts == [("a b " * 10**5)[:LONGEST_POST]]
 
 
 def test_columns_of_json_lines_are_limited(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(dumped({"post": "a", f"c{n}": n}) for n in range(11_000)))
     with pytest.raises(UserError, match=r"in\.jsonl, line 10000: more than 10,000 different columns"):
-        survey(tmp_path / "in.jsonl", "post", strict=False)
+        survey(tmp_path / "in.jsonl", POST, strict=False)
 
 
 def test_a_field_of_megabytes(tmp_path):

@@ -81,7 +81,7 @@ def test_another_codebook_does_not_continue_what_one_began():
 
 def test_annotate_takes_a_codebook_and_a_base(tmp_path):
     posts, book, output = tmp_path / "posts.csv", tmp_path / "codebook.yaml", tmp_path / "out.csv"
-    posts.write_text("post\n" + "\n".join(TEXTS) + "\n")
+    posts.write_text("text\n" + "\n".join(TEXTS) + "\n")  # the codebook's column of texts
     book.write_text(YAML)
     arguments = {"posts": (str(posts),), "output": str(output), "codebook": book}
     annotate(AnnotateArguments(**arguments, model=BASE), posts, output)
