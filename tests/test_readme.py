@@ -289,9 +289,13 @@ def test_the_feature_on_the_page_is_the_one_in_the_code():
 
 
 def test_the_codebook_on_the_page_is_the_miniatures(miniature, tmp_path):
-    shown, lines = re.findall(r"```yaml\n(.*?)```", text_of("docs/codebook.md"), re.DOTALL)
+    shown, pair, lines = re.findall(r"```yaml\n(.*?)```", text_of("docs/codebook.md"), re.DOTALL)
     (tmp_path / "codebook.yaml").write_text(f"name: topics\nquestion: What?\ninstruction: Decide.\n{lines}")
     assert read_codebook(tmp_path / "codebook.yaml").multi_label
+    start = "name: stance\nquestion: What?\ninstruction: Decide.\nlabels: [Against, For]\n"
+    (tmp_path / "codebook.yaml").write_text(start + pair)
+    (text,) = read_codebook(tmp_path / "codebook.yaml").example_texts()
+    assert f"`{text}`" in text_of("docs/codebook.md")
     assert shown == (miniature / "own_task" / "codebook.yaml").read_text(encoding="utf-8")
     keys = {f"`{field.name}`" for field in dataclasses.fields(Codebook)} - {"`columns`"}
     keys |= {f"`columns.{field.name}`" for field in dataclasses.fields(Columns)}
