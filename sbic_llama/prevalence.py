@@ -25,6 +25,7 @@ from sbic_llama.data.label_files import (
     PREFIX,
     labels_of,
     read_annotated,
+    read_draw,
     read_human_votes,
     shared_feature,
     warn_unmatched,
@@ -43,7 +44,9 @@ class PrevalenceArguments:
     """
 
     annotated: tuple[str, ...] = option((), "file that sbic_llama.annotate wrote", positional=True)
-    human_labels: Path = option(help="file of the human labels of some of its posts, drawn at random")
+    human_labels: Path = option(
+        help="human labels of some of its posts, drawn at random: a file, or a folder with one for each person"
+    )
     key: str = option("post", "column in both files that identifies a post")
     feature: str | None = option(None, "feature (default: the one that both files have)")
     codebook: Path | None = option(
@@ -98,6 +101,7 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
         source=path.name,
         target=arguments.share_of,
         widths=arguments.width,
+        drawn=read_draw(labeled, arguments.key, feature.name),
         notes=votes.notes(),
         model=path.name,
         miniature=is_miniature(labeled),

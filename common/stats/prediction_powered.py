@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 from common.stats.metrics import Measure, Numbers
 
 Target = Literal["file", "population"]
-_ADDED = 4  # artificial items, one of each kind
+ADDED = 4  # artificial items, one of each kind
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ def _interval(seen: _Moments, labelled: int, target: Target) -> tuple[float, flo
     unlabelled = 1 - labelled / seen.items
     # The artificial items' label − slope · prediction: 0, 1, −slope, 1 − slope.
     apart = (1 - slope) / 2 - (seen.label_mean - slope * seen.prediction_mean)
-    count = labelled + _ADDED
-    spread = (labelled * max(0.0, seen.residual_variance(slope)) + _ADDED * (1 + slope**2) / 4) / count
-    spread += labelled * _ADDED * apart**2 / count**2
-    shift, variance = _ADDED * apart / count, spread / (count - 1)
+    count = labelled + ADDED
+    spread = (labelled * max(0.0, seen.residual_variance(slope)) + ADDED * (1 + slope**2) / 4) / count
+    spread += labelled * ADDED * apart**2 / count**2
+    shift, variance = ADDED * apart / count, spread / (count - 1)
     if target == "file":
         shift, variance = unlabelled * shift, unlabelled * variance
     elif unlabelled:

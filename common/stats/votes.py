@@ -85,6 +85,7 @@ def read_votes(
     problem: str = "unknown label {}",
     expected: str = "a label",
     unite: Callable[[Any, Any], Any] | None = None,
+    rows: Iterable[Row] | None = None,
 ) -> Votes:
     """Read a table with one vote per row.
 
@@ -100,12 +101,16 @@ def read_votes(
         expected: What is expected instead.
         unite: Combines two rows of one person where both hold (lists); returns None where they contradict each other.
 
+        rows: The rows of the file, if they were read otherwise than by :func:`read_rows`.
+
     Raises:
         UserError: No rows, a cell that is not a label, an empty item or annotator, or two contradicting votes of one person.
     """
     votes, first = Votes(path, annotator is not None), {}
     labels = {folded(each) for each in known}
-    for row in read_rows(path, [name for name in (item, annotator, label) if name is not None]):
+    if rows is None:
+        rows = read_rows(path, [name for name in (item, annotator, label) if name is not None])
+    for row in rows:
         votes.rows += 1
         text = text_of(row, label)
         if text is None or not folded(text) or (folded(text) in MISSING and folded(text) not in labels):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from common.cli.console import log, warn
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import ANNOTATOR, Votes, examples, folded, read_votes
+from common.tables.label_exports import label_columns, read_label_rows
 from common.tables.reading import probability_of, read_rows, text_of
 from sbic_llama.data.codebook import NAME, Codebook
 from sbic_llama.data.features import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 PREFIX = "model_"  # of an annotation's columns
 OF_LISTS = "_mean_log_probability"  # ends the name of the column beside answers that are lists
 NOTHING = "(empty)"  # value of a column in rows that leave it empty
+STRATUM, PROBABILITY = "sampling_stratum", "sampling_probability"  # columns that say how a row was drawn
 MIN_HUMAN_LABELS = 30  # intervals from fewer are too wide to tell anything
 
 
@@ -107,8 +109,9 @@ def shared_feature(path: Path, human_labels: Path, wanted: str | None = None, pr
         wanted: Name of the feature; None if the files share a single one.
         prefix: Prefix of the annotation's columns.
     """
-    columns, people = _columns(path), _columns(human_labels)
+    columns = _columns(path)
     if wanted is None:
+        people = label_columns(human_labels)
         annotated = annotated_features(columns, prefix)
         shared = [name for name in annotated if name in people]
         if not annotated:
@@ -126,7 +129,7 @@ def shared_feature(path: Path, human_labels: Path, wanted: str | None = None, pr
         wanted = shared[0]
     if f"{prefix}{wanted}" not in columns:
         raise UserError(f"missing column {prefix + wanted!r}", file=path, expected=f"it among {shown(columns, 200)}")
-    return _with_labels_of(path, columns, wanted, prefix)
+    return feature_in(path, columns, wanted, prefix)
 
 
 def annotated_features(columns: Sequence[str], prefix: str) -> list[str]:
@@ -157,7 +160,7 @@ def _own_feature(columns: Sequence[str], name: str, prefix: str) -> Feature:
     )
 
 
-def _with_labels_of(path: Path, columns: Sequence[str], name: str, prefix: str) -> Feature:
+def feature_in(path: Path, columns: Sequence[str], name: str, prefix: str) -> Feature:
     """Return the variant of a feature (label policy or wording) that has the file's labels."""
     feature = FEATURES.get(name)
     if feature is None:
@@ -201,7 +204,7 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
 
     Without a column :data:`ANNOTATOR`, or where nobody is named in it, every row is another person's.
     """
-    rows = read_rows(path, (key, feature.name))
+    rows = read_label_rows(path, feature.name, (key,))
     named = any(text_of(row, ANNOTATOR) is not None for row in rows if ANNOTATOR in row.values)
     places = {folded(label): index for index, label in enumerate(feature.labels)}
 
@@ -221,6 +224,7 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
         known=feature.labels or (NONE, *feature.choices),
         expected=", ".join(feature.labels or feature.choices),
         unite=None if feature.classifies else _united,
+        rows=read_label_rows(path, feature.name, (key,)),
     )
     if feature.choices and not named and any(len(given) > 1 for given in votes.labels.values()):
         fix = f"put a person's labels into one cell, or add the column {ANNOTATOR!r}"
@@ -228,6 +232,26 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
     for note in votes.notes():
         (warn if votes.is_odd else log)(f"{feature.name}: {note}")
     return votes
+
+
+def read_draw(path: Path, key: str, question: str) -> dict[str, tuple[str, float]]:
+    """Return how the rows of a file of people's labels were drawn, labeled or not: key → stratum and probability.
+
+    Nothing is returned if the file does not say so, or if it was a simple draw.
+    """
+    drawn: dict[str, tuple[str, float]] = {}
+    for row in read_label_rows(path, question, (key,)):
+        if PROBABILITY not in row.values:
+            return {}
+        name, probability = text_of(row, key), probability_of(row, PROBABILITY)
+        stratum = text_of(row, STRATUM) if STRATUM in row.values else None
+        here = (stratum or f"probability {probability:.6g}", probability)
+        if not probability:
+            raise row.error("a probability of 0", PROBABILITY, expected="that with which the row was drawn")
+        if name is not None and drawn.setdefault(name, here) != here:
+            fix = "restore the columns that sbic_llama.sample wrote"
+            raise row.error(f"{shown(name)} was drawn otherwise in an earlier row", PROBABILITY, fix=fix)
+    return drawn if len(set(drawn.values())) > 1 else {}
 
 
 def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from common.cli.console import warn
+from common.cli.errors import UserError
 from common.results.finding import Finding, Listing, Measures, Part, worded
+from common.stats import stratified
 from common.stats.metrics import Measure
 from common.stats.prediction_powered import Estimate, Target, labelled_only, labels_needed, share
+from common.stats.stratified import Design, design_of
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Label
-from sbic_llama.data.label_files import MIN_HUMAN_LABELS, Annotated
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PROBABILITY, Annotated
 
 TEMPLATE = Path(__file__).parent / "templates" / "prevalence.jinja"
 GROUPS = 5  # targeted groups that get a share of their own
 WIDTHS = (0.05, 0.1)
+DIFFERENT = 0.05  # by which share the file that labels were drawn from may differ in size from the annotated one
 MOST_LISTED = 50  # values of a column that are listed as left out
 SUSPICIOUS = 3.29  # standard errors that a random draw exceeds once in a thousand times
 SOURCES = {"both": "people and machine", "people": "people alone", "machine": "machine alone, as if right"}
@@ -35,14 +40,26 @@ class PostClass:
     people: np.ndarray  # shape (posts,): 1, 0, or NaN for a post without a human label
     machine: np.ndarray  # shape (posts,): 1 or 0, the machine's label
     predictions: np.ndarray  # shape (posts,): the machine's probability of the class or, without one, its label
+    design: Design | None = None  # how posts with a human label were drawn, in their order; None for a simple draw
 
     def share(self, places: np.ndarray, target: Target) -> Estimate:
         """Estimate its share of the posts in a mask from both kinds of labels."""
         known = ~np.isnan(self.people)
+        if self.design is not None:
+            return self._weighted(self.predictions, target, places)
         labeled, rest = places & known, places & ~known
         return share(self.people[labeled], self.predictions[labeled], self.predictions[rest], target)
 
+    def _weighted(self, predictions: np.ndarray, target: Target, places: np.ndarray | None = None) -> Estimate:
+        known = ~np.isnan(self.people)
+        whole = np.ones(len(known), dtype=bool) if places is None else places
+        mean, count = float(predictions[whole].mean()), int(whole.sum())
+        labels, design = self.people[known], cast(Design, self.design)
+        return stratified.share(labels, predictions[known], design, mean, count, target, whole[known])
+
     def by_people(self, target: Target) -> Estimate:
+        if self.design is not None:
+            return self._weighted(np.zeros(len(self.people)), target)
         return labelled_only(self.people[~np.isnan(self.people)], len(self.people), target)
 
     def by_machine(self) -> Estimate:
@@ -53,6 +70,10 @@ class PostClass:
         """Return the human labels that an interval of that width takes, with the machine and without."""
         known = ~np.isnan(self.people)
         labels, predictions, rest = self.people[known], self.predictions[known], self.predictions[~known]
+        if self.design is not None:  # as many of each stratum's share
+            now = (self._weighted(self.predictions, target), self.by_people(target))
+            wanted = [math.ceil(len(labels) * ((each.high - each.low) / width) ** 2) for each in now]
+            return [max(count, MIN_HUMAN_LABELS) if count <= len(known) else None for count in wanted]
         counts = (
             labels_needed(labels, predictions, rest, width, target),
             labels_needed(labels, np.zeros(len(labels)), np.zeros(len(rest)), width, target),
@@ -62,6 +83,10 @@ class PostClass:
     def drift(self) -> float:
         """Return by how many standard errors the predictions of the labeled posts differ from those of the others."""
         known = ~np.isnan(self.people)
+        if self.design is not None:
+            nothing = np.zeros(int(known.sum()))
+            seen = stratified.share(self.predictions[known], nothing, self.design, 0.0, len(known))
+            return (seen.value - float(self.predictions.mean())) / max(1e-9, seen.standard_error)
         labeled, rest = self.predictions[known], self.predictions[~known]
         error = math.sqrt(self.predictions.var() * (1 / len(labeled) + 1 / max(1, len(rest))))
         return float(labeled.mean() - rest.mean()) / error if len(rest) and error > 1e-9 else 0.0
@@ -74,6 +99,7 @@ def prevalence_finding(
     source: str,
     target: Target = "file",  # whether the shares are of the file or of the population that it was drawn from
     widths: Sequence[float] = WIDTHS,
+    drawn: Mapping[str, tuple[str, float]] | None = None,  # see `read_draw`; none for a simple draw
     notes: Sequence[str] = (),  # paragraphs about the human labels
     **about: Any,
 ) -> Finding:
@@ -83,7 +109,8 @@ def prevalence_finding(
     the machine named most often get one, so that the choice does not depend on which posts people labeled.
     """
     people = {annotated.keys[key]: label for key, label in labels.items() if key in annotated.keys}
-    classes = _classes(annotated, people)
+    design = _design(annotated, people, drawn) if drawn else None
+    classes = [replace(each, design=design) for each in _classes(annotated, people)]
     overall = {each.name: each.share(np.ones(len(annotated.answers), dtype=bool), target) for each in classes}
     estimates = [_estimates(each, overall[each.name], target) for each in classes]
     rows: dict[str, Measure] = {f"{row['name']}: {SOURCES[key]}": row[key] for row in estimates for key in SOURCES}
@@ -108,6 +135,8 @@ def prevalence_finding(
         estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
         fewest=MIN_HUMAN_LABELS,
+        strata=0 if design is None else len(design.sizes),
+        effective=0 if design is None else design.effective(),
         needed=needed[0],
         suspicious=furthest if abs(drifts[furthest]) > SUSPICIOUS else None,
         drift=drifts[furthest],
@@ -123,10 +152,29 @@ def prevalence_finding(
         "standard error": {name: estimate.standard_error for name, estimate in overall.items()},
         "labelled posts differ by, in standard errors": drifts,
     }
+    if design is not None:
+        facts |= {"strata": len(design.sizes), "effective sample size": design.effective()}
     pairs = ([people[place], annotated.answers[place]] for place in sorted(people))
     data = {"name": source, "split": "posts with human labels", "fingerprint": fingerprint(pairs)}
     given = {"task": annotated.feature.title, "model": "model", **about}
     return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **given)
+
+
+def _design(annotated: Annotated, people: dict[int, Label], drawn: Mapping[str, tuple[str, float]]) -> Design:
+    """Return how the labeled posts were drawn, in the file's order."""
+    places = sorted((annotated.keys[key], key) for key in drawn if key in annotated.keys)
+    if missing := len(people.keys() - {place for place, _ in places}):
+        raise UserError(
+            f"{missing:,} of the human labels have no {PROBABILITY}", expected="one in every row, or in none"
+        )
+    strata, probabilities = zip(*(drawn[key] for _, key in places), strict=True)
+    _, design = design_of(strata, probabilities, [place in people for place, _ in places])
+    items, stated = len(annotated.answers), float(design.sizes.sum())
+    if abs(stated / items - 1) > DIFFERENT:
+        warn(
+            f"the labels were drawn from about {stated:,.0f} posts, and {items:,} are annotated: draw from the annotated file"
+        )
+    return design
 
 
 def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:

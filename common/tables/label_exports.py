@@ -1,0 +1,158 @@
+"""Read people's labels as labeling tools export them, a row per person and item like a table with labels.
+
+Formats, by what a record has: Label Studio's JSON (``annotations``, a list) and JSON-MIN (``annotation_id``), Prodigy's JSON Lines
+(``answer``: accept, reject or ignore) and doccano's (``label``, a list). Other records are rows as they are. An item that a person
+skipped, or that nobody has labeled yet, is a row without a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.cli.errors import UserError, shown
+from common.tables.reading import FORMATS, Row, read_rows
+
+ANNOTATOR = "annotator"  # column of people
+NONE = "none"  # a list of labels without any
+
+
+def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield the rows of a file of people's labels, or of all files of a folder.
+
+    Args:
+        path: A table, an export of a labeling tool (.json or .jsonl), or a folder with one file per person. There, a row that does
+            not say who labeled it is by the person after whom the file is named.
+        question: Column of the labels, and name of the question in the tool.
+        columns: Further columns that must exist.
+
+    Raises:
+        UserError: No file, no such column, or a record of a tool that can't be read.
+    """
+    path = Path(path)
+    for file in _files(path):
+        suffix = _suffix(file)
+        exports = suffix == ".jsonl"
+        for row in read_rows(file, () if exports else (*columns, question), suffix=suffix if exports else None):
+            for each in _unpacked(row, question) if exports else (row,):
+                values = each.values
+                if exports:
+                    _check(each, (*columns, question))
+                if path.is_dir() and not values.get(ANNOTATOR):
+                    values = values | {ANNOTATOR: file.name.partition(".")[0]}
+                yield replace(each, values=values)
+
+
+def label_columns(path: Path) -> list[str]:
+    """Return the columns of a file of people's labels; in an export of Label Studio also the names of questions."""
+    columns: dict[str, None] = {}
+    for file in _files(Path(path)):
+        suffix = _suffix(file)
+        for row in read_rows(file, suffix=suffix if suffix == ".jsonl" else None):
+            asked = [
+                result.get("from_name")
+                for annotation in (row.values.get("annotations") if suffix == ".jsonl" else None) or []
+                if isinstance(annotation, Mapping)
+                for result in annotation.get("result") or []
+                if isinstance(result, Mapping)
+            ]
+            columns |= dict.fromkeys([*row.values, *filter(None, asked)])
+            if asked or not isinstance(row.values.get("annotations"), list):
+                break
+    if not columns:
+        raise UserError("no rows", file=path, expected="at least one")
+    return list(columns)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+    files = [each for each in files if _suffix(each) in FORMATS]
+    if not files:
+        raise UserError("no files", file=path, expected="one file per person")
+    return files
+
+
+def _suffix(file: Path) -> str:
+    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
+    return ".jsonl" if suffix == ".json" else suffix
+
+
+def _check(row: Row, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in row.values:
+            expected = f"it among {shown(list(row.values), 200)}"
+            raise row.error("missing", column, expected, fix="check the names of the question and of the key column")
+
+
+def _unpacked(row: Row, question: str) -> Iterator[Row]:
+    """Yield a record's rows: one for each person who labeled it."""
+    values = row.values
+    if isinstance(values.get("annotations"), list) and isinstance(values.get("data"), Mapping):
+        yield from _label_studio(row, question)
+    elif "annotation_id" in values:
+        yield replace(row, values=values | {question: _text(values.get(question))})
+    elif isinstance(values.get("answer"), str) and values["answer"] in ("accept", "reject", "ignore"):
+        yield replace(row, values=_prodigy(values, question))
+    elif isinstance(values.get("label"), list):
+        further = {name: value for name, value in values.items() if name != "label"}
+        metadata = further.pop("meta", None) or {}
+        yield replace(row, values={**further, **metadata, question: _text(values["label"])})
+    else:
+        yield row
+
+
+def _label_studio(row: Row, question: str) -> Iterator[Row]:
+    """Yield a task's rows; of several annotations by a person, the last one counts."""
+    data = dict(row.values["data"])
+    people: dict[Any, dict[str, Any]] = {}
+    for number, annotation in enumerate(row.values["annotations"]):
+        if not isinstance(annotation, Mapping) or not isinstance(annotation.get("result", []), list):
+            raise row.error("an annotation without a result", "annotations", expected="an export of Label Studio")
+        who = annotation.get("completed_by")
+        if isinstance(who, Mapping):
+            who = who.get("email") or who.get("id")
+        who = f"annotation {number + 1}" if who is None else str(who)
+        label = None if annotation.get("was_cancelled") else _result(row, annotation.get("result", []), question)
+        people.pop(who, None)
+        people[who] = {question: label, ANNOTATOR: who}
+    for given in people.values() or [{question: None}]:
+        yield replace(row, values=data | given)
+
+
+def _result(row: Row, results: Sequence[Any], question: str) -> str | None:
+    """Return the answer to a question; an empty list of choices is "none" where several may be chosen, which readers decide."""
+    chosen: list[str] = []
+    for result in results:
+        if not isinstance(result, Mapping) or result.get("from_name") != question:
+            continue
+        value = result.get("value")
+        if not isinstance(value, Mapping):
+            raise row.error("a result without a value", question, expected="an export of Label Studio")
+        for key in ("choices", "text", "rating"):
+            given = value.get(key, [])
+            chosen += list(map(str, given)) if isinstance(given, list) else [str(given)]
+    return ", ".join(chosen) if chosen else NONE
+
+
+def _prodigy(values: Mapping[str, Any], question: str) -> dict[str, Any]:
+    """Return a task with its metadata as columns. An accepted task without options is labeled with its label."""
+    further = {name: value for name, value in values.items() if not isinstance(value, (list, dict))}
+    further |= values.get("meta") or {}
+    who = values.get("_annotator_id") or values.get("_session_id")
+    label: Any = None
+    if values["answer"] == "accept":
+        label = values["accept"] if isinstance(values.get("accept"), list) else values.get("label")
+    return {**further, question: _text(label), **({ANNOTATOR: str(who)} if who else {})}
+
+
+def _text(value: Any) -> str | None:
+    """Return a tool's answer as a cell: a list of labels separated by commas."""
+    if isinstance(value, Mapping):
+        value = value.get("choices", value.get("text"))
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or NONE
+    return None if value is None else str(value)

@@ -1,0 +1,80 @@
+"""Test shares from labels that were drawn with unequal probabilities: against known values, and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common.stats import prediction_powered
+from common.stats.stratified import Design, design_of, share
+
+
+def test_one_stratum_is_a_simple_draw():
+    draw = np.random.default_rng(0)
+    truth = (draw.random(500) < 0.3).astype(float)
+    machine = np.clip(truth * 0.6 + draw.random(500) * 0.4, 0, 1)
+    known = slice(0, 80)
+    mine = share(truth[known], machine[known], Design(np.zeros(80, int), np.array([500.0])), float(machine.mean()), 500)
+    theirs = prediction_powered.share(truth[known], machine[known], machine[80:])
+    assert mine.value == pytest.approx(theirs.value)
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert mine.standard_error == pytest.approx(theirs.standard_error)
+
+
+def test_without_a_machine_it_is_the_textbooks_stratified_mean():
+    """A stratum of 60 with 1 of 3 labels positive, and one of 40 with 3 of 4."""
+    design = Design(np.array([0, 0, 0, 1, 1, 1, 1]), np.array([60.0, 40.0]))
+    estimate = share([1, 0, 0, 1, 1, 1, 0], np.zeros(7), design, 0.0, 100)
+    assert estimate.value == pytest.approx(0.6 / 3 + 0.4 * 0.75)
+    variance = 0.36 * (1 - 3 / 60) * (2 / 9) / 3 + 0.16 * (1 - 4 / 40) * (3 / 16) / 4
+    assert estimate.standard_error == pytest.approx(variance**0.5)
+    assert design.effective() == pytest.approx(100**2 / (3 * 20**2 + 4 * 10**2))
+
+
+def test_all_of_a_file_labeled_leaves_no_error():
+    design = Design(np.array([0, 0, 1]), np.array([2.0, 1.0]))
+    estimate = share([1, 0, 1], [0.9, 0.1, 0.5], design, 0.5, 3)
+    assert (estimate.low, estimate.value, estimate.high) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+
+
+def test_the_design_counts_rows_without_a_label_and_leaves_out_strata_without_any():
+    strata, probabilities = ["a", "a", "b", "b", "c"], [0.1, 0.1, 0.5, 0.5, 1.0]
+    places, design = design_of(strata, probabilities, [True, False, True, True, False])
+    assert places == [0, 2, 3]
+    assert design.strata.tolist() == [0, 1, 1]
+    assert design.sizes.tolist() == [20, 4]
+    with pytest.raises(ValueError, match="without a labeled item"):
+        Design(np.array([0]), np.array([1.0, 2.0]))
+
+
+RUNS = 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rare", [0.03, 0.1, 0.4])
+@pytest.mark.parametrize("missed", [0.1, 0.3])
+def test_intervals_hold_where_those_of_unweighted_labels_fail(rare, missed):
+    """People label as many rows of a small source as of the rest; in it, the class is frequent, and the model misses most."""
+    draw, held, unweighted_held, part_held, parts = np.random.default_rng(1), 0, 0, 0, 0
+    items, labels = 2000, 120
+    for _ in range(RUNS):
+        strata = (draw.random(items) < 0.1).astype(int)
+        truth = draw.random(items) < np.where(strata, rare + 0.3, rare)
+        named = np.where(truth, draw.random(items) > np.where(strata, 0.8, missed), draw.random(items) < 0.1)
+        machine = np.where(named, draw.uniform(0.6, 1, items), draw.uniform(0, 0.3, items))
+        sizes = np.bincount(strata, minlength=2)
+        chosen = np.concatenate([draw.choice(np.flatnonzero(strata == s), labels // 2, replace=False) for s in (0, 1)])
+        design = Design(strata[chosen], sizes.astype(float))
+        known, predicted = truth[chosen].astype(float), machine[chosen]
+        estimate = share(known, predicted, design, float(machine.mean()), items)
+        held += estimate.holds(truth.mean())
+        rest = np.setdiff1d(np.arange(items), chosen)
+        unweighted = prediction_powered.share(known, predicted, machine[rest])
+        unweighted_held += unweighted.holds(truth.mean())
+        part = draw.random(items) < 0.5
+        inside = part[chosen]
+        of_part = share(known, predicted, design, float(machine[part].mean()), int(part.sum()), within=inside)
+        part_held, parts = part_held + of_part.holds(truth[part].mean()), parts + 1
+    assert held / RUNS >= 0.93
+    assert part_held / parts >= 0.93
+    assert unweighted_held / RUNS < 0.85

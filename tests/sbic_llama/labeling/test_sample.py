@@ -1,0 +1,249 @@
+"""Test draws for people to label: their probabilities, their files, and the way back into estimates."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.cli.arguments import parse
+from common.cli.errors import UserError
+from common.results.rendering import lines
+from common.tables.reading import read_rows
+from sbic_llama import sample
+from sbic_llama.data.label_files import read_draw
+from sbic_llama.labeling import draw
+from sbic_llama.prevalence import PrevalenceArguments, estimate
+
+CODEBOOK = (
+    "name: tone\nquestion: Is it <rude>?\ninstruction: Decide.\n"
+    'labels:\n  Rude: "scolds \\"somebody\\""\n  Kind: ""\ncolumns: {text: post}\n'
+)
+ROWS = 900
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """An annotated file in which the model misses most rude posts of one source, and what people would say."""
+    folder, chance = tmp_path_factory.mktemp("sample"), random.Random(5)
+    truth, rows = {}, []
+    for number in range(ROWS):
+        small = number % 10 == 0
+        rude = chance.random() < (0.6 if small else 0.1)
+        seen = rude and chance.random() < (0.2 if small else 0.9)
+        sure = round(chance.uniform(0.55, 0.99), 6)
+        truth[str(number)] = "Rude" if rude else "Kind"
+        answer = "Rude" if seen else "Kind"
+        numbers = [sure if answer == label else round(1 - sure, 6) for label in ("Rude", "Kind")]
+        rows.append([number, f"post {number}", "small" if small else "large", answer, *numbers])
+    rows.append([ROWS, " ", "large", "", "", ""])
+    header = ["id", "post", "source", "model_tone", "model_tone_probability_Rude", "model_tone_probability_Kind"]
+    with open(folder / "annotated.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    (folder / "codebook.yaml").write_text(CODEBOOK, encoding="utf-8")
+    return folder, truth
+
+
+def run(folder, *words):
+    key = [] if "--key" in words else ["--key", "id"]
+    arguments = parse(sample.SampleArguments, [str(folder / "annotated.csv"), *key, "--size", "120", *map(str, words)])
+    sample.sample(arguments)
+    return arguments.output
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 60), min_size=1),
+    st.integers(30, 200),
+    st.lists(st.floats(0.01, 9), min_size=6, max_size=6),
+)
+def test_every_stratum_gets_some_rows_and_no_more_than_it_has(sizes, size, weights):
+    strata = {name: list(range(count)) for name, count in sizes.items()}
+    counts = draw.allocated(dict(zip(sizes, weights, strict=False)), strata, size)
+    assert sum(counts.values()) == min(size, sum(sizes.values()))
+    assert all(min(draw.FEWEST, sizes[name]) <= counts[name] <= sizes[name] for name in sizes)
+
+
+def test_probabilities_are_how_often_rows_are_drawn():
+    confidences = [0.5 + 0.49 * number / 99 for number in range(100)]
+    times, stated = Counter[int](), dict[int, float]()
+    for seed in range(800):
+        chosen = draw.by_uncertainty(range(100), confidences, 40, seed)
+        times.update(each.row for each in chosen)
+        stated |= {each.row: each.probability for each in chosen}
+    assert len(chosen) == 40
+    assert all(abs(times[row] / 800 - stated[row]) < 0.09 for row in range(100))
+    assert stated[0] > stated[99] > 0
+
+
+def test_size_for_a_width():
+    assert draw.size_for(0.1, 0.5, 10**9) == 385  # the textbook's number for plus or minus 5 points
+    assert draw.size_for(0.1, 0.5, 1000) == 278
+    assert draw.size_for(0.001, 0.5, 50) == 50
+
+
+def test_people_share_the_overlap_and_divide_the_rest():
+    parts = draw.divided(10, 3, 0.2)
+    assert parts == [[0, 1, 3, 6, 9], [0, 1, 4, 7], [0, 1, 2, 5, 8]]
+    assert draw.divided(4, 1, 0.5) == [[0, 1, 2, 3]]
+
+
+def test_a_draw_is_blind_and_the_same_for_a_seed(files, tmp_path, capsys):
+    folder, _ = files
+    first = run(folder, "--output", tmp_path / "a.csv")
+    again = run(folder, "--output", tmp_path / "b.csv")
+    other = run(folder, "--output", tmp_path / "c.csv", "--seed", 1)
+    assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+    rows = [row.values for row in read_rows(first)]
+    assert len(rows) == 120
+    assert list(rows[0]) == ["id", "post", "source", "sampling_stratum", "sampling_probability", "tone"]
+    assert {row["sampling_probability"] for row in rows} == {str(120 / ROWS)}
+    assert not any(row["post"].isspace() for row in rows)
+    assert "points wide for a share near 50%" in capsys.readouterr().out
+    by_answer = run(folder, "--by", "model_tone", "--output", tmp_path / "d.csv")
+    assert {row.values["sampling_stratum"] for row in read_rows(by_answer)} == {"1", "2"}
+    shown = run(folder, "--show_model", "--output", tmp_path / "e.csv")
+    assert "model_tone" in next(iter(read_rows(shown))).values
+
+
+def test_each_person_gets_a_file_and_they_are_read_together(files, tmp_path):
+    folder, truth = files
+    run(folder, "--annotators", 2, "--overlap", 0.5, "--output", tmp_path / "people.csv")
+    paths = sorted((tmp_path / "people").iterdir())
+    assert [path.name for path in paths] == ["annotator_1.csv", "annotator_2.csv"]
+    for path in paths:
+        label(path, truth)
+    finding = estimate(
+        PrevalenceArguments(annotated=(str(folder / "annotated.csv"),), human_labels=path.parent, key="id")
+    )
+    assert finding.facts["human labels"] == 120
+
+
+def label(path, truth):
+    """Fill in what people would say."""
+    rows = [row.values | {"tone": truth[row.values["id"]]} for row in read_rows(path)]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("tool", ["table", "label_studio", "prodigy", "doccano"])
+def test_labels_come_back_from_every_tool_with_their_weights(files, tmp_path, tool):
+    """Weighted, the share is right although people labeled the small source eight times as often."""
+    folder, truth = files
+    name = f"draw{ {'table': '.csv', 'label_studio': '.json'}.get(tool, '.jsonl') }"
+    words = ["--codebook", folder / "codebook.yaml", "--by", "source", "--tool", tool, "--output", tmp_path / name]
+    path = run(folder, *words)
+    if tool == "table":
+        label(path, truth)
+    else:
+        labeled = [in_tool(tool, record, truth) for record in records(path)]
+        text = json.dumps(labeled) if tool == "label_studio" else "".join(json.dumps(each) + "\n" for each in labeled)
+        path.write_text(text, encoding="utf-8")
+    drawn = read_draw(path, "id", "tone")
+    assert len(drawn) == 120
+    assert {probability for _, probability in drawn.values()} == {60 / 90, 60 / 810}
+    words = {
+        "annotated": (str(folder / "annotated.csv"),),
+        "human_labels": path,
+        "key": "id",
+        "feature": None if tool in ("table", "label_studio") else "tone",
+    }
+    finding = estimate(PrevalenceArguments(**words))
+    share = sum(answer == "Rude" for answer in truth.values()) / ROWS
+    low, high = finding.parts[0].rows["Rude: people and machine"]["ci95"]
+    assert low <= share <= high
+    assert finding.facts["strata"] == 2
+    assert finding.facts["effective sample size"] == pytest.approx(900**2 / (60 * 1.5**2 + 60 * 13.5**2))
+    assert "effective sample size" in " ".join(lines(finding))
+    if tool == "table":  # without the weights the interval misses it
+        plain = tmp_path / "plain.csv"
+        plain.write_text(path.read_text(encoding="utf-8").replace("sampling_probability", "other"), encoding="utf-8")
+        low, high = (
+            estimate(PrevalenceArguments(**words | {"human_labels": plain}))
+            .parts[0]
+            .rows["Rude: people and machine"]["ci95"]
+        )
+        assert not low <= share <= high
+
+
+def records(path):
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text) if path.suffix == ".json" else list(map(json.loads, text.splitlines()))
+
+
+def in_tool(tool, record, truth):
+    """Return a record as the tool exports it once a person has labeled it."""
+    if tool == "label_studio":
+        result = {
+            "from_name": "tone",
+            "to_name": "text",
+            "type": "choices",
+            "value": {"choices": [truth[record["data"]["id"]]]},
+        }
+        return {"id": 1, "annotations": [{"completed_by": 1, "was_cancelled": False, "result": [result]}], **record}
+    if tool == "prodigy":
+        return record | {"accept": [truth[record["meta"]["id"]]], "answer": "accept", "_annotator_id": "ann"}
+    return record | {"label": [truth[record["id"]]]}
+
+
+def test_the_configuration_of_label_studio_has_the_question_its_labels_and_definitions(files, tmp_path):
+    folder, _ = files
+    words = ["--codebook", folder / "codebook.yaml", "--tool", "label_studio", "--show_model"]
+    run(folder, *words, "--output", tmp_path / "tasks.json")
+    page = ElementTree.parse(tmp_path / "labeling_config.xml").getroot()
+    assert page.find("Header").get("value") == "Is it <rude>?"
+    assert page.find("Text").get("value") == "$post"
+    assert [(each.get("value"), each.get("hint")) for each in page.find("Choices")] == [
+        ("Rude", 'scolds "somebody"'),
+        ("Kind", None),
+    ]
+    (first, *_) = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    assert first["predictions"][0]["result"][0]["value"]["choices"][0] in ("Rude", "Kind")
+    assert not any(name.startswith("model_") for name in first["data"])
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--by", "id"], "at least 5 rows to draw of each"),
+        (["--by", "nothing"], "missing column 'nothing'"),
+        (["--uncertain", "tones"], "missing column 'model_tones'|no answers to 'tones'"),
+        (["--key", "source"], "the id of an earlier row"),
+        (["--feature", "tones"], "unknown feature 'tones'"),
+        (["--by", "source", "--uncertain", "tone"], "exclude each other"),
+        (["--tool", "prodigy"], "the wrong ending"),
+        (["--text_column", "body"], "missing column 'body'"),
+    ],
+)
+def test_what_is_refused_in_one_line(files, tmp_path, words, problem):
+    folder, _ = files
+    with pytest.raises(UserError, match=problem):
+        run(folder, "--output", tmp_path / "draw.csv", *words)
+    assert not (tmp_path / "draw.csv").exists()
+
+
+def test_labels_of_people_are_never_overwritten(files, tmp_path):
+    folder, _ = files
+    run(folder, "--output", tmp_path / "draw.csv")
+    with pytest.raises(UserError, match="may hold people's labels"):
+        run(folder, "--output", tmp_path / "draw.csv")
+
+
+def test_a_file_whose_weights_are_damaged_is_refused(files, tmp_path):
+    folder, _ = files
+    path = run(folder, "--by", "source", "--output", tmp_path / "draw.csv")
+    written = path.read_text(encoding="utf-8").splitlines()
+    for broken, problem in (
+        (written[1].replace("0.", "7."), "is not a probability"),
+        (written[2].replace(",1,", ",9,").replace(",2,", ",9,"), "was drawn otherwise in an earlier row"),
+    ):
+        path.write_text("\n".join([*written, broken]) + "\n", encoding="utf-8")
+        with pytest.raises(UserError, match=problem):
+            read_draw(path, "id", "tone")
