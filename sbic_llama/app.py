@@ -262,7 +262,7 @@ def _post_tab(annotator: Annotator, share: Any) -> None:
 def _file_tab(annotator: Annotator, share: Any) -> None:
     import gradio
 
-    file = gradio.File(label="CSV, TSV, JSON Lines or Parquet", file_types=[*FORMATS, ".gz"])
+    file = gradio.File(label="CSV, TSV, JSON Lines, Parquet or Excel", file_types=[*FORMATS, ".gz"])
     several = len(annotator.text_names)
     label = f"Columns of {', '.join(annotator.text_names)}, in this order" if several else "Column of the posts"
     column = gradio.Dropdown([], label=label, elem_id="column", multiselect=bool(several))

@@ -23,7 +23,15 @@ from common.tables.reading import read_rows, text_of
 from sbic_llama.annotation.arguments import AnnotatorArguments
 from sbic_llama.annotation.input import Survey, survey
 from sbic_llama.annotation.run import AnnotateArguments, annotate, parts_of
-from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PREFIX, labels_of, read_human_votes, warn_unmatched
+from sbic_llama.data.label_files import (
+    MIN_HUMAN_LABELS,
+    PREFIX,
+    PROBABILITY,
+    labels_of,
+    read_draw,
+    read_human_votes,
+    warn_unmatched,
+)
 from sbic_llama.evaluation.trust_page import ELSEWHERE, Assessment, assess, judge, record_of, render, write_review
 
 if TYPE_CHECKING:
@@ -41,7 +49,9 @@ class TrustArguments(AnnotatorArguments):
     counts, and with a column "annotator" their agreement is measured too and repeated rows of one person count once.
     """
 
-    posts: tuple[str, ...] = option((), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz)", positional=True)
+    posts: tuple[str, ...] = option(
+        (), "file of posts (.csv, .tsv, .jsonl, .parquet, .xlsx; text also .gz)", positional=True
+    )
     human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
     key: str | None = option(None, "column in both files that identifies a post (default: the text column)")
     prefix: str = option(PREFIX, "prefix of the annotation's columns")
@@ -54,9 +64,10 @@ class TrustArguments(AnnotatorArguments):
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
             raise UserError(f"{len(self.posts)} files were given", expected="one file of posts")
-        for path in (Path(self.posts[0]), self.human_labels):
-            if not path.is_file():
-                raise UserError("no such file", file=path, fix="check the path")
+        if not Path(self.posts[0]).is_file():
+            raise UserError("no such file", file=self.posts[0], fix="check the path")
+        if not self.human_labels.exists():
+            raise UserError("no such file", file=self.human_labels, fix="check the path")
         AnnotatorArguments.__post_init__(self)
 
     @property
@@ -70,6 +81,13 @@ class TrustArguments(AnnotatorArguments):
 def read_all_votes(arguments: TrustArguments, adapters: list[Adapter]) -> dict[str, Votes]:
     """Return feature → people's votes."""
     path, key = arguments.human_labels, arguments.key_column
+    for each in adapters:
+        if read_draw(path, key, each.name):
+            problem = (
+                "the labeled posts were drawn with unequal probabilities, and the scores on the page are not weighted"
+            )
+            fix = "label a simple draw for this page; sbic_llama.prevalence weights the labels"
+            raise UserError(problem, file=path, column=PROBABILITY, fix=fix)
     votes = {each.name: read_human_votes(path, key, each.feature) for each in adapters}
     for name, of_feature in votes.items():
         if (count := len(of_feature.labels)) < MIN_HUMAN_LABELS:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.errors import UserError, shown
-from common.tables.reading import FORMATS, Row, read_rows
+from common.tables.reading import FORMATS, READ_ONLY, Row, read_rows
 
 ANNOTATOR = "annotator"  # column of people
 NONE = "none"  # a list of labels without any
@@ -36,6 +36,9 @@ def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> I
         suffix = _suffix(file)
         exports = suffix == ".jsonl"
         for row in read_rows(file, () if exports else (*columns, question), suffix=suffix if exports else None):
+            if exports and "annotation_id" in row.values and "id" in columns:
+                problem = "Label Studio's JSON-MIN has its own number in place of this column"
+                raise row.error(problem, "id", expected="the id of the text", fix="export as JSON or CSV instead")
             for each in _unpacked(row, question) if exports else (row,):
                 values = each.values
                 if exports:
@@ -46,20 +49,19 @@ def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> I
 
 
 def label_columns(path: Path) -> list[str]:
-    """Return the columns of a file of people's labels; in an export of Label Studio also the names of questions."""
+    """Return the columns of a file of people's labels; of an export of Label Studio also the names of questions."""
     columns: dict[str, None] = {}
     for file in _files(Path(path)):
         suffix = _suffix(file)
         for row in read_rows(file, suffix=suffix if suffix == ".jsonl" else None):
-            asked = [
-                result.get("from_name")
-                for annotation in (row.values.get("annotations") if suffix == ".jsonl" else None) or []
-                if isinstance(annotation, Mapping)
-                for result in annotation.get("result") or []
-                if isinstance(result, Mapping)
-            ]
-            columns |= dict.fromkeys([*row.values, *filter(None, asked)])
-            if asked or not isinstance(row.values.get("annotations"), list):
+            annotations = row.values.get("annotations")
+            for annotation in annotations if isinstance(annotations, list) else ():
+                results = annotation.get("result") if isinstance(annotation, Mapping) else None
+                columns |= dict.fromkeys(
+                    str(each.get("from_name")) for each in results or () if isinstance(each, Mapping)
+                )
+            columns |= dict.fromkeys(row.values)
+            if suffix != ".jsonl":  # records may differ, rows of a table do not
                 break
     if not columns:
         raise UserError("no rows", file=path, expected="at least one")
@@ -70,7 +72,7 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
-    files = [each for each in files if _suffix(each) in FORMATS]
+    files = [each for each in files if _suffix(each) in (*FORMATS, *READ_ONLY)]
     if not files:
         raise UserError("no files", file=path, expected="one file per person")
     return files

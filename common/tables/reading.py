@@ -1,4 +1,4 @@
-"""Read CSV, TSV, JSONL, and Parquet files (also gzipped) and Hub datasets row by row, each row with its place."""
+"""Read CSV, TSV, JSONL, Parquet, and Excel files and Hub datasets row by row, each row with its place."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from typing import Any, BinaryIO
 from common.cli.console import warn
 from common.cli.errors import UserError, counted, file_name, shown
 from common.runtime import files
-from common.tables import parquet
+from common.tables import parquet, spreadsheet
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-SPREADSHEETS = (".xlsx", ".xls", ".ods")
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+READ_ONLY = tuple(suffix for suffix in spreadsheet.READABLE if suffix not in FORMATS)
+PACKED = (".parquet", *spreadsheet.READABLE)  # never with .gz
 LONGEST = 16 * 2**20  # bytes of a record: a small file can unpack to more than memory holds
 WINDOW_BYTES = 64 * 2**20
 MOST_COLUMNS = 10_000
+HEADER_NAME = r'("[^",;\t]*"|[^",;\t]*)'  # of a column, in a line without commas
 CHUNK = 2**16  # bytes of a JSON array that are read at first
-SAVE_AS_CSV = "open it in a spreadsheet and save it as CSV UTF-8"
 # How a file begins that is something other than its name says, and what to do about it.
 CONTENTS = {
-    rb"PK\x03\x04": ("an Excel workbook or another zip archive", SAVE_AS_CSV),
-    rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", SAVE_AS_CSV),
+    rb"PK\x03\x04": ("an Excel workbook or another zip archive", "name it .xlsx"),
+    rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", "name it .xls"),
     rb"\x1f\x8b": ("gzip data", "add .gz to its name"),
     rb"PAR1\x15": ("Parquet", "name it .parquet"),
     rb"\xff\xfe|\xfe\xff|(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
@@ -80,6 +81,11 @@ def read_rows(
             rows = parquet.read(path, lambda names: _check_names(path, None, names, columns), longest=LONGEST)
             for number, values in enumerate(rows, 1):
                 yield Row(values, str(path), None, number)
+            return
+        if suffix in spreadsheet.READABLE:
+            located = spreadsheet.read(path, lambda names: _check_names(path, None, names, columns))
+            for number, (line, values) in enumerate(located, 1):
+                yield Row(values, str(path), line, number)
             return
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
             head = raw.peek(16)
@@ -160,13 +166,13 @@ def _check_names(path: Path, line: int | None, names: Sequence[str], wanted: Seq
     _check_columns(path, names, wanted)
 
 
-def table_format(path: Path) -> str:
+def table_format(path: Path, *, writing: bool = False) -> str:
     """Return the suffix that names a file's format, without .gz; raise ``UserError`` if it is unknown."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix not in FORMATS or (suffix == ".parquet" and path.name.endswith(".gz")):
-        fix = SAVE_AS_CSV if suffix in SPREADSHEETS else None
-        expected = f"{', '.join(FORMATS)}; text formats also with .gz"
-        raise UserError("unknown file format", file=path, expected=expected, fix=fix)
+    formats = FORMATS if writing else (*FORMATS, *READ_ONLY)
+    if suffix not in formats or (suffix in PACKED and path.name.endswith(".gz")):
+        expected = f"{', '.join(formats)}; text formats also with .gz"
+        raise UserError("unknown file format", file=path, expected=expected)
     return suffix
 
 
@@ -240,8 +246,9 @@ class _CsvLines:
 
 def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[str], lenient: bool) -> Iterator[Row]:
     csv.field_size_limit(LONGEST)
+    delimiter = "\t" if suffix == ".tsv" else _delimiter(path, raw)
     lines = _CsvLines(path, raw, lenient)
-    reader = csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     number, spans = 0, False
     while True:
@@ -283,6 +290,16 @@ def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[st
 
 
 _warn = functools.cache(warn)  # once, although a file may be read several times
+
+
+def _delimiter(path: Path, raw: BinaryIO) -> str:
+    """Return what separates the columns of a CSV file: a comma or, as spreadsheets of many countries write it, a semicolon."""
+    header = raw.peek(CHUNK).partition(b"\n")[0].decode(errors="replace").strip()
+    for delimiter, name in ((";", "semicolons"), ("\t", "tabs")):
+        if re.fullmatch(rf"{HEADER_NAME}({delimiter}{HEADER_NAME})+", header):
+            _warn(f"{file_name(path)}: read as columns separated by {name}")
+            return delimiter
+    return ","
 
 
 def _check_header(path: Path, line: int, header: list[str], problem: str | None, suffix: str) -> None:

@@ -1,4 +1,4 @@
-"""Write CSV, TSV, JSONL, and Parquet files (also gzipped) row by row and atomically."""
+"""Write CSV, TSV, JSONL, Parquet, and Excel files row by row and atomically."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from common.cli.console import warn
 from common.cli.errors import UserError, shown
 from common.runtime.files import atomic_write
+from common.tables import spreadsheet
 from common.tables.reading import size_of, table_format
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,\s]*(e[+-]?\d+)?%?\Z)", re.IGNORECAS
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Write rows to a .csv, .tsv, .jsonl, or .parquet file (text formats also with .gz).
+    """Write rows to a .csv, .tsv, .jsonl, .parquet, or .xlsx file (text formats also with .gz).
 
     ``columns`` come first, then other columns in order of appearance; missing values are left empty.
 
@@ -72,7 +73,11 @@ def row_writer(
     Only ``columns`` are written; Parquet needs their ``schema`` before the first row. Equal rows give equal bytes, gzip included.
     """
     path = Path(path)
-    suffix = table_format(path)
+    suffix = table_format(path, writing=True)
+    if suffix == ".xlsx":
+        with atomic_write(path) as part, spreadsheet.writer(path, part, columns, json_text) as write:
+            yield lambda row: write([row.get(column) for column in columns])
+        return
     with atomic_write(path) as part, open(part, "wb") as raw:
         if suffix == ".parquet":
             import pyarrow
@@ -128,6 +133,8 @@ def _delimited_writer(
     def write(values: Sequence[Any]) -> None:
         cells = [_cell(value) for value in values]
         delicate = any(isinstance(cell, str) and ("\r" in cell or "\ufeff" in cell) for cell in cells)
+        # A header of one column, whose ; or tab would look like a delimiter.
+        delicate |= values is columns and len(columns) == 1 and not {";", "\t"}.isdisjoint(columns[0])
         (quoted if delicate else plain).writerow(cells)
 
     def write_row(row: Mapping[str, Any]) -> None:

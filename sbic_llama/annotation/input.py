@@ -80,7 +80,7 @@ def files_of(source: Path) -> list[Path]:
     for path in paths:
         if path.is_dir():
             raise UserError("a folder inside a folder of posts", file=path, fix="annotate each folder on its own")
-        table_format(path)
+        table_format(path, writing=True)  # each file's annotation is in its own format
     if not paths:
         raise UserError("no files", file=source, expected=f"files ending in {', '.join(FORMATS)}")
     return paths

@@ -42,7 +42,7 @@ class AnnotateArguments(AnnotatorArguments):
     """
 
     posts: tuple[str, ...] = option(
-        (), "file of posts (.csv, .tsv, .jsonl, .parquet; text also .gz), folder of files, or -", positional=True
+        (), "file of posts (.csv, .tsv, .jsonl, .parquet, .xlsx; text also .gz), folder of files, or -", positional=True
     )
     output: str = option(help="file to write, in the format of its ending; a folder for a folder of posts; or -")
     input_format: Format = option("csv", "format of standard input")
@@ -88,9 +88,9 @@ class AnnotateArguments(AnnotatorArguments):
         if source.is_dir():
             self._check_folder(source, output)
         else:
-            for name in (self.posts[0], self.output):
+            for name, writing in ((self.posts[0], False), (self.output, True)):
                 if name != STREAM:
-                    table_format(Path(name))
+                    table_format(Path(name), writing=writing)
         if self.output != STREAM and output.exists() and not (parts_of(output) / IDENTITY).is_file():
             raise UserError("the output already exists", file=output, fix="remove it, or choose another --output")
 

@@ -24,7 +24,7 @@ ENDINGS: dict[Tool, str] = {"label_studio": ".json", "prodigy": ".jsonl", "docca
 def check_ending(path: Path, tool: Tool) -> None:
     """Check that a file is named as its format asks."""
     if tool == "table":
-        table_format(path)
+        table_format(path, writing=True)
     elif path.suffix != ENDINGS[tool]:
         raise UserError("the wrong ending for this tool", file=path, expected=ENDINGS[tool])
 

@@ -8,7 +8,7 @@ import pytest
 
 from common.cli.errors import UserError
 from common.stats.votes import read_votes
-from common.tables.label_exports import read_label_rows
+from common.tables.label_exports import label_columns, read_label_rows
 
 
 def rows(path, question="tone", columns=("id",)):
@@ -63,8 +63,16 @@ def test_label_studio_json_min(tmp_path):
         {"id": 2, "annotator": 4, "tone": {"choices": ["Rude", "Kind"]}} | flat,
         {"id": 3, "annotator": 4, "tone": None} | flat,
     ]
-    (tmp_path / "min.json").write_text(json.dumps(records), encoding="utf-8")
-    assert rows(tmp_path / "min.json") == [("1", 4, "Rude"), ("2", 4, "Rude, Kind"), ("3", 4, None)]
+    records = [{"number": record["id"], **record} for record in records]
+    (tmp_path / "min.json").write_text(
+        json.dumps([{"id": 9, "annotator": None, "annotation_id": None}, *records]), encoding="utf-8"
+    )
+    assert [(row.values["annotator"], row.values["tone"]) for row in read_label_rows(tmp_path / "min.json", "tone")][
+        1:
+    ] == [*[(4, "Rude"), (4, "Rude, Kind"), (4, None)]]
+    assert {"tone", "annotator"} <= set(label_columns(tmp_path / "min.json"))
+    with pytest.raises(UserError, match="its own number in place of this column"):
+        rows(tmp_path / "min.json")
 
 
 def test_prodigy(tmp_path):

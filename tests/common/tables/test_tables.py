@@ -55,11 +55,15 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.xlsx", "", "text formats also with .gz. Open it in a spreadsheet and save it as CSV UTF-8"),
+        (
+            "t.xlsx.gz",
+            "",
+            "unknown file format; expected .csv, .tsv, .jsonl, .parquet, .xlsx, .xls, .ods; text formats also with .gz",
+        ),
         (
             "t.csv",
             b"PK\x03\x04\x14\0\x06\0",
-            "an Excel workbook or another zip archive; expected CSV in UTF-8. Open it in",
+            "an Excel workbook or another zip archive; expected CSV in UTF-8. Name it .xlsx",
         ),
         ("t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel workbook"),
         ("t.tsv", gzip.compress(b"a\tb\n", mtime=0), "gzip data; expected TSV in UTF-8. Add .gz to its name"),
@@ -69,7 +73,6 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
         ("t.tsv.gz", "a\tb\n1\t2\n".encode("utf-16-be"), "UTF-16 text"),
         ("t.jsonl", '{"a": 1, "b": 2}\n'.encode("utf-16-le"), "UTF-16 text"),
         ("t.csv", "", "empty file; expected a header line"),
-        ("t.csv", "id;post\n1;a\n", "line 1: one column, 'id;post'; expected columns separated by commas"),
         ("t.tsv", "id,post\n1,a\n", "line 1: one column, 'id,post'; expected columns separated by tabs"),
         ("t.csv", "a,c\n1,2\n", "missing column 'b'"),
         ("t.csv", "a,b,a\n", "line 1: duplicate column 'a'"),
@@ -377,3 +380,23 @@ def test_values_that_no_parquet_type_holds_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"t\.parquet: a column of mixed types"):
         write_all()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_csv_of_other_countries_spreadsheets(tmp_path, capsys, delimiter, name, ending):
+    text = f'\ufeff"the id"{delimiter}post\r\n1{delimiter}"a, {delimiter} b"\r\n1,5{delimiter}c\r\n'
+    data = text.encode()
+    path = write(tmp_path / f"t_{name}.{ending}", data)
+    assert [row.values for row in read_rows(path)] == [
+        {"the id": "1", "post": f"a, {delimiter} b"},
+        {"the id": "1,5", "post": "c"},
+    ]
+    assert f"read as columns separated by {name}" in capsys.readouterr().err
+
+
+def test_a_single_column_of_text_with_semicolons_stays_one(tmp_path):
+    path = write(tmp_path / "t.csv", "post\na; b\n")
+    assert [row.values for row in read_rows(path)] == [{"post": "a; b"}]
+    path = write(tmp_path / "u.csv", '"a, b; c",d\n1,2\n')
+    assert [row.values for row in read_rows(path)] == [{"a, b; c": "1", "d": "2"}]
