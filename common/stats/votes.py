@@ -91,14 +91,12 @@ def read_votes(
 
     Args:
         path: The file.
-        item: Column that names what is labeled.
-        label: Column of the labels.
+        item: Column that names what is labeled; ``label`` is that of the labels.
         annotator: Column that names the person; None where there is none.
         anonymous: Without it, whether every row is another person's; otherwise all rows are by one model.
         read: Returns a cell's label; raises ValueError or KeyError for a text that is not one.
         known: Labels that are labels even where they look like a missing vote, as "none".
-        problem: What is wrong with such a text, which replaces ``{}``.
-        expected: What is expected instead.
+        problem: What is wrong with such a text, which replaces ``{}``; ``expected`` says what should be there.
         unite: Combines two rows of one person where both hold (lists); returns None where they contradict each other.
 
         rows: The rows of the file, if they were read otherwise than by :func:`read_rows`.
@@ -108,9 +106,7 @@ def read_votes(
     """
     votes, first = Votes(path, annotator is not None), {}
     labels = {folded(each) for each in known}
-    if rows is None:
-        rows = read_rows(path, [name for name in (item, annotator, label) if name is not None])
-    for row in rows:
+    for row in read_rows(path, [name for name in (item, annotator, label) if name]) if rows is None else rows:
         votes.rows += 1
         text = text_of(row, label)
         if text is None or not folded(text) or (folded(text) in MISSING and folded(text) not in labels):

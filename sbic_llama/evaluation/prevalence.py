@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,12 +110,12 @@ def prevalence_finding(
     """
     people = {annotated.keys[key]: label for key, label in labels.items() if key in annotated.keys}
     design = _design(annotated, people, drawn) if drawn else None
-    classes = [replace(each, design=design) for each in _classes(annotated, people)]
+    classes = _classes(annotated, people, design)
     overall = {each.name: each.share(np.ones(len(annotated.answers), dtype=bool), target) for each in classes}
     estimates = [_estimates(each, overall[each.name], target) for each in classes]
     rows: dict[str, Measure] = {f"{row['name']}: {SOURCES[key]}": row[key] for row in estimates for key in SOURCES}
     parts: list[Part] = [Measures("Share of posts, by what it is estimated from", "class and labels", "share", rows)]
-    left_out = {}
+    left_out: dict[str, Any] = {}
     for column, values in annotated.columns.items():
         # A table for each group and column would be too many tables, of too few posts.
         kinds = classes if annotated.feature.branches else classes[:1]
@@ -135,29 +135,35 @@ def prevalence_finding(
         estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
         fewest=MIN_HUMAN_LABELS,
-        strata=0 if design is None else len(design.sizes),
-        effective=0 if design is None else design.effective(),
+        design=design,
         needed=needed[0],
         suspicious=furthest if abs(drifts[furthest]) > SUSPICIOUS else None,
         drift=drifts[furthest],
     )
     facts = {
         "posts": counts["posts"],
-        "posts without an answer": annotated.unanswered,
-        "human labels": len(people),
-        "human labels of other posts": len(labels) - len(people),
+        "human labels": counts["labels"],
+        "human labels of other posts": counts["elsewhere"],
         "shares of": target,
-        "predictions": "labels" if annotated.probabilities is None else "probabilities",
-        "weight of the machine": {name: estimate.weight for name, estimate in overall.items()},
-        "standard error": {name: estimate.standard_error for name, estimate in overall.items()},
+        **_facts(annotated, overall, design),
         "labelled posts differ by, in standard errors": drifts,
     }
-    if design is not None:
-        facts |= {"strata": len(design.sizes), "effective sample size": design.effective()}
     pairs = ([people[place], annotated.answers[place]] for place in sorted(people))
     data = {"name": source, "split": "posts with human labels", "fingerprint": fingerprint(pairs)}
     given = {"task": annotated.feature.title, "model": "model", **about}
     return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **given)
+
+
+def _facts(annotated: Annotated, overall: Mapping[str, Estimate], design: Design | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "posts without an answer": annotated.unanswered,
+        "predictions": "labels" if annotated.probabilities is None else "probabilities",
+        "weight of the machine": {name: estimate.weight for name, estimate in overall.items()},
+        "standard error": {name: estimate.standard_error for name, estimate in overall.items()},
+    }
+    if design is not None:
+        facts |= {"strata": len(design.sizes), "effective sample size": design.effective()}
+    return facts
 
 
 def _design(annotated: Annotated, people: dict[int, Label], drawn: Mapping[str, tuple[str, float]]) -> Design:
@@ -177,7 +183,7 @@ def _design(annotated: Annotated, people: dict[int, Label], drawn: Mapping[str, 
     return design
 
 
-def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:
+def _classes(annotated: Annotated, people: dict[int, Label], design: Design | None) -> list[PostClass]:
     feature, answers, probabilities = annotated.feature, annotated.answers, annotated.probabilities
 
     def post_class(name: str, belongs: Callable[[Any], Any], predictions: np.ndarray | None = None) -> PostClass:
@@ -185,7 +191,7 @@ def _classes(annotated: Annotated, people: dict[int, Label]) -> list[PostClass]:
         for place, label in people.items():
             by_people[place] = belongs(label)
         machine = np.array([float(belongs(answer)) for answer in answers])
-        return PostClass(name, by_people, machine, machine if predictions is None else predictions)
+        return PostClass(name, by_people, machine, machine if predictions is None else predictions, design)
 
     if feature.classifies:
         chosen = range(len(feature.labels) if len(feature.labels) > 2 else 1)
