@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from common.cli.errors import UserError, counted, printable, run, shown
 from common.results.finding import KEPT, read_findings
 from common.results.scoring import command_line
 from common.runtime.files import atomic_write
+from common.stats.guarantee import Guarantee
 from common.stats.votes import Votes, examples
 from common.tables.reading import read_rows, text_of
 from sbic_llama.annotation.arguments import AnnotatorArguments
@@ -56,6 +58,10 @@ class TrustArguments(AnnotatorArguments):
     key: str | None = option(None, "column in both files that identifies a post (default: the text column)")
     prefix: str = option(PREFIX, "prefix of the annotation's columns")
     review_share: float = option(0.1, "share of the file to propose for review by people", above=0, maximum=0.99)
+    target_accuracy: float | None = option(
+        None, "propose so many rows for review that the others are right this often, with a guarantee", above=0, below=1
+    )
+    confidence: float = option(0.95, "probability with which that guarantee holds", minimum=0.5, below=1)
     quantization: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are stored")
     batch_size: int = option(32, "posts per forward pass at most", minimum=1)
     output_dir: Path = option(Path("output/trust"), "folder for the page, the annotated file and the rows for review")
@@ -150,9 +156,16 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     record = record_of(judged, source, MODULE, seed)
     temperature = adapter.description.temperature
     assessed = assess(judged, record, annotated, votes, **columns, temperature=temperature, seed=seed)
+    if arguments.target_accuracy is not None:
+        guaranteed = judged.guarantee(arguments.target_accuracy, arguments.confidence)
+        assessed = dataclasses.replace(assessed, guarantee=guaranteed)
     if adapter.folder is not None:
         assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
     return assessed
+
+
+def _threshold(found: Guarantee) -> float:
+    return math.inf if found.threshold is None else found.threshold
 
 
 def main() -> None:
@@ -180,9 +193,16 @@ def main() -> None:
         require_matches(arguments, name, len(of_feature.labels.keys() & keys.keys()), of_feature, keys)
     annotated = annotate_once(arguments, adapters, posts)
     assessed = [assess_adapter(arguments, adapter, annotated, votes[adapter.name]) for adapter in adapters]
+    thresholds = {each.judged.feature.name: _threshold(each.guarantee) for each in assessed if each.guarantee}
     count = max(1, round(arguments.review_share * posts.rows))
     labels = {name: of_feature.labels for name, of_feature in votes.items()}
-    review = {"key": key, "prefix": arguments.prefix, "texts": arguments.texts(), "count": count}
+    review = {
+        "key": key,
+        "prefix": arguments.prefix,
+        "texts": arguments.texts(),
+        "count": count,
+        "thresholds": thresholds,
+    }
     proposed = write_review(annotated, adapters, labels, folder / "review.csv", **review)
     values = {"rows": posts.rows, "problems": posts.problems, "proposed": proposed, "share": arguments.review_share}
     with atomic_write(folder / "trust.html") as part:
@@ -190,6 +210,8 @@ def main() -> None:
     log(f"page: {folder / 'trust.html'}; {counted(proposed, 'row')} for review: {folder / 'review.csv'}")
     for each in assessed:
         print(printable(f"{each.judged.feature.title}: {each.use}. {each.why}"))
+        if each.guarantee:
+            print(printable(each.guaranteed()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from common.results.record import RunRecord, git_commit, versions
 from common.results.rendering import heading, on_page, page, scores
 from common.results.scoring import class_counts
 from common.stats.agreement import ALIKE
+from common.stats.guarantee import Guarantee, guarantee
 from common.stats.metrics import Measure, mean
 from common.stats.votes import Votes
 from common.tables.reading import read_rows, text_of
@@ -90,6 +91,12 @@ class LabeledAnswers:
     by_key: dict[str, Label]  # key of a labeled post → the model's answer
     repeated: int  # rows with the key of an earlier row
     keys: dict[str, None]  # of the annotated posts
+    certain: list[float]  # the confidence of each answer of the file
+
+    def guarantee(self, target: float, confidence: float) -> Guarantee:
+        """Return from which confidence on its answers are those of people often enough."""
+        right = [answer == label for answer, label in zip(self.answers, self.labels, strict=True)]
+        return guarantee(self.confidences, right, self.certain, target, confidence)
 
     def constant(self) -> tuple[Label, list[float]]:
         """Return the best constant answer and its score on each post."""
@@ -113,12 +120,13 @@ def judge(
     everywhere: Counter[str] = Counter()
     by_key: dict[str, Label] = {}
     keys: dict[str, None] = {}
-    repeated = 0
+    repeated, certain = 0, []
     for row in read_rows(annotated):
         values = _answer_in(row.values, adapter, prefix)
         if values[feature.name] is None:
             continue
         everywhere[values[feature.name]] += 1
+        certain.append(adapter.confidence(values))
         if (name := text_of(row, key)) is None:
             continue
         repeated += name in keys
@@ -132,7 +140,8 @@ def judge(
     confidences, labels, answers, numbers = ([row[column] for row in rows] for column in range(4))
     probabilities = np.array(numbers) if feature.classifies else None
     counts, missing = dict(everywhere.most_common()), len(left)
-    return LabeledAnswers(feature, labels, answers, confidences, probabilities, counts, missing, by_key, repeated, keys)
+    own = (labels, answers, confidences, probabilities)
+    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain)
 
 
 def _answer_in(values: dict[str, Any], adapter: Adapter, prefix: str) -> dict[str, Any]:
@@ -173,6 +182,12 @@ class Assessment:
     use: Use
     why: str
     notes: list[str]  # on the human labels
+    guarantee: Guarantee | None = None  # if one was asked for
+
+    def guaranteed(self) -> str:
+        """Return the guarantee as a sentence."""
+        words = worded(TEMPLATES / "guarantee.jinja", found=self.guarantee, rows=len(self.judged.certain))
+        return " ".join(words["summary"])
 
 
 def assess(
@@ -228,23 +243,27 @@ def write_review(
     prefix: str = PREFIX,
     texts: TextColumns,
     count: int,
+    thresholds: Mapping[str, float] | None = None,
 ) -> int:
-    """Write the least certain rows that nobody has labeled yet, least certain first. Returns how many."""
+    """Write rows that nobody has labeled yet, least certain first. Returns how many.
+
+    These are the ``count`` least certain ones or, with ``thresholds``, all with an answer that is below its feature's threshold.
+    """
 
     def waiting() -> Iterator[tuple[float, int, dict[str, Any]]]:
         for row in read_rows(annotated):
             if all((text_of(row, key) or "") in labels for labels in human_labels.values()):
                 continue
             answers = [(adapter, _answer_in(row.values, adapter, prefix)) for adapter in adapters]
-            confidences = [
-                adapter.confidence(values) for adapter, values in answers if values[adapter.name] is not None
-            ]
-            if all(
-                (text_of(row, column) or "").strip() for column in texts.columns
-            ):  # otherwise there is nothing to label
-                yield min(confidences, default=0.0), row.number, row.values
+            confidences = {a.name: a.confidence(values) if values[a.name] is not None else 0.0 for a, values in answers}
+            if thresholds and all(sure >= thresholds[name] for name, sure in confidences.items()):
+                continue
+            if not all((text_of(row, column) or "").strip() for column in texts.columns):
+                continue  # there is nothing to label
+            yield min(confidences.values()), row.number, row.values
 
-    chosen = heapq.nsmallest(count, waiting(), key=lambda row: row[:2])
+    rows = waiting()
+    chosen = sorted(rows, key=lambda row: row[:2]) if thresholds else heapq.nsmallest(count, rows, lambda row: row[:2])
     columns = list(chosen[0][2]) if chosen else [key]
     place, certainty = (_unused(name, columns) for name in ("model_row", "model_confidence"))
     with row_writer(path, [place, certainty, *columns]) as write:

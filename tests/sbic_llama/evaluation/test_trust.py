@@ -168,6 +168,33 @@ def test_groups_named_by_several_people_are_combined(tmp_path):
         read_human_votes(tmp_path / "labels.csv", "id", feature)
 
 
+def test_a_guarantee_decides_which_rows_people_review(call, tmp_path, files, capsys):
+    """What is certain enough is not in the file for review, and the page and the terminal say so in the same words."""
+    call(tmp_path, "--target_accuracy", 0.6, "--confidence", 0.8)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Answers with a confidence")]
+    page = html.unescape((tmp_path / "trust.html").read_text(encoding="utf-8"))
+    assert len(lines) == len(NAMES) and all(line in page for line in lines)
+    least = [float(re.search(r"at least (0\.\d+|1\.0+),", line)[1]) for line in lines]
+    labeled = {row.values["id"] for row in read_rows(files[1])}
+    review = {row.values["id"] for row in read_rows(tmp_path / "review.csv")}
+    for row in read_rows(tmp_path / "annotated.parquet"):
+        values = row.values
+        if str(values["id"]) in labeled or values["post"] == "":
+            continue
+        sure = max(values[f"model_offensiveYN_probability_{label}"] for label in FEATURES["offensiveYN"].labels)
+        if sure < least[0] - 0.001:
+            assert str(values["id"]) in review
+    call(tmp_path / "high", "--target_accuracy", 0.999)
+    assert "Too few human labels for a guarantee of 99.9%" in capsys.readouterr().out
+
+
+def test_labels_of_an_unequal_draw_are_refused(call, tmp_path, files):
+    rows = [row.values | {"sampling_probability": 0.1 if n % 2 else 0.5} for n, row in enumerate(read_rows(files[1]))]
+    write_rows(tmp_path / "labels.csv", rows)
+    with pytest.raises(UserError, match="drawn with unequal probabilities"):
+        call(tmp_path / "out", labels=tmp_path / "labels.csv")
+
+
 def test_shares_are_not_estimated_if_rows_repeat_a_key(call, tmp_path, files, capsys):
     rows = [row.values for row in read_rows(files[0])]
     write_rows(tmp_path / "posts.csv", [*rows, rows[0]])
@@ -266,7 +293,7 @@ def test_labels_needed_for_an_answer():
 
 def test_the_model_is_compared_with_the_best_constant_answer_by_post():
     shared = {"confidences": [], "probabilities": None, "everywhere": {}, "missing": 0, "by_key": {}}
-    shared |= {"repeated": 0, "keys": {}}
+    shared |= {"repeated": 0, "keys": {}, "certain": []}
     judged = LabeledAnswers(FEATURES["offensiveYN"], labels=[0, 0, 0, 2], answers=[0, 0, 1, 2], **shared)
     assert judged.constant() == (0, [1, 1, 1, 0])
     assert judged.gain(0)["value"] == 0, "one post won, one lost"
