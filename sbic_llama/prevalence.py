@@ -101,7 +101,7 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
         source=path.name,
         target=arguments.share_of,
         widths=arguments.width,
-        drawn=read_draw(labeled, arguments.key, feature.name),
+        drawn=read_draw(labeled, arguments.key, feature),
         notes=votes.notes(),
         model=path.name,
         miniature=is_miniature(labeled),

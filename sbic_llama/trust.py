@@ -88,7 +88,7 @@ def read_all_votes(arguments: TrustArguments, adapters: list[Adapter]) -> dict[s
     """Return feature → people's votes."""
     path, key = arguments.human_labels, arguments.key_column
     for each in adapters:
-        if read_draw(path, key, each.name):
+        if read_draw(path, key, each.feature):
             problem = (
                 "the labeled posts were drawn with unequal probabilities, and the scores on the page are not weighted"
             )

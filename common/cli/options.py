@@ -140,7 +140,7 @@ class TableOptions(CorpusOptions):
         if self.data is not None:
             if self.data_dir is not None or self.dataset_name is not None:
                 raise UserError("two corpora were given", key="data", fix="remove data_dir and dataset_name")
-            if not self.data.is_file():
+            if not self.data.exists():
                 raise UserError("no such file", file=self.data, expected="a table with texts and labels")
 
     def words(self) -> list[str]:

@@ -48,6 +48,21 @@ def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> I
                 yield replace(each, values=values)
 
 
+def is_export(path: Path) -> bool:
+    """Return whether a file, or the first one of a folder, is an export of a labeling tool."""
+    file = _files(Path(path))[0]
+    if _suffix(file) != ".jsonl":
+        return False
+    row = next(iter(read_rows(file, suffix=".jsonl", lenient=True)), None)
+    values = row.values if row else {}
+    answered = values.get("answer") in ("accept", "reject", "ignore")
+    return (
+        "annotation_id" in values
+        or answered
+        or any(isinstance(values.get(name), list) for name in ("annotations", "label"))
+    )
+
+
 def label_columns(path: Path) -> list[str]:
     """Return the columns of a file of people's labels; of an export of Label Studio also the names of questions."""
     columns: dict[str, None] = {}

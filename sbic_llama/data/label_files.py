@@ -202,10 +202,11 @@ def _columns(path: Path) -> list[str]:
 def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
     """Read people's labels of posts, one row per person, and report what is unusual about the rows.
 
-    Without a column :data:`ANNOTATOR`, or where nobody is named in it, every row is another person's.
+    Without a column of annotators, or where nobody is named in it, every row is another person's.
     """
-    rows = read_label_rows(path, feature.name, (key,))
-    named = any(text_of(row, ANNOTATOR) is not None for row in rows if ANNOTATOR in row.values)
+    column, who = columns_of_labels(path, feature)
+    rows = read_label_rows(path, column, (key,))
+    named = any(text_of(row, who) is not None for row in rows if who in row.values)
     places = {folded(label): index for index, label in enumerate(feature.labels)}
 
     def chosen(text: str) -> tuple[str, ...]:
@@ -217,30 +218,42 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
     votes = read_votes(
         path,
         item=key,
-        label=feature.name,
-        annotator=ANNOTATOR if named else None,
+        label=column,
+        annotator=who if named else None,
         anonymous=True,
         read=(lambda text: places[folded(text)]) if feature.classifies else chosen,
         known=feature.labels or (NONE, *feature.choices),
         expected=", ".join(feature.labels or feature.choices),
         unite=None if feature.classifies else _united,
-        rows=read_label_rows(path, feature.name, (key,)),
+        rows=read_label_rows(path, column, (key,)),
     )
     if feature.choices and not named and any(len(given) > 1 for given in votes.labels.values()):
-        fix = f"put a person's labels into one cell, or add the column {ANNOTATOR!r}"
+        fix = f"put a person's labels into one cell, or add the column {who!r}"
         raise UserError("several rows of an item, and nothing says whose", file=path, expected="one row", fix=fix)
     for note in votes.notes():
         (warn if votes.is_odd else log)(f"{feature.name}: {note}")
     return votes
 
 
-def read_draw(path: Path, key: str, question: str) -> dict[str, tuple[str, float]]:
+def columns_of_labels(path: Path, feature: Feature) -> tuple[str, str]:
+    """Return the columns of labels and of annotators in a file of people's labels.
+
+    They are named after the feature and :data:`ANNOTATOR`; where there is no such column, as in the codebook's own table.
+    """
+    given, codebook = label_columns(path), feature.codebook
+    label = codebook.columns.label if codebook and feature.name not in given else feature.name
+    who = codebook.columns.annotator if codebook and ANNOTATOR not in given else ANNOTATOR
+    return label if label in given else feature.name, who if who in given else ANNOTATOR
+
+
+def read_draw(path: Path, key: str, feature: Feature) -> dict[str, tuple[str, float]]:
     """Return how the rows of a file of people's labels were drawn, labeled or not: key → stratum and probability.
 
     Nothing is returned if the file does not say so, or if it was a simple draw.
     """
     drawn: dict[str, tuple[str, float]] = {}
-    for row in read_label_rows(path, question, (key,)):
+    column, _ = columns_of_labels(path, feature)
+    for row in read_label_rows(path, column, (key,)):
         if PROBABILITY not in row.values:
             return {}
         name, probability = text_of(row, key), probability_of(row, PROBABILITY)

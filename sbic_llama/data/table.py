@@ -12,6 +12,7 @@ from typing import Any
 
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import folded
+from common.tables.label_exports import ANNOTATOR, is_export, read_label_rows
 from common.tables.reading import Row, read_rows, text_of
 from common.tables.report import DataReport
 from sbic_llama.data.codebook import Codebook, missing_words, names_of
@@ -88,6 +89,7 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
         UserError: A label that the codebook lacks, an item with two texts or groups, two labels of one person for an item, a
             class with fewer than :data:`FEWEST` items, or no labels at all.
     """
+    codebook = _as_exported(codebook, path)
     columns, report = codebook.columns, DataReport(path.name)
     wanted = [*columns.texts.columns, columns.label, columns.annotator, columns.item, columns.group, columns.split]
     first: dict[tuple[str, ...], Row] = {}
@@ -96,7 +98,7 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
     first_unknown: Row | None = None
     spelled = 0
     reader = _Labels(codebook)
-    for row in _rows(path, [name for name in wanted if name is not None]):
+    for row in _rows(path, [name for name in wanted if name is not None], columns.label):
         report.read += 1
         text = _text(row, codebook)
         if text is None:
@@ -134,8 +136,19 @@ def _text(row: Row, codebook: Codebook) -> str | None:
     return None if any(map(is_blank, cells.values())) else clean(texts.read(cells))
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _as_exported(codebook: Codebook, path: Path) -> Codebook:
+    """Return a codebook whose columns of labels and people are those of a labeling tool's export, if the file is one."""
+    if not path.exists() or not (path.is_dir() or is_export(path)):
+        return codebook
+    return replace(codebook, columns=replace(codebook.columns, label=codebook.name, annotator=ANNOTATOR))
+
+
+def _rows(path: Path, columns: Sequence[str], label: str) -> Iterator[Row]:
     try:
+        if path.is_dir() or is_export(path):
+            rows = read_label_rows(path, label, [name for name in columns if name not in (label, ANNOTATOR)])
+            yield from (replace(row, values={ANNOTATOR: None} | row.values) for row in rows)
+            return
         yield from read_rows(path, columns)
     except UserError as error:
         if error.problem.startswith("missing column"):

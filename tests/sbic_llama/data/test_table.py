@@ -407,3 +407,31 @@ def test_a_table_that_changed_since_the_training_is_refused(table, several):
     else:
         with pytest.raises(UserError, match="have changed"):
             require(facts)
+
+
+def test_an_export_of_a_labeling_tool_or_a_folder_of_files_is_a_table_too(tmp_path, table):
+    """The labels are the answers to the codebook's question, whatever the column of labels is called elsewhere."""
+    rows = rows_of(40)
+    expected, _ = read_items(
+        table([row | {"who": who} for row in rows for who in ("1", "2")]), with_columns(annotator="who")
+    )
+    result = {"from_name": CODEBOOK.name, "type": "choices"}
+    tasks = [
+        {
+            "data": {"text": row["text"]},
+            "annotations": [
+                {"completed_by": who, "result": [result | {"value": {"choices": [row["label"]]}}]} for who in (1, 2)
+            ],
+        }
+        for row in rows
+    ]
+    skipped = {"data": {"text": text(99)}, "annotations": [{"completed_by": 1, "was_cancelled": True, "result": []}]}
+    (tmp_path / "export.json").write_text(json.dumps([*tasks, skipped]))
+    items, report = read_items(tmp_path / "export.json", CODEBOOK)
+    assert items == expected
+    assert report.dropped == {"no label": 1}
+    folder = tmp_path / "people"
+    folder.mkdir()
+    for who in ("1", "2"):
+        table([{"text": row["text"], CODEBOOK.name: row["label"]} for row in rows], f"people/{who}.csv")
+    assert read_items(folder, CODEBOOK)[0] == expected

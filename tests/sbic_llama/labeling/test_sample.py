@@ -17,7 +17,9 @@ from common.cli.errors import UserError
 from common.results.rendering import lines
 from common.tables.reading import read_rows
 from sbic_llama import sample
-from sbic_llama.data.label_files import read_draw
+from sbic_llama.data.codebook import Codebook, Columns, read_codebook
+from sbic_llama.data.features import feature_of
+from sbic_llama.data.label_files import read_draw, read_human_votes
 from sbic_llama.labeling import draw
 from sbic_llama.prevalence import PrevalenceArguments, estimate
 
@@ -146,7 +148,7 @@ def test_labels_come_back_from_every_tool_with_their_weights(files, tmp_path, to
         labeled = [in_tool(tool, record, truth) for record in records(path)]
         text = json.dumps(labeled) if tool == "label_studio" else "".join(json.dumps(each) + "\n" for each in labeled)
         path.write_text(text, encoding="utf-8")
-    drawn = read_draw(path, "id", "tone")
+    drawn = read_draw(path, "id", feature_of(read_codebook(folder / "codebook.yaml")))
     assert len(drawn) == 120
     assert {probability for _, probability in drawn.values()} == {60 / 90, 60 / 810}
     words = {
@@ -246,4 +248,18 @@ def test_a_file_whose_weights_are_damaged_is_refused(files, tmp_path):
     ):
         path.write_text("\n".join([*written, broken]) + "\n", encoding="utf-8")
         with pytest.raises(UserError, match=problem):
-            read_draw(path, "id", "tone")
+            read_draw(path, "id", feature_of(read_codebook(folder / "codebook.yaml")))
+
+
+def test_labels_in_the_columns_of_the_codebooks_own_table_are_read(tmp_path):
+    columns = Columns(text="body", label="opinion", annotator="coder", item="number")
+    feature = feature_of(Codebook("tone", "Rude?", "Decide.", {"Rude": "", "Kind": ""}, columns=columns))
+    rows = [(1, "ann", "Rude"), (1, "bo", "kind"), (2, "ann", "Kind")]
+    for header in (("number", "coder", "opinion"), ("number", "annotator", "tone"), ("number", "coder", "tone")):
+        with open(tmp_path / "people.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        votes = read_human_votes(tmp_path / "people.csv", "number", feature)
+        assert votes.labels == {"1": {"ann": 0, "bo": 1}, "2": {"ann": 1}}
+    (tmp_path / "people.csv").write_text("number,other\n1,Rude\n", encoding="utf-8")
+    with pytest.raises(UserError, match="missing column 'tone'"):
+        read_human_votes(tmp_path / "people.csv", "number", feature)
