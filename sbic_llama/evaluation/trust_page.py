@@ -226,6 +226,7 @@ def assess(
         constant=judged.feature.answer(judged.constant()[0]),
         alpha=alpha,
         least_alpha=LEAST_ALPHA,
+        widest=WIDEST,
         test=test,
         enough=enough_labels(gain),
         needed=labels_needed(gain),
