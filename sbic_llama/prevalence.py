@@ -86,11 +86,14 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
     shared = len(labels.keys() & annotated.keys.keys())
     if shared < MIN_HUMAN_LABELS:
         ids = examples(labels, labeled, annotated.keys, path)
+        fix = "label more posts"
+        if shared < len(labels):
+            fix += f", or check the key column {arguments.key!r}, which must match in both files: {ids}"
         raise UserError(
             f"only {shared:,} of its {counted(len(labels), 'post')} with a label of {feature.name} are annotated in {path}",
             file=labeled,
             expected=f"at least {MIN_HUMAN_LABELS}",
-            fix=f"label more posts, or check the key column {arguments.key!r}, which must match in both files: {ids}",
+            fix=fix,
         )
     if annotated.unanswered:
         warn(f"left out: {counted(annotated.unanswered, 'row')} without an annotation")

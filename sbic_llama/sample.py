@@ -12,9 +12,10 @@ from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log
 from common.cli.errors import UserError, counted, printable, run, shown
 from common.tables.reading import probability_of, read_rows, text_of
-from sbic_llama.data.codebook import TextColumns, read_codebook, text_columns
+from sbic_llama.data.codebook import read_codebook
 from sbic_llama.data.features import FEATURES, Feature, confidence, feature_of
 from sbic_llama.data.label_files import PREFIX, PROBABILITY, STRATUM, annotated_features, feature_in
+from sbic_llama.data.texts import POST, TextColumns, text_columns
 from sbic_llama.labeling import draw, tools
 from sbic_llama.labeling.draw import Drawn
 
@@ -160,9 +161,7 @@ def sample(arguments: SampleArguments) -> None:
     path = Path(arguments.posts[0])
     columns = next((list(row.values) for row in read_rows(path, lenient=True)), [])
     features = questions(arguments, path, columns)
-    texts = text_columns(
-        [feature.codebook if arguments.codebook else None for feature in features], arguments.text_column
-    )
+    texts = text_columns([f.texts if arguments.codebook else POST for f in features], arguments.text_column)
     if arguments.key is None and len(texts.columns) > 1:
         raise UserError(
             f"a post is in {len(texts.columns)} columns", key="--key", expected="a column that identifies it"

@@ -106,7 +106,8 @@ def parse(
         if name in values:
             checked[name] = _convert(types_[name], values[name], field.metadata, origins[name])
         elif field.default is REQUIRED and field.default_factory is REQUIRED:
-            raise UserError(f"--{name} is missing", expected=field.metadata.get("help"), fix="see --help")
+            fix = "give it, or a recipe that has it with --config (see --help)"
+            raise UserError(f"--{name} is missing", expected=field.metadata.get("help"), fix=fix)
     try:
         return kind(**checked)
     except UserError as error:

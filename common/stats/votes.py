@@ -38,6 +38,7 @@ class Votes:
     missing: Counter[str] = field(default_factory=Counter)  # cells without a vote, as written; "" where empty
     repeated: int = 0  # rows that repeat a person's earlier one, which count once
     spellings: dict[Any, Counter[str]] = field(default_factory=dict)  # label → how it is written → rows
+    remarks: list[str] = field(default_factory=list)  # of who reads them
 
     @property
     def is_odd(self) -> bool:
@@ -46,7 +47,8 @@ class Votes:
 
     def notes(self) -> list[str]:
         """Describe what was skipped, counted once or taken for one label; nothing if every row is a vote."""
-        written = _listed({name: count for name, count in self.missing.items() if name})
+        named = any(self.missing)
+        written = _listed({name or "empty": count for name, count in self.missing.items() if name or named})
         skipped = {
             f"without a label{f' ({written})' if written else ''}, skipped": self.missing.total(),
             "repeating an earlier row, counted once": self.repeated,
@@ -54,7 +56,8 @@ class Votes:
         words = [f"{count:,} {what}" for what, count in skipped.items() if count]
         notes = [f"Of {counted(self.rows, 'row')} in {self.path.name}: {'; '.join(words)}."] if words else []
         merged = [_listed(each) for each in self.spellings.values() if len(each) > 1]
-        return notes + ([f"Spellings of one label in {self.path.name}: {'; '.join(merged)}."] if merged else [])
+        notes += [f"Spellings of one label in {self.path.name}: {'; '.join(merged)}."] if merged else []
+        return notes + self.remarks
 
     def counts(self) -> Counter[Any]:
         """Return how many votes each label has."""

@@ -152,7 +152,7 @@ def _check_columns(source: str | Path, names: Sequence[str], wanted: Sequence[st
             f"missing column {', '.join(map(repr, missing))}",
             file=source,
             expected=f"it among {shown(list(names), 200)}",
-            fix="rename the file's column, or give its name with the option for it (see --help)",
+            fix="rename the file's column, or name it with the option for it, as --text_column or --key (see --help)",
         )
 
 

@@ -10,8 +10,8 @@ from common.cli.arguments import given, option
 from common.cli.errors import UserError, shown
 from common.models.loading import base_path, check_place, with_revision
 from common.models.prompt import PromptChoice
-from sbic_llama.data.codebook import read_codebook, text_columns
-from sbic_llama.data.texts import TextColumns
+from sbic_llama.data.codebook import read_codebook
+from sbic_llama.data.texts import TextColumns, text_columns
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
@@ -74,11 +74,11 @@ class AnnotatorArguments(UntrainedArguments):
 
     def texts(self) -> TextColumns:
         """Return where the texts are: in the given column, or in those that codebooks name."""
-        from sbic_llama.model.description import codebook_of
+        from sbic_llama.model.description import texts_of
 
-        codebooks = [codebook_of(name) for name in self.adapter]
-        codebooks += [read_codebook(self.codebook)] if self.codebook is not None else []
-        return text_columns(codebooks, self.text_column)
+        questions = [texts_of(name) for name in self.adapter]
+        questions += [read_codebook(self.codebook).columns.texts] if self.codebook is not None else []
+        return text_columns(questions, self.text_column)
 
     def annotators(self) -> list[str | Adapter]:
         """Return the adapters by name, and the base that answers a codebook's question, for an ``Annotator``."""

@@ -23,7 +23,6 @@ from sbic_llama.data.texts import TextColumns, joined
 # nearest to the mean place in the labels' order. With "soft" it is the most frequent, and a training learns all of them.
 Several = Literal["majority", "any", "mean", "soft"]
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # part of a folder's and a column's name
-POST = "post"  # the usual column of texts, where no codebook names another
 MOST_LABELS, MOST_EXAMPLES = 100, 1000
 LONGEST, LONGEST_LABEL = 4000, 200  # characters of a text, and of a label, which names a column
 LARGEST = 4 * 2**20  # bytes of a file
@@ -115,6 +114,13 @@ class Codebook:
         """Return the texts of the examples, as a model reads them."""
         names = self.columns.texts.names
         return [joined(names, each.text) if names else clean(str(each.text)) for each in self.examples]
+
+    def ties(self, votes: Sequence[Any]) -> bool:
+        """Return whether only the order of the labels decides what several people's labels make."""
+        if self.text or self.multi_label or self.several not in ("majority", "soft"):
+            return False
+        counts = sorted(Counter(votes).values())
+        return len(counts) > 1 and counts[-1] == counts[-2]
 
     def combine(self, votes: Sequence[Any]) -> Any:
         """Return the label that several people's labels make."""
@@ -222,35 +228,6 @@ class Codebook:
         return None
 
 
-def text_names(codebooks: Iterable[Codebook | None]) -> tuple[str, ...]:
-    """Return the names of the texts that questions are about, none for a single text; None is a feature of SBIC."""
-    names = {() if each is None else each.columns.texts.names for each in codebooks}
-    if len(names) > 1:
-        columns = "; ".join(sorted(", ".join(each) or "a single one" for each in names))
-        raise UserError(f"questions about different columns ({columns})", fix="annotate them one after the other")
-    return names.pop()
-
-
-def text_columns(codebooks: Sequence[Codebook | None], given: str | None = None) -> TextColumns:
-    """Return where a file has the texts: in the column that is ``given``, otherwise where the codebooks say.
-
-    Raises:
-        UserError: The questions are about different texts, or one column is ``given`` for questions about several.
-    """
-    names = text_names(codebooks)
-    if given is not None and names:
-        fix = f"remove it, and name the columns of the file {' and '.join(names)}"
-        raise UserError(f"a question about {len(names)} columns", key="--text_column", fix=fix)
-    if given is not None:
-        return TextColumns((given,))
-    declared = {TextColumns((POST,)) if each is None else each.columns.texts for each in codebooks}
-    if len(declared) > 1:
-        columns = ", ".join(sorted(texts.columns[0] for texts in declared))
-        fix = "name the column for all of them"
-        raise UserError(f"questions about different columns ({columns})", key="--text_column", fix=fix)
-    return declared.pop()
-
-
 def names_of(labels: Iterable[str]) -> dict[str, str]:
     """Return labels by their names in a list, as :func:`sbic_llama.data.groups.split_groups` reads it."""
     return {name: label for label in labels for name in split_groups(label)}
@@ -320,7 +297,15 @@ def _parsed(path: Path) -> yaml.Node | None:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
-        raise UserError(getattr(error, "problem", None) or "not YAML", file=path, line=line, expected="YAML") from None
+        problem = getattr(error, "problem", None) or "not YAML"
+        if "\\t" in problem:
+            raise UserError("a tab", file=path, line=line, expected="spaces, with which YAML indents") from None
+        fix = (
+            "put a text with `: ` or ` #` in it in quotation marks"
+            if re.search("mapping values|got ':'", problem)
+            else None
+        )
+        raise UserError(problem, file=path, line=line, expected="YAML", fix=fix) from None
 
 
 def _value(node: yaml.Node, key: str, lines: dict[str, int], path: Path) -> Any:

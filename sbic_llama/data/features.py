@@ -17,6 +17,7 @@ from common.tables.report import fingerprint
 from sbic_llama.data.codebook import CHOSEN, RULES, UNITED, Codebook, names_of
 from sbic_llama.data.corpus import Annotation, Post, nearest_level
 from sbic_llama.data.groups import joined_groups, normalized_groups, split_groups
+from sbic_llama.data.texts import POST, TextColumns
 
 YES_NO = ("yes", "no")  # whether one of several labels holds
 OF_CHOICES = "label_probability_"  # begins the name of the number beside such a label
@@ -56,6 +57,11 @@ class Feature:
     def branches(self) -> tuple[str, ...]:
         """Return the texts that a model scores: each label or, of each of ``choices``, that it holds and that it does not."""
         return self.labels or tuple(f"{choice}: {word}" for choice in self.choices for word in YES_NO)
+
+    @property
+    def texts(self) -> TextColumns:
+        """Return in which columns of a table its texts are."""
+        return self.codebook.columns.texts if self.codebook else POST
 
     @property
     def title(self) -> str:

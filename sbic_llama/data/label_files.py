@@ -230,9 +230,23 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
     if feature.choices and not named and any(len(given) > 1 for given in votes.labels.values()):
         fix = f"put a person's labels into one cell, or add the column {who!r}"
         raise UserError("several rows of an item, and nothing says whose", file=path, expected="one row", fix=fix)
+    ties = sum(_ties(feature, list(given.values())) for given in votes.labels.values())
+    if ties:
+        first = "the first in the codebook" if feature.codebook else "the first in the file"
+        votes.remarks.append(
+            f"{counted(ties, 'post')} {'has' if ties == 1 else 'have'} equally many of two labels, of which {first} counts."
+        )
     for note in votes.notes():
         (warn if votes.is_odd else log)(f"{feature.name}: {note}")
     return votes
+
+
+def _ties(feature: Feature, labels: list[Label]) -> bool:
+    """Return whether it is no majority that decides between people's labels."""
+    if feature.codebook is not None:
+        return feature.codebook.ties(labels)
+    counts = sorted(Counter(labels).values()) if feature.classifies else []
+    return len(counts) > 1 and counts[-1] == counts[-2]
 
 
 def columns_of_labels(path: Path, feature: Feature) -> tuple[str, str]:

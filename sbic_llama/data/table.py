@@ -192,9 +192,15 @@ def _add_vote(given: dict[str, Any], row: Row, label: Any, codebook: Codebook, r
 def _note_people(items: Sequence[Item], codebook: Codebook, report: DataReport) -> None:
     """Note how many people labeled, and whether their agreement can be measured."""
     people = {vote.worker for item in items for vote in item.annotations}
+    if not codebook.columns.annotator and any(len(item.annotations) > 1 for item in items):
+        report.notes["rows, each taken for another person's label: the codebook names no annotator column"] = (
+            report.read
+        )
     if codebook.columns.annotator:
         alone = " (a single one: agreement between people can't be measured)" if len(people) == 1 else ""
         report.notes[f"annotators{alone}"] = len(people)
+    if ties := sum(codebook.ties([vote.label for vote in item.annotations]) for item in items):
+        report.notes["texts with equally many of two labels: the first in the codebook counts"] = ties
     shared = sum(len(item.annotations) > 1 for item in items)
     none = "" if shared or len(people) == 1 else ": agreement between people can't be measured"
     report.notes[f"texts with labels of several people{none}"] = shared

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.cli.errors import UserError
 from sbic_llama.data.corpus import clean, is_blank
 
 LONGEST_POST = 100_000  # characters of a cleaned post: more than any model reads
@@ -44,6 +45,9 @@ class TextColumns:
         return joined(self.names, texts) if self.names else texts[0]
 
 
+POST = TextColumns(("post",))  # of SBIC's features
+
+
 def shortened(post: str) -> str:
     """Return a post, or, if it is long, the start of what :func:`clean` makes of it."""
     return post if len(post) <= LONGEST_POST else clean(post[: 10 * LONGEST_POST])[:LONGEST_POST]
@@ -63,3 +67,32 @@ def joined(names: Sequence[str], texts: Sequence[str]) -> str:
             text = without
         parts.append(f"[{clean(name)}] {text}")
     return clean(" ".join(parts))
+
+
+def text_names(questions: Iterable[TextColumns]) -> tuple[str, ...]:
+    """Return the names of the texts that questions are about, none for a single text."""
+    names = {each.names for each in questions}
+    if len(names) > 1:
+        columns = "; ".join(sorted(", ".join(each) or "a single one" for each in names))
+        raise UserError(f"questions about different columns ({columns})", fix="annotate them one after the other")
+    return names.pop()
+
+
+def text_columns(questions: Sequence[TextColumns], given: str | None = None) -> TextColumns:
+    """Return where a file has the texts of questions: in the column that is ``given``, otherwise where the questions say.
+
+    Raises:
+        UserError: The questions are about different texts, or one column is ``given`` for questions about several.
+    """
+    names = text_names(questions)
+    if given is not None and names:
+        fix = f"remove it, and name the columns of the file {' and '.join(names)}"
+        raise UserError(f"a question about {len(names)} columns", key="--text_column", fix=fix)
+    if given is not None:
+        return TextColumns((given,))
+    declared = set(questions)
+    if len(declared) > 1:
+        columns = ", ".join(sorted(texts.columns[0] for texts in declared))
+        fix = "name the column for all of them"
+        raise UserError(f"questions about different columns ({columns})", key="--text_column", fix=fix)
+    return declared.pop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +124,6 @@ def prevalence_finding(
     needed = [[each.name, width, *each.needed(width, target)] for each in classes for width in widths]
     parts.append(Listing("Human labels needed for a 95% interval of a given width", NEEDED_COLUMNS, needed))
     drifts = {each.name: each.drift() for each in classes}
-    furthest = max(drifts, key=lambda name: abs(drifts[name]))
     counts = {"posts": len(annotated.answers), "labels": len(people), "elsewhere": len(labels) - len(people)}
     words = worded(
         TEMPLATE,
@@ -137,8 +136,9 @@ def prevalence_finding(
         fewest=MIN_HUMAN_LABELS,
         design=design,
         needed=needed[0],
-        suspicious=furthest if abs(drifts[furthest]) > SUSPICIOUS else None,
-        drift=drifts[furthest],
+        suspicious=_furthest(drifts),
+        drifts=drifts,
+        place=None if design else _odd(_drift_of_places(people, len(annotated.answers))),
     )
     facts = {
         "posts": counts["posts"],
@@ -152,6 +152,23 @@ def prevalence_finding(
     data = {"name": source, "split": "posts with human labels", "fingerprint": fingerprint(pairs)}
     given = {"task": annotated.feature.title, "model": "model", **about}
     return Finding(name="prevalence", **words, parts=parts, data=data, facts=facts, **given)
+
+
+def _furthest(drifts: Mapping[str, float]) -> str | None:
+    """Return the class by which the labeled posts differ most from a random draw, if they do."""
+    name = max(drifts, key=lambda name: abs(drifts[name]))
+    return name if _odd(drifts[name]) else None
+
+
+def _odd(drift: float) -> float | None:
+    """Return a drift that a random draw hardly has."""
+    return drift if abs(drift) > SUSPICIOUS else None
+
+
+def _drift_of_places(people: Collection[int], rows: int) -> float:
+    """Return by how many standard errors the labeled rows' mean place in the file differs from that of a random draw."""
+    error = math.sqrt((rows + 1) * (rows - len(people)) / (12 * len(people)))
+    return (sum(people) / len(people) - (rows - 1) / 2) / error if error else 0.0
 
 
 def _facts(annotated: Annotated, overall: Mapping[str, Estimate], design: Design | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from sbic_llama.data.texts import TextColumns
 from sbic_llama.evaluation.prevalence import prevalence_finding
 from sbic_llama.evaluation.scores import label_counts, scored_set
 from sbic_llama.evaluation.with_people import agreement_with_people, certainty_findings, score_of
+from sbic_llama.model.description import UNTRAINED
 
 if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
@@ -52,14 +53,18 @@ def verdict(
     gain: Measure,  # score of the model minus that of the best constant answer, paired by post
     alpha: float | None,  # Krippendorff's alpha of model and people, if known
     passed: bool | None,  # result of the Alternative Annotator Test, if known
+    one_answer: bool = False,  # whether the model gives all posts of the file the same answer
 ) -> Use:
     """Say whether a feature's labels may be used.
 
-    *Do not use*: the model is not shown to be better than always giving the best constant answer. *Too few human labels to say*:
-    the same, but with too few labels to show it. *Use as is*: better than a constant, in reliable agreement with people, and at
-    least as good as a single annotator. *Use with review*: better than a constant, but one of these is not shown.
+    *Do not use*: the model gives one answer only, or is not shown to be better than always giving the best constant answer. *Too
+    few human labels to say*: the same, but with too few labels to show it. *Use as is*: better than a constant, in reliable
+    agreement with people, and at least as good as a single annotator. *Use with review*: better than a constant, but one of these
+    is not shown.
     """
     low, high = gain["ci95"]
+    if one_answer:
+        return "do not use"
     if low <= 0:
         return "do not use" if high < 0 or enough_labels(gain) else "too few human labels to say"
     as_is = enough_labels(gain) and passed and alpha is not None and alpha >= LEAST_ALPHA
@@ -216,10 +221,12 @@ def assess(
     alpha = agreement and agreement.facts["coefficients"].get("Krippendorff's alpha", {}).get(ALIKE)
     test = agreement and agreement.facts["alternative_annotator_test"]
     gain, metric = judged.gain(seed), scores(record)[0]
-    use = verdict(gain, alpha and alpha["value"], test and test["passed"])
+    only = next(iter(judged.everywhere)) if len(judged.everywhere) == 1 else None
+    use = verdict(gain, alpha and alpha["value"], test and test["passed"], only is not None)
     words = worded(
         TEMPLATES / "verdict.jinja",
         use=use,
+        only=only,
         metric=heading(metric),
         score=record.metrics[metric],
         gain=gain,
@@ -294,7 +301,8 @@ def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: 
         least_labels=LEAST_LABELS,
         widest=WIDEST,
         least_alpha=LEAST_ALPHA,
-        trained_on=sorted({adapter.description.corpus for adapter in adapters}),
+        trained_on=sorted({adapter.description.corpus for adapter in adapters} - {UNTRAINED}),
+        untrained=any(adapter.description.corpus == UNTRAINED for adapter in adapters),
         miniature=any(adapter.description.of_miniature for adapter in adapters),
         commit=git_commit(),
         versions=versions(),

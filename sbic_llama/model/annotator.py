@@ -16,11 +16,10 @@ from common.models.loading import base_path, local_folder, with_revision
 from common.models.quantization import Quantization, load_tokenizer
 from common.runtime import hardware
 from common.tables.reading import in_windows
-from sbic_llama.data.codebook import text_names
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import OF_CHOICES, Feature, Label, confidence
-from sbic_llama.data.texts import joined
+from sbic_llama.data.texts import joined, text_names
 from sbic_llama.model.adapter import attach, precision_for, read_description
 from sbic_llama.model.answering import answer, reweighted
 from sbic_llama.model.description import AnnotatorFile
@@ -92,7 +91,7 @@ class Annotator:
         batch_size: int = 32,
     ):
         self.adapters = read_adapters(adapters, label_shares)
-        self.text_names = text_names(adapter.feature.codebook for adapter in self.adapters)
+        self.text_names = text_names(adapter.feature.texts for adapter in self.adapters)
         self.batch_size = batch_size
         first = self.adapters[0].description
         hardware.choose_device()

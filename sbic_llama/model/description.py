@@ -20,6 +20,7 @@ from common.runtime.files import Count, Number, atomic_write, read_json
 from common.runtime.project import MINIATURE
 from sbic_llama.data.codebook import Codebook
 from sbic_llama.data.features import FEATURES, Feature, Policy, Wording, feature_of, get_feature
+from sbic_llama.data.texts import TextColumns
 from sbic_llama.training.arguments import OF_MINIATURE, SBIC_NAMES, TrainArguments
 
 ANNOTATOR_FILE = "annotator.json"
@@ -181,9 +182,9 @@ def read(path: Path) -> AnnotatorFile:
     return description
 
 
-def codebook_of(name: str | Path) -> Codebook | None:
-    """Return the codebook of an adapter, a folder or Hub id; None for a feature of SBIC."""
-    return read(require(local_folder(*with_revision(name)), ANNOTATOR_FILE, name)).codebook
+def texts_of(name: str | Path) -> TextColumns:
+    """Return in which columns of a table the texts of an adapter are, a folder or Hub id."""
+    return read(require(local_folder(*with_revision(name)), ANNOTATOR_FILE, name))._declared().texts
 
 
 def curve(confidences: Sequence[float], right: Sequence[bool]) -> ReviewCurve:

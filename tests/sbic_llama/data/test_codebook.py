@@ -98,7 +98,7 @@ REFUSED = {
     f"{START}labels: {list(range(101))}": r"line 4, key 'labels': 101 labels",
     VALID.replace("name: stance\n", ""): r"line 1, key 'name': missing. Add a line `name: …`",
     VALID.replace("Decide.", "' '"): r"line 3, key 'instruction': the value is empty",
-    f"{VALID}  a:\tb\n\tc: d": r"line 7: found character '.t' that cannot start any token",
+    f"{VALID}  a:\tb\n\tc: d": r"line 7: a tab; expected spaces",
     f"{VALID}? [a]\n: b": r"line 7: the key is not a word",
     "": r"line 1: not a codebook; expected `key: value` lines",
     "- a": r"line 1: not a codebook",

@@ -14,10 +14,10 @@ from common.cli.arguments import parse
 from common.cli.errors import UserError
 from common.runtime.project import MINIATURE_MODELS
 from sbic_llama import annotate, trust
-from sbic_llama.data.codebook import Codebook, Columns, Example, text_columns
+from sbic_llama.data.codebook import Codebook, Columns, Example
 from sbic_llama.data.corpus import clean
 from sbic_llama.data.table import read_items
-from sbic_llama.data.texts import TextColumns, joined
+from sbic_llama.data.texts import POST, TextColumns, joined, text_columns
 
 NAMES = ("premise", "hypothesis")
 LABELS = {"Entailment": "", "Neutral": ""}
@@ -69,13 +69,18 @@ def test_a_codebook_has_as_many_texts_in_an_example_as_columns():
 
 
 def test_questions_about_different_columns_are_not_asked_at_once():
-    other = replace(BOOK, columns=Columns("body"))
-    assert text_columns([BOOK, BOOK]) == TextColumns(NAMES, NAMES)
-    assert text_columns([None]) == TextColumns(("post",))
-    assert text_columns([None, other], "text") == TextColumns(("text",))
-    for books, column in (([BOOK, None], None), ([BOOK, other], "text"), ([None, other], None), ([BOOK], "text")):
+    pairs, other = BOOK.columns.texts, TextColumns(("body",))
+    assert text_columns([pairs, pairs]) == TextColumns(NAMES, NAMES)
+    assert text_columns([POST]) == TextColumns(("post",))
+    assert text_columns([POST, other], "text") == TextColumns(("text",))
+    for questions, column in (
+        ([pairs, POST], None),
+        ([pairs, other], "text"),
+        ([POST, other], None),
+        ([pairs], "text"),
+    ):
         with pytest.raises(UserError, match=r"--text_column|one after the other"):
-            text_columns(books, column)
+            text_columns(questions, column)
 
 
 def test_a_table_with_pairs_is_read_and_a_pair_without_one_of_its_texts_is_dropped(tmp_path):

@@ -135,7 +135,7 @@ def test_the_numbers_in_words_are_right(files, capsys):
         assert sentence.startswith(f"{label}: {share_of_both} from people and machine.")
         if label == "Offensive":
             assert found.summary[0] == f"People would call {share_of_both} of the 600 posts Offensive."
-        assert f"gives {100 * counted / 600:.1f}%, {place} that interval; the 200 human labels alone give" in sentence
+        assert f"gives {100 * counted / 600:.1f}%, {place} that interval; the 200 labeled posts alone give" in sentence
         assert sentence in printed
         assert both.holds(sum(row["offensiveYN"] == label for row in everyone) / 600), "what all people would say"
     assert "outside" in "".join(line for line in found.summary if "Maybe" in line)
@@ -196,7 +196,7 @@ def test_human_labels_needed(files):
     assert [row[:2] for row in rows[:3]] == [["Offensive", 0.02], ["Offensive", 0.05], ["Offensive", 0.5]]
     assert rows[0][2] > rows[1][2] > rows[2][2] == 30, "never fewer than 30"
     assert all(with_machine < alone for _, width, with_machine, alone in rows if width < 0.5)
-    assert f"A 95% interval 2 points wide for Offensive takes about {rows[0][2]} human labels" in found.summary[-1]
+    assert f"A 95% interval 2 points wide for Offensive takes about {rows[0][2]} labeled posts" in found.summary[-1]
     # For a population, the share can't be known better than the posts as a sample of it allow.
     larger = files.run(annotated, people, "--share_of", "population", "--width", 0.02, 0.1)
     assert listing(larger, "Human labels needed").rows[0][2:] == [None, None]
@@ -290,7 +290,7 @@ def test_a_missing_vote_is_not_a_label(files, capsys):
     votes = [*people, *({"id": f"p{n}", "targetMinority": word} for n, word in enumerate(missing))]
     found = files.run(annotated, votes, "--feature", "targetMinority")
     assert overall(found).rows == overall(expected).rows, '"none" is the answer that no group is targeted'
-    assert "254 rows in labels.csv: 54 without a label (NA 9, NaN 9, n/a 9, null 9), skipped." in " ".join(
+    assert "254 rows in labels.csv: 54 without a label (empty 18, NA 9, NaN 9, n/a 9, null 9), skipped." in " ".join(
         found.summary
     )
     found = files.run(annotated, [*people, {"id": "p0", "offensiveYN": "None"}])
@@ -489,3 +489,17 @@ def test_the_trust_page_can_ask_for_the_same(files):
     rows = [row.values for row in read_rows(posts)]
     people = [row.values for row in read_rows(labels)]
     assert overall(found).rows == overall(files.run(rows, people)).rows
+
+
+def test_labels_of_the_first_rows_are_not_taken_for_a_random_draw(tmp_path):
+    """Whatever they say: the first rows of a file are often the oldest, or of one source."""
+    numbers = {"model_tone_probability_A": 0.5, "model_tone_probability_B": 0.5}
+    rows = [{"post": n, "model_tone": "AB"[n % 2]} | numbers for n in range(400)]
+    write_rows(tmp_path / "annotated.csv", rows)
+    draws = {"first": range(60), "random": random.Random(0).sample(range(400), 60), "last": range(340, 400)}
+    for name, places in draws.items():
+        write_rows(tmp_path / f"{name}.csv", [{"post": n, "tone": "AB"[n % 3 == 0]} for n in places])
+        files = {"annotated": (str(tmp_path / "annotated.csv"),), "human_labels": tmp_path / f"{name}.csv"}
+        text = " ".join(prevalence.estimate(prevalence.PrevalenceArguments(**files)).summary)
+        assert ("not spread over the file" in text) == (name != "random")
+        assert ("most are early" in text) == (name == "first")
