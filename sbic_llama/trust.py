@@ -78,10 +78,10 @@ class TrustArguments(AnnotatorArguments):
 
     @property
     def key_column(self) -> str:
-        if self.key is None and len(columns := self.texts().columns) > 1:
+        if self.key is None and len(columns := self.texts.columns) > 1:
             problem = f"a post is in {len(columns)} columns"
             raise UserError(problem, key="--key", expected="a column in both files that identifies a post")
-        return self.key or self.texts().columns[0]
+        return self.key or self.texts.columns[0]
 
 
 def read_all_votes(arguments: TrustArguments, adapters: list[Adapter]) -> dict[str, Votes]:
@@ -113,7 +113,7 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
     folder = arguments.output_dir
     annotated, identity = folder / "annotated.parquet", folder / "annotated.json"
     made_of = {"posts": posts.digest, "adapters": {each.name: digest_of(each) for each in adapters}}
-    made_of |= {"quantisation": arguments.quantization, "text_column": arguments.texts().place}  # as earlier versions
+    made_of |= {"quantisation": arguments.quantization, "text_column": arguments.texts.place}  # as earlier versions
     made_of |= {"prefix": arguments.prefix} if arguments.prefix != PREFIX else {}
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
@@ -184,7 +184,7 @@ def main() -> None:
         if adapter.folder is not None:
             read_findings(adapter.folder / KEPT)
     votes = read_all_votes(arguments, adapters)
-    posts = survey(source, arguments.texts(), strict=False)
+    posts = survey(source, arguments.texts, strict=False)
     if key not in posts.columns:
         raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(posts.columns, 200)}")
     cells = (text_of(row, key) for row in read_rows(source, lenient=True) if key in row.values)
@@ -199,7 +199,7 @@ def main() -> None:
     review = {
         "key": key,
         "prefix": arguments.prefix,
-        "texts": arguments.texts(),
+        "texts": arguments.texts,
         "count": count,
         "thresholds": thresholds,
     }

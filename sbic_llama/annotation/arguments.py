@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ class AnnotatorArguments(UntrainedArguments):
                 ) from None
         return shares
 
+    @functools.cached_property
     def texts(self) -> TextColumns:
         """Return where the texts are: in the given column, or in those that codebooks name."""
         from sbic_llama.model.description import texts_of

@@ -108,7 +108,7 @@ def parts_of(output: Path) -> Path:
 
 def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
     """Annotate ``source`` into ``output`` in parts, which several processes divide among them."""
-    texts = arguments.texts()
+    texts = arguments.texts
     files = processes.shared(lambda: [survey(path, texts, strict=arguments.strict) for path in files_of(source)])
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters

@@ -160,7 +160,8 @@ def load_data(
     run_identity = identity(replace(arguments, prompt="auto"), trained_on) | {"base_commit": revision}
     run_identity = {"prompt": None if feature.template.name == "study" else feature.template.name} | run_identity
     if feature.codebook:  # what it says, wherever the file lies; first, because its labels are part of the data, too
-        run_identity = {"codebook": fingerprint([dataclasses.asdict(feature.codebook)])} | run_identity
+        codebook = {"codebook": fingerprint([dataclasses.asdict(feature.codebook)])}
+        run_identity = codebook | run_identity | codebook
     return TrainingData(feature, splits["train"], posts, dev_posts, revision, run_identity)
 
 
