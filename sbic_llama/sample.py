@@ -71,7 +71,8 @@ class SampleArguments:
         """Return a file for each annotator."""
         if self.annotators == 1:
             return [self.output]
-        folder, ending = self.output.with_suffix(""), self.output.suffix
+        stem, _, _ = self.output.name.removesuffix(".gz").rpartition(".")
+        folder, ending = self.output.with_name(stem), self.output.name.removeprefix(stem)
         return [folder / f"annotator_{number + 1}{ending}" for number in range(self.annotators)]
 
 

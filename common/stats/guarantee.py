@@ -38,10 +38,13 @@ def lower_bound(right: int, labels: int, confidence: float) -> float:
 
 def first_labels(target: float, confidence: float) -> int:
     """Return the fewest labels of which one may be wrong: with fewer, a single error would end the tests at once."""
-    labels = 2
-    while lower_bound(labels - 1, labels, confidence) < target:
-        labels += 1
-    return labels
+    few, many = 1, 2
+    while lower_bound(many - 1, many, confidence) < target:
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (middle, many) if lower_bound(middle - 1, middle, confidence) < target else (few, middle)
+    return many
 
 
 def guarantee(
@@ -66,11 +69,8 @@ def guarantee(
             continue
         bound = lower_bound(agreeing, labels, confidence)
         if bound < target:
-            return (
-                result
-                if result.threshold is not None
-                else Guarantee(target, confidence, None, 0.0, labels, agreeing, bound, first)
-            )
+            failed = Guarantee(target, confidence, None, 0.0, labels, agreeing, bound, first)
+            return failed if result.threshold is None else result
         share = float((of_file >= threshold).mean())
         result = Guarantee(target, confidence, float(threshold), share, labels, agreeing, bound, first)
     return result

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from common.cli.console import warn
-from common.cli.errors import UserError
+from common.cli.errors import UserError, counted
 from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats import stratified
 from common.stats.metrics import Measure
@@ -193,6 +193,11 @@ def _design(annotated: Annotated, people: dict[int, Label], drawn: Mapping[str, 
     strata, probabilities = zip(*(drawn[key] for _, key in places), strict=True)
     _, design = design_of(strata, probabilities, [place in people for place, _ in places])
     items, stated = len(annotated.answers), float(design.sizes.sum())
+    if empty := sorted(set(strata) - {drawn[key][0] for place, key in places if place in people}):
+        warn(
+            f"no post of {counted(len(empty), 'stratum', 'strata')} has a label yet; the estimates leave their posts out"
+        )
+        return design
     if abs(stated / items - 1) > DIFFERENT:
         warn(
             f"the labels were drawn from about {stated:,.0f} posts, and {items:,} are annotated: draw from the annotated file"

@@ -22,6 +22,11 @@ def test_the_first_test_allows_one_error():
     assert lower_bound(92, 93, 0.95) >= 0.95 > lower_bound(91, 92, 0.95)
 
 
+def test_the_first_test_of_a_very_high_target_is_found_at_once():
+    first = first_labels(1 - 1e-9, 0.95)
+    assert lower_bound(first - 1, first, 0.95) >= 1 - 1e-9 > lower_bound(first - 2, first - 1, 0.95)
+
+
 def test_a_model_that_is_always_right_needs_no_review_and_one_that_guesses_needs_all():
     sure = np.linspace(0.5, 1, 400)
     always = guarantee(sure, np.ones(400), sure, 0.95)

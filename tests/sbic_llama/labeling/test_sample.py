@@ -135,6 +135,20 @@ def label(path, truth):
         writer.writerows(rows)
 
 
+def test_a_compressed_file_for_each_person(files, tmp_path):
+    run(files[0], "--annotators", 2, "--output", tmp_path / "people.csv.gz")
+    assert sorted(path.name for path in (tmp_path / "people").iterdir()) == ["annotator_1.csv.gz", "annotator_2.csv.gz"]
+    assert list(read_rows(tmp_path / "people" / "annotator_2.csv.gz"))
+
+
+def test_strata_that_nobody_has_labeled_are_reported(files, tmp_path, capsys):
+    folder, truth = files
+    path = run(folder, "--by", "source", "--output", tmp_path / "draw.csv")
+    label(path, {key: "" if int(key) % 10 == 0 else answer for key, answer in truth.items()})
+    estimate(PrevalenceArguments(annotated=(str(folder / "annotated.csv"),), human_labels=path, key="id"))
+    assert "no post of 1 stratum has a label yet; the estimates leave their posts out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tool", ["table", "label_studio", "prodigy", "doccano"])
 def test_labels_come_back_from_every_tool_with_their_weights(files, tmp_path, tool):
     """Weighted, the share is right although people labeled the small source eight times as often."""
