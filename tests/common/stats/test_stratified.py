@@ -31,6 +31,23 @@ def test_without_a_machine_it_is_the_textbooks_stratified_mean():
     assert design.effective() == pytest.approx(100**2 / (3 * 20**2 + 4 * 10**2))
 
 
+def test_the_variance_of_a_part_is_that_of_a_ratio_of_totals():
+    """The textbook's linearized variable: each label minus the part's mean within the part, and 0 outside of it."""
+    draw = np.random.default_rng(2)
+    strata, sizes = np.repeat([0, 1], [30, 20]), np.array([300.0, 60.0])
+    labels, inside = (draw.random(50) < np.where(strata, 0.8, 0.2)).astype(float), draw.random(50) < 0.5
+    weights = (sizes / [30, 20])[strata] * inside
+    mean = weights @ labels / weights.sum()
+    linearized = np.where(inside, labels - mean, 0)
+    variance = sum(
+        size**2 * (1 - count / size) * linearized[strata == s].var() / count
+        for s, (size, count) in enumerate(zip(sizes, (30, 20), strict=True))
+    )
+    estimate = share(labels, np.zeros(50), Design(strata, sizes), 0.0, 180, within=inside)
+    assert estimate.value == pytest.approx(mean)
+    assert estimate.standard_error == pytest.approx(variance**0.5 / weights.sum())
+
+
 def test_all_of_a_file_labeled_leaves_no_error():
     design = Design(np.array([0, 0, 1]), np.array([2.0, 1.0]))
     estimate = share([1, 0, 1], [0.9, 0.1, 0.5], design, 0.5, 3)

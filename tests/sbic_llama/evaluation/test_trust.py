@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.cli.errors import UserError
+from common.miniature.pretrain import MODELS
 from common.results.finding import Finding
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
@@ -284,6 +285,21 @@ def gain(low: float, high: float, n: int = LEAST_LABELS) -> dict:
 )
 def test_the_answer_changes_at_its_thresholds(gain, alpha, passed, use):
     assert verdict(gain, alpha, passed) == use
+
+
+def test_a_model_with_one_answer_is_not_to_be_used(miniature, tmp_path, monkeypatch, capsys):
+    """Even with too few labels to say that it is worse than a constant: it is one."""
+    assert verdict(gain(0.1, 0.2), 0.9, True, one_answer=True) == "do not use"
+    assert verdict(gain(-0.1, 0.1, 30), None, None, one_answer=True) == "do not use"
+    own = miniature / "own_task"
+    words = [own / "posts.csv", "--human_labels", own / "people.csv", "--key", "id", "--output_dir", tmp_path / "out"]
+    words += ["--codebook", own / "codebook.yaml", "--model", MODELS / "tiny_llama"]
+    monkeypatch.setattr("sys.argv", ["trust", *map(str, words)])
+    trust.main()
+    printed = capsys.readouterr().out
+    answers = {row.values["model_complaint"] for row in read_rows(tmp_path / "out" / "annotated.parquet")}
+    assert len(answers) == 1, "the miniature's base, untrained"
+    assert "complaint: do not use." in printed and f'It answers "{answers.pop()}" to every post of the file.' in printed
 
 
 def test_labels_needed_for_an_answer():

@@ -7,6 +7,7 @@ import json
 import random
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -277,3 +278,16 @@ def test_labels_in_the_columns_of_the_codebooks_own_table_are_read(tmp_path):
     (tmp_path / "people.csv").write_text("number,other\n1,Rude\n", encoding="utf-8")
     with pytest.raises(UserError, match="missing column 'tone'"):
         read_human_votes(tmp_path / "people.csv", "number", feature)
+
+
+def test_ties_are_counted_where_only_the_order_of_labels_decides(tmp_path, capsys):
+    codebook = Codebook("tone", "Rude?", "Decide.", {"Rude": "", "Kind": ""})
+    rows = [(1, "Rude"), (1, "Kind"), (2, "Kind"), (2, "Kind"), (2, "Rude"), (3, "Kind")]
+    with open(tmp_path / "people.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("id", "tone"), *rows])
+    votes = read_human_votes(tmp_path / "people.csv", "id", feature_of(codebook))
+    said = "1 post has equally many of two labels, of which the first in the codebook counts."
+    assert said in votes.notes() and said in capsys.readouterr().err
+    assert codebook.ties([0, 1]) and codebook.combine([0, 1]) == 0
+    assert not codebook.ties([1, 1, 0]) and not codebook.ties([1])
+    assert not replace(codebook, several="any").ties([0, 1]), "a rule that is not about counts"
