@@ -87,13 +87,10 @@ class TrustArguments(AnnotatorArguments):
 def read_all_votes(arguments: TrustArguments, adapters: list[Adapter]) -> dict[str, Votes]:
     """Return feature → people's votes."""
     path, key = arguments.human_labels, arguments.key_column
-    for each in adapters:
-        if read_draw(path, key, each.feature):
-            problem = (
-                "the labeled posts were drawn with unequal probabilities, and the scores on the page are not weighted"
-            )
-            fix = "label a simple draw for this page; sbic_llama.prevalence weights the labels"
-            raise UserError(problem, file=path, column=PROBABILITY, fix=fix)
+    if arguments.target_accuracy is not None and any(read_draw(path, key, each.feature) for each in adapters):
+        problem = "the labeled posts were drawn with unequal probabilities, which the guarantee does not allow"
+        fix = "leave out --target_accuracy, or label a simple draw"
+        raise UserError(problem, file=path, column=PROBABILITY, fix=fix)
     votes = {each.name: read_human_votes(path, key, each.feature) for each in adapters}
     for name, of_feature in votes.items():
         if (count := len(of_feature.labels)) < MIN_HUMAN_LABELS:
@@ -147,6 +144,7 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     """Compare an adapter's answers with people's labels."""
     key, seed, source = arguments.key_column, arguments.seed, Path(arguments.posts[0])
     labels, columns = labels_of(votes, adapter.feature), {"key": key, "prefix": arguments.prefix}
+    columns["drawn"] = read_draw(arguments.human_labels, key, adapter.feature) or None
     judged = judge(adapter, annotated, labels, **columns)
     require_matches(arguments, adapter.name, len(judged.labels), votes, judged.keys)
     warn_unmatched(votes, labels, judged.keys, source)

@@ -17,6 +17,7 @@ from common.results.scoring import OTHERS
 from common.stats import agreement, calibration, metrics, paired
 from common.stats.agreement import Annotations, Coded, Predictions, Scale, ScaleName, Similarity
 from common.stats.alt_test import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
+from common.stats.design import Design, Drawn
 from common.stats.metrics import Measure
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,14 +28,20 @@ MOST_NAMED = 8  # annotators in a sentence
 
 
 def risk_coverage_finding(
-    confidence: Sequence[float], scores: Sequence[float], *, metric: str, seed: int, **about: Any
+    confidence: Sequence[float],
+    scores: Sequence[float],
+    *,
+    metric: str,
+    seed: int,
+    design: Design | None = None,
+    **about: Any,
 ) -> Finding:
     """Measure what remains if the least certain items go to people: selective prediction (El-Yaniv and Wiener 2010).
 
     ``scores`` say how good each answer was, 0 to 1; ``metric`` names their mean, like "accuracy".
     """
     sure, good = np.asarray(confidence, dtype=float), np.asarray(scores, dtype=float)
-    lost, n = 1 - good, len(sure)
+    lost, n, weights = 1 - good, len(sure), design and design.weights
     kept = {
         f"the least certain {share:.0%} go to people" if share else "nothing goes to people": max(
             1, n - round(share * n)
@@ -42,16 +49,20 @@ def risk_coverage_finding(
         for share in SHARES
     }
     # For each draw the area, and the score of the kept items; ties count by their mean, so their order does not matter.
-    resampled = (calibration.risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(n, seed))
+    if design is None:
+        resampled = (calibration.risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(n, seed))
+    else:
+        resampled = (calibration.risks(sure, lost, each) for each in design.resampled(seed, metrics.RESAMPLES))
     drawn = np.array([[risks.mean(), *(1 - risks[count - 1] for count in kept.values())] for risks in resampled])
     ends = np.percentile(drawn, (2.5, 97.5), axis=0).T.tolist()
-    curve, ideal = 1 - calibration.risks(sure, lost), 1 - calibration.risks(good, lost)
-    aurc = {"value": calibration.area(sure, lost), "n": n, "ci95": ends[0]}
+    curve, ideal = (1 - calibration.risks(by, lost, weights) for by in (sure, good))
+    aurc = {"value": calibration.area(sure, lost, weights), "n": n, "ci95": ends[0]}
     rest = {
         name: metrics.with_width({"value": float(curve[count - 1]), "n": count, "ci95": ends[place]})
         for place, (name, count) in enumerate(kept.items(), 1)
     }
-    facts = {"aurc": aurc, "aurc_best": calibration.area(good, lost), "mean_loss": float(lost.mean())}
+    mean_loss = float(np.average(lost, weights=weights))
+    facts = {"aurc": aurc, "aurc_best": calibration.area(good, lost, weights), "mean_loss": mean_loss}
     # The mean of the first few items is noise.
     places = np.unique(np.linspace(max(0, n // 50 - 1), n - 1, CURVE_POINTS).astype(int))
     series = {
@@ -66,11 +77,11 @@ def risk_coverage_finding(
             TEMPLATES / "risk_coverage.jinja",
             metric=metric,
             n=n,
-            all=float(good.mean()),
+            all=1 - mean_loss,
             half=list(rest.values())[-1],
             aurc=aurc,
             best=facts["aurc_best"],
-            mean_loss=facts["mean_loss"],
+            mean_loss=mean_loss,
         ),
         parts=[
             Curve(f"{title} items that the model keeps", x, metric, series),
@@ -117,29 +128,35 @@ def comparison_finding(
 
 
 def calibration_finding(
-    probabilities: np.ndarray, labels: Sequence[int], *, temperature: float, seed: int, **about: Any
+    probabilities: np.ndarray,
+    labels: Sequence[int],
+    *,
+    temperature: float,
+    seed: int,
+    design: Design | None = None,
+    **about: Any,
 ) -> Finding:
     """Measure how well a model's probabilities match its accuracy, with its temperature and without.
 
     Probabilities, shape (n, classes), are those after division of the logits by the temperature, which is 1 if none was fitted.
     """
-    known = np.asarray(labels, dtype=int)
+    known, weights = np.asarray(labels, dtype=int), design and design.weights
     given = {"as given": probabilities}
     if temperature != 1.0:
         given["without the temperature"] = calibration.tempered(probabilities, 1 / temperature)
     errors, bins = {}, {}
     for name, p in given.items():
         confidence, right = p.max(1), p.argmax(1) == known
-        by_chance, by_chance_95 = calibration.expected_by_chance(confidence, seed)
+        by_chance, by_chance_95 = calibration.expected_by_chance(confidence, seed, weights)
         errors[name] = {
-            "ece": calibration.expected_calibration_error(confidence, right),
+            "ece": calibration.expected_calibration_error(confidence, right, weights=weights),
             "by_chance": by_chance,
             "by_chance_95": by_chance_95,
-            "nll": calibration.negative_log_likelihood(p, known),
+            "nll": calibration.negative_log_likelihood(p, known, weights),
         }
-        bins[name] = calibration.reliability(confidence, right)
+        bins[name] = calibration.reliability(confidence, right, weights=weights)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == known
-    gap = metrics.mean(confidence - right, seed)
+    gap = metrics.mean(confidence - right, seed, design, ends=(-1, 1))
     facts = {"temperature": temperature, "bins": calibration.BINS, "errors": errors}
     series = {name: [[x, y] for x, y, _ in points] for name, points in bins.items()}
     rows = [[name, *(round(number, 4) for number in numbers.values())] for name, numbers in errors.items()]
@@ -150,8 +167,8 @@ def calibration_finding(
             **facts,
             gap=gap,
             n=len(known),
-            confidence=float(confidence.mean()),
-            accuracy=float(right.mean()),
+            confidence=float(np.average(confidence, weights=weights)),
+            accuracy=float(np.average(right, weights=weights)),
         ),
         parts=[
             Curve("Reliability: accuracy by confidence", "confidence", "accuracy", series, diagonal=True),
@@ -215,6 +232,7 @@ def agreement_finding(
     similarity: Similarity | None = None,
     min_items: int = FEWEST,
     seed: int = 0,
+    drawn: Drawn | None = None,  # how the items were drawn; None for a simple draw
     notes: Sequence[str] = (),
     **about: Any,
 ) -> Finding:
@@ -227,8 +245,8 @@ def agreement_finding(
     coded = agreement.code(annotations, predictions, Scale(scale, tuple(order), similarity))
     _check_overlap(annotations, predictions, coded)
     settings = {"epsilon": epsilon, "scale": scale, "order": order, "similarity": similarity, "min_items": min_items}
-    tested = alt_test(annotations, predictions, **settings)
-    coefficients = _coefficients(coded, seed)
+    tested = alt_test(annotations, predictions, **settings, drawn=drawn)
+    coefficients = _coefficients(coded, seed, drawn)
     drawn = [each for each in coefficients if each["rows"]]
     return Finding(
         name="agreement",
@@ -263,7 +281,7 @@ def agreement_finding(
 def _plain(tested: AltTest) -> dict[str, Any]:
     """Return the test's result for JSON, without the differences by item."""
     values = {field.name: getattr(tested, field.name) for field in dataclasses.fields(tested)}
-    del values["differences"]
+    del values["differences"], values["drawn"]
     return values | {"annotators": [dataclasses.asdict(annotator) for annotator in tested.annotators]}
 
 
@@ -284,7 +302,7 @@ def _check_overlap(annotations: Annotations, predictions: Predictions, coded: Co
         )
 
 
-def _coefficients(coded: Coded, seed: int) -> list[dict[str, Any]]:
+def _coefficients(coded: Coded, seed: int, drawn: Drawn | None) -> list[dict[str, Any]]:
     """Measure alpha and kappa, with their rows; nothing if there are too many labels for a similarity."""
     if not coded.has_coefficients:
         return []
@@ -298,7 +316,7 @@ def _coefficients(coded: Coded, seed: int) -> list[dict[str, Any]]:
             "title": title,
             "name": name,
             "scale": f"similarity {similarity}" if similarity else f"{coded.scale.name} scale",
-            "rows": agreement.compared(coded, coefficient, seed),
+            "rows": agreement.compared(coded, coefficient, seed, drawn),
         }
         for title, name, coefficient in kinds
     ]
@@ -310,7 +328,9 @@ def _advantages(tested: AltTest, seed: int) -> list[Part]:
         return []
     most = f" (the {MOST_DRAWN} with most items)" if len(tested.annotators) > MOST_DRAWN else ""
     rows = {
-        annotator.name: metrics.mean(list(tested.differences[annotator.name].values()), seed)
+        annotator.name: metrics.mean(
+            list(tested.differences[annotator.name].values()), seed, tested.design(annotator.name), ends=(-1, 1)
+        )
         for annotator in tested.annotators[:MOST_DRAWN]
     }
     columns = ["annotator", "items", "model as good or better", "person as good or better", "p", "test", "model wins"]

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.cli.console import stage
 from common.cli.errors import UserError
@@ -27,6 +27,9 @@ from common.results.finding import KEPT, Finding, read_findings
 from common.results.record import RunRecord, read_record
 from common.tables.report import DataReport
 from common.tables.writing import write_rows
+
+if TYPE_CHECKING:
+    from common.stats.design import Design
 
 EVALUATION = "evaluation"
 RECORD, SCORES, BASELINES = f"{EVALUATION}/record.json", f"{EVALUATION}/scores.csv", f"{EVALUATION}/baselines"
@@ -54,18 +57,30 @@ class ScoredSet:
     groups: dict[str, Sequence[str | tuple[str, ...]]] = field(
         default_factory=dict
     )  # kind → each item's group or groups
+    design: Design | None = None  # how the items were drawn; None if all count the same
 
     def metrics(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, Any]]:
         """Return metric → ``{"value", "n", "ci95"}`` for predictions in the order of the items."""
         from common.stats.metrics import evaluate
 
-        return evaluate(self.labels, predictions, self.names, seed=seed)
+        return evaluate(self.labels, predictions, self.names, seed=seed, design=self.design)
+
+    def classes(self, labels: Sequence[Any]) -> Sequence[int]:
+        """Return the class of each label in the confusion matrix."""
+        return labels
 
     def confusion(self, predictions: Sequence[Any]) -> list[list[int]]:
-        """Return counts: rows are labels, columns predictions, in the order of ``names``."""
+        """Return counts: rows are labels, columns predictions, in the order of ``names``.
+
+        With a design they are the rounded numbers of items for which the labeled ones stand.
+        """
+        import numpy as np
+
         from common.stats.metrics import confusion_matrix
 
-        return confusion_matrix(self.labels, predictions, len(self.names)).tolist()
+        weights = self.design and self.design.weights
+        counts = confusion_matrix(self.classes(self.labels), self.classes(predictions), len(self.names), weights)
+        return np.rint(counts).astype(int).tolist()
 
     def by_group(self, predictions: Sequence[Any], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
         """Return kind of group → group → headline metric on its items, largest group first.
@@ -82,7 +97,9 @@ class ScoredSet:
                     places.setdefault(name, []).append(index)
             scores[kind] = {}
             for name, chosen in sorted(places.items(), key=lambda item: (item[0] == OTHERS, -len(item[1]), item[0])):
-                part = replace(self, labels=[self.labels[i] for i in chosen])
+                part = replace(
+                    self, labels=[self.labels[i] for i in chosen], design=self.design and self.design.part(chosen)
+                )
                 metrics = part.metrics([predictions[i] for i in chosen], seed)
                 scores[kind][name] = metrics[next(iter(metrics))]
         return scores

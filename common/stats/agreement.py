@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from common.cli.errors import UserError, shown
-from common.stats.metrics import Measure, measure
+from common.stats.design import Drawn, design_of
+from common.stats.metrics import Measure, measure, weighted
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -235,30 +236,38 @@ def kappa(pairs: Pairs, counts: Array | None = None) -> float:
     return 1 - weights.sum() * observed / expected if expected > 0 else math.nan
 
 
-def compared(coded: Coded, coefficient: Coefficient, seed: int) -> dict[str, Measure]:
+def compared(coded: Coded, coefficient: Coefficient, seed: int, drawn: Drawn | None = None) -> dict[str, Measure]:
     """Measure a coefficient for model and people and for people among themselves on the same items, and for alpha the difference.
 
     Kappa has no difference: the model's pairs have two different marginals and people's pairs one, which makes kappa larger for
     the model at equal agreement. Intervals resample items; the difference uses the same draws. Undefined values are left out.
+    Items that were not drawn with equal probabilities count by the inverse of theirs.
     """
     several = coded.of_several()
-    alike, people = (_of(coefficient, pairs) for pairs in (several.model_and_people(), several.among_people()))
-    wanted = {ALIKE: (alike, len(several.items)), PEOPLE: (people, len(several.items))}
-    if coefficient is not kappa:
-        wanted[DIFFERENCE] = (lambda chosen: alike(chosen) - people(chosen), len(several.items))
-    if len(several.items) < len(coded.items):
-        wanted = {EVERYWHERE: (_of(coefficient, coded.model_and_people()), len(coded.items)), **wanted}
-    return {
-        name: measure(statistic, n, seed)
-        for name, (statistic, n) in wanted.items()
-        if n and not np.isnan(statistic(np.arange(n)))
+    alike, people = several.model_and_people(), several.among_people()
+    wanted: dict[str, tuple[Coded, Callable[[Array], float]]] = {
+        ALIKE: (several, lambda counts: coefficient(alike, counts)),
+        PEOPLE: (several, lambda counts: coefficient(people, counts)),
     }
+    if coefficient is not kappa:
+        wanted[DIFFERENCE] = (several, lambda counts: coefficient(alike, counts) - coefficient(people, counts))
+    if len(several.items) < len(coded.items):
+        everywhere = coded.model_and_people()
+        wanted = {EVERYWHERE: (coded, lambda counts: coefficient(everywhere, counts)), **wanted}
+    measures = {name: _measured(statistic, items.items, seed, drawn) for name, (items, statistic) in wanted.items()}
+    return {name: each for name, each in measures.items() if each is not None}
 
 
-def _of(coefficient: Coefficient, pairs: Pairs) -> Callable[[np.ndarray], float]:
-    """Turn a coefficient into a function of the drawn items."""
-    size = len(pairs.coded.items)
-    return lambda chosen: coefficient(pairs, np.bincount(chosen, minlength=size))
+def _measured(
+    statistic: Callable[[Array], float], items: Sequence[Hashable], seed: int, drawn: Drawn | None
+) -> Measure | None:
+    """Measure a function of how often each item counts, shape (items,); None if it is undefined."""
+    n = len(items)
+    if not n or np.isnan(statistic(np.ones(n))):
+        return None
+    if drawn is None:
+        return measure(lambda chosen: statistic(np.bincount(chosen, minlength=n)), n, seed)
+    return weighted(lambda weights: statistic(weights / weights.mean()), design_of(drawn, items), seed)
 
 
 def _disagreement(

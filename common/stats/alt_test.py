@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from common.stats.agreement import Annotations, Predictions, Scale, ScaleName, Similarity, by_item
-from common.stats.metrics import Measure, measure, with_width
+from common.stats.design import Design, Drawn, design_of
+from common.stats.metrics import Measure, measure, weighted, with_width
 
 EPSILON = 0.1  # for crowd workers; the paper has .15 for skilled annotators and .2 for experts
 Q = 0.05  # accepted share of falsely rejected hypotheses
@@ -31,7 +32,7 @@ class AnnotatorComparison:
     rho_model: float  # share of them on which the model agrees with the others at least as well as this annotator
     rho_person: float  # the reverse; ties count in both
     p_value: float  # of the hypothesis that rho_person − rho_model ≥ ε
-    test: str  # "t" or "Wilcoxon"
+    test: str  # "t", "Wilcoxon" or, with weights, "weighted t"
     wins: bool  # whether the model wins: the hypothesis is rejected, corrected for the number of annotators
 
 
@@ -52,6 +53,11 @@ class AltTest:
     constant: bool = (
         False  # whether all labels are equal: every comparison is a tie, which any constant answer would reach
     )
+    drawn: Drawn | None = field(default=None, repr=False)
+
+    def design(self, name: str) -> Design | None:
+        """Return how an annotator's items were drawn; None for a simple draw."""
+        return None if self.drawn is None else design_of(self.drawn, list(self.differences[name]))
 
 
 def alt_test(
@@ -64,6 +70,7 @@ def alt_test(
     similarity: Similarity | None = None,
     min_items: int = FEWEST,
     q: float = Q,
+    drawn: Drawn | None = None,
 ) -> AltTest:
     """Compare a model with each annotator in turn, by their agreement with the remaining annotators.
 
@@ -83,6 +90,8 @@ def alt_test(
             Wilcoxon's test, which tests the median, so many ties favor the model whatever the mean is (if d is 1 on a tenth of
             20 items and else 0, so that its mean equals an ε of .1, it rejects in 87 % of samples).
         q: Level of the false discovery rate.
+        drawn: How the items were drawn, if not with equal probabilities. Items then count by the inverse of theirs, and the t test
+            has the standard error of a stratified sample.
     """
     if not (0 <= epsilon <= 1 and 0 < q < 1 and min_items >= 1):
         raise ValueError(f"epsilon {epsilon}, q {q}, min_items {min_items}")
@@ -92,12 +101,14 @@ def alt_test(
     shared = {item for items in differences.values() for item in items}
     labels = {on.read(label) for item in shared for label in (predictions[item], *annotations[item].values())}
     constant = len(labels) == 1
-    enough = {name: list(items.values()) for name, items in by_size if len(items) >= min_items and not constant}
-    tested = {name: p_value(items, epsilon) for name, items in enough.items()}
+    enough = {name: items for name, items in by_size if len(items) >= min_items and not constant}
+    designs = {name: None if drawn is None else design_of(drawn, list(items)) for name, items in enough.items()}
+    tested = {name: p_value(list(items.values()), epsilon, designs[name]) for name, items in enough.items()}
     rejected = dict(zip(tested, reject([p for p, _ in tested.values()], q), strict=True))
     annotators = []
     for name, items in enough.items():
-        rho_model, rho_person = (sum(d * sign >= 0 for d in items) / len(items) for sign in (-1, 1))
+        given, weights = np.array(list(items.values())), designs[name] and designs[name].weights
+        rho_model, rho_person = (float(np.average(given * sign >= 0, weights=weights)) for sign in (-1, 1))
         annotators.append(AnnotatorComparison(name, len(items), rho_model, rho_person, *tested[name], rejected[name]))
     count = len(annotators)
     wins = sum(annotator.wins for annotator in annotators)
@@ -112,6 +123,7 @@ def alt_test(
         q=q,
         differences=differences,
         constant=constant,
+        drawn=drawn,
     )
 
 
@@ -157,21 +169,26 @@ def mean_advantage(tested: AltTest, seed: int) -> Measure:
     item = np.array([places[name] for _, name, _ in entries])
     good = np.array([d <= 0 for _, _, d in entries], dtype=float)
 
-    def statistic(chosen: np.ndarray) -> float:
-        weights = np.bincount(chosen, minlength=len(places))[item]
+    def statistic(counts: np.ndarray) -> float:
+        weights = counts[item]
         total = np.bincount(annotator, weights)
         return float((np.bincount(annotator, weights * good)[total > 0] / total[total > 0]).mean())
 
-    return with_width(measure(statistic, len(places), seed))
+    if tested.drawn is not None:
+        return with_width(weighted(statistic, design_of(tested.drawn, list(places)), seed))
+    return with_width(measure(lambda chosen: statistic(np.bincount(chosen, minlength=len(places))), len(places), seed))
 
 
-def p_value(differences: Sequence[int], epsilon: float) -> tuple[float, str]:
+def p_value(differences: Sequence[int], epsilon: float, design: Design | None = None) -> tuple[float, str]:
     """Test that d is ε or more on average: p and the test, Student's or, under :data:`FEWEST` items, Wilcoxon's.
 
     If all d are equal, t is infinite or 0/0; p is then 0 if d < ε, else 1.
     """
     from scipy import stats
 
+    if design is not None:
+        mean, error, freedom = design.mean(differences, ends=(-1, 1))
+        return float(stats.t.cdf((mean - epsilon) / error, freedom)), "weighted t"
     if len(differences) < FEWEST:
         above = np.sort(np.asarray(differences, dtype=float)) - epsilon
         if not above.any():

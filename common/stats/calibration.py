@@ -64,33 +64,42 @@ def best_threshold(probabilities: np.ndarray, holds: np.ndarray) -> float:
     return float(np.clip(best[np.abs(best - 0.5).argmin()], 1e-6, 1 - 1e-6))
 
 
-def negative_log_likelihood(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+def negative_log_likelihood(
+    probabilities: np.ndarray, labels: Sequence[int] | np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Return the mean over items, in nats. A probability of 0 counts as the smallest positive float."""
     own = np.asarray(probabilities)[np.arange(len(labels)), np.asarray(labels, dtype=int)]
-    return float(-np.log(np.maximum(own, np.finfo(float).tiny)).mean())
+    return float(np.average(-np.log(np.maximum(own, np.finfo(float).tiny)), weights=weights))
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
+def reliability(
+    confidence: np.ndarray, right: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+) -> list[tuple[float, float, int]]:
     """Return (mean confidence, accuracy, items) of each nonempty bin of equal width, starting with (0, 1/15]."""
     sure, correct = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
+    counted = np.ones(len(sure)) if weights is None else weights
     numbers = _bin_numbers(sure, bins)
     chosen = [numbers == number for number in np.unique(numbers)]
-    return [(float(sure[here].mean()), float(correct[here].mean()), int(here.sum())) for here in chosen]
+    means = [[float(np.average(each[here], weights=counted[here])) for each in (sure, correct)] for here in chosen]
+    return [(x, y, int(here.sum())) for (x, y), here in zip(means, chosen, strict=True)]
 
 
-def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+def expected_calibration_error(
+    confidence: np.ndarray, right: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+) -> float:
     """Return the mean distance between confidence and accuracy over bins, weighted by their items (ECE)."""
     sure, correct = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
+    counted = np.ones(len(sure)) if weights is None else weights
     # |sum of confidence - sum of right answers| of a bin is n times the distance of the two means.
-    gaps = np.bincount(_bin_numbers(sure, bins), weights=sure - correct, minlength=bins)
-    return float(np.abs(gaps).sum() / len(sure))
+    gaps = np.bincount(_bin_numbers(sure, bins), weights=counted * (sure - correct), minlength=bins)
+    return float(np.abs(gaps).sum() / counted.sum())
 
 
 def _bin_numbers(confidence: np.ndarray, bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
-def expected_by_chance(confidence: np.ndarray, seed: int) -> tuple[float, float]:
+def expected_by_chance(confidence: np.ndarray, seed: int, weights: np.ndarray | None = None) -> tuple[float, float]:
     """Return mean and 95th percentile of the calibration error that perfectly calibrated confidences would show.
 
     Answers are drawn to be right as often as the confidence says (consistency resampling; Bröcker and Smith 2007). The error is
@@ -98,20 +107,28 @@ def expected_by_chance(confidence: np.ndarray, seed: int) -> tuple[float, float]
     """
     rng = np.random.default_rng(seed)
     errors = [
-        expected_calibration_error(confidence, rng.random(len(confidence)) < confidence)
+        expected_calibration_error(confidence, rng.random(len(confidence)) < confidence, weights=weights)
         for _ in range(metrics.RESAMPLES)
     ]
     return float(np.mean(errors)), float(np.quantile(errors, 0.95))
 
 
-def risks(confidence: Sequence[float] | np.ndarray, losses: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the mean loss of the k most certain items for k = 1 … n, shape (n,); ties count by their mean, in no order."""
+def risks(
+    confidence: Sequence[float] | np.ndarray,
+    losses: Sequence[float] | np.ndarray,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the mean loss of the most certain 1/n, 2/n … n/n of the items, shape (n,); ties count by their mean, in no order."""
     sure, lost = np.asarray(confidence, dtype=float), np.asarray(losses, dtype=float)
-    _, inverse, counts = np.unique(-sure, return_inverse=True, return_counts=True)
-    level = np.bincount(inverse, weights=lost) / counts
-    return np.cumsum(np.repeat(level, counts)) / np.arange(1, len(sure) + 1)
+    counted = np.ones(len(sure)) if weights is None else weights
+    _, inverse = np.unique(-sure, return_inverse=True)
+    size = np.bincount(inverse, counted)
+    # Within a level of confidence, losses add up evenly.
+    sizes, totals = (np.append(0.0, np.cumsum(each)) for each in (size, np.bincount(inverse, counted * lost)))
+    kept = np.arange(1, len(sure) + 1) / len(sure) * sizes[-1]
+    return np.interp(kept, sizes, totals) / kept
 
 
-def area(confidence: np.ndarray, losses: np.ndarray) -> float:
+def area(confidence: np.ndarray, losses: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return the area under the risk-coverage curve (AURC), the mean of :func:`risks`; 0 is best, chance has the mean loss."""
-    return float(risks(confidence, losses).mean())
+    return float(risks(confidence, losses, weights).mean())

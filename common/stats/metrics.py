@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from common.stats.design import Design, Numbers
+
 RESAMPLES = 2000
 _CHUNK = 100  # draws in memory at a time
 Z = 1.959964  # 97.5th percentile of the standard normal distribution
 
 Measure = dict[str, Any]  # {"value": float, "n": int, "ci95": [low, high]}
-Numbers = Sequence[float] | np.ndarray
 
 
 def draws(n: int, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
@@ -35,13 +36,33 @@ def measure(statistic: Callable[[np.ndarray], float], n: int, seed: int, resampl
     return {"value": value, "n": n, "ci95": [float(low), float(high)]}
 
 
-def mean(values: Numbers, seed: int) -> Measure:
-    """Average one number per item."""
+def weighted(statistic: Callable[[np.ndarray], float], design: Design, seed: int) -> Measure:
+    """Compute a statistic of items that were drawn with unequal probabilities, with its interval.
+
+    It maps the items' weights, shape (n,), to a value, or to NaN if undefined; undefined draws are left out of the interval.
+    """
+    value = float(statistic(design.weights))
+    if np.isnan(value):
+        raise ValueError(f"no value on {len(design.strata)} items")
+    low, high = np.nanpercentile([statistic(each) for each in design.resampled(seed, RESAMPLES)], (2.5, 97.5))
+    return {"value": value, "n": len(design.strata), "ci95": [float(low), float(high)]}
+
+
+def mean(values: Numbers, seed: int, design: Design | None = None, ends: tuple[float, float] = (0.0, 1.0)) -> Measure:
+    """Average one number per item.
+
+    With a design, items count by their weights, and its artificial items have the lowest and the highest possible value.
+    """
     known = np.asarray(values, dtype=float)
-    return measure(lambda chosen: known[chosen].mean(), len(known), seed)
+    if design is None:
+        return measure(lambda chosen: known[chosen].mean(), len(known), seed)
+    all_values, value = np.append(known, ends), float(np.average(known, weights=design.weights))
+    drawn = design.resampled(seed, RESAMPLES, (0.5, 0.5))
+    low, high = np.percentile([weights @ all_values / weights.sum() for weights in drawn], (2.5, 97.5))
+    return {"value": value, "n": len(known), "ci95": [min(value, float(low)), max(value, float(high))]}
 
 
-def share(values: Numbers, seed: int) -> Measure:
+def share(values: Numbers, seed: int, design: Design | None = None) -> Measure:
     """Average one number from 0 to 1 per item, such as whether the answer was right.
 
     If all are equal, resampling would give an interval of zero width, however few items there are: see :func:`with_width`. 12 right
@@ -50,7 +71,7 @@ def share(values: Numbers, seed: int) -> Measure:
     known = np.asarray(values, dtype=float)
     if known.size and (known.min() < 0 or known.max() > 1):
         raise ValueError(f"values from {known.min()} to {known.max()}, expected 0 to 1")
-    return with_width(mean(known, seed))
+    return with_width(mean(known, seed, design))
 
 
 def with_width(proportion: Measure) -> Measure:
@@ -71,15 +92,18 @@ def with_proportions(measures: dict[str, dict[str, Any]], support: Mapping[str, 
     return measures | {name: with_width(measures[name]) for name in proportions}
 
 
-def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:
-    """Return counts of shape (classes, classes): row = label, column = prediction."""
+def confusion_matrix(
+    labels: Sequence[int], predictions: Sequence[int], classes: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return counts, or sums of weights, of shape (classes, classes): row = label, column = prediction."""
     labels, predictions = np.asarray(labels, dtype=int), np.asarray(predictions, dtype=int)
     if labels.shape != predictions.shape or labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"{labels.shape} labels against {predictions.shape} predictions")
     both = np.concatenate([labels, predictions])
     if both.min() < 0 or both.max() >= classes:
         raise ValueError(f"classes run from 0 to {classes - 1}; got {both.min()} to {both.max()}")
-    return np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
+    cells = labels * classes + predictions
+    return np.bincount(cells, weights, minlength=classes * classes).reshape(classes, classes)
 
 
 def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -118,27 +142,39 @@ def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]
 
 
 def evaluate(
-    labels: Sequence[int], predictions: Sequence[int], names: Sequence[str], *, seed: int = 0
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    design: Design | None = None,
 ) -> dict[str, dict[str, object]]:
     """Compute every metric of :func:`scores` with its interval.
 
     Resampling n items equals drawing the cells of the confusion matrix from a multinomial, so an interval costs the same for ten
     items as for a million. n is the number of items, for a class the number with that label. See :func:`with_width` for an
-    accuracy or recall without variation.
+    accuracy or recall without variation. With a design, items count by their weights, and n is still their number.
     """
     counts = confusion_matrix(labels, predictions, len(names))
-    n = int(counts.sum())
-    resampled = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=RESAMPLES)
-    drawn = scores(resampled.reshape(-1, *counts.shape), names)
+    n, confusion = int(counts.sum()), counts
     support = dict(zip(names, counts.sum(1).tolist(), strict=True))
-    measures: dict[str, dict[str, object]] = {
-        metric: {
-            "value": float(value),
-            "n": support.get(metric.partition("/")[2], n),
-            "ci95": np.percentile(drawn[metric], (2.5, 97.5)).tolist(),
-        }
-        for metric, value in scores(counts, names).items()
-    }
+    if design is None:
+        resampled = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=RESAMPLES)
+    else:
+        confusion = confusion_matrix(labels, predictions, len(names), design.weights)
+        # As artificial items, answers that do not depend on the labels.
+        by_chance = np.outer(confusion.sum(1), confusion.sum(0)).ravel() / confusion.sum() ** 2
+        cells = np.append(np.asarray(labels) * len(names) + np.asarray(predictions), np.arange(len(by_chance)))
+        drawn_weights = design.resampled(seed, RESAMPLES, by_chance)
+        resampled = np.array([np.bincount(cells, weights, len(by_chance)) for weights in drawn_weights])
+    drawn = scores(resampled.reshape(-1, *counts.shape), names)
+    measures: dict[str, dict[str, object]] = {}
+    for metric, value in scores(confusion, names).items():
+        low, high = np.percentile(drawn[metric], (2.5, 97.5)).tolist()
+        if design is not None:
+            low, high = min(low, float(value)), max(high, float(value))
+        named = metric.partition("/")[2]
+        measures[metric] = {"value": float(value), "n": support.get(named, n), "ci95": [low, high]}
     return with_proportions(measures, support)
 
 

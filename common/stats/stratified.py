@@ -14,63 +14,13 @@ intervals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
+from common.stats.design import Design
 from common.stats.metrics import Numbers
 from common.stats.prediction_powered import ADDED, Estimate, Target
-
-
-@dataclass(frozen=True)
-class Design:
-    """How labeled items were drawn: at random within strata."""
-
-    strata: np.ndarray  # shape (n,): each labeled item's stratum, 0, 1, …
-    sizes: np.ndarray  # shape (strata,): items of each stratum in the whole file
-
-    def __post_init__(self) -> None:
-        counts = np.bincount(self.strata, minlength=len(self.sizes))
-        if not (counts >= 1).all() or len(counts) > len(self.sizes):
-            raise ValueError("a stratum without a labeled item")
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Return how many labeled items each stratum has, shape (strata,)."""
-        return np.bincount(self.strata, minlength=len(self.sizes))
-
-    @property
-    def weights(self) -> np.ndarray:
-        """Return how many items of the file each labeled item stands for, shape (n,)."""
-        return (self.sizes / self.counts)[self.strata]
-
-    def effective(self, within: np.ndarray | None = None) -> float:
-        """Return how many labels of a simple random sample would tell as much about a mean that strata don't (Kish 1965)."""
-        weights = self.weights if within is None else self.weights[within]
-        return float(weights.sum() ** 2 / (weights**2).sum())
-
-
-def design_of(
-    strata: Sequence[str], probabilities: Sequence[float], labeled: Sequence[bool]
-) -> tuple[list[int], Design]:
-    """Return the places of labeled items among the drawn ones, and their design.
-
-    Args:
-        strata: Each drawn item's stratum.
-        probabilities: Its probability of being drawn.
-        labeled: Whether it has a label. Within a stratum, labels are taken to be missing at random. A stratum without any label
-            is left out.
-    """
-    names = sorted({name for name, known in zip(strata, labeled, strict=True) if known})
-    sizes = dict.fromkeys(names, 0.0)
-    for name, probability in zip(strata, probabilities, strict=True):
-        if name in sizes:
-            sizes[name] += 1 / probability
-    places = [place for place, known in enumerate(labeled) if known]
-    numbers = {name: number for number, name in enumerate(names)}
-    return places, Design(np.array([numbers[strata[place]] for place in places]), np.array([sizes[n] for n in names]))
 
 
 def share(

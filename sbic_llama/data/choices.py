@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbic_llama.data.groups import set_f1
+
+if TYPE_CHECKING:
+    from common.stats.design import Design
 
 PRESENCE = ("none", "some label")  # the classes of "does any label hold?"
 Choice = tuple[str, ...]
@@ -28,7 +31,12 @@ def masi(first: Choice, second: Choice) -> float:
 
 
 def evaluate_choices(
-    labels: Sequence[Choice], predictions: Sequence[Choice], names: Sequence[str], *, seed: int = 0
+    labels: Sequence[Choice],
+    predictions: Sequence[Choice],
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    design: Design | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the scores of sets of labels, with 95 % percentile bootstrap intervals over items.
 
@@ -42,13 +50,18 @@ def evaluate_choices(
 
     pairs = list(zip(labels, predictions, strict=True))
     results = {
-        "set_f1": metrics.mean([set_f1(*pair) for pair in pairs], seed),
-        "exact": metrics.share([float(set(label) == set(given)) for label, given in pairs], seed),
+        "set_f1": metrics.mean([set_f1(*pair) for pair in pairs], seed, design),
+        "exact": metrics.share([float(set(label) == set(given)) for label, given in pairs], seed, design),
     }
     gold, given = (np.array([[name in each for name in names] for each in sets]) for sets in zip(*pairs, strict=True))
     counts = np.stack([gold & given, given, gold])  # of right, predicted and actual labels, shape (3, items, labels)
-    scores = _scores(counts.sum(1)[None], names)
-    resampled = _scores(np.array([counts[:, chosen].sum(1) for chosen in metrics.draws(len(pairs), seed)]), names)
+    if design is None:
+        scores = _scores(counts.sum(1)[None], names)
+        sums = [counts[:, chosen].sum(1) for chosen in metrics.draws(len(pairs), seed)]
+    else:
+        scores = _scores((design.weights @ counts)[None], names)
+        sums = [weights @ counts for weights in design.resampled(seed, metrics.RESAMPLES)]
+    resampled = _scores(np.array(sums), names)
     for metric, (value,) in scores.items():
         name = metric.partition("/")[2]
         n = int(gold[:, names.index(name)].sum()) if name in names else len(pairs)

@@ -6,9 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sbic_llama.data.corpus import clean
+
+if TYPE_CHECKING:
+    from common.stats.design import Design
 
 NONE = "none"
 PRESENCE = ("none", "groups")  # the classes of "does the post target anyone at all?"
@@ -47,7 +50,7 @@ def set_f1(gold: Groups, predicted: Groups) -> float:
 
 
 def evaluate_groups(
-    labels: Sequence[Groups], predictions: Sequence[Groups], *, seed: int = 0
+    labels: Sequence[Groups], predictions: Sequence[Groups], *, seed: int = 0, design: Design | None = None
 ) -> dict[str, dict[str, object]]:
     """Return mean set F1, share of exact sets and text overlaps, with 95 % percentile bootstrap intervals over posts.
 
@@ -73,10 +76,11 @@ def evaluate_groups(
     targeted = np.array([bool(label) for label in labels])
     results = {}
     for name, values in scores.items():
-        results[name] = metrics.mean(values, seed)
+        results[name] = metrics.mean(values, seed, design)
         if targeted.any():
-            results[f"{name}/targeted"] = metrics.mean(values[targeted], seed)
-    present = metrics.evaluate(presence(labels), presence(predictions), PRESENCE, seed=seed)
+            part = design and design.part(np.flatnonzero(targeted))
+            results[f"{name}/targeted"] = metrics.mean(values[targeted], seed, part)
+    present = metrics.evaluate(presence(labels), presence(predictions), PRESENCE, seed=seed, design=design)
     per_class = {f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in PRESENCE}
     return results | {name: metric for name, metric in present.items() if name in {*per_class, "balanced_accuracy"}}
 

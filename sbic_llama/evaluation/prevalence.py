@@ -12,15 +12,15 @@ from typing import Any, cast
 import numpy as np
 
 from common.cli.console import warn
-from common.cli.errors import UserError, counted
+from common.cli.errors import counted
 from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats import stratified
+from common.stats.design import Design, Drawn, design_of
 from common.stats.metrics import Measure
 from common.stats.prediction_powered import Estimate, Target, labelled_only, labels_needed, share
-from common.stats.stratified import Design, design_of
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Label
-from sbic_llama.data.label_files import MIN_HUMAN_LABELS, PROBABILITY, Annotated
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, Annotated
 
 TEMPLATE = Path(__file__).parent / "templates" / "prevalence.jinja"
 GROUPS = 5  # targeted groups that get a share of their own
@@ -99,7 +99,7 @@ def prevalence_finding(
     source: str,
     target: Target = "file",  # whether the shares are of the file or of the population that it was drawn from
     widths: Sequence[float] = WIDTHS,
-    drawn: Mapping[str, tuple[str, float]] | None = None,  # see `read_draw`; none for a simple draw
+    drawn: Drawn | None = None,  # see `read_draw`; none for a simple draw
     notes: Sequence[str] = (),  # paragraphs about the human labels
     **about: Any,
 ) -> Finding:
@@ -183,17 +183,12 @@ def _facts(annotated: Annotated, overall: Mapping[str, Estimate], design: Design
     return facts
 
 
-def _design(annotated: Annotated, people: dict[int, Label], drawn: Mapping[str, tuple[str, float]]) -> Design:
+def _design(annotated: Annotated, people: dict[int, Label], drawn: Drawn) -> Design:
     """Return how the labeled posts were drawn, in the file's order."""
-    places = sorted((annotated.keys[key], key) for key in drawn if key in annotated.keys)
-    if missing := len(people.keys() - {place for place, _ in places}):
-        raise UserError(
-            f"{missing:,} of the human labels have no {PROBABILITY}", expected="one in every row, or in none"
-        )
-    strata, probabilities = zip(*(drawn[key] for _, key in places), strict=True)
-    _, design = design_of(strata, probabilities, [place in people for place, _ in places])
+    here = {annotated.keys[key]: how for key, how in drawn.items() if key in annotated.keys}
+    design = design_of(here, sorted(people))
     items, stated = len(annotated.answers), float(design.sizes.sum())
-    if empty := sorted(set(strata) - {drawn[key][0] for place, key in places if place in people}):
+    if empty := {stratum for stratum, _ in here.values()} - {here[place][0] for place in people}:
         warn(
             f"no post of {counted(len(empty), 'stratum', 'strata')} has a label yet; the estimates leave their posts out"
         )

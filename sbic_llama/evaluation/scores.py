@@ -23,7 +23,6 @@ from common.results.scoring import ScoredSet, class_counts
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
 from common.stats import baselines
-from common.stats.metrics import confusion_matrix
 from common.tables.reading import read_rows
 from common.tables.report import fingerprint
 from common.tables.writing import write_rows
@@ -142,10 +141,10 @@ class ScoredGroups(ScoredSet):
     """A scored set with lists of groups as labels; its confusion matrix counts posts with and without a group."""
 
     def metrics(self, predictions: Sequence[Groups], seed: int) -> dict[str, dict[str, Any]]:
-        return evaluate_groups(self.labels, predictions, seed=seed)
+        return evaluate_groups(self.labels, predictions, seed=seed, design=self.design)
 
-    def confusion(self, predictions: Sequence[Groups]) -> list[list[int]]:
-        return confusion_matrix(presence(self.labels), presence(predictions), len(PRESENCE)).tolist()
+    def classes(self, labels: Sequence[Groups]) -> Sequence[int]:
+        return presence(labels)
 
 
 @dataclass(frozen=True)
@@ -155,10 +154,10 @@ class ScoredChoices(ScoredSet):
     choices: tuple[str, ...] = ()
 
     def metrics(self, predictions: Sequence[Choice], seed: int) -> dict[str, dict[str, Any]]:
-        return evaluate_choices(self.labels, predictions, self.choices, seed=seed)
+        return evaluate_choices(self.labels, predictions, self.choices, seed=seed, design=self.design)
 
-    def confusion(self, predictions: Sequence[Choice]) -> list[list[int]]:
-        return confusion_matrix(presence(self.labels), presence(predictions), len(choices.PRESENCE)).tolist()
+    def classes(self, labels: Sequence[Choice]) -> Sequence[int]:
+        return presence(labels)
 
     def record(self, title: str, predictions: Sequence[Choice], **settings: Any) -> RunRecord:
         made = super().record(title, predictions, **settings)

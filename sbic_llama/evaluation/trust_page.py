@@ -18,6 +18,7 @@ from common.results.record import RunRecord, git_commit, versions
 from common.results.rendering import heading, on_page, page, scores
 from common.results.scoring import class_counts
 from common.stats.agreement import ALIKE
+from common.stats.design import Design, Drawn, design_of
 from common.stats.guarantee import Guarantee, guarantee
 from common.stats.metrics import Measure, mean
 from common.stats.votes import Votes
@@ -97,6 +98,7 @@ class LabeledAnswers:
     repeated: int  # rows with the key of an earlier row
     keys: dict[str, None]  # of the annotated posts
     certain: list[float]  # the confidence of each answer of the file
+    design: Design | None = None  # how the labeled posts were drawn; None for a simple draw
 
     def guarantee(self, target: float, confidence: float) -> Guarantee:
         """Return from which confidence on its answers are those of people often enough."""
@@ -107,21 +109,28 @@ class LabeledAnswers:
         """Return the best constant answer and its score on each post."""
         score = score_of(self.feature)
         by_answer = {answer: [score(label, answer) for label in self.labels] for answer in dict.fromkeys(self.labels)}
-        best = max(by_answer, key=lambda answer: sum(by_answer[answer]))
+        weights = self.design and self.design.weights
+        best = max(by_answer, key=lambda answer: np.average(by_answer[answer], weights=weights))
         return best, by_answer[best]
 
     def gain(self, seed: int) -> Measure:
         """Return the mean score minus that of the best constant answer, paired by post."""
         own = [score_of(self.feature)(*pair) for pair in zip(self.labels, self.answers, strict=True)]
-        return mean(np.subtract(own, self.constant()[1]), seed)
+        return mean(np.subtract(own, self.constant()[1]), seed, self.design, ends=(-1, 1))
 
 
 def judge(
-    adapter: Adapter, annotated: Path, human_labels: dict[str, Label], *, key: str, prefix: str = PREFIX
+    adapter: Adapter,
+    annotated: Path,
+    human_labels: dict[str, Label],
+    *,
+    key: str,
+    prefix: str = PREFIX,
+    drawn: Drawn | None = None,
 ) -> LabeledAnswers:
-    """Join a feature's answers with people's labels by the key column."""
+    """Join a feature's answers with people's labels by the key column; ``drawn`` is None for a simple draw."""
     feature, left = adapter.feature, dict(human_labels)
-    rows: list[tuple[float, Label, Label, list[float]]] = []
+    rows: list[tuple[float, Label, Label, list[float], str]] = []
     everywhere: Counter[str] = Counter()
     by_key: dict[str, Label] = {}
     keys: dict[str, None] = {}
@@ -140,13 +149,14 @@ def judge(
             answer = feature.parse(values[feature.name])
             by_key[name] = () if answer is None else answer
             numbers = [float(values[column]) for column in adapter.columns[1:]]
-            rows.append((adapter.confidence(values), human, by_key[name], numbers))
+            rows.append((adapter.confidence(values), human, by_key[name], numbers, name))
     rows.sort(key=lambda row: row[0])
-    confidences, labels, answers, numbers = ([row[column] for row in rows] for column in range(4))
+    confidences, labels, answers, numbers, names = ([row[column] for row in rows] for column in range(5))
     probabilities = np.array(numbers) if feature.classifies else None
     counts, missing = dict(everywhere.most_common()), len(left)
     own = (labels, answers, confidences, probabilities)
-    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain)
+    design = design_of({name: drawn[name] for name in keys if name in drawn}, names) if drawn else None
+    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain, design)
 
 
 def _answer_in(values: dict[str, Any], adapter: Adapter, prefix: str) -> dict[str, Any]:
@@ -174,6 +184,7 @@ def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int) -> R
         reports=[],
         policy={},
         miniature=False,
+        design=judged.design,
     ).record("model", judged.answers, module=module, seed=seed)
 
 
@@ -205,19 +216,21 @@ def assess(
     prefix: str = PREFIX,
     temperature: float,
     seed: int,
+    drawn: Drawn | None = None,
 ) -> Assessment:
     """Compare a feature's answers with people's labels, and decide whether they may be used."""
     shared = {**about(record), "seed": seed}
     compared = (judged.labels, judged.answers, judged.confidences)
-    certainty = {"probabilities": judged.probabilities, "temperature": temperature}
+    certainty = {"probabilities": judged.probabilities, "temperature": temperature, "design": judged.design}
     findings = certainty_findings(judged.feature, *compared, **certainty, **shared)
-    agreement = agreement_with_people(judged.feature, votes.labels if votes.named else {}, judged.by_key, **shared)
+    opinions = votes.labels if votes.named else {}
+    agreement = agreement_with_people(judged.feature, opinions, judged.by_key, drawn=drawn, **shared)
     findings += [agreement] if agreement else []
     if not judged.repeated:
         where = {name: value for name, value in about(record).items() if name != "data"}
         answers = read_annotated(annotated, judged.feature, key=key, prefix=prefix)
         human_labels = labels_of(votes, judged.feature)
-        findings.append(prevalence_finding(answers, human_labels, source=record.data["name"], **where))
+        findings.append(prevalence_finding(answers, human_labels, source=record.data["name"], drawn=drawn, **where))
     alpha = agreement and agreement.facts["coefficients"].get("Krippendorff's alpha", {}).get(ALIKE)
     test = agreement and agreement.facts["alternative_annotator_test"]
     gain, metric = judged.gain(seed), scores(record)[0]

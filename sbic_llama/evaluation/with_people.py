@@ -12,6 +12,7 @@ import numpy as np
 
 from common.results.checks import agreement_finding, calibration_finding, risk_coverage_finding
 from common.results.finding import Finding, Listing, Measures, worded
+from common.stats.design import Design, Drawn
 from common.stats.metrics import evaluate
 from sbic_llama.data.choices import masi
 from sbic_llama.data.corpus import Post
@@ -31,15 +32,17 @@ def certainty_findings(
     seed: int,
     probabilities: np.ndarray | None = None,  # of the labels, shape (posts, labels), after the temperature
     temperature: float = 1.0,
+    design: Design | None = None,  # how the posts were drawn; None for a simple draw
     **about: Any,
 ) -> list[Finding]:
     """Return the calibration, given probabilities, and the scores that remain when people take the least certain posts."""
     metric = "accuracy" if feature.classifies else "set F1"
     scores = [score_of(feature)(*pair) for pair in zip(labels, answers, strict=True)]
-    certainty = [risk_coverage_finding(confidences, scores, metric=metric, seed=seed, **about)]
+    shared = {"seed": seed, "design": design, **about}
+    certainty = [risk_coverage_finding(confidences, scores, metric=metric, **shared)]
     if probabilities is None:
         return certainty
-    return [calibration_finding(probabilities, labels, temperature=temperature, seed=seed, **about), *certainty]
+    return [calibration_finding(probabilities, labels, temperature=temperature, **shared), *certainty]
 
 
 def score_of(feature: Feature) -> Callable[[Label, Label], float]:
@@ -48,12 +51,18 @@ def score_of(feature: Feature) -> Callable[[Label, Label], float]:
 
 
 def agreement_with_people(
-    feature: Feature, opinions: dict[str, dict[str, Label]], answers: dict[str, Label], *, seed: int, **about: Any
+    feature: Feature,
+    opinions: dict[str, dict[str, Label]],
+    answers: dict[str, Label],
+    *,
+    seed: int,
+    drawn: Drawn | None = None,
+    **about: Any,
 ) -> Finding | None:
     """Return whether the model agrees with people as they do with each other; None if no two labeled the same post.
 
-    ``opinions`` are post → person → label. Levels of offensiveness are compared by their order, lists of groups by set F1, sets of
-    labels by MASI, other labels as equal or not.
+    ``opinions`` are post → person → label; ``drawn`` says how the posts were drawn, None that it was a simple draw. Levels of
+    offensiveness are compared by their order, lists of groups by set F1, sets of labels by MASI, other labels as equal or not.
     """
     if not any(len(labels) > 1 and post in answers for post, labels in opinions.items()):
         return None
@@ -72,6 +81,7 @@ def agreement_with_people(
         {post: {person: named(label) for person, label in labels.items()} for post, labels in opinions.items()},
         {post: named(answer) for post, answer in answers.items()},
         seed=seed,
+        drawn=drawn,
         **scale,
         **about,
     )

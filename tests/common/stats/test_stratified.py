@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from common.cli.errors import UserError
 from common.stats import prediction_powered
-from common.stats.stratified import Design, design_of, share
+from common.stats.design import Design, design_of
+from common.stats.stratified import share
 
 
 def test_one_stratum_is_a_simple_draw():
@@ -55,13 +57,14 @@ def test_all_of_a_file_labeled_leaves_no_error():
 
 
 def test_the_design_counts_rows_without_a_label_and_leaves_out_strata_without_any():
-    strata, probabilities = ["a", "a", "b", "b", "c"], [0.1, 0.1, 0.5, 0.5, 1.0]
-    places, design = design_of(strata, probabilities, [True, False, True, True, False])
-    assert places == [0, 2, 3]
-    assert design.strata.tolist() == [0, 1, 1]
+    drawn = {"r": ("a", 0.1), "s": ("a", 0.1), "t": ("b", 0.5), "u": ("b", 0.5), "v": ("c", 1.0)}
+    design = design_of(drawn, ["t", "r", "u"])
+    assert design.strata.tolist() == [1, 0, 1]
     assert design.sizes.tolist() == [20, 4]
     with pytest.raises(ValueError, match="without a labeled item"):
         Design(np.array([0]), np.array([1.0, 2.0]))
+    with pytest.raises(UserError, match="no sampling probability"):
+        design_of(drawn, ["r", "other"])
 
 
 RUNS = 400

@@ -9,6 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.cli.errors import UserError
@@ -189,11 +190,34 @@ def test_a_guarantee_decides_which_rows_people_review(call, tmp_path, files, cap
     assert "Too few human labels for a guarantee of 99.9%" in capsys.readouterr().out
 
 
-def test_labels_of_an_unequal_draw_are_refused(call, tmp_path, files):
-    rows = [row.values | {"sampling_probability": 0.1 if n % 2 else 0.5} for n, row in enumerate(read_rows(files[1]))]
-    write_rows(tmp_path / "labels.csv", rows)
-    with pytest.raises(UserError, match="drawn with unequal probabilities"):
-        call(tmp_path / "out", labels=tmp_path / "labels.csv")
+def test_labels_of_an_unequal_draw_are_weighted(call, tmp_path, files):
+    """Each counts by the inverse of its probability, in every number of the page."""
+    chances = [0.1 if n % 3 else 0.5 for n in range(150)]
+    rows = [
+        row.values | {"sampling_probability": chance} for row, chance in zip(read_rows(files[1]), chances, strict=True)
+    ]
+    people = [{**row, "annotator": who} for row in rows for who in ("ann", "bob")]
+    write_rows(tmp_path / "labels.csv", people)
+    with pytest.raises(UserError, match="unequal probabilities, which the guarantee does not allow"):
+        call(tmp_path / "refused", "--target_accuracy", 0.9, labels=tmp_path / "labels.csv")
+    call(tmp_path / "out", labels=tmp_path / "labels.csv")
+    page = html.unescape((tmp_path / "out" / "trust.html").read_text(encoding="utf-8"))
+    annotated = {row.values["id"]: row.values for row in read_rows(tmp_path / "out" / "annotated.parquet")}
+    kept = [row for row in rows if row["offensiveYN"]]
+    right = [annotated[row["id"]]["model_offensiveYN"] == row["offensiveYN"] for row in kept]
+    # Within a stratum, labels are missing at random: each stands for its stratum's size by its labels.
+    strata = [row["sampling_probability"] for row in kept]
+    weights = [(chances.count(chance) / chance) / strata.count(chance) for chance in strata]
+    accuracy = np.average(right, weights=weights)
+    assert accuracy != pytest.approx(np.mean(right), abs=0.001)
+    assert f"<strong>accuracy {accuracy:.3f} [" in page
+    effective = sum(weights) ** 2 / sum(weight**2 for weight in weights)
+    assert f"as {effective:.0f} labels of a simple draw (effective sample size)" in page
+    assert page.count("Does the model agree with people as much as they agree with each other?") == 2
+    assert "weighted t" in page
+    confidences = [max(v for k, v in annotated[row["id"]].items() if "YN_probability" in k) for row in kept]
+    gap = np.average(np.subtract(confidences, right), weights=weights)
+    assert f"{abs(gap):.3f}" in page.split("Can its probabilities be trusted?")[1]
 
 
 def test_shares_are_not_estimated_if_rows_repeat_a_key(call, tmp_path, files, capsys):
