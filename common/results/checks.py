@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,7 @@ def risk_coverage_finding(
         for share in SHARES
     }
     # For each draw the area, and the score of the kept items; ties count by their mean, so their order does not matter.
-    if design is None:
-        resampled = (calibration.risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(n, seed))
-    else:
-        resampled = (calibration.risks(sure, lost, each) for each in design.resampled(seed, metrics.RESAMPLES))
+    resampled = _resampled_risks(sure, lost, design, seed)
     drawn = np.array([[risks.mean(), *(1 - risks[count - 1] for count in kept.values())] for risks in resampled])
     ends = np.percentile(drawn, (2.5, 97.5), axis=0).T.tolist()
     curve, ideal = (1 - calibration.risks(by, lost, weights) for by in (sure, good))
@@ -90,6 +87,12 @@ def risk_coverage_finding(
         facts={**facts, "source": "Geifman et al. 2019"},
         **about,
     )
+
+
+def _resampled_risks(sure: np.ndarray, lost: np.ndarray, design: Design | None, seed: int) -> Iterator[np.ndarray]:
+    if design is None:
+        return (calibration.risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(len(sure), seed))
+    return (calibration.risks(sure, lost, weights) for weights in design.resampled(seed, metrics.RESAMPLES))
 
 
 def comparison_finding(

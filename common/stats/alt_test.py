@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,14 +102,7 @@ def alt_test(
     labels = {on.read(label) for item in shared for label in (predictions[item], *annotations[item].values())}
     constant = len(labels) == 1
     enough = {name: items for name, items in by_size if len(items) >= min_items and not constant}
-    designs = {name: None if drawn is None else design_of(drawn, list(items)) for name, items in enough.items()}
-    tested = {name: p_value(list(items.values()), epsilon, designs[name]) for name, items in enough.items()}
-    rejected = dict(zip(tested, reject([p for p, _ in tested.values()], q), strict=True))
-    annotators = []
-    for name, items in enough.items():
-        given, weights = np.array(list(items.values())), designs[name] and designs[name].weights
-        rho_model, rho_person = (float(np.average(given * sign >= 0, weights=weights)) for sign in (-1, 1))
-        annotators.append(AnnotatorComparison(name, len(items), rho_model, rho_person, *tested[name], rejected[name]))
+    annotators = _compared(enough, epsilon, q, drawn)
     count = len(annotators)
     wins = sum(annotator.wins for annotator in annotators)
     return AltTest(
@@ -125,6 +118,25 @@ def alt_test(
         constant=constant,
         drawn=drawn,
     )
+
+
+def _compared(
+    enough: Mapping[str, Mapping[Hashable, int]], epsilon: float, q: float, drawn: Drawn | None
+) -> list[AnnotatorComparison]:
+    """Test the model against each annotator, given the differences on the items."""
+    given = {name: list(items.values()) for name, items in enough.items()}
+    designs = {name: None if drawn is None else design_of(drawn, list(items)) for name, items in enough.items()}
+    tested = {name: p_value(differences, epsilon, designs[name]) for name, differences in given.items()}
+    rejected = dict(zip(tested, reject([p for p, _ in tested.values()], q), strict=True))
+    annotators = []
+    for name, differences in given.items():
+        weights = designs[name] and designs[name].weights
+        signed = [np.multiply(differences, sign) >= 0 for sign in (-1, 1)]
+        rho_model, rho_person = (float(np.average(each, weights=weights)) for each in signed)
+        annotators.append(
+            AnnotatorComparison(name, len(differences), rho_model, rho_person, *tested[name], rejected[name])
+        )
+    return annotators
 
 
 def compare(annotations: Annotations, predictions: Predictions, scale: Scale) -> dict[str, dict[Hashable, int]]:
