@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from common.stats.guarantee import first_labels, guarantee, lower_bound
+from tests.common.stats.glide_mapie_values import answers
+
+OTHERS = Path(__file__).with_name("glide_mapie_values.json")
 
 
 @pytest.mark.parametrize(("right", "labels"), [(0, 10), (7, 10), (59, 59), (180, 200)])
@@ -35,6 +41,12 @@ def test_a_model_that_is_always_right_needs_no_review_and_one_that_guesses_needs
     assert never.threshold is None and never.labels >= never.first
     few = guarantee(sure[:50], np.ones(50), sure, 0.95)
     assert few.threshold is None and few.labels == 0
+
+
+@pytest.mark.parametrize("case", json.loads(OTHERS.read_text(encoding="utf-8"))["guarantees"], ids=lambda c: c["seed"])
+def test_thresholds_are_those_of_another_packages_fixed_sequence_testing(case):
+    sure, right = answers(case["seed"], case["items"], case["power"])
+    assert guarantee(sure, right, sure, case["target"]).threshold == case["threshold"]
 
 
 def test_tests_end_with_the_first_that_fails():

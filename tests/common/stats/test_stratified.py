@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,9 @@ from common.cli.errors import UserError
 from common.stats import prediction_powered
 from common.stats.design import Design, design_of
 from common.stats.stratified import share
+from tests.common.stats.glide_mapie_values import strata
+
+OTHERS = Path(__file__).with_name("glide_mapie_values.json")
 
 
 def test_one_stratum_is_a_simple_draw():
@@ -48,6 +54,17 @@ def test_the_variance_of_a_part_is_that_of_a_ratio_of_totals():
     estimate = share(labels, np.zeros(50), Design(strata, sizes), 0.0, 180, within=inside)
     assert estimate.value == pytest.approx(mean)
     assert estimate.standard_error == pytest.approx(variance**0.5 / weights.sum())
+
+
+@pytest.mark.parametrize(
+    "case", json.loads(OTHERS.read_text(encoding="utf-8"))["shares"], ids=lambda case: case["seed"]
+)
+def test_means_are_those_of_another_package(case):
+    """It divides by n − 1 and takes the strata to be endless."""
+    places, labels = strata(case["seed"], tuple(case["sizes"]), n := case["labeled"])
+    estimate = share(labels, np.zeros(len(labels)), Design(places, np.array(case["sizes"]) * 1e9), 0.0, len(labels))
+    assert estimate.value == pytest.approx(case["mean"])
+    assert estimate.standard_error == pytest.approx(case["standard_error"] * ((n - 1) / n) ** 0.5)
 
 
 def test_all_of_a_file_labeled_leaves_no_error():
