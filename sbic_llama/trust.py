@@ -61,6 +61,7 @@ class TrustArguments(AnnotatorArguments):
     target_accuracy: float | None = option(
         None, "propose so many rows for review that the others are right this often, with a guarantee", above=0, below=1
     )
+    guarantee_by: tuple[str, ...] = option((), "columns: a guarantee for each of their values by itself")
     confidence: float = option(0.95, "probability with which that guarantee holds", minimum=0.5, below=1)
     quantization: Literal["nf4", "int8", "none"] = option("nf4", "how the base model's weights are stored")
     batch_size: int = option(32, "posts per forward pass at most", minimum=1)
@@ -74,6 +75,8 @@ class TrustArguments(AnnotatorArguments):
             raise UserError("no such file", file=self.posts[0], fix="check the path")
         if not self.human_labels.exists():
             raise UserError("no such file", file=self.human_labels, fix="check the path")
+        if self.guarantee_by and self.target_accuracy is None:
+            raise UserError("it is about a guarantee", key="--guarantee_by", fix="add --target_accuracy 0.95")
         AnnotatorArguments.__post_init__(self)
 
     @property
@@ -145,7 +148,7 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     key, seed, source = arguments.key_column, arguments.seed, Path(arguments.posts[0])
     labels, columns = labels_of(votes, adapter.feature), {"key": key, "prefix": arguments.prefix}
     columns["drawn"] = read_draw(arguments.human_labels, key, adapter.feature) or None
-    judged = judge(adapter, annotated, labels, **columns)
+    judged = judge(adapter, annotated, labels, **columns, by=arguments.guarantee_by)
     require_matches(arguments, adapter.name, len(judged.labels), votes, judged.keys)
     warn_unmatched(votes, labels, judged.keys, source)
     if judged.repeated:
@@ -155,8 +158,10 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     temperature = adapter.description.temperature
     assessed = assess(judged, record, annotated, votes, **columns, temperature=temperature, seed=seed)
     if arguments.target_accuracy is not None:
-        guaranteed = judged.guarantee(arguments.target_accuracy, arguments.confidence)
-        assessed = dataclasses.replace(assessed, guarantee=guaranteed)
+        wanted = (arguments.target_accuracy, arguments.confidence)
+        of_answers = ("",) if adapter.feature.classifies and len(judged.everywhere) > 1 else ()
+        by = {column: judged.guarantees_by(column, *wanted) for column in (*of_answers, *arguments.guarantee_by)}
+        assessed = dataclasses.replace(assessed, guarantee=judged.guarantee(*wanted), guarantees=by)
     if adapter.folder is not None:
         assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
     return assessed
@@ -183,8 +188,10 @@ def main() -> None:
             read_findings(adapter.folder / KEPT)
     votes = read_all_votes(arguments, adapters)
     posts = survey(source, arguments.texts, strict=False)
-    if key not in posts.columns:
-        raise UserError(f"missing column {key!r}", file=source, expected=f"it among {shown(posts.columns, 200)}")
+    for column in (key, *arguments.guarantee_by):
+        if column not in posts.columns:
+            expected = f"it among {shown(posts.columns, 200)}"
+            raise UserError(f"missing column {column!r}", file=source, expected=expected)
     cells = (text_of(row, key) for row in read_rows(source, lenient=True) if key in row.values)
     keys = dict.fromkeys(cell for cell in cells if cell is not None)
     for name, of_feature in votes.items():

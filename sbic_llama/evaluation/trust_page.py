@@ -6,7 +6,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +45,7 @@ LIMITS = (
 )
 LEAST_LABELS = 100  # human labels, and
 WIDEST = 0.2  # width of the interval of the gain, for there to be enough of them
+MOST_PARTS = 30  # values of a column with a guarantee of their own
 LEAST_ALPHA = 0.667  # Krippendorff's lowest alpha for tentative conclusions (2004, ch. 11)
 
 Use = Literal["use as is", "use with review", "do not use", "too few human labels to say"]
@@ -99,11 +100,26 @@ class LabeledAnswers:
     keys: dict[str, None]  # of the annotated posts
     certain: list[float]  # the confidence of each answer of the file
     design: Design | None = None  # how the labeled posts were drawn; None for a simple draw
+    # Column → its value in each labeled row and in each row of the file; the answer itself is the column "".
+    parts: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
 
     def guarantee(self, target: float, confidence: float) -> Guarantee:
         """Return from which confidence on its answers are those of people often enough."""
-        right = [answer == label for answer, label in zip(self.answers, self.labels, strict=True)]
-        return guarantee(self.confidences, right, self.certain, target, confidence)
+        return guarantee(self.confidences, self._right(), self.certain, target, confidence)
+
+    def guarantees_by(self, column: str, target: float, confidence: float) -> dict[str, Guarantee]:
+        """Return the same for each value of a column by itself, those with most rows first."""
+        labeled, everywhere = (np.array(values) for values in self.parts[column])
+        right, sure, certain = (np.array(each) for each in (self._right(), self.confidences, self.certain))
+        return {
+            value: guarantee(
+                sure[labeled == value], right[labeled == value], certain[everywhere == value], target, confidence
+            )
+            for value, _ in Counter(everywhere.tolist()).most_common(MOST_PARTS)
+        }
+
+    def _right(self) -> list[bool]:
+        return [answer == label for answer, label in zip(self.answers, self.labels, strict=True)]
 
     def constant(self) -> tuple[Label, list[float]]:
         """Return the best constant answer and its score on each post."""
@@ -127,20 +143,25 @@ def judge(
     key: str,
     prefix: str = PREFIX,
     drawn: Drawn | None = None,
+    by: Sequence[str] = (),
 ) -> LabeledAnswers:
-    """Join a feature's answers with people's labels by the key column; ``drawn`` is None for a simple draw."""
+    """Join a feature's answers with people's labels by the key column.
+
+    ``drawn`` is None for a simple draw; ``by`` are columns whose values are kept.
+    """
     feature, left = adapter.feature, dict(human_labels)
-    rows: list[tuple[float, Label, Label, list[float], str]] = []
+    rows: list[tuple[float, Label, Label, list[float], str, list[str]]] = []
     everywhere: Counter[str] = Counter()
     by_key: dict[str, Label] = {}
     keys: dict[str, None] = {}
-    repeated, certain = 0, []
+    repeated, certain, values_of = 0, [], []
     for row in read_rows(annotated):
         values = _answer_in(row.values, adapter, prefix)
         if values[feature.name] is None:
             continue
         everywhere[values[feature.name]] += 1
         certain.append(adapter.confidence(values))
+        values_of.append([values[feature.name], *(text_of(row, column) or "" for column in by)])
         if (name := text_of(row, key)) is None:
             continue
         repeated += name in keys
@@ -149,14 +170,18 @@ def judge(
             answer = feature.parse(values[feature.name])
             by_key[name] = () if answer is None else answer
             numbers = [float(values[column]) for column in adapter.columns[1:]]
-            rows.append((adapter.confidence(values), human, by_key[name], numbers, name))
+            rows.append((adapter.confidence(values), human, by_key[name], numbers, name, values_of[-1]))
     rows.sort(key=lambda row: row[0])
-    confidences, labels, answers, numbers, names = ([row[column] for row in rows] for column in range(5))
+    confidences, labels, answers, numbers, names, of_labeled = ([row[column] for row in rows] for column in range(6))
     probabilities = np.array(numbers) if feature.classifies else None
     counts, missing = dict(everywhere.most_common()), len(left)
     own = (labels, answers, confidences, probabilities)
     design = design_of({name: drawn[name] for name in keys if name in drawn}, names) if drawn else None
-    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain, design)
+    parts = {
+        column: ([values[place] for values in of_labeled], [values[place] for values in values_of])
+        for place, column in enumerate(("", *by))
+    }
+    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain, design, parts)
 
 
 def _answer_in(values: dict[str, Any], adapter: Adapter, prefix: str) -> dict[str, Any]:
@@ -199,6 +224,9 @@ class Assessment:
     why: str
     notes: list[str]  # on the human labels
     guarantee: Guarantee | None = None  # if one was asked for
+    guarantees: dict[str, dict[str, Guarantee]] = field(
+        default_factory=dict
+    )  # column → value → its own; "": the answer
 
     def guaranteed(self) -> str:
         """Return the guarantee as a sentence."""

@@ -38,8 +38,11 @@ def files(miniature, tmp_path_factory) -> tuple[Path, Path]:
     posts = load_splits(data_dir=miniature / "SBIC.v2")["test"].posts[:300]
     write_rows(
         folder / "posts.csv",
-        [{"id": n, "row": n, "model_row": n, "post": post.text} for n, post in enumerate(posts)]
-        + [{"id": 300, "row": 300, "model_row": 300, "post": ""}],
+        [
+            {"id": n, "row": n, "model_row": n, "post": post.text, "source": "a" if n % 3 else "b"}
+            for n, post in enumerate(posts)
+        ]
+        + [{"id": 300, "row": 300, "model_row": 300, "post": "", "source": "b"}],
     )
     chosen = random.Random(0).sample(range(300), 150)
     rows = [{"id": n, **{name: FEATURES[name].target(posts[n]) or "" for name in NAMES}} for n in chosen]
@@ -172,7 +175,7 @@ def test_groups_named_by_several_people_are_combined(tmp_path):
 
 def test_a_guarantee_decides_which_rows_people_review(call, tmp_path, files, capsys):
     """What is certain enough is not in the file for review, and the page and the terminal say so in the same words."""
-    call(tmp_path, "--target_accuracy", 0.6, "--confidence", 0.8)
+    call(tmp_path, "--target_accuracy", 0.6, "--confidence", 0.8, "--guarantee_by", "source")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Answers with a confidence")]
     page = html.unescape((tmp_path / "trust.html").read_text(encoding="utf-8"))
     assert len(lines) == len(NAMES) and all(line in page for line in lines)
@@ -186,6 +189,13 @@ def test_a_guarantee_decides_which_rows_people_review(call, tmp_path, files, cap
         sure = max(values[f"model_offensiveYN_probability_{label}"] for label in FEATURES["offensiveYN"].labels)
         if sure < least[0] - 0.001:
             assert str(values["id"]) in review
+    # Each answer and each source has a row of its own, and each source's labels are its own.
+    by_answer = page.split("of the time, by answer:")[1].split("</table>")[0]
+    assert all(f"<tr><td>{label}</td>" in by_answer for label in FEATURES["offensiveYN"].labels)
+    by_source = page.split("of the time, by source:")[1].split("</table>")[0]
+    assert re.findall(r"<td>([ab])</td>", by_source) == ["a", "b"]
+    of_a = [row for row in read_rows(files[1]) if int(row.values["id"]) % 3 and row.values["offensiveYN"]]
+    assert max(int(count) for count in re.findall(r"\d+ of (\d+)", by_source)) <= len(of_a)
     call(tmp_path / "high", "--target_accuracy", 0.999)
     assert "Too few human labels for a guarantee of 99.9%" in capsys.readouterr().out
 
