@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from common.cli.console import warn
-from common.cli.errors import counted
 from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats import stratified
-from common.stats.design import Design, Drawn, design_of
+from common.stats.design import Design, Drawn
 from common.stats.metrics import Measure
 from common.stats.prediction_powered import Estimate, Target, labelled_only, labels_needed, share
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Label
 from sbic_llama.data.label_files import MIN_HUMAN_LABELS, Annotated
+from sbic_llama.evaluation.both_labels import design_in, indicators
 
 TEMPLATE = Path(__file__).parent / "templates" / "prevalence.jinja"
 GROUPS = 5  # targeted groups that get a share of their own
 WIDTHS = (0.05, 0.1)
-DIFFERENT = 0.05  # by which share the file that labels were drawn from may differ in size from the annotated one
 MOST_LISTED = 50  # values of a column that are listed as left out
 SUSPICIOUS = 3.29  # standard errors that a random draw exceeds once in a thousand times
 SOURCES = {"both": "people and machine", "people": "people alone", "machine": "machine alone, as if right"}
@@ -109,7 +107,7 @@ def prevalence_finding(
     the machine named most often get one, so that the choice does not depend on which posts people labeled.
     """
     people = {annotated.keys[key]: label for key, label in labels.items() if key in annotated.keys}
-    design = _design(annotated, people, drawn) if drawn else None
+    design = design_in(annotated, people, drawn) if drawn else None
     classes = _classes(annotated, people, design)
     overall = {each.name: each.share(np.ones(len(annotated.answers), dtype=bool), target) for each in classes}
     estimates = [_estimates(each, overall[each.name], target) for each in classes]
@@ -183,56 +181,23 @@ def _facts(annotated: Annotated, overall: Mapping[str, Estimate], design: Design
     return facts
 
 
-def _design(annotated: Annotated, people: dict[int, Label], drawn: Drawn) -> Design:
-    """Return how the labeled posts were drawn, in the file's order."""
-    here = {annotated.keys[key]: how for key, how in drawn.items() if key in annotated.keys}
-    design = design_of(here, sorted(people))
-    items, stated = len(annotated.answers), float(design.sizes.sum())
-    if empty := {stratum for stratum, _ in here.values()} - {here[place][0] for place in people}:
-        warn(
-            f"no post of {counted(len(empty), 'stratum', 'strata')} has a label yet; the estimates leave their posts out"
-        )
-        return design
-    if abs(stated / items - 1) > DIFFERENT:
-        warn(
-            f"the labels were drawn from about {stated:,.0f} posts, and {items:,} are annotated: draw from the annotated file"
-        )
-    return design
-
-
 def _classes(annotated: Annotated, people: dict[int, Label], design: Design | None) -> list[PostClass]:
-    feature, answers, probabilities = annotated.feature, annotated.answers, annotated.probabilities
+    feature = annotated.feature
 
-    def post_class(name: str, belongs: Callable[[Any], Any], predictions: np.ndarray | None = None) -> PostClass:
-        by_people = np.full(len(answers), np.nan)
-        for place, label in people.items():
-            by_people[place] = belongs(label)
-        machine = np.array([float(belongs(answer)) for answer in answers])
-        return PostClass(name, by_people, machine, machine if predictions is None else predictions, design)
+    def post_class(label: str) -> PostClass:
+        return PostClass(label, *indicators(annotated, people, label), design)
 
     if feature.classifies:
-        chosen = range(len(feature.labels) if len(feature.labels) > 2 else 1)
-        return [
-            post_class(
-                feature.labels[index],
-                lambda label, index=index: label == index,
-                None if probabilities is None else probabilities[:, index],
-            )
-            for index in chosen
-        ]
+        return [post_class(label) for label in (feature.labels if len(feature.labels) > 2 else feature.labels[:1])]
     if feature.choices:
-        return [
-            post_class(
-                choice,
-                lambda label, choice=choice: choice in label,
-                None if probabilities is None else probabilities[:, index],
-            )
-            for index, choice in enumerate(feature.choices)
-        ]
-    counts = Counter(group for groups in answers for group in groups)
+        return [post_class(choice) for choice in feature.choices]
+    counts = Counter(group for groups in annotated.answers for group in groups)
     commonest = sorted(counts, key=lambda group: (-counts[group], group))[:GROUPS]
-    groups = [post_class(group, lambda label, group=group: group in label) for group in commonest]
-    return [post_class("any group", bool), *groups]
+    any_of_people = np.full(len(annotated.answers), np.nan)
+    any_of_people[list(people)] = [bool(groups) for groups in people.values()]
+    any_of_machine = np.array([float(bool(groups)) for groups in annotated.answers])
+    any_group = PostClass("any group", any_of_people, any_of_machine, any_of_machine, design)
+    return [any_group, *(post_class(group) for group in commonest)]
 
 
 def _estimates(each: PostClass, both: Estimate, target: Target) -> dict[str, Any]:
