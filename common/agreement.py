@@ -29,12 +29,14 @@ class AgreementArguments:
     """Measure whether a model agrees with people as much as they agree with each other: Krippendorff's alpha and Cohen's kappa with
     95 % intervals, and the Alternative Annotator Test (Calderon, Reichart and Dror 2025).
 
-    Tables are .csv, .tsv, .jsonl (also .gz) or .parquet. Annotations have a label per row: item, annotator, label. Predictions have
-    an item per row: item, label. Labels that differ only in case or spaces are one label. NA, NaN, null, None and empty cells are
-    missing votes, unless the label is in --order or in both tables.
+    Annotations have a label per row: item, annotator, label; an export of a labeling tool or a folder with a file for each person
+    will do too. Predictions have an item per row: item, label. Labels that differ only in case or spaces are one label. NA, NaN,
+    null, None and empty cells are missing votes, unless the label is in --order or in both tables.
     """
 
-    annotations: Path = option(help="table of people's labels: item, annotator, label")
+    annotations: Path = option(
+        help="people's labels (item, annotator, label): a table, an export, or a folder with one file for each person"
+    )
     predictions: Path = option(help="table of the model's labels: item, label")
     item_column: str = option("item", "column of item names, in both tables")
     annotator_column: str = option("annotator", "column of annotator names")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli.errors import UserError, counted, shown
+from common.tables.label_exports import is_export, read_label_rows
 from common.tables.reading import Row, read_rows, text_of
 
 if TYPE_CHECKING:
@@ -156,12 +157,20 @@ def read_tables(
 ) -> tuple[Votes, Votes, list[str]]:
     """Read people's votes and a model's labels, each label in its most frequent spelling, with notes on both files.
 
-    Without an order of labels, a word for a missing vote that both files use is a label.
+    People's are a table, an export of a labeling tool or a folder with a file for each person (:func:`read_label_rows`). Without an
+    order of labels, a word for a missing vote that both files use is a label.
     """
     places = {folded(str(each)): each for each in scale.order}
     if len(places) < len(scale.order):
         raise UserError("labels that differ only in case or spaces", key="--order", expected="different labels")
-    shared = () if scale.is_number else _missing_words(annotations, label) & _missing_words(predictions, prediction)
+    needed = (item,) if annotations.is_dir() or is_export(annotations) else (item, annotator)
+
+    def of_people() -> Iterable[Row]:
+        return read_label_rows(annotations, label, needed)
+
+    shared = set()
+    if not scale.is_number:
+        shared = _missing_words(of_people(), label) & _missing_words(read_rows(predictions, (prediction,)), prediction)
     read = places.__getitem__ if places else scale.read
     settings = {
         "read": (lambda text: read(folded(text) if places else text)) if scale.is_number else folded,
@@ -169,7 +178,7 @@ def read_tables(
         "problem": "label {} is not on this scale",
         "expected": scale.expected,
     }
-    people = read_votes(annotations, item=item, annotator=annotator, label=label, **settings)
+    people = read_votes(annotations, item=item, annotator=annotator, label=label, rows=of_people(), **settings)
     model = read_votes(predictions, item=item, label=prediction, **settings)
     if not scale.is_number:
         _rename(people, model)
@@ -184,8 +193,8 @@ def read_tables(
     return people, model, [*notes, *people.notes(), *model.notes()]
 
 
-def _missing_words(path: Path, column: str) -> set[str]:
-    return MISSING & {folded(text) for row in read_rows(path, (column,)) if (text := text_of(row, column))}
+def _missing_words(rows: Iterable[Row], column: str) -> set[str]:
+    return MISSING & {folded(text) for row in rows if (text := text_of(row, column))}
 
 
 def _rename(people: Votes, model: Votes) -> None:

@@ -500,8 +500,8 @@ def test_bad_input_is_refused_with_its_place(call, tmp_path, people, model, more
 
 
 def test_a_nested_label_is_no_label(call):
-    with pytest.raises(UserError, match=r"people.jsonl, line 1, column 'label': \['a'\] is not a single value"):
-        call([{**LABELLED, "label": ["a"]}], MODEL, form="jsonl")
+    with pytest.raises(UserError, match=r"people.jsonl, line 1, column 'label': {'a': 1} is not a single value"):
+        call([{**LABELLED, "label": {"a": 1}}], MODEL, form="jsonl")
 
 
 def test_exit_status(tmp_path):

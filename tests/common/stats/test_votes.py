@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,27 @@ def test_a_table_of_a_header_alone_is_named(tmp_path):
     (tmp_path / "v.csv").write_text("item,label\n")
     with pytest.raises(UserError, match=r"v\.csv: no rows; expected at least one below the header"):
         read_votes(tmp_path / "v.csv", item="item", label="label")
+
+
+def test_an_export_and_a_folder_of_people_are_tables_of_votes(tmp_path):
+    """Skipped and untouched tasks are missing votes, and a file's name is the person's."""
+
+    def task(number: int, *given: tuple[int, str | None]) -> dict:
+        value = lambda label: {"from_name": "tone", "type": "choices", "value": {"choices": [label]}}  # noqa: E731
+        annotations = [
+            {"completed_by": who, "result": [value(label)] if label else [], "was_cancelled": not label}
+            for who, label in given
+        ]
+        return {"id": 50 + number, "data": {"item": number, "post": "x"}, "annotations": annotations}
+
+    tasks = [task(1, (7, "Rude"), (8, "Kind")), task(2, (7, None)), task(3), task(4, (8, "Kind"))]
+    (tmp_path / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
+    write_rows(tmp_path / "model.csv", [{"item": n, "answer": "Kind"} for n in range(1, 5)])
+    names = {"item": "item", "annotator": "annotator", "label": "tone", "prediction": "answer"}
+    people, _, notes = read_tables(tmp_path / "export.json", tmp_path / "model.csv", Scale(), **names)
+    assert people.labels == {"1": {"7": "Rude", "8": "Kind"}, "4": {"8": "Kind"}}
+    assert "Of 5 rows in export.json: 2 without a label, skipped." in notes
+    for who, label in (("ann", "Rude"), ("bob", "Kind")):
+        write_rows(tmp_path / "people" / f"{who}.csv", [{"item": 1, "tone": label}])
+    people, *_ = read_tables(tmp_path / "people", tmp_path / "model.csv", Scale(), **names)
+    assert people.labels == {"1": {"ann": "Rude", "bob": "Kind"}}
