@@ -29,6 +29,7 @@ from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
 from sbic_llama.evaluation import with_people
 from sbic_llama.evaluation.other_corpora import hatecheck_finding, md_agreement_findings
+from sbic_llama.evaluation.rounds import rounds_finding
 from sbic_llama.evaluation.scores import (
     AdapterArguments,
     Read,
@@ -49,6 +50,9 @@ Others = tuple[list[Item], list[Case]]  # MD-Agreement's and HateCheck's
 class EvaluateArguments(AdapterArguments):
     """Scores an adapter on SBIC's test split, next to the majority label, TF-IDF and the base model without the adapter."""
 
+    earlier: tuple[Path, ...] = option(
+        (), "folders of evaluated adapters of earlier rounds of labels, in their order, to compare with"
+    )
     untouched_base: bool = option(True, "also score the base model without the adapter, which takes as long again")
     md_agreement: Path | None = option(
         None, "MD-Agreement file (MD-Agreement_dev.json), to score an offensiveYN adapter on another corpus as well"
@@ -112,12 +116,19 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     result = findings_of(feature, posts, answers[0], records[-1], description.temperature, arguments.seed)
     if feature.classifies:
         result.insert(0, compare(arguments, feature, posts, answers[0], records[-1], encoders))
+    given = (folder, feature, posts, answers[0].labels, records[-1])
+    result += [rounds_finding(arguments.earlier, *given, seed=arguments.seed)] if arguments.earlier else []
     result += on_other_corpora(arguments, feature, read, (items, cases), splits["train"], records[-1])
-    for stale in (arguments.output_dir / findings.FOLDER).glob(f"{arguments.stem(feature)}-*.json"):
-        if read_finding(stale).model == arguments.title:
-            stale.unlink()  # from an earlier evaluation under this title, maybe of another adapter
+    drop_stale(arguments, feature)
     arguments.leave(result, feature, folder)
     return records, result
+
+
+def drop_stale(arguments: EvaluateArguments, feature: Feature) -> None:
+    """Remove the findings of an earlier evaluation under this title, maybe of another adapter."""
+    for stale in (arguments.output_dir / findings.FOLDER).glob(f"{arguments.stem(feature)}-*.json"):
+        if read_finding(stale).model == arguments.title:
+            stale.unlink()
 
 
 def compare(

@@ -72,18 +72,21 @@ def load_table(path: Path, codebook: Codebook) -> tuple[DataReport, dict[SplitNa
     items, report = read_items(path, codebook)
     parts = divide(items, codebook, path, report)
     _check_splits(parts, codebook, path)
-    splits = {}
-    for name in SPLITS:
-        chosen = parts[name]
-        of_split = DataReport(f"{path.name} {name}", read=len(chosen), kept=len(chosen))
-        for index, label in enumerate(codebook.labels):
-            of_split.notes[label] = sum(_has(item, index, label) for item in chosen)
-        splits[name] = Split(name, chosen, of_split)
-    return report, splits
+    return report, {name: as_split(name, parts[name], codebook, f"{path.name} {name}") for name in SPLITS}
 
 
-def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
+def as_split(name: SplitName, items: list[Item], codebook: Codebook, title: str) -> Split:
+    """Return items as a split whose report, of that title, counts their labels."""
+    report = DataReport(title, read=len(items), kept=len(items))
+    for index, label in enumerate(codebook.labels):
+        report.notes[label] = sum(_has(item, index, label) for item in items)
+    return Split(name, items, report)
+
+
+def read_items(path: Path, codebook: Codebook, *, whole: bool = True) -> tuple[list[Item], DataReport]:
     """Read a table with a row per label, or per item, into items in the order of their first rows.
+
+    Only the ``whole`` of the labels needs some of each.
 
     Raises:
         UserError: A label that the codebook lacks, an item with two texts or groups, two labels of one person for an item, a
@@ -124,7 +127,8 @@ def read_items(path: Path, codebook: Codebook) -> tuple[list[Item], DataReport]:
     items = [_item(row, votes[key], codebook) for key, row in first.items()]
     report.kept = report.read - sum(report.dropped.values())
     report.notes["texts"] = len(items)
-    _check_counts(items, codebook, path)
+    if whole:
+        _check_counts(items, codebook, path)
     _note_people(items, codebook, report)
     return items, report
 

@@ -212,11 +212,8 @@ def write_own_file(folder: Path, seed: int) -> None:
 
 # ---- A researcher's own question: a codebook, a table that people labeled by it, and posts to annotate. Does the author complain?
 
-TASK_LABELED, TASK_POSTS, TASK_CHECKED = (
-    300,
-    600,
-    150,
-)  # texts with labels; posts to annotate; those that people label too
+# Texts with labels; posts to annotate; those of them that people label too; texts of a second round of labels.
+TASK_LABELED, TASK_POSTS, TASK_CHECKED, TASK_ROUND = 300, 600, 150, 100
 TASK_PEOPLE = {"anna": 0.0, "ben": 0.1, "cleo": -0.1, "dov": 0.0}  # added to a post's level; Yes from 0.5 up
 TASK_COLUMNS = ("id", "author", "post")
 CODEBOOK = """\
@@ -260,10 +257,10 @@ def _clause(rng: random.Random, wordings: tuple[str, ...]) -> str:
 
 
 def draw_task(seed: int) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    """Return posts with their id and author, and the labels of the people who read them: first the table's, then the others."""
+    """Return posts with their id and author, and the labels of the people who read them: the table's, the file's, a round's."""
     rng = random.Random(f"own task {seed}")
     drawn: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
-    while len(drawn) < TASK_LABELED + TASK_POSTS:
+    while len(drawn) < TASK_LABELED + TASK_POSTS + TASK_ROUND:
         (level, wordings), (_, beside) = rng.choices(CLAUSES, SHARES)[0], CLAUSES[-1]
         clauses = [_clause(rng, wordings), _clause(rng, beside)]  # what it says, next to a plain report
         text = sbic.dress(rng, rng.choice((", ", ". ", " and ", " \u2013 ")).join(clauses))
@@ -275,13 +272,14 @@ def draw_task(seed: int) -> list[tuple[dict[str, Any], dict[str, str]]]:
 
 
 def write_own_task(folder: Path, seed: int) -> None:
-    """Write ``codebook.yaml``, ``labels.csv`` (a row per person), ``posts.csv`` and ``people.csv`` (labels of some posts)."""
+    """Write ``codebook.yaml``, ``labels.csv`` (a row per person), ``posts.csv``, ``people.csv`` (of some), ``round2.csv``."""
     (folder / "codebook.yaml").write_text(CODEBOOK, encoding="utf-8")
     drawn = draw_task(seed)
-    labeled, others = drawn[:TASK_LABELED], drawn[TASK_LABELED:]
+    labeled, others, more = drawn[:TASK_LABELED], drawn[TASK_LABELED:-TASK_ROUND], drawn[-TASK_ROUND:]
     checked = random.Random(f"own task, checked {seed}").sample(others, TASK_CHECKED)
     checked.sort(key=lambda each: each[0]["id"])
-    for name, chosen, columns in (("labels", labeled, TASK_COLUMNS), ("people", checked, ("id",))):
+    files = {"labels": (labeled, TASK_COLUMNS), "people": (checked, ("id",)), "round2": (more, TASK_COLUMNS)}
+    for name, (chosen, columns) in files.items():
         rows = (
             {**{column: post[column] for column in columns}, "annotator": who, "complaint": label}
             for post, labels in chosen

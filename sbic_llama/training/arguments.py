@@ -34,8 +34,16 @@ class CorpusArguments(TableOptions):
     dataset_name: str | None = option(
         None, "Hub dataset instead, such as allenai/social_bias_frames", instead_of="data_dir"
     )
+    more_labels: tuple[Path, ...] = option(
+        (), "further files with labels for the codebook: for training, never for the test part", added_later=True
+    )
     view: View = option("annotators", "kind of official files in data_dir")
     repeats: Repeats = option("drop", "count a worker who named several groups once (drop) or once per group (keep)")
+
+    def __post_init__(self) -> None:
+        TableOptions.__post_init__(self)
+        if self.more_labels and self.data is None:
+            raise UserError("it needs --data", key="more_labels", fix="add --data with the labels of the first round")
 
     @property
     def is_invented(self) -> bool:
@@ -85,6 +93,7 @@ class CorpusArguments(TableOptions):
         return splits
 
     def _load_table(self, codebook: Codebook) -> dict[SplitName, Split]:
+        from sbic_llama.data.more_labels import with_more_labels
         from sbic_llama.data.table import load_table
 
         if self.data is None:
@@ -93,7 +102,8 @@ class CorpusArguments(TableOptions):
             )
         with stage(f"reading {self.data.name}"):
             report, splits = load_table(self.data, codebook)
-        for line in report.lines():
+            splits, more = with_more_labels(splits, self.more_labels, codebook)
+        for line in (line for each in (report, *more) for line in each.lines()):
             log(line)
         for split in splits.values():
             counts = ", ".join(f"{label} {count:,}" for label, count in split.report.notes.items())

@@ -98,6 +98,7 @@ def train(arguments: TrainArguments, feature_name: str, splits: dict[SplitName, 
     evaluate = ["sbic_llama.evaluate", "--adapter", str(output_dir)]
     evaluate += ["--output_dir", str(arguments.output_dir / "records")]
     evaluate += ["--view", arguments.view, "--repeats", arguments.repeats]
+    evaluate += ["--more_labels", *map(str, arguments.more_labels)] if arguments.more_labels else []
     publish_if_asked(arguments, output_dir, evaluate, arguments.words())
 
 
@@ -156,8 +157,9 @@ def load_data(
     feature = with_template(arguments, feature, revision)
     check_publishing(arguments, what_it_is(arguments, feature, revision))
     trained_on = training_fingerprint(feature, posts, dev_posts)
-    # The template is what identifies the run, not how it was asked for; earlier versions had the study's only.
-    run_identity = identity(replace(arguments, prompt="auto"), trained_on) | {"base_commit": revision}
+    # The template is what identifies the run, not how it was asked for; earlier versions had the study's only. And what the
+    # fingerprint covers, whichever files it came from.
+    run_identity = identity(replace(arguments, prompt="auto", more_labels=()), trained_on) | {"base_commit": revision}
     run_identity = {"prompt": None if feature.template.name == "study" else feature.template.name} | run_identity
     if feature.codebook:  # what it says, wherever the file lies; first, because its labels are part of the data, too
         codebook = {"codebook": fingerprint([dataclasses.asdict(feature.codebook)])}

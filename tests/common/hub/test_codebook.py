@@ -25,6 +25,7 @@ from tests.bases import CHATML, build
 from tests.strict_hub import problems
 
 ID = "miniature/own"
+PAIRS = (("hate", "Against"), ("love", "In favor 👍"))
 
 
 def call(monkeypatch, *words: object) -> None:
@@ -181,6 +182,32 @@ def test_a_codebook_is_known_by_what_it_says_not_where_it_lies(own, tmp_path):
     moved.write_text(moved.read_text(encoding="utf-8").replace("likes it\n", "loves it\n"), encoding="utf-8")
     with pytest.raises(UserError, match="holds another run"):
         train(replace(own.arguments, codebook=moved), "")
+
+
+def test_what_a_round_of_labels_brought(own, tmp_path):
+    """The test texts stay those of the first round, and both adapters are compared on them."""
+    more = tmp_path / "round2.csv"
+    rows = [f"I {word} {color} paint,{label},cy" for color in ("red", "teal", "pink") for word, label in PAIRS]
+    more.write_text("text,stance,annotator\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    arguments = replace(own.arguments, output_dir=tmp_path / "adapters", more_labels=(more,))
+    train(arguments, "")
+    facts, before = (
+        json.loads((folder / "training.json").read_text()) for folder in (tmp_path / "adapters" / "stance", own.folder)
+    )
+    assert facts["data"]["used"] == before["data"]["used"] + 6
+    assert str(tmp_path) not in json.dumps(facts["settings"])
+    options = {"adapter": str(tmp_path / "adapters" / "stance"), "data": own.table, "untouched_base": False}
+    evaluate = EvaluateArguments(**options, more_labels=(more,), earlier=(own.folder,), output_dir=tmp_path / "records")
+    _, findings = score_adapter(evaluate)
+    (rounds,) = (finding for finding in findings if finding.name == "rounds")
+    assert rounds.summary[0].startswith("6 more labeled texts changed balanced accuracy by ")
+    first, second = rounds.parts[0].rows.values()
+    earlier = json.loads((own.folder / "evaluation" / "record.json").read_text())["metrics"]["balanced_accuracy"]
+    assert first["value"] == earlier["value"]
+    change = next(iter(rounds.parts[1].rows.values()))["value"]
+    assert change == pytest.approx(second["value"] - first["value"])
+    with pytest.raises(UserError, match="have changed since the adapter was trained"):
+        score_adapter(replace(evaluate, more_labels=()))
 
 
 def test_a_table_that_has_grown_is_not_evaluated(own, tmp_path):

@@ -23,6 +23,7 @@ from common.tables.report import DataReport
 from sbic_llama.data.codebook import Codebook, Columns
 from sbic_llama.data.features import feature_of, training_fingerprint
 from sbic_llama.data.label_files import annotated_features, read_annotated, shared_feature
+from sbic_llama.data.more_labels import with_more_labels
 from sbic_llama.data.near_duplicates import clusters
 from sbic_llama.data.table import SHARES, Item, divide, load_table, read_items
 from sbic_llama.evaluation.scores import require_training_table
@@ -435,3 +436,27 @@ def test_an_export_of_a_labeling_tool_or_a_folder_of_files_is_a_table_too(tmp_pa
     for who in ("1", "2"):
         table([{"text": row["text"], CODEBOOK.name: row["label"]} for row in rows], f"people/{who}.csv")
     assert read_items(folder, CODEBOOK)[0] == expected
+
+
+def test_labels_of_a_further_round_are_for_training_only(tmp_path, table):
+    """No text for validation or the test comes back as one for training, and what is held out stays as it was."""
+    book = with_columns(annotator="who", item="id", group="author", split=None)
+    rows = rows_of(60, who=lambda n: "ann", id=lambda n: str(n), author=lambda n: f"u{n}")
+    _, splits = load_table(table(rows), book)
+    held_out, known = splits["test"].posts[0], splits["train"].posts[0]
+    new = [{"text": text(100 + n), "stance": "Against"} for n in range(3)]
+    back = [{"text": held_out.text.upper() + "!", "stance": "In favor"}, {"text": known.text, "stance": "In favor"}]
+    path = table([*new, *back, {"text": text(103), "stance": ""}], "round.csv")
+    exported = with_columns(annotator="who", item="id", group="author", label="stance")
+    splits, (report,) = with_more_labels(splits, [path], exported)
+    assert [item.text for item in splits["train"].posts[-3:]] == [row["text"] for row in new]
+    assert report.notes["texts added for training"] == 3
+    assert report.dropped == {"no label": 1}
+    left = {note: count for note, count in report.notes.items() if note.startswith("texts left out")}
+    assert list(left.values()) == [1, 1] and "already among the training texts" in list(left)[1]
+    assert splits["test"].posts == load_table(table(rows), book)[1]["test"].posts
+    of_author = [{"text": text(200), "stance": "Against", "author": held_out.group, "id": "x"}]
+    with pytest.raises(UserError, match="'more_labels': none of its labels are of new texts"):
+        with_more_labels(splits, [table(of_author, "author.csv")], exported)
+    with pytest.raises(UserError, match="no such file"):
+        with_more_labels(splits, [tmp_path / "none.csv"], exported)
