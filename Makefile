@@ -20,7 +20,7 @@ table := | sed '/^$$/,$$d'
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-hub picture test test-slow bench bench-gpu quality format clean
+.PHONY: help demo demo-full demo-hub picture test test-slow bench bench-gpu quality format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,34 @@ demo-hub:
 	@echo "Does \"A boy who is wet is indoors and quiet.\" entail \"A child is dry.\"?"
 	@$(BIN)/python -m snli_roberta.predict --model miniature/snli_lora --revision v1 --quiet \
 		"A boy who is wet is indoors and quiet." "A child is dry."
+
+LOOP := $(DEMO)/loop
+demo-full: demo ## the demo, then people in the loop: from an Excel file to a corrected estimate and the next training
+	@rm -rf $(LOOP)
+	@echo; echo "The loop, step 1 of 5: an Excel file, and an adapter for a question of one's own"
+	@own=$$($(BIN)/python -m common.miniature --print_folder --quiet)/own_task && \
+		recipe="--config sbic_llama/recipes/miniature.yaml" && \
+		own_labels="--codebook $$own/codebook.yaml --data $$own/labels.csv" && \
+		$(BIN)/python -m sbic_llama.miniature.people --posts $(LOOP)/posts.xlsx --quiet && \
+		$(BIN)/python -m sbic_llama.train $$own_labels $$recipe --output_dir $(LOOP)/round1 --quiet && \
+		$(BIN)/python -m sbic_llama.evaluate --adapter $(LOOP)/round1/complaint --data $$own/labels.csv --output_dir $(LOOP)/round1/records \
+			--quiet $(table) && \
+		echo && echo "Step 2 of 5: annotate the file, and draw 150 rows for people, more of those with uncertain answers" && \
+		$(BIN)/python -m sbic_llama.annotate $(LOOP)/posts.xlsx --adapter $(LOOP)/round1/complaint --output $(LOOP)/annotated.xlsx --quiet && \
+		$(BIN)/python -m sbic_llama.sample $(LOOP)/annotated.xlsx --uncertain complaint --codebook $$own/codebook.yaml --key id --size 150 \
+			--output $(LOOP)/to_label.xlsx && \
+		echo && echo "Step 3 of 5: the invented people fill in the column" && \
+		$(BIN)/python -m sbic_llama.miniature.people $(LOOP)/to_label.xlsx --output $(LOOP)/labeled.xlsx && \
+		echo && echo "Step 4 of 5: how many posts complain, and how far to trust the answers" && \
+		$(BIN)/python -m sbic_llama.prevalence $(LOOP)/annotated.xlsx --human_labels $(LOOP)/labeled.xlsx --key id --feature complaint --quiet \
+			--output $(LOOP)/prevalence.json | head -n 3 && \
+		$(BIN)/python -m sbic_llama.trust $(LOOP)/posts.xlsx --human_labels $(LOOP)/labeled.xlsx --key id --adapter $(LOOP)/round1/complaint \
+			--output_dir $(LOOP)/trust --quiet && \
+		echo && echo "Step 5 of 5: the labels go into the next training" && \
+		$(BIN)/python -m sbic_llama.train $$own_labels --more_labels $(LOOP)/labeled.xlsx $$recipe --output_dir $(LOOP)/round2 --quiet && \
+		$(BIN)/python -m sbic_llama.evaluate --adapter $(LOOP)/round2/complaint --data $$own/labels.csv --more_labels $(LOOP)/labeled.xlsx \
+			--earlier $(LOOP)/round1/complaint --output_dir $(LOOP)/round2/records --quiet | tail -n 2
+	@echo; echo "Open $(LOOP)/trust/trust.html. Its numbers are the miniature's."
 
 picture: ## take the README's screenshot of the demo's trust page (needs Chromium)
 	@test -f $(DEMO)/trust/trust.html || $(call stop,there is no $(DEMO)/trust/trust.html: run make demo first)

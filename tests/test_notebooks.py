@@ -24,13 +24,16 @@ from common.cli import arguments
 from common.cli.options import CorpusOptions
 from common.miniature import cache as corpora
 from common.miniature.pretrain import MODELS
+from common.results.finding import read_finding
 from common.runtime.project import PROJECT, SOURCE
+from common.tables.reading import read_rows
 
 ROOT = Path(__file__).parents[1]
 SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
 ANNOTATE, TRUST = "sbic_llama/notebooks/annotate.ipynb", "snli_roberta/notebooks/trust.ipynb"
 CODEBOOK = "sbic_llama/notebooks/codebook.ipynb"
-NOTEBOOKS = (SBIC, SNLI, ANNOTATE, CODEBOOK, TRUST)
+LOOP = "sbic_llama/notebooks/loop.ipynb"
+NOTEBOOKS = (SBIC, SNLI, ANNOTATE, CODEBOOK, LOOP, TRUST)
 LOGIC = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.AsyncFor, ast.While),
     *(ast.If, ast.IfExp, ast.Match, ast.Try, ast.With, ast.comprehension),
@@ -85,8 +88,15 @@ def commands(path: str, **other: str) -> Iterator[list[str]]:
         for line in source.replace("\\\n", " ").splitlines():
             if line.startswith("python -m ") and not line.startswith("python -m pip "):
                 line = string.Template(line).substitute(settings(path) | other)
-                # An earlier cell downloads it.
-                words = shlex.split(line.replace("output/snli_1.0", str(corpora.build() / "snli_1.0")))
+                # Earlier cells download or write them.
+                own = corpora.build() / "own_task"
+                for path_then, path_now in (
+                    ("output/snli_1.0", corpora.build() / "snli_1.0"),
+                    ("output/own_posts.xlsx", own / "posts.csv"),
+                    ("folder/labeled.xlsx", own / "people.csv"),
+                ):
+                    line = line.replace(path_then, str(path_now))
+                words = shlex.split(line)
                 yield words[2 : words.index(">") if ">" in words else None]
 
 
@@ -316,6 +326,26 @@ def test_the_sbic_notebook_runs_on_the_miniature(execute, tmp_path):
     assert "not in Colab" in log
     assert re.search(r"about .* on this machine for 6 steps", log)
     assert "nothing was sent to the Hub or written" in log
+
+
+@pytest.mark.slow
+def test_the_loop_runs_from_an_excel_file_to_a_corrected_estimate(execute, tmp_path):
+    output = tmp_path / "out"
+    notebook = execute(
+        LOOP,
+        POSTS=str(tmp_path / "posts.xlsx"),
+        RECIPE="sbic_llama/recipes/miniature.yaml",
+        EXTRA="--max_steps 40 --evaluations 1",
+        SIZE="80",
+        OUTPUT_DIR=str(output),
+    )
+    drawn = [row.values for row in read_rows(output / "to_label.xlsx")]
+    assert len(drawn) == 80 and not any("model_" in column for column in drawn[0])
+    assert {row["complaint"] for row in drawn} == {""}
+    prevalence = read_finding(output / "prevalence.json")
+    assert prevalence.facts["human labels"] == 80 and prevalence.facts["strata"] > 1
+    assert "effective sample size" in (output / "trust" / "trust.html").read_text(encoding="utf-8")
+    assert "more labeled texts changed balanced accuracy by" in printed(notebook)
 
 
 @pytest.mark.slow
