@@ -29,9 +29,9 @@ class AgreementArguments:
     """Measure whether a model agrees with people as much as they agree with each other: Krippendorff's alpha and Cohen's kappa with
     95 % intervals, and the Alternative Annotator Test (Calderon, Reichart and Dror 2025).
 
-    Tables are .csv, .tsv, .jsonl (also .gz) or .parquet. Annotations have a label per row: item, annotator, label. Predictions have
-    an item per row: item, label. Labels that differ only in case or spaces are one label. NA, NaN, null, None and empty cells are
-    missing votes, unless the label is in --order or in both tables.
+    Tables are .csv, .tsv, .jsonl (also .gz), .parquet, .xlsx, .sav or .dta. Annotations have a label per row: item, annotator,
+    label. Predictions have an item per row: item, label. Labels that differ only in case or spaces are one label. NA, NaN,
+    null, None and empty cells are missing votes, unless the label is in --order or in both tables.
     """
 
     annotations: Path = option(help="table of people's labels: item, annotator, label")

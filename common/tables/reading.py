@@ -1,4 +1,4 @@
-"""Read CSV, TSV, JSONL, Parquet, and Excel files and Hub datasets row by row, each row with its place."""
+"""Read tables (CSV, JSONL, Parquet, Excel, SPSS, Stata) and Hub datasets row by row, with the place of each."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 from common.cli.console import warn
 from common.cli.errors import UserError, counted, file_name, shown
 from common.runtime import files
-from common.tables import parquet, spreadsheet
+from common.tables import parquet, spreadsheet, survey
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-READ_ONLY = tuple(suffix for suffix in spreadsheet.READABLE if suffix not in FORMATS)
-PACKED = (".parquet", *spreadsheet.READABLE)  # never with .gz
+READ_ONLY = tuple(suffix for suffix in (*spreadsheet.READABLE, *survey.READABLE) if suffix not in FORMATS)
+PACKED = (".parquet", *spreadsheet.READABLE, *survey.READABLE)  # never with .gz
 LONGEST = 16 * 2**20  # bytes of a record: a small file can unpack to more than memory holds
 WINDOW_BYTES = 64 * 2**20
 MOST_COLUMNS = 10_000
@@ -35,6 +35,8 @@ CONTENTS = {
     rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", "name it .xls"),
     rb"\x1f\x8b": ("gzip data", "add .gz to its name"),
     rb"PAR1\x15": ("Parquet", "name it .parquet"),
+    rb"\$FL[23]@\(#\)": ("SPSS data", "name it .sav"),
+    rb"<stata_dta>": ("Stata data", "name it .dta"),
     rb"\xff\xfe|\xfe\xff|(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
 }
 
@@ -77,8 +79,9 @@ def read_rows(
     try:
         if not path.is_file():
             raise UserError("no such file", file=path, fix="check the path")
-        if suffix == ".parquet":
-            rows = parquet.read(path, lambda names: _check_names(path, None, names, columns), longest=LONGEST)
+        if suffix == ".parquet" or suffix in survey.READABLE:
+            check = functools.partial(_check_names, path, None, wanted=columns)
+            rows = survey.read(path, check) if suffix != ".parquet" else parquet.read(path, check, longest=LONGEST)
             for number, values in enumerate(rows, 1):
                 yield Row(values, str(path), None, number)
             return

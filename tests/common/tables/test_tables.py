@@ -58,7 +58,7 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
         (
             "t.xlsx.gz",
             "",
-            "unknown file format; expected .csv, .tsv, .jsonl, .parquet, .xlsx, .xls, .ods; text formats also with .gz",
+            "unknown file format; expected .csv, .tsv, .jsonl, .parquet, .xlsx, .xls, .ods, .sav, .dta; text formats also with .gz",
         ),
         (
             "t.csv",
