@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from common.cli.console import warn
 from common.cli.errors import UserError, counted, file_name, shown
 from common.runtime import files
-from common.tables import parquet, spreadsheet, survey
+from common.tables import parquet, spreadsheet, survey, utf16
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 READ_ONLY = tuple(suffix for suffix in (*spreadsheet.READABLE, *survey.READABLE) if suffix not in FORMATS)
@@ -37,7 +37,8 @@ CONTENTS = {
     rb"PAR1\x15": ("Parquet", "name it .parquet"),
     rb"\$FL[23]@\(#\)": ("SPSS data", "name it .sav"),
     rb"<stata_dta>": ("Stata data", "name it .dta"),
-    rb"\xff\xfe|\xfe\xff|(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": ("UTF-32 text", "save it as UTF-8"),
+    rb"(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
 }
 
 
@@ -65,7 +66,8 @@ def read_rows(
 ) -> Iterator[Row]:
     """Yield a file's rows in order; ``columns`` must exist.
 
-    Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, and an empty field is ``""``.
+    Text formats are UTF-8, with or without a byte-order mark, or UTF-16 with one. CSV and TSV values are text, and an empty
+    field is ``""``.
     A JSON array of objects is read like JSON Lines. ``lenient`` yields a malformed record (invalid UTF-8, a wrong number of
     fields, not a JSON object) with what could be read, its ``problem``, and the record as it is; a file that is malformed as a
     whole is always an error. ``suffix`` gives the format of a file that is named otherwise.
@@ -91,6 +93,10 @@ def read_rows(
                 yield Row(values, str(path), line, number)
             return
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
+            text = utf16.as_utf8(path, raw)
+            if text is not None:
+                _warn(f"{file_name(path)}: read as UTF-16, as its byte-order mark says")
+            raw = text or raw
             head = raw.peek(16)
             for start, (what, fix) in CONTENTS.items():
                 if re.match(start, head, re.DOTALL):
@@ -298,8 +304,8 @@ _warn = functools.cache(warn)  # once, although a file may be read several times
 def _delimiter(path: Path, raw: BinaryIO) -> str:
     """Return what separates the columns of a CSV file: a comma or, as spreadsheets of many countries write it, a semicolon."""
     header = raw.peek(CHUNK).partition(b"\n")[0].decode(errors="replace").strip()
-    for delimiter, name in ((";", "semicolons"), ("\t", "tabs")):
-        if re.fullmatch(rf"{HEADER_NAME}({delimiter}{HEADER_NAME})+", header):
+    for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if re.fullmatch(rf"{HEADER_NAME}({re.escape(delimiter)}{HEADER_NAME})+", header):
             _warn(f"{file_name(path)}: read as columns separated by {name}")
             return delimiter
     return ","
