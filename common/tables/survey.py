@@ -23,7 +23,7 @@ def read(path: Path, check: Callable[[Sequence[str]], None]) -> Iterator[dict[st
     also one that the file's author declared missing, is ``""``, as in a CSV file.
 
     Raises:
-        UserError: No such file, text that is not in the file's encoding, or a date that has no year of four digits.
+        UserError: Not a file of that program, text that is not in the file's encoding, or a date that has no year of four digits.
     """
     import pyreadstat
 
