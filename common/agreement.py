@@ -29,9 +29,10 @@ class AgreementArguments:
     """Measure whether a model agrees with people as much as they agree with each other: Krippendorff's alpha and Cohen's kappa with
     95 % intervals, and the Alternative Annotator Test (Calderon, Reichart and Dror 2025).
 
-    Annotations have a label per row: item, annotator, label; an export of a labeling tool or a folder with a file for each person
-    will do too. Predictions have an item per row: item, label. Labels that differ only in case or spaces are one label. NA, NaN,
-    null, None and empty cells are missing votes, unless the label is in --order or in both tables.
+    Annotations have a label per row: item, annotator, label. They are a table, an export of a labeling tool, or a folder with one
+    file per person. Predictions have an item per row: item, label. Tables are .csv, .tsv, .jsonl (also .gz), .parquet, .xlsx, .sav
+    or .dta. Labels that differ only in case or spaces are one label. NA, NaN, null, None and empty cells are missing votes, unless
+    the label is in --order or in both tables.
     """
 
     annotations: Path = option(

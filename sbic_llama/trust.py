@@ -52,7 +52,7 @@ class TrustArguments(AnnotatorArguments):
     """
 
     posts: tuple[str, ...] = option(
-        (), "file of posts (.csv, .tsv, .jsonl, .parquet, .xlsx; text also .gz)", positional=True
+        (), "file of posts (.csv, .tsv, .jsonl, .parquet, .xlsx, .sav, .dta; text also .gz)", positional=True
     )
     human_labels: Path = option(help="file of the human labels of some of them, a few hundred drawn at random")
     key: str | None = option(None, "column in both files that identifies a post (default: the text column)")

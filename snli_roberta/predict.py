@@ -30,7 +30,9 @@ class PredictArguments:
     sentences: tuple[str, ...] = option((), "a premise and a hypothesis", positional=True)
     model: str = option(help="folder or Hub ID of the trained model or adapter")
     revision: str | None = option(None, "its branch, tag or commit on the Hub")
-    input: Path | None = option(None, "file of pairs instead (.csv, .tsv, .jsonl, .parquet; text formats also .gz)")
+    input: Path | None = option(
+        None, "file of pairs instead (.csv, .tsv, .jsonl, .parquet, .xlsx, .sav, .dta; text also .gz)"
+    )
     output: Path | None = option(
         None, "file to write: the input's columns, predicted_label, and a probability per label"
     )

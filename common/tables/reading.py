@@ -1,4 +1,4 @@
-"""Read CSV, TSV, JSONL, Parquet, and Excel files and Hub datasets row by row, each row with its place."""
+"""Read tables (CSV, JSONL, Parquet, Excel, SPSS, Stata) and Hub datasets row by row, with the place of each."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 from common.cli.console import warn
 from common.cli.errors import UserError, counted, file_name, shown
 from common.runtime import files
-from common.tables import parquet, spreadsheet
+from common.tables import encodings, parquet, spreadsheet, survey
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-READ_ONLY = tuple(suffix for suffix in spreadsheet.READABLE if suffix not in FORMATS)
-PACKED = (".parquet", *spreadsheet.READABLE)  # never with .gz
+READ_ONLY = tuple(suffix for suffix in (*spreadsheet.READABLE, *survey.READABLE) if suffix not in FORMATS)
+PACKED = (".parquet", *spreadsheet.READABLE, *survey.READABLE)  # never with .gz
 LONGEST = 16 * 2**20  # bytes of a record: a small file can unpack to more than memory holds
 WINDOW_BYTES = 64 * 2**20
 MOST_COLUMNS = 10_000
@@ -35,7 +35,10 @@ CONTENTS = {
     rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", "name it .xls"),
     rb"\x1f\x8b": ("gzip data", "add .gz to its name"),
     rb"PAR1\x15": ("Parquet", "name it .parquet"),
-    rb"\xff\xfe|\xfe\xff|(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
+    rb"\$FL[23]@\(#\)": ("SPSS data", "name it .sav"),
+    rb"<stata_dta>": ("Stata data", "name it .dta"),
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": ("UTF-32 text", "save it as UTF-8"),
+    rb"(\0[^\0]){2}|([^\0]\0){2}": ("UTF-16 text", "save it as UTF-8 (a spreadsheet's CSV UTF-8)"),
 }
 
 
@@ -63,10 +66,10 @@ def read_rows(
 ) -> Iterator[Row]:
     """Yield a file's rows in order; ``columns`` must exist.
 
-    Text formats are UTF-8, with or without a byte-order mark. CSV and TSV values are text, and an empty field is ``""``.
-    A JSON array of objects is read like JSON Lines. ``lenient`` yields a malformed record (invalid UTF-8, a wrong number of
-    fields, not a JSON object) with what could be read, its ``problem``, and the record as it is; a file that is malformed as a
-    whole is always an error. ``suffix`` gives the format of a file that is named otherwise.
+    Text formats are UTF-8, with or without a byte-order mark, or what :mod:`common.tables.encodings` recognizes. CSV and TSV
+    values are text, and an empty field is ``""``. A JSON array of objects is read like JSON Lines. ``lenient`` yields a malformed
+    record (invalid UTF-8, a wrong number of fields, not a JSON object) with what could be read, its ``problem``, and the record as
+    it is; a file that is malformed as a whole is always an error. ``suffix`` gives the format of a file that is named otherwise.
 
     Raises:
         UserError: No such file, an unknown format, a missing column, a malformed record (with its line), or one of more than
@@ -77,8 +80,9 @@ def read_rows(
     try:
         if not path.is_file():
             raise UserError("no such file", file=path, fix="check the path")
-        if suffix == ".parquet":
-            rows = parquet.read(path, lambda names: _check_names(path, None, names, columns), longest=LONGEST)
+        if suffix == ".parquet" or suffix in survey.READABLE:
+            check = functools.partial(_check_names, path, None, wanted=columns)
+            rows = survey.read(path, check) if suffix != ".parquet" else parquet.read(path, check, longest=LONGEST)
             for number, values in enumerate(rows, 1):
                 yield Row(values, str(path), None, number)
             return
@@ -87,7 +91,10 @@ def read_rows(
             for number, (line, values) in enumerate(located, 1):
                 yield Row(values, str(path), line, number)
             return
-        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as raw:
+        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb", encodings.SCANNED) as file:
+            raw, how = encodings.as_utf8(path, file)
+            if how is not None:
+                _warn(f"{file_name(path)}: {how}")
             head = raw.peek(16)
             for start, (what, fix) in CONTENTS.items():
                 if re.match(start, head, re.DOTALL):
@@ -295,8 +302,8 @@ _warn = functools.cache(warn)  # once, although a file may be read several times
 def _delimiter(path: Path, raw: BinaryIO) -> str:
     """Return what separates the columns of a CSV file: a comma or, as spreadsheets of many countries write it, a semicolon."""
     header = raw.peek(CHUNK).partition(b"\n")[0].decode(errors="replace").strip()
-    for delimiter, name in ((";", "semicolons"), ("\t", "tabs")):
-        if re.fullmatch(rf"{HEADER_NAME}({delimiter}{HEADER_NAME})+", header):
+    for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if re.fullmatch(rf"{HEADER_NAME}({re.escape(delimiter)}{HEADER_NAME})+", header):
             _warn(f"{file_name(path)}: read as columns separated by {name}")
             return delimiter
     return ","

@@ -133,8 +133,8 @@ def _delimited_writer(
     def write(values: Sequence[Any]) -> None:
         cells = [_cell(value) for value in values]
         delicate = any(isinstance(cell, str) and ("\r" in cell or "\ufeff" in cell) for cell in cells)
-        # A header of one column, whose ; or tab would look like a delimiter.
-        delicate |= values is columns and len(columns) == 1 and not {";", "\t"}.isdisjoint(columns[0])
+        # A header of one column, whose ; | or tab would look like a delimiter.
+        delicate |= values is columns and len(columns) == 1 and not {";", "\t", "|"}.isdisjoint(columns[0])
         (quoted if delicate else plain).writerow(cells)
 
     def write_row(row: Mapping[str, Any]) -> None:

@@ -42,7 +42,9 @@ class AnnotateArguments(AnnotatorArguments):
     """
 
     posts: tuple[str, ...] = option(
-        (), "file of posts (.csv, .tsv, .jsonl, .parquet, .xlsx; text also .gz), folder of files, or -", positional=True
+        (),
+        "file of posts (.csv, .jsonl, .parquet, .xlsx, .sav, .dta, …; text also .gz), folder of files, or -",
+        positional=True,
     )
     output: str = option(help="file to write, in the format of its ending; a folder for a folder of posts; or -")
     input_format: Format = option("csv", "format of standard input")

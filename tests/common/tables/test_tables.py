@@ -58,7 +58,7 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
         (
             "t.xlsx.gz",
             "",
-            "unknown file format; expected .csv, .tsv, .jsonl, .parquet, .xlsx, .xls, .ods; text formats also with .gz",
+            "unknown file format; expected .csv, .tsv, .jsonl, .parquet, .xlsx, .xls, .ods, .sav, .dta; text formats also with .gz",
         ),
         (
             "t.csv",
@@ -69,7 +69,13 @@ def test_a_line_number_is_where_the_record_starts(tmp_path):
         ("t.tsv", gzip.compress(b"a\tb\n", mtime=0), "gzip data; expected TSV in UTF-8. Add .gz to its name"),
         ("t.csv.gz", gzip.compress(b"a\tb\n", mtime=0), "gzip data; expected CSV in UTF-8"),
         ("t.jsonl", b"PAR1\x15\x04\x15", "Parquet; expected JSONL in UTF-8. Name it .parquet"),
-        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16 text; expected CSV in UTF-8. Save it as UTF-8"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16 text; expected CSV in UTF-8. Save it as UTF-8"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-32"), "UTF-32 text; expected CSV in UTF-8. Save it as UTF-8"),
+        (
+            "t.csv",
+            "\ufeffa,b\n1,2\n3,".encode("utf-16-le") + b"\x00\xd8",
+            "line 3: text that is not UTF-16. Save it as UTF-8",
+        ),
         ("t.tsv.gz", "a\tb\n1\t2\n".encode("utf-16-be"), "UTF-16 text"),
         ("t.jsonl", '{"a": 1, "b": 2}\n'.encode("utf-16-le"), "UTF-16 text"),
         ("t.csv", "", "empty file; expected a header line"),
@@ -382,7 +388,7 @@ def test_values_that_no_parquet_type_holds_are_one_line(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
 def test_csv_of_other_countries_spreadsheets(tmp_path, capsys, delimiter, name, ending):
     text = f'\ufeff"the id"{delimiter}post\r\n1{delimiter}"a, {delimiter} b"\r\n1,5{delimiter}c\r\n'
@@ -393,6 +399,20 @@ def test_csv_of_other_countries_spreadsheets(tmp_path, capsys, delimiter, name, 
         {"the id": "1,5", "post": "c"},
     ]
     assert f"read as columns separated by {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.jsonl"])
+def test_utf_16_with_a_byte_order_mark_is_read_and_said(tmp_path, monkeypatch, capsys, encoding, name):
+    monkeypatch.setattr("common.tables.encodings.CHUNK", 3)  # characters of two and four bytes are divided
+    rows = [{"id": "1", "post": "é 😀,\t„x“"}, {"id": "2", "post": "b"}]
+    write_rows(tmp_path / f"{encoding}_{name}", rows)
+    path = tmp_path / f"{encoding}_{name}"
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+    write(path, ("\ufeff" + text).encode(encoding))
+    assert [row.values for row in read_rows(path)] == rows
+    assert f"{path.name}: read as UTF-16" in capsys.readouterr().err
 
 
 def test_a_single_column_of_text_with_semicolons_stays_one(tmp_path):

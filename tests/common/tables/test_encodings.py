@@ -1,0 +1,60 @@
+"""Text files that are not UTF-8 are read like the text that they are, and the user is told."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from common.cli.errors import UserError
+from common.tables import reading
+from common.tables.reading import read_rows
+
+
+@pytest.fixture(autouse=True)
+def warn_again():
+    reading._warn.cache_clear()
+
+
+def values(path: Path) -> list[dict]:
+    return [row.values for row in read_rows(path)]
+
+
+TEXT = "id,post\n1,café\n2,naïve – “so”\n3,plain\n"
+ROWS = [{"id": "1", "post": "café"}, {"id": "2", "post": "naïve – “so”"}, {"id": "3", "post": "plain"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "windows-1252"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_encoding_is_recognized_and_reported(tmp_path, capsys, encoding, packed):
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+    data = TEXT.encode(encoding)
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert values(path) == ROWS
+    said = capsys.readouterr().err
+    assert ("read as UTF-16" in said) == (encoding == "utf-16")
+    assert ("read as Windows-1252 text, as in 'café'; save it as UTF-8 if that is wrong" in said) == (
+        encoding == "windows-1252"
+    )
+
+
+def test_a_file_of_another_encoding_keeps_its_rows_apart_and_its_delimiter(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes('id;post\n1;"é, ü\nand ö; ß"\n2;ñ\n'.encode("windows-1252"))
+    assert values(path) == [{"id": "1", "post": "é, ü\nand ö; ß"}, {"id": "2", "post": "ñ"}]
+    long = "id,post\n" + "".join(f"{n},Übung {n}\n" for n in range(100_000))
+    path.write_bytes(long.encode("windows-1252"))
+    assert values(path)[-1] == {"id": "99999", "post": "Übung 99999"}
+    path.write_bytes(long.encode())
+    assert values(path)[-1] == {"id": "99999", "post": "Übung 99999"}
+
+
+def test_a_few_broken_lines_of_a_file_in_utf_8_stay_broken(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"id,post\n1,caf\xe9\n2,ok\n" + "3,naïve\n".encode() + b"4,\xe9t\xe9\n")
+    problems = [row.problem for row in read_rows(path, lenient=True)]
+    assert problems == ["byte 0xe9 is not UTF-8", None, None, "byte 0xe9 is not UTF-8"]
+    path.write_bytes(b"id,post\n1,caf\xe9\n2,ok\n")
+    with pytest.raises(UserError, match="line 2: byte 0xe9 is not UTF-8"):
+        values(path)
