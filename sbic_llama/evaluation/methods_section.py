@@ -62,7 +62,11 @@ class Records:
         if not path.exists():
             raise UserError("no such file or folder", file=path, fix="check the path")
         if path.is_file():
-            self.findings.append((path, read_finding(path)))
+            finding = read_finding(path)
+            if finding.name not in READERS:
+                expected = " or ".join(READERS)
+                raise UserError(f"a finding on {finding.name}", file=path, expected=f"one on {expected}")
+            self.findings.append((path, finding))
             return
         if not (path / ANNOTATOR_FILE).is_file():
             expected = "an adapter's folder, or the JSON file of a finding"
@@ -89,7 +93,7 @@ def markdown(value: object) -> str:
 
 def share(value: float) -> str:
     """Format a number as papers do: two decimals, and no zero before the point if it is between -1 and 1."""
-    text = f"{value:.2f}"
+    text = f"{round(value, 2) + 0.0:.2f}"  # no -0
     return re.sub(r"^(-?)0\.", r"\1.", text)
 
 
@@ -113,8 +117,7 @@ def render(records: Records, written_as: Format) -> str:
         "annotators": [each for _, each in records.annotators],
         "trainings": [_training(path, each, numbers) for path, each in records.trainings],
         "records": [_scores(path, each, numbers) for path, each in records.records],
-        "agreements": [_agreement(path, f, numbers) for path, f in records.findings if f.name == "agreement"],
-        "prevalences": [_shares(path, f, numbers) for path, f in records.findings if f.name == "prevalence"],
+        **{f"{name}s": _findings(name, records.findings, numbers) for name in READERS},
     }
     text = environment.get_template("methods.jinja").render(latex=written_as == "latex", numbers=numbers, **about)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -122,7 +125,22 @@ def render(records: Records, written_as: Format) -> str:
 
 def _note(numbers: list[Row], path: Path, **values: object) -> None:
     source = "/".join(path.parts[-3:])
-    numbers += [{"what": what.replace("_", " "), "value": str(value), "source": source} for what, value in values.items()]
+    numbers += [
+        {"what": what.replace("_", " "), "value": str(value), "source": source} for what, value in values.items()
+    ]
+
+
+def _findings(name: str, findings: list[tuple[Path, Finding]], numbers: list[Row]) -> list[dict[str, Any]]:
+    """Return what the template needs of all findings of a name, whose facts are unchecked until here."""
+    about = []
+    for path, finding in findings:
+        if finding.name == name:
+            try:
+                about.append(READERS[name](path, finding, numbers))
+            except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+                fix = "run the check again"
+                raise UserError(f"incomplete facts on {name}", file=path, fix=fix) from error
+    return about
 
 
 def _training(path: Path, training: Training, numbers: list[Row]) -> dict[str, Any]:
@@ -131,7 +149,7 @@ def _training(path: Path, training: Training, numbers: list[Row]) -> dict[str, A
     if training["settings"].get("max_steps", -1) > 0:  # it wins over the epochs
         settings["max_steps"] = training["settings"]["max_steps"]
         settings.pop("num_train_epochs", None)
-    cost = {"used": training["data"].get("used"), "seconds": f"{training['seconds']:.1f}", **training["parameters"]}
+    cost = {"used": training["data"].get("used"), "seconds": training["seconds"], **training["parameters"]}
     _note(numbers, path, **settings, **{name: value for name, value in cost.items() if value is not None})
     hardware = training["hardware"]
     machine = ", ".join(str(gpu["name"]) for gpu in hardware.get("gpus") or []) or hardware.get("cpu")
@@ -169,3 +187,6 @@ def _shares(path: Path, finding: Finding, numbers: list[Row]) -> dict[str, Any]:
     posts, labels = finding.facts["posts"], finding.facts["human labels"]
     _note(numbers, path, posts=posts, human_labels=labels, **dict(rows))
     return {"task": finding.task, "rows": rows, "posts": posts, "labels": labels, "of": finding.facts["shares of"]}
+
+
+READERS = {"agreement": _agreement, "prevalence": _shares}  # name of a finding → what the template needs of it
