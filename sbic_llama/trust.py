@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, printable, run, shown
-from common.results.finding import KEPT, read_findings
+from common.results.finding import KEPT, leave, read_findings
 from common.results.scoring import command_line
 from common.runtime.files import atomic_write
 from common.stats.guarantee import Guarantee
@@ -154,7 +154,7 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     if judged.repeated:
         repeat = "repeats" if judged.repeated == 1 else "repeat"
         warn(f"{counted(judged.repeated, 'row')} {repeat} the {key!r} of an earlier row: shares are not estimated")
-    record = record_of(judged, source, MODULE, seed)
+    record = record_of(judged, source, MODULE, seed, miniature=adapter.description.of_miniature)
     temperature = adapter.description.temperature
     assessed = assess(judged, record, annotated, votes, **columns, temperature=temperature, seed=seed)
     if arguments.target_accuracy is not None:
@@ -165,6 +165,16 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     if adapter.folder is not None:
         assessed.findings.extend(known for known in read_findings(adapter.folder / KEPT) if known.name in ELSEWHERE)
     return assessed
+
+
+def keep_records(assessed: list[Assessment], folder: Path) -> None:
+    """Write what the page shows as records and findings, which sbic_llama.methods and common.report read."""
+    for each in assessed:
+        stem = f"trust-{each.judged.feature.name}"
+        each.record.write(folder / f"{stem}.json")
+        for finding in each.findings:
+            if finding.name not in ELSEWHERE:
+                leave(finding, folder, stem, None)
 
 
 def _threshold(found: Guarantee) -> float:
@@ -212,6 +222,7 @@ def main() -> None:
     values = {"rows": posts.rows, "problems": posts.problems, "proposed": proposed, "share": arguments.review_share}
     with atomic_write(folder / "trust.html") as part:
         part.write_text(render(assessed, adapters, source, command=command_line(MODULE), **values), encoding="utf-8")
+    keep_records(assessed, folder / "records")
     log(f"page: {folder / 'trust.html'}; {counted(proposed, 'row')} for review: {folder / 'review.csv'}")
     for each in assessed:
         print(printable(f"{each.judged.feature.title}: {each.use}. {each.why}"))

@@ -187,6 +187,7 @@ def regression_finding(
         data={"name": source.name, "split": "posts with human labels", "fingerprint": fingerprint(pairs)},
         facts={
             "kind": kind,
+            "outcome": of,
             "posts": counts["posts"],
             "human labels": counts["labels"],
             "weight of the machine": fits["both"].weight,

@@ -188,7 +188,18 @@ def _answer_in(values: dict[str, Any], adapter: Adapter, prefix: str) -> dict[st
     return {name: values[f"{prefix}{name}"] for name in adapter.columns}
 
 
-def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int) -> RunRecord:
+def _draw(design: Design | None) -> dict[str, Any]:
+    """Return how the labeled posts were drawn, for a record, as far as their file says so."""
+    if design is None:
+        return {}
+    chances = sorted({count / size for count, size in zip(design.counts, design.sizes, strict=True)})
+    return {
+        "draw": f"with probabilities from {chances[0]:.3f} to {chances[-1]:.3f} in {len(design.sizes)} strata",
+        "effective sample size": round(design.effective()),
+    }
+
+
+def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int, *, miniature: bool = False) -> RunRecord:
     """Score the answers against people's labels, as a run record."""
     feature = judged.feature
     counts = (
@@ -207,8 +218,8 @@ def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int) -> R
         fingerprint=fingerprint([label, answer] for label, answer in zip(judged.labels, judged.answers, strict=True)),
         class_counts={"human labels": counts},
         reports=[],
-        policy={},
-        miniature=False,
+        policy=_draw(judged.design),
+        miniature=miniature,
         design=judged.design,
     ).record("model", judged.answers, module=module, seed=seed)
 

@@ -21,6 +21,7 @@ from sbic_llama import trust
 from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.features import FEATURES
 from sbic_llama.data.label_files import labels_of, read_human_votes
+from sbic_llama.evaluation.methods_section import Records, render
 from sbic_llama.evaluation.trust_page import LEAST_ALPHA, LEAST_LABELS, WIDEST, LabeledAnswers, labels_needed, verdict
 
 NAMES = ("offensiveYN", "targetMinority")
@@ -352,3 +353,21 @@ def test_the_model_is_compared_with_the_best_constant_answer_by_post():
     )
     assert groups.constant() == (("a",), [1, pytest.approx(2 / 3), 0])
     assert groups.gain(0)["value"] == pytest.approx(1 / 3)
+
+
+def test_a_paper_is_written_from_an_adapter_and_a_trust_page(trained_adapters, call, tmp_path):
+    """Every number of the text is in the table of sources, whose files exist."""
+    call(tmp_path / "trust")
+    records = Records()
+    records.add(trained_adapters / "offensiveYN")
+    records.add(tmp_path / "trust")
+    text, works = render(records, "markdown")
+    body, _, table = text.partition("## Source of each number")
+    assert "by low-rank adaptation [@hu2022lora] of its weights in 4 bits [@dettmers2023qlora], with rank" in body
+    assert "about invented texts" in body
+    assert "People labeled 150 texts of posts.csv." in body
+    assert "Social Bias Frames" in works
+    known = " ".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| "))
+    body = re.sub(r"\[@[^]]*\]|95%|\(torch.*?\)|4 bits|on [A-Z][^,]*,|fp32|bf16|\(counting[^)]*\)|v2|formed by this rule.*", "", body)
+    for number in re.findall(r"(?<![\w.])\d[\d,]*\.?\d*|(?<!\d)\.\d+", body):
+        assert number.rstrip(".,") in known, number
