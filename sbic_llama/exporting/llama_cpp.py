@@ -1,0 +1,143 @@
+"""Answer posts with llama.cpp, as its server answers them, to compare it with the adapter."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.cli.console import bar
+from common.models.prompt import answer_ids
+from sbic_llama.data.encoding import encode
+from sbic_llama.data.features import Answers, Feature
+from sbic_llama.model.answering import MAX_NEW_TOKENS
+from sbic_llama.model.scoring import label_probabilities
+
+MOST_PROBABLE = 256  # tokens whose probabilities are asked for; all of them, if a label's is not among these
+
+
+@dataclass(frozen=True)
+class Run:
+    """What llama.cpp answered."""
+
+    answers: Answers
+    prompts: int  # posts for which a chat request has other tokens than the adapter reads
+    written: int  # posts for which it would write another answer than its most probable label
+
+
+class LlamaCpp:
+    """llama.cpp with one model, behind its own HTTP server on the loopback."""
+
+    def __init__(self, path: Path, context: int, vocabulary: int, threads: int):
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx, params.n_parallel = context, 1
+        params.cpuparams.n_threads = threads
+        params.verbosity, params.warmup = 0, False
+        self.vocabulary = vocabulary
+        self._server = xllamacpp.Server(params)
+        self.url = self._server.listening_address
+
+    def ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request to the server."""
+        data, header = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{route}", data, header)) as reply:
+            return json.load(reply)
+
+    def tokens(self, text: str, *, control: bool, bos: bool) -> list[int]:
+        """Return the tokens of a text; ``control`` is whether names of control tokens in it stand for them."""
+        return self.ask("/tokenize", {"content": text, "add_special": bos, "parse_special": control})["tokens"]
+
+    def chat_tokens(self, post: str) -> list[int]:
+        """Return the tokens that a chat request with a post becomes."""
+        prompt = self.ask("/apply-template", {"messages": [{"role": "user", "content": post}]})["prompt"]
+        return self.tokens(prompt, control=True, bos=True)
+
+    def write(self, prompt: Sequence[int], most: int) -> tuple[str, list[float]]:
+        """Write greedily; return the text and the log-probability of each of its tokens."""
+        reply = self._complete(prompt, n_predict=most, n_probs=1)
+        return reply["content"], [each["logprob"] for each in reply["completion_probabilities"]]
+
+    def next_tokens(self, prompt: Sequence[int], wanted: set[int]) -> dict[int, float]:
+        """Return log-probabilities of next tokens, the most probable first, ``wanted`` ones among them."""
+        for number in (MOST_PROBABLE, self.vocabulary):
+            reply = self._complete(prompt, n_predict=1, n_probs=min(number, self.vocabulary))
+            listed = {each["id"]: each["logprob"] for each in reply["completion_probabilities"][0]["top_logprobs"]}
+            if wanted <= listed.keys():
+                break
+        return listed
+
+    def _complete(self, prompt: Sequence[int], **settings: int) -> dict[str, Any]:
+        return self.ask("/completion", {"prompt": list(prompt), "temperature": 0, "cache_prompt": True, **settings})
+
+
+@dataclass
+class _Tree:
+    """The answers behind one prompt, as a tree of tokens."""
+
+    server: LlamaCpp
+    prompt: Sequence[int]
+    branches: Sequence[Sequence[int]]
+    _next: dict[tuple[int, ...], dict[int, float]] = field(default_factory=dict)
+
+    def next_tokens(self, path: tuple[int, ...]) -> dict[int, float]:
+        if path not in self._next:
+            wanted = {row[len(path)] for row in self.branches if tuple(row[: len(path)]) == path}
+            self._next[path] = self.server.next_tokens([*self.prompt, *path], wanted)
+        return self._next[path]
+
+    def scores(self) -> list[float]:
+        """Return the log-probability of each branch."""
+        return [sum(self.next_tokens(tuple(row[:i]))[token] for i, token in enumerate(row)) for row in self.branches]
+
+    def written(self) -> int | None:
+        """Return the branch that is written token by token; None if something else would be."""
+        path, rows = (), [tuple(row) for row in self.branches]
+        while path not in rows:
+            path = (*path, next(iter(self.next_tokens(path))))
+            if not any(row[: len(path)] == path for row in rows):
+                return None
+        return rows.index(path)
+
+
+def run_llama_cpp(
+    server: LlamaCpp,
+    tokenizer: Any,
+    feature: Feature,
+    posts: Sequence[str],
+    *,
+    max_post_tokens: int,
+    temperature: float,
+) -> Run:
+    """Answer cleaned posts with llama.cpp from the prompts that the adapter reads.
+
+    A chat request with each post is only turned into tokens, to see whether it becomes the same prompt. Posts that the adapter
+    reads the start of are left out of that.
+    """
+    encoded = encode(tokenizer, feature, posts, max_post_tokens=max_post_tokens)
+    limit = encoded.around + max_post_tokens
+    branches = answer_ids(tokenizer, feature.branches, feature.template) if feature.branches else []
+    answers, prompts, written = Answers([], [], encoded.cut), 0, 0
+    with bar(len(posts), "post", show=True) as done:
+        for post, prompt in zip(posts, encoded.prompts, strict=True):
+            prompts += len(prompt) < limit and server.chat_tokens(post) != prompt
+            if branches:
+                tree = _Tree(server, prompt, branches)
+                (row,) = label_probabilities(np.array([tree.scores()]), temperature)
+                answers.labels.append(int(row.argmax()))
+                names = (f"probability_{label}" for label in feature.labels)
+                answers.details.append(dict(zip(names, map(float, row), strict=True)))
+                written += tree.written() != answers.labels[-1]
+            else:
+                text, log_probabilities = server.write(prompt, MAX_NEW_TOKENS)
+                answers.labels.append(feature.parse(text))
+                answers.details.append({"mean_log_probability": float(np.mean(log_probabilities)), "margin": 0.0})
+            done.update(1)
+    return Run(answers, prompts, written)
