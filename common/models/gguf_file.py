@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import gguf
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -30,7 +32,7 @@ def architecture_of(config: Any, name: str) -> gguf.MODEL_ARCH:
     """Return llama.cpp's architecture of a base; ``name`` is what the user called it."""
     known = ARCHITECTURES.get(config.model_type)
     windows = getattr(config, "use_sliding_window", False)
-    rope = config.rope_parameters
+    rope = getattr(config, "rope_parameters", None) or {"rope_type": None}
     if (
         known is None
         or windows
@@ -79,26 +81,37 @@ def write_gguf(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_shape(writer, config)
     _add_tokenizer(writer, words, chat_template, end, bos)
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        place = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if place is None:
-            raise UserError(
-                f"a tensor that llama.cpp does not have: {name}", file=title, expected="a plain Llama or Qwen"
-            )
-        values = _as_llama_cpp(name, tensor, config, architecture).float().numpy()
-        stored = kind if values.ndim > 1 and values.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(place, gguf.quants.quantize(values, stored), raw_dtype=stored)
-    if config.rope_parameters["rope_type"] == "llama3":
-        writer.add_tensor(gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FREQS] + ".weight", _rope_factors(model))
+    tensors = list(_tensors(model, architecture, title, kind))
+    for name, values, stored in tensors:
+        block, size = gguf.GGML_QUANT_SIZES[stored]
+        writer.add_tensor_info(name, values.shape, np.dtype(np.float32), values.numel() // block * size, stored)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
+        writer.write_ti_data_to_file()
+        for name, values, stored in tensors:
+            writer.write_tensor_data(gguf.quants.quantize(_as_llama_cpp(name, values, config, architecture), stored))
     finally:
         writer.close()
+
+
+def _tensors(
+    model: PreTrainedModel, architecture: gguf.MODEL_ARCH, title: str, kind: gguf.GGMLQuantizationType
+) -> Iterator[tuple[str, torch.Tensor, gguf.GGMLQuantizationType]]:
+    """Yield each tensor with its name in llama.cpp and the type that it is stored in."""
+    names = gguf.get_tensor_name_map(architecture, model.config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        place = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if place is None:
+            expected = "a plain Llama or Qwen"
+            raise UserError(f"llama.cpp has no place for the tensor {name}", file=title, expected=expected)
+        blocks = tensor.ndim > 1 and tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0
+        yield place, tensor, kind if blocks else gguf.GGMLQuantizationType.F32
+    if model.config.rope_parameters["rope_type"] == "llama3":
+        name = f"{gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FREQS]}.weight"
+        yield name, _rope_factors(model), gguf.GGMLQuantizationType.F32
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
@@ -139,19 +152,18 @@ def _add_tokenizer(writer: gguf.GGUFWriter, words: Vocabulary, chat_template: st
     writer.add_chat_template(chat_template)
 
 
-def _as_llama_cpp(name: str, tensor: torch.Tensor, config: Any, architecture: gguf.MODEL_ARCH) -> torch.Tensor:
-    """Return a tensor as llama.cpp has it: its Llama rotates neighboring numbers of a head, transformers' the two halves."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for part, count in heads.items():
-        if architecture == gguf.MODEL_ARCH.LLAMA and f".{part}." in name:
-            halves = tensor.reshape(count, 2, tensor.shape[0] // count // 2, *tensor.shape[1:])
-            return halves.swapaxes(1, 2).reshape(tensor.shape)
-    return tensor
+def _as_llama_cpp(name: str, tensor: torch.Tensor, config: Any, architecture: gguf.MODEL_ARCH) -> np.ndarray:
+    """Return a tensor in fp32 as llama.cpp has it: its Llama rotates neighboring numbers of a head, transformers' the halves."""
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    count = heads.get(name.split(".")[-2])
+    if count and architecture == gguf.MODEL_ARCH.LLAMA:
+        halves = tensor.reshape(count, 2, tensor.shape[0] // count // 2, *tensor.shape[1:])
+        tensor = halves.swapaxes(1, 2).reshape(tensor.shape)
+    return tensor.float().numpy()
 
 
-def _rope_factors(model: PreTrainedModel) -> Any:
-    """Return by how much Llama 3 slows each of RoPE's frequencies, fp32, shape (head size / 2,)."""
-    rope = model.config.rope_parameters
+def _rope_factors(model: PreTrainedModel) -> torch.Tensor:
+    """Return by how much Llama 3 slows each of RoPE's frequencies, shape (head size / 2,)."""
     scaled = model.model.rotary_emb.inv_freq.float().cpu()
-    plain = 1.0 / rope["rope_theta"] ** (torch.arange(0, 2 * len(scaled), 2).float() / (2 * len(scaled)))
-    return (plain / scaled).numpy()
+    places = torch.arange(len(scaled), dtype=torch.float32) / len(scaled)
+    return model.config.rope_parameters["rope_theta"] ** -places / scaled

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.cli.console import bar
+from common.models.llama_cpp import LlamaCpp
 from common.models.prompt import answer_ids
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import Answers, Feature
 from sbic_llama.model.answering import MAX_NEW_TOKENS
 from sbic_llama.model.scoring import label_probabilities
-
-MOST_PROBABLE = 256  # tokens whose probabilities are asked for; all of them, if a label's is not among these
 
 
 @dataclass(frozen=True)
@@ -28,54 +24,6 @@ class Run:
     answers: Answers
     prompts: int  # posts for which a chat request has other tokens than the adapter reads
     written: int  # posts for which it would write another answer than its most probable label
-
-
-class LlamaCpp:
-    """llama.cpp with one model, behind its own HTTP server on the loopback."""
-
-    def __init__(self, path: Path, context: int, vocabulary: int, threads: int):
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.n_ctx, params.n_parallel = context, 1
-        params.cpuparams.n_threads = threads
-        params.verbosity, params.warmup = 0, False
-        self.vocabulary = vocabulary
-        self._server = xllamacpp.Server(params)
-        self.url = self._server.listening_address
-
-    def ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request to the server."""
-        data, header = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{route}", data, header)) as reply:
-            return json.load(reply)
-
-    def tokens(self, text: str, *, control: bool, bos: bool) -> list[int]:
-        """Return the tokens of a text; ``control`` is whether names of control tokens in it stand for them."""
-        return self.ask("/tokenize", {"content": text, "add_special": bos, "parse_special": control})["tokens"]
-
-    def chat_tokens(self, post: str) -> list[int]:
-        """Return the tokens that a chat request with a post becomes."""
-        prompt = self.ask("/apply-template", {"messages": [{"role": "user", "content": post}]})["prompt"]
-        return self.tokens(prompt, control=True, bos=True)
-
-    def write(self, prompt: Sequence[int], most: int) -> tuple[str, list[float]]:
-        """Write greedily; return the text and the log-probability of each of its tokens."""
-        reply = self._complete(prompt, n_predict=most, n_probs=1)
-        return reply["content"], [each["logprob"] for each in reply["completion_probabilities"]]
-
-    def next_tokens(self, prompt: Sequence[int], wanted: set[int]) -> dict[int, float]:
-        """Return log-probabilities of next tokens, the most probable first, ``wanted`` ones among them."""
-        for number in (MOST_PROBABLE, self.vocabulary):
-            reply = self._complete(prompt, n_predict=1, n_probs=min(number, self.vocabulary))
-            listed = {each["id"]: each["logprob"] for each in reply["completion_probabilities"][0]["top_logprobs"]}
-            if wanted <= listed.keys():
-                break
-        return listed
-
-    def _complete(self, prompt: Sequence[int], **settings: int) -> dict[str, Any]:
-        return self.ask("/completion", {"prompt": list(prompt), "temperature": 0, "cache_prompt": True, **settings})
 
 
 @dataclass

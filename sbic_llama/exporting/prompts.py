@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,7 +14,9 @@ from common.models.prompt import answer_ids, bos_ids, frame_of
 from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import Feature
 from sbic_llama.model.answering import MAX_NEW_TOKENS
-from sbic_llama.model.description import AnnotatorFile
+
+if TYPE_CHECKING:
+    from common.models.gguf_tokenizer import Vocabulary
 
 MODELFILE = "Modelfile"
 
@@ -27,20 +29,21 @@ class ExportedPrompt:
     tail: str
     end: str  # token that ends an answer
     end_id: int
+    control_first: bool  # whether a control token of the template comes first
+    chat: bool  # whether it is that of a chat template, which has its control tokens in its text
     bos: int | None  # token in front of the prompt, if the tokenizer puts one there
     answer: int  # tokens of the longest answer, with its end
     context: int  # tokens of the longest prompt and its answer
 
-    def renamed(self, names: Mapping[str, str]) -> ExportedPrompt:
-        """Return the same where control tokens have other names."""
-        if not names:
-            return self
-        known = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+    def in_gguf(self, words: Vocabulary) -> ExportedPrompt:
+        """Return the same where control tokens have the names of a GGUF file."""
+        space = " " if words.explicit_space and not self.control_first else ""
+        known = re.compile("|".join(map(re.escape, sorted(words.renamed, key=len, reverse=True))) or r"(?!)")
 
         def rename(text: str) -> str:
-            return known.sub(lambda match: names[match[0]], text)
+            return known.sub(lambda match: words.renamed[match[0]], text)
 
-        return replace(self, head=rename(self.head), tail=rename(self.tail), end=rename(self.end))
+        return replace(self, head=space + rename(self.head), tail=rename(self.tail), end=rename(self.end))
 
     def chat_template(self, bos: str = "") -> str:
         """Return a Jinja template that puts the last message into the prompt, behind ``bos``."""
@@ -67,16 +70,25 @@ def _in_go(text: str) -> str:
     return re.sub(r'\{\{|"""', lambda match: f"{{{{ {json.dumps(match[0])} }}}}", text)
 
 
-def exported_prompt(tokenizer: PreTrainedTokenizerBase, feature: Feature, description: AnnotatorFile) -> ExportedPrompt:
+def exported_prompt(tokenizer: PreTrainedTokenizerBase, feature: Feature, max_post_tokens: int) -> ExportedPrompt:
     """Return the prompt of an adapter."""
-    end = frame_of(tokenizer, feature.template, feature.instruction).end
+    frame = frame_of(tokenizer, feature.template, feature.instruction)
     bos = bos_ids(tokenizer) if feature.template.name == "study" else []
     branches = answer_ids(tokenizer, feature.branches, feature.template) if feature.branches else []
     answer = max(map(len, branches), default=MAX_NEW_TOKENS)
-    around = encode(tokenizer, feature, [], max_post_tokens=description.max_post_tokens).around
-    context = around + description.max_post_tokens + answer
-    name = str(tokenizer.convert_ids_to_tokens(end))
-    return ExportedPrompt(feature.opening, feature.template.tail, name, end, bos[0] if bos else None, answer, context)
+    around = encode(tokenizer, feature, [], max_post_tokens=max_post_tokens).around
+    context = around + max_post_tokens + answer
+    return ExportedPrompt(
+        head=feature.opening,
+        tail=feature.template.tail,
+        end=str(tokenizer.convert_ids_to_tokens(frame.end)),
+        end_id=frame.end,
+        control_first=bool(frame.before) and not bos,
+        chat=feature.template.name == "chat",
+        bos=bos[0] if bos else None,
+        answer=answer,
+        context=context,
+    )
 
 
 def write_page(folder: Path, template: str, **values: object) -> None:

@@ -22,7 +22,7 @@ from common.models.quantization import load_tokenizer
 from common.results.finding import Finding, Listing, worded
 from common.results.scoring import command_line
 from common.runtime import hardware
-from common.runtime.files import atomic_folder, disk_errors, require_space
+from common.runtime.files import atomic_folder, disk_errors, readable_mode, require_space
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Answers, Feature
 from sbic_llama.exporting.arguments import ExportArguments
@@ -73,6 +73,8 @@ def export(arguments: ExportArguments) -> Finding:
         finding.write(folder / REPORT)
         shutil.copy(source.folder / ANNOTATOR_FILE, folder)
         write_readme(arguments, source, rows, folder)
+        for path in folder.iterdir():  # some libraries write files that only their owner may read
+            path.chmod(readable_mode())
     return finding
 
 
@@ -93,7 +95,8 @@ def read_source(arguments: ExportArguments) -> Source:
             raise UserError(problem, file=name, expected="a question with one label or a list", fix="use --to merged")
         architecture_of(load_config(base, description.base_revision), base)
         require_known(tokenizer)
-    return Source(folder, description, feature, tokenizer, exported_prompt(tokenizer, feature, description))
+    prompt = exported_prompt(tokenizer, feature, max_post_tokens=description.max_post_tokens)
+    return Source(folder, description, feature, tokenizer, prompt)
 
 
 def _existing(folder: Path) -> Path:
@@ -191,8 +194,8 @@ def save_gguf(
     from common.models.gguf_file import write_gguf
     from common.models.gguf_tokenizer import vocabulary
 
-    words = vocabulary(source.tokenizer, model.config.vocab_size)
-    prompt, path = source.prompt.renamed(words.renamed), folder / gguf_name(arguments, source)
+    words = vocabulary(source.tokenizer, model.config.vocab_size, chat=source.prompt.chat)
+    prompt, path = source.prompt.in_gguf(words), folder / gguf_name(arguments, source)
     with stage(f"writing {path.name}"):
         write_gguf(
             path,
@@ -207,12 +210,12 @@ def save_gguf(
         (folder / MODELFILE).write_text(prompt.modelfile(path.name), encoding="utf-8")
     if not arguments.check:
         return []
-    from sbic_llama.exporting.llama_cpp import LlamaCpp, run_llama_cpp
+    from common.models.llama_cpp import LlamaCpp
+    from sbic_llama.exporting.llama_cpp import run_llama_cpp
 
-    vocabulary_size = model.config.vocab_size
     description = source.description
     with stage("answering with llama.cpp"):
-        server = LlamaCpp(path, prompt.context, vocabulary_size, hardware.cpu_threads())
+        server = LlamaCpp(path, prompt.context, model.config.vocab_size, torch.get_num_threads())
         answered = run_llama_cpp(
             server,
             source.tokenizer,
@@ -272,7 +275,7 @@ def write_readme(arguments: ExportArguments, source: Source, rows: Sequence[Pari
         gguf=gguf_name(arguments, source) if arguments.to == "gguf" else None,
         dtype=arguments.dtype,
         feature=feature,
-        base=description.base_model,
+        base=Path(description.base_model).name if Path(description.base_model).is_dir() else description.base_model,
         revision=description.base_revision,
         prompt=source.prompt,
         text_before=json.dumps(source.prompt.head, ensure_ascii=False),
