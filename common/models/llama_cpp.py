@@ -6,10 +6,11 @@ import json
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from common.cli.errors import UserError
 
+TIMEOUT = 600  # seconds for one answer
 MOST_PROBABLE = 256  # tokens whose probabilities are asked for; all of them, if a wanted one is not among these
 
 
@@ -22,9 +23,13 @@ class LlamaCpp:
         vocabulary: Number of tokens that the model knows.
         threads: Threads to compute with.
 
+    It runs until the process ends: stopping it has been seen to hang.
+
     Raises:
         UserError: llama.cpp does not load the file.
     """
+
+    _running: ClassVar[list[Any]] = []
 
     def __init__(self, path: Path, context: int, vocabulary: int, threads: int):
         import xllamacpp
@@ -36,15 +41,17 @@ class LlamaCpp:
         params.verbosity, params.warmup = 0, False
         self.vocabulary = vocabulary
         try:
-            self._server = xllamacpp.Server(params)
+            server = xllamacpp.Server(params)
         except RuntimeError as error:
             raise UserError("llama.cpp cannot load it", file=path, fix="look at its messages above") from error
-        self.url = self._server.listening_address
+        self._running.append(server)
+        self.url = server.listening_address
 
     def ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request to the server."""
         data, header = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{route}", data, header)) as reply:
+        request = urllib.request.Request(f"{self.url}{route}", data, header)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
             return json.load(reply)
 
     def tokens(self, text: str, *, control: bool, bos: bool) -> list[int]:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from common.cli.console import bar
 from common.models.llama_cpp import LlamaCpp
+from common.models.loading import base_path
 from common.models.prompt import answer_ids
+from common.models.quantization import load_tokenizer
 from sbic_llama.data.encoding import encode
-from sbic_llama.data.features import Answers, Feature
+from sbic_llama.data.features import Answers
 from sbic_llama.model.answering import MAX_NEW_TOKENS
+from sbic_llama.model.description import AnnotatorFile
 from sbic_llama.model.scoring import label_probabilities
+
+
+@dataclass(frozen=True)
+class Task:
+    """What llama.cpp is to answer."""
+
+    path: Path  # GGUF file
+    context: int  # tokens of the longest prompt and its answer
+    threads: int
+    description: AnnotatorFile
+    posts: list[str]  # cleaned
 
 
 @dataclass(frozen=True)
@@ -55,22 +69,18 @@ class _Tree:
         return rows.index(path)
 
 
-def run_llama_cpp(
-    server: LlamaCpp,
-    tokenizer: Any,
-    feature: Feature,
-    posts: Sequence[str],
-    *,
-    max_post_tokens: int,
-    temperature: float,
-) -> Run:
-    """Answer cleaned posts with llama.cpp from the prompts that the adapter reads.
+def run_llama_cpp(task: Task) -> Run:
+    """Answer posts with llama.cpp from the prompts that the adapter reads; for a child process, which llama.cpp may end.
 
     A chat request with each post is only turned into tokens, to see whether it becomes the same prompt. Posts that the adapter
     reads the start of are left out of that.
     """
-    encoded = encode(tokenizer, feature, posts, max_post_tokens=max_post_tokens)
-    limit = encoded.around + max_post_tokens
+    description, posts = task.description, task.posts
+    feature = description.resolve_feature()
+    tokenizer = load_tokenizer(base_path(description.base_model), description.base_revision)
+    server = LlamaCpp(task.path, task.context, len(tokenizer), task.threads)
+    encoded = encode(tokenizer, feature, posts, max_post_tokens=description.max_post_tokens)
+    limit = encoded.around + description.max_post_tokens
     branches = answer_ids(tokenizer, feature.branches, feature.template) if feature.branches else []
     answers, prompts, written = Answers([], [], encoded.cut), 0, 0
     with bar(len(posts), "post", show=True) as done:
@@ -78,7 +88,7 @@ def run_llama_cpp(
             prompts += len(prompt) < limit and server.chat_tokens(post) != prompt
             if branches:
                 tree = _Tree(server, prompt, branches)
-                (row,) = label_probabilities(np.array([tree.scores()]), temperature)
+                (row,) = label_probabilities(np.array([tree.scores()]), description.temperature)
                 answers.labels.append(int(row.argmax()))
                 names = (f"probability_{label}" for label in feature.labels)
                 answers.details.append(dict(zip(names, map(float, row), strict=True)))

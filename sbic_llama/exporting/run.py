@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.console import log, stage
-from common.cli.errors import UserError
+from common.cli.errors import UserError, printable
 from common.models.load_errors import loading
 from common.models.loading import base_path, load_config, local_folder, with_revision
 from common.models.merging import merged_model
 from common.models.quantization import load_tokenizer
 from common.results.finding import Finding, Listing, worded
 from common.results.scoring import command_line
-from common.runtime import hardware
+from common.runtime import child_process, hardware
 from common.runtime.files import atomic_folder, disk_errors, readable_mode, require_space
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Answers, Feature
@@ -68,7 +69,10 @@ def export(arguments: ExportArguments) -> Finding:
             model = save_merged(arguments, source, model, folder)
         rows = [compare_merged(arguments, source, model, posts, expected)]
         if arguments.to == "gguf":
-            rows += save_gguf(arguments, source, model, folder, posts, expected)
+            path, prompt = save_gguf(arguments, source, model, folder)
+            del model
+            if arguments.check:
+                rows.append(compare_llama_cpp(arguments, source, path, prompt, posts, expected))
         finding = finding_of(arguments, source, posts, rows)
         finding.write(folder / REPORT)
         shutil.copy(source.folder / ANNOTATOR_FILE, folder)
@@ -183,14 +187,9 @@ def compare_merged(
 
 
 def save_gguf(
-    arguments: ExportArguments,
-    source: Source,
-    model: PreTrainedModel,
-    folder: Path,
-    posts: Sequence[str],
-    expected: Answers,
-) -> list[Parity]:
-    """Write a GGUF file and a Modelfile; if asked, compare llama.cpp's answers with the adapter's."""
+    arguments: ExportArguments, source: Source, model: PreTrainedModel, folder: Path
+) -> tuple[Path, ExportedPrompt]:
+    """Write a GGUF file and a Modelfile; return the file, and the prompt as the file names its control tokens."""
     from common.models.gguf_file import write_gguf
     from common.models.gguf_tokenizer import vocabulary
 
@@ -208,28 +207,28 @@ def save_gguf(
             bos=prompt.bos,
         )
         (folder / MODELFILE).write_text(prompt.modelfile(path.name), encoding="utf-8")
-    if not arguments.check:
-        return []
-    from common.models.llama_cpp import LlamaCpp
-    from sbic_llama.exporting.llama_cpp import run_llama_cpp
+    return path, prompt
 
-    description = source.description
+
+def compare_llama_cpp(
+    arguments: ExportArguments,
+    source: Source,
+    path: Path,
+    prompt: ExportedPrompt,
+    posts: Sequence[str],
+    expected: Answers,
+) -> Parity:
+    """Answer with llama.cpp, and compare the answers with the adapter's."""
+    from sbic_llama.exporting import llama_cpp
+
+    task = llama_cpp.Task(path, prompt.context, torch.get_num_threads(), source.description, list(posts))
     with stage("answering with llama.cpp"):
-        server = LlamaCpp(path, prompt.context, model.config.vocab_size, torch.get_num_threads())
-        answered = run_llama_cpp(
-            server,
-            source.tokenizer,
-            source.feature,
-            posts,
-            max_post_tokens=description.max_post_tokens,
-            temperature=description.temperature,
-        )
-        del server
+        run = child_process.call(llama_cpp.run_llama_cpp, task, preload=llama_cpp.__name__)
     by = f"llama.cpp (xllamacpp {metadata.version('xllamacpp')}), weights {arguments.dtype}"
-    parity = compare(source.feature, expected, answered.answers, by, answered.prompts, answered.written)
+    parity = compare(source.feature, expected, run.answers, by, run.prompts, run.written)
     log(parity.line())
     parity.require(arguments.max_flips)
-    return [parity]
+    return parity
 
 
 def gguf_name(arguments: ExportArguments, source: Source) -> str:
@@ -269,12 +268,17 @@ def packages(arguments: ExportArguments) -> list[str]:
 def write_readme(arguments: ExportArguments, source: Source, rows: Sequence[Parity], folder: Path) -> None:
     """Write the page that says what the exported model is, and how to use it."""
     feature, description = source.feature, source.description
+    plain = partial(printable, markdown=True)
     write_page(
         folder,
         "README.md.jinja",
         gguf=gguf_name(arguments, source) if arguments.to == "gguf" else None,
         dtype=arguments.dtype,
-        feature=feature,
+        name=feature.slug.lower(),
+        title=plain(feature.title),
+        question=plain(feature.question),
+        labels=[plain(label) for label in feature.labels],
+        choices=[plain(label) for label in feature.choices],
         base=Path(description.base_model).name if Path(description.base_model).is_dir() else description.base_model,
         revision=description.base_revision,
         prompt=source.prompt,
