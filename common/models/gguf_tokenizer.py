@@ -101,6 +101,7 @@ def _kind(facts: Mapping[str, Any]) -> tuple[str, str] | None:
     if model.get("byte_fallback"):
         metaspace = names == ["Metaspace"] and not normalizer and steps[0]["split"] is False
         return ("llama", "default") if metaspace or (normalizer == SPACES and names == [None]) else None
+    # llama.cpp does not bring texts into NFC, as Qwen does: those outside of it have other tokens there.
     if names[-1] != "ByteLevel" or steps[-1]["add_prefix_space"] or (normalizer and normalizer["type"] != "NFC"):
         return None
     words = None

@@ -51,10 +51,10 @@ class ExportedPrompt:
         return f"{{{{ {head} }}}}{{{{ messages[-1]['content'] }}}}{{{{ {tail} }}}}"
 
     def modelfile(self, source: str) -> str:
-        """Return Ollama's description of the model in the file or folder ``source``."""
+        """Return Ollama's description of the model in ``source``, a file or folder beside it."""
         return "\n".join(
             (
-                f"FROM ./{source}",
+                f"FROM {source}",
                 f'TEMPLATE """{_in_go(self.head)}{{{{ .Prompt }}}}{_in_go(self.tail)}"""',
                 f"PARAMETER stop {json.dumps(self.end, ensure_ascii=False)}",
                 "PARAMETER temperature 0",

@@ -67,12 +67,12 @@ def export(arguments: ExportArguments) -> Finding:
     with disk_errors(arguments.output_dir, fix=fix), atomic_folder(arguments.output_dir) as folder:
         if arguments.to == "merged":
             model = save_merged(arguments, source, model, folder)
-        rows = [compare_merged(arguments, source, model, posts, expected)]
-        if arguments.to == "gguf":
+        else:
             path, prompt = save_gguf(arguments, source, model, folder)
-            del model
-            if arguments.check:
-                rows.append(compare_llama_cpp(arguments, source, path, prompt, posts, expected))
+        rows = [compare_merged(arguments, source, model, posts, expected)]
+        del model
+        if arguments.check:
+            rows.append(compare_llama_cpp(arguments, source, path, prompt, posts, expected))
         finding = finding_of(arguments, source, posts, rows)
         finding.write(folder / REPORT)
         shutil.copy(source.folder / ANNOTATOR_FILE, folder)
@@ -158,7 +158,7 @@ def save_merged(arguments: ExportArguments, source: Source, model: PreTrainedMod
     with stage("saving, and loading again"):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / MODELFILE).write_text(prompt.modelfile(""), encoding="utf-8")
+        (folder / MODELFILE).write_text(prompt.modelfile("."), encoding="utf-8")
         del model
         with loading(arguments.output_dir):
             saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
@@ -169,17 +169,17 @@ def save_merged(arguments: ExportArguments, source: Source, model: PreTrainedMod
 def compare_merged(
     arguments: ExportArguments, source: Source, model: PreTrainedModel, posts: Sequence[str], expected: Answers
 ) -> Parity:
-    """Answer with the merged model, and compare the answers with the adapter's."""
-    stored, device = model.dtype, hardware.device_type()
+    """Answer with the merged model, cast to the precision to run it in, and compare the answers with the adapter's."""
+    stored = str(model.dtype).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
     with stage(f"answering with the merged model in {arguments.precision}"):
+        for parameter in model.parameters():  # not the buffers: frequencies of RoPE stay in fp32
+            parameter.data = parameter.data.to(hardware.dtype(arguments.precision))
         try:
-            answers = ask(arguments, source, model.to(device, hardware.dtype(arguments.precision)), posts)
+            answers = ask(arguments, source, model.to(hardware.device_type()), posts)
         except torch.OutOfMemoryError:
             fix = "use --precision fp16, or ACCELERATE_USE_CPU=true"
             raise UserError("the merged model does not fit into the GPU's memory", key="--precision", fix=fix) from None
-        model.to("cpu", stored)  # as it was: its numbers are of that type
-    type_of = str(stored).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
-    by = f"transformers {metadata.version('transformers')}, weights {type_of}, run in {arguments.precision}"
+    by = f"transformers {metadata.version('transformers')}, weights {stored}, run in {arguments.precision}"
     parity = compare(source.feature, expected, answers, by)
     log(parity.line())
     parity.require(arguments.max_flips)
@@ -206,7 +206,7 @@ def save_gguf(
             end=prompt.end_id,
             bos=prompt.bos,
         )
-        (folder / MODELFILE).write_text(prompt.modelfile(path.name), encoding="utf-8")
+        (folder / MODELFILE).write_text(prompt.modelfile(f"./{path.name}"), encoding="utf-8")
     return path, prompt
 
 
