@@ -107,11 +107,24 @@ def _tensors(
         if place is None:
             expected = "a plain Llama or Qwen"
             raise UserError(f"llama.cpp has no place for the tensor {name}", file=title, expected=expected)
-        blocks = tensor.ndim > 1 and tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0
-        yield place, tensor, kind if blocks else gguf.GGMLQuantizationType.F32
+        yield place, tensor, kind if _in_blocks(tensor, kind) else gguf.GGMLQuantizationType.F32
     if model.config.rope_parameters["rope_type"] == "llama3":
         name = f"{gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FREQS]}.weight"
         yield name, _rope_factors(model), gguf.GGMLQuantizationType.F32
+
+
+@torch.no_grad()
+def round_as_stored(model: PreTrainedModel, storage: Storage) -> None:
+    """Give a model's matrices, in place, the values that a file of this type has."""
+    kind, _ = TYPES[storage]
+    for tensor in model.parameters():
+        if _in_blocks(tensor, kind):
+            values = gguf.dequantize(gguf.quants.quantize(tensor.float().numpy(), kind), kind)
+            tensor.copy_(torch.from_numpy(values).reshape(tensor.shape))
+
+
+def _in_blocks(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> bool:
+    return tensor.ndim > 1 and tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:

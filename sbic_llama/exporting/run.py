@@ -170,16 +170,19 @@ def compare_merged(
     arguments: ExportArguments, source: Source, model: PreTrainedModel, posts: Sequence[str], expected: Answers
 ) -> Parity:
     """Answer with the merged model, cast to the precision to run it in, and compare the answers with the adapter's."""
-    stored = str(model.dtype).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
     with stage(f"answering with the merged model in {arguments.precision}"):
         for parameter in model.parameters():  # not the buffers: frequencies of RoPE stay in fp32
             parameter.data = parameter.data.to(hardware.dtype(arguments.precision))
+        if arguments.dtype == "q8_0":
+            from common.models.gguf_file import round_as_stored
+
+            round_as_stored(model, arguments.dtype)
         try:
             answers = ask(arguments, source, model.to(hardware.device_type()), posts)
         except torch.OutOfMemoryError:
             fix = "use --precision fp16, or ACCELERATE_USE_CPU=true"
             raise UserError("the merged model does not fit into the GPU's memory", key="--precision", fix=fix) from None
-    by = f"transformers {metadata.version('transformers')}, weights {stored}, run in {arguments.precision}"
+    by = f"transformers {metadata.version('transformers')}, weights {arguments.dtype}, run in {arguments.precision}"
     parity = compare(source.feature, expected, answers, by)
     log(parity.line())
     parity.require(arguments.max_flips)

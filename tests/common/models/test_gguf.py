@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
 from common.models import gguf_tokenizer
-from common.models.gguf_file import architecture_of, write_gguf
+from common.models.gguf_file import architecture_of, round_as_stored, write_gguf
 from common.models.gguf_tokenizer import require_known, vocabulary
 from common.models.prompt import bos_ids, plain_ids
 from common.models.quantization import load_tokenizer
@@ -148,6 +148,8 @@ def test_weights_are_stored_in_their_type(storage, kind, tolerance, tmp_path):
     assert stored.tensor_type.name == kind
     values = gguf.dequantize(stored.data, stored.tensor_type).reshape(own.shape)
     assert np.abs(values - own).max() <= tolerance * np.abs(own).max()
+    round_as_stored(model, storage)
+    np.testing.assert_array_equal(own, values)  # a view of the model's own
 
 
 def test_other_bases_and_tokenizers_are_refused(tmp_path):
