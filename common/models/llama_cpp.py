@@ -23,7 +23,7 @@ class LlamaCpp:
         vocabulary: Number of tokens that the model knows.
         threads: Threads to compute with.
 
-    It runs until the process ends: stopping it has been seen to hang.
+    It runs until the process ends. Give it a process of its own, because llama.cpp aborts the one that it is in when it fails.
 
     Raises:
         UserError: llama.cpp does not load the file.
