@@ -242,6 +242,7 @@ def test_pins_ranges_and_the_installed_versions_agree():
         ("requirements-scale.txt", "ray"),
         ("requirements-app.txt", "gradio"),
         ("requirements-bench.txt", "lm_eval"),
+        ("requirements-export.txt", "xllamacpp"),
     ):
         more = pins(file)
         assert all(together.get(name, version) == version for name, version in more.items()), (

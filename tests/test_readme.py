@@ -45,7 +45,10 @@ PAGES = ("README.md", "sbic_llama/README.md", "snli_roberta/README.md", *DOCS)
 # Pages whose commands run one after the other in one folder: later ones use what earlier ones trained.
 SESSIONS = {
     "first": ("README.md", "docs/train.md", "docs/hub.md", "docs/scaling.md", "docs/architecture.md"),
-    "sbic_llama": ("sbic_llama/README.md", "docs/annotate.md", "docs/label.md", "docs/trust.md", "docs/codebook.md"),
+    "sbic_llama": (
+        *("sbic_llama/README.md", "docs/annotate.md", "docs/label.md", "docs/trust.md", "docs/codebook.md"),
+        "docs/export.md",
+    ),
     "snli_roberta": ("snli_roberta/README.md", "docs/study.md", "docs/classifier.md"),
 }
 SBIC = "results/sbic_smollm2/findings/sbic-offensiveYN-at-least-half-qlora"

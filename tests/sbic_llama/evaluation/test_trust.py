@@ -368,6 +368,10 @@ def test_a_paper_is_written_from_an_adapter_and_a_trust_page(trained_adapters, c
     assert "People labeled 150 texts of posts.csv." in body
     assert "Social Bias Frames" in works
     known = " ".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| "))
-    body = re.sub(r"\[@[^]]*\]|95%|\(torch.*?\)|4 bits|on [A-Z][^,]*,|fp32|bf16|\(counting[^)]*\)|v2|formed by this rule.*", "", body)
+    body = re.sub(
+        r"\[@[^]]*\]|95%|\(torch.*?\)|4 bits|on [A-Z][^,]*,|fp32|bf16|\(counting[^)]*\)|v2|formed by this rule.*",
+        "",
+        body,
+    )
     for number in re.findall(r"(?<![\w.])\d[\d,]*\.?\d*|(?<!\d)\.\d+", body):
         assert number.rstrip(".,") in known, number
