@@ -342,6 +342,7 @@ def test_make_help_lists_every_command(tmp_path):
     assert listed == [
         "help",
         "demo",
+        "demo-full",
         "picture",
         "test",
         "test-slow",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sbic_llama.model.masks import attention_masks
 
 PROMPT, PADDING = 0, -1  # owners of tokens outside the branches
 SOFTMAX_ROWS = 16
+HEAD_ROWS = 8192  # of the output layer's weights, which are fp32 at a time
 
 
 def score_labels(
@@ -86,7 +88,8 @@ def score_plainly(model: Any, prompt: Sequence[int], branches: Sequence[Sequence
     base, scores = base_of(model), []
     for branch in branches:
         ids = torch.tensor([[*prompt, *branch[:-1]]], device=device_of(model))
-        logits = base(input_ids=ids, use_cache=False, logits_to_keep=len(branch)).logits[0]
+        with fp32_head(base):
+            logits = base(input_ids=ids, use_cache=False, logits_to_keep=len(branch)).logits[0]
         tokens = torch.tensor(branch)
         scores.append(float(_log_probability_of(tokens, logits, torch.arange(len(tokens))).double().sum()))
     return scores
@@ -133,6 +136,32 @@ def _log_probability_of(tokens: torch.Tensor, logits: torch.Tensor, place: torch
     totals = torch.cat([rows.float().logsumexp(-1) for rows in logits.split(SOFTMAX_ROWS)])
     place, tokens = place.to(logits.device), tokens.to(logits.device)
     return (logits[place, tokens].float() - totals[place]).cpu()
+
+
+@contextlib.contextmanager
+def fp32_head(model: Any) -> Iterator[None]:
+    """Compute logits in fp32, though the model's weights have 16 bits.
+
+    Logits are about 20, where numbers of 16 bits (bf16) are an eighth apart: log-probabilities would be rounded to that.
+    """
+    head = model.get_output_embeddings()
+    # A layer with a forward of its own is adapted, sharded or offloaded.
+    if type(head) is not torch.nn.Linear or "forward" in vars(head) or head.weight.dtype == torch.float32:
+        yield
+        return
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            # A part of the weights at a time, so that no copy of all of them is held.
+            parts = [torch.nn.functional.linear(hidden.float(), part.float()) for part in head.weight.split(HEAD_ROWS)]
+            logits = torch.cat(parts, dim=-1)
+            return logits if head.bias is None else logits + head.bias.float()
+
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def base_of(model: Any) -> PreTrainedModel:
@@ -214,11 +243,12 @@ class PrefixCache:
             torch.cat([start, self.length + behind], dim=1).to(self.device),
             dtype=self.model.dtype,
         )
-        return self.model(
-            input_ids=ids.to(self.device),
-            position_ids=(self.length + positions).to(self.device),
-            attention_mask=masks,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep.to(self.device),
-        ).logits
+        with fp32_head(self.model):
+            return self.model(
+                input_ids=ids.to(self.device),
+                position_ids=(self.length + positions).to(self.device),
+                attention_mask=masks,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep.to(self.device),
+            ).logits
