@@ -17,9 +17,9 @@ RUNS = '__name__ == "__main__"'  # in the file of whatever can be run
 
 
 def main(package: str, prog: str) -> None:
-    """Run the subcommand that the command line names, as ``python -m`` would.
+    """Run the subcommand that the command line names, as ``python -m`` would; exit with status 2 if there is none.
 
-    A name that there is none for exits with status 2. The ``--help`` of a subcommand and the command in its records name the module, which also works without an installation.
+    Its ``--help``, and the command in its records, name the module: that also works without an installation.
     """
     found = subcommands(package)
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -50,7 +50,7 @@ def purpose(path: Path) -> str:
 def _without(name: str, found: dict[str, tuple[str, Path]], prog: str) -> None:
     if name not in ("-h", "--help"):
         near = difflib.get_close_matches(name.replace("_", "-"), found, n=1)
-        fix = f"did you mean {prog} {near[0]}?" if near else f"{prog} --help lists them"
+        fix = f"did you mean {prog} {near[0]}?" if near else f"see {prog} --help"
         raise UserError(f"{prog} has no subcommand {shown(name)}", fix=fix)
     print(f"usage: {prog} SUBCOMMAND [OPTIONS]\n\nsubcommands (each has --help):")
     for subcommand, (_, path) in found.items():
