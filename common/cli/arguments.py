@@ -96,7 +96,7 @@ def parse(
     if given.pop("quiet", False):
         be_quiet()
     recipe = given.pop("config", None)
-    values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
+    values, origins = _read_recipe(_recipe_path(recipe, kind), fields) if recipe else ({}, {})
     for name, value in given.items():
         values[name], origins[name] = value, {"key": f"--{name}"}
         if (other := fields[name].metadata.get("instead_of")) and other not in given:
@@ -181,6 +181,20 @@ def _given(parser: argparse.ArgumentParser, names: list[str], argv: Sequence[str
         name = unknown[0].partition("=")[0]  # the value may be a secret, as in --token=…
         raise UserError(f"unknown argument {name}", fix=_suggestion(name.lstrip("-"), names))
     return vars(known)
+
+
+def _recipe_path(recipe: str, kind: type) -> Path:
+    """Return a path as it is, and for a bare name the recipe that the package of ``kind`` brings, wherever it is installed."""
+    if Path(recipe).name != recipe or Path(recipe).suffix or Path(recipe).exists():
+        return Path(recipe)
+    package = sys.modules[kind.__module__.partition(".")[0]]
+    if kind.__module__ == "__main__":  # the command itself, under python -m
+        package = sys.modules[sys.modules["__main__"].__spec__.name.partition(".")[0]]
+    found = {path.stem: path for path in sorted((Path(package.__file__).parent / "recipes").glob("*.yaml"))}
+    if recipe not in found:
+        names = f"a path, or one of {', '.join(found)}" if found else "a path"
+        raise UserError(f"no such recipe {shown(recipe)}", key="--config", expected=names)
+    return found[recipe]
 
 
 def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, dict]]:

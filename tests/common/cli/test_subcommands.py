@@ -37,3 +37,14 @@ def test_an_unknown_subcommand_exits_with_status_2(name, fix):
     result = start("sbic_llama", name)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: sbic has no subcommand '{name}'. {fix}\n"
+
+
+def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = start("sbic_llama", "train", "--config", "smollm2_gpu")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --config: no such recipe 'smollm2_gpu'; expected a path, or one of gpu, ")
+    # The recipe has all that training needs but a feature.
+    result = start("sbic_llama", "train", "--config", "miniature")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: key 'feature': neither a feature nor a codebook")
