@@ -187,10 +187,9 @@ def _recipe_path(recipe: str, kind: type) -> Path:
     """Return a path as it is, and for a bare name the recipe that the package of ``kind`` brings, wherever it is installed."""
     if Path(recipe).name != recipe or Path(recipe).suffix or Path(recipe).exists():
         return Path(recipe)
-    package = sys.modules[kind.__module__.partition(".")[0]]
-    if kind.__module__ == "__main__":  # the command itself, under python -m
-        package = sys.modules[sys.modules["__main__"].__spec__.name.partition(".")[0]]
-    found = {path.stem: path for path in sorted((Path(package.__file__).parent / "recipes").glob("*.yaml"))}
+    above = Path(sys.modules[kind.__module__].__file__).resolve().parents  # __main__ has a file too
+    folder = next((folder / "recipes" for folder in above[:3] if (folder / "recipes").is_dir()), None)
+    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
     if recipe not in found:
         names = f"a path, or one of {', '.join(found)}" if found else "a path"
         raise UserError(f"no such recipe {shown(recipe)}", key="--config", expected=names)

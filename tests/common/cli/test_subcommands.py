@@ -48,3 +48,5 @@ def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
     result = start("sbic_llama", "train", "--config", "miniature")
     assert result.returncode == 2
     assert result.stderr.startswith("error: key 'feature': neither a feature nor a codebook")
+    result = start("sbic_llama.sample", "--config", "nowhere")
+    assert "or one of gpu, " in result.stderr
