@@ -276,6 +276,20 @@ def test_an_installed_package_has_recipes_templates_notebooks_and_models(tmp_pat
     assert len(wanted) > 100
     assert sorted(set(wanted) - {"pyproject.toml"} - set(packed)) == []
     assert not [name for name in packed if name.startswith("tests")]
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    for name, subcommand in (("sbic", "annotate"), ("snli", "train-lora")):
+        result = subprocess.run(
+            [site / "bin" / name, subcommand, "--help"],
+            cwd=tmp_path / "wheel",
+            env=os.environ | {"PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "--config" in result.stdout
 
 
 def test_a_hosted_notebook_keeps_its_own_torch():

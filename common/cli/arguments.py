@@ -96,7 +96,7 @@ def parse(
     if given.pop("quiet", False):
         be_quiet()
     recipe = given.pop("config", None)
-    values, origins = _read_recipe(Path(recipe), fields) if recipe else ({}, {})
+    values, origins = _read_recipe(_recipe_path(recipe, kind), fields) if recipe else ({}, {})
     for name, value in given.items():
         values[name], origins[name] = value, {"key": f"--{name}"}
         if (other := fields[name].metadata.get("instead_of")) and other not in given:
@@ -181,6 +181,19 @@ def _given(parser: argparse.ArgumentParser, names: list[str], argv: Sequence[str
         name = unknown[0].partition("=")[0]  # the value may be a secret, as in --token=…
         raise UserError(f"unknown argument {name}", fix=_suggestion(name.lstrip("-"), names))
     return vars(known)
+
+
+def _recipe_path(recipe: str, kind: type) -> Path:
+    """Return a path as it is, and for a bare name the recipe that the package of ``kind`` brings, wherever it is installed."""
+    if Path(recipe).name != recipe or Path(recipe).suffix or Path(recipe).exists():
+        return Path(recipe)
+    above = Path(sys.modules[kind.__module__].__file__).resolve().parents  # __main__ has a file too
+    folder = next((folder / "recipes" for folder in above[:3] if (folder / "recipes").is_dir()), None)
+    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+    if recipe not in found:
+        names = f"a path, or one of {', '.join(found)}" if found else "a path"
+        raise UserError(f"no such recipe {shown(recipe)}", key="--config", expected=names)
+    return found[recipe]
 
 
 def _read_recipe(path: Path, fields: dict) -> tuple[dict[str, Any], dict[str, dict]]:
