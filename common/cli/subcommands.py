@@ -21,24 +21,24 @@ def main(package: str, prog: str) -> None:
 
     Its ``--help``, and the command in its records, name the module: that also works without an installation.
     """
-    found = subcommands(package)
+    commands = subcommands(package)
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name not in found:
-        run(lambda: _without(name, found, prog))
+    if name not in commands:
+        run(lambda: _without(name, commands, prog))
     del sys.argv[1]
-    runpy.run_module(found[name][0], run_name="__main__", alter_sys=True)
+    runpy.run_module(commands[name][0], run_name="__main__", alter_sys=True)
 
 
 def subcommands(package: str) -> dict[str, tuple[str, Path]]:
     """Return what can be run of a package and of ``common``: the module and its file, by the name of the subcommand."""
-    found = {}
+    commands = {}
     for owner in ("common", package):
         (folder,) = importlib.util.find_spec(owner).submodule_search_locations
         for path in (*Path(folder).glob("*.py"), *Path(folder).glob("*/__main__.py")):
             name = path.parent.name if path.stem == "__main__" else path.stem
             if name not in (owner, "miniature") and RUNS in path.read_text(encoding="utf-8"):
-                found[name.replace("_", "-")] = f"{owner}.{name}", path
-    return dict(sorted(found.items()))
+                commands[name.replace("_", "-")] = f"{owner}.{name}", path
+    return dict(sorted(commands.items()))
 
 
 def purpose(path: Path) -> str:
@@ -47,12 +47,12 @@ def purpose(path: Path) -> str:
     return re.sub(r":\w+:`([^`]*)`", r"\1", first).partition(": ``")[0].rstrip(".")
 
 
-def _without(name: str, found: dict[str, tuple[str, Path]], prog: str) -> None:
+def _without(name: str, commands: dict[str, tuple[str, Path]], prog: str) -> None:
     if name not in ("-h", "--help"):
-        near = difflib.get_close_matches(name.replace("_", "-"), found, n=1)
+        near = difflib.get_close_matches(name.replace("_", "-"), commands, n=1)
         fix = f"did you mean {prog} {near[0]}?" if near else f"see {prog} --help"
         raise UserError(f"{prog} has no subcommand {shown(name)}", fix=fix)
     print(f"usage: {prog} SUBCOMMAND [OPTIONS]\n\nsubcommands (each has --help):")
-    for subcommand, (_, path) in found.items():
+    for subcommand, (_, path) in commands.items():
         if not (line := purpose(path)).startswith(FORMER):
             print(f"  {subcommand:<32} {line}")
