@@ -18,7 +18,7 @@ from common.cli.options import METHODS
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
 from common.results.finding import Finding
-from common.results.record import RunRecord, read_record
+from common.results.record import RunRecord, read_record, training_facts
 from common.results.scoring import ScoredSet, class_counts
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
@@ -64,12 +64,16 @@ class AdapterArguments(CorpusArguments):
         check_place(self.adapter, self.revision)
 
     def describe(self) -> tuple[Path, AnnotatorFile]:
-        """Return the adapter's folder and description, after checking that it was trained on this corpus."""
+        """Return the adapter's folder and description, after checking that it was trained on this corpus.
+
+        A table of one's own may have another name meanwhile: :func:`require_training_table` knows it by what it says.
+        """
         from sbic_llama.model.adapter import read_description
 
         folder = local_folder(self.adapter, self.revision)
         description = read_description(folder, self.adapter)
-        self.require_training_corpus(description.corpus, self.adapter)
+        if description.codebook is None or self.data is None or training_facts(folder) is None:
+            self.require_training_corpus(description.corpus, self.adapter)
         return folder, description
 
     def load_reader(self, description: AnnotatorFile, processes: Processes = ALONE) -> tuple[Read, str]:

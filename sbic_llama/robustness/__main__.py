@@ -15,6 +15,7 @@ from common.cli.errors import counted, run
 from common.results import finding as findings
 from common.results import rendering
 from common.results.finding import Finding
+from common.results.record import training_facts
 from common.results.scoring import command_line
 from common.runtime import hardware
 from common.runtime.project import corpus_folder
@@ -23,7 +24,7 @@ from sbic_llama.data import hatecheck
 from sbic_llama.data.corpus import labeled
 from sbic_llama.data.hatecheck import Case
 from sbic_llama.evaluation.other_corpora import hatecheck_finding
-from sbic_llama.evaluation.scores import AdapterArguments, test_set
+from sbic_llama.evaluation.scores import AdapterArguments, require_training_table, test_set
 from sbic_llama.robustness.group_swaps import FAMILIES, INVENTED, Lexicon
 from sbic_llama.robustness.trials import ask, prepare, robustness_finding
 
@@ -57,6 +58,7 @@ def check(arguments: RobustnessArguments) -> list[Finding]:
     feature = description.resolve_feature()
     cases = arguments.cases()
     splits = arguments.load(description.codebook)
+    require_training_table(arguments, feature, splits, training_facts(folder))
     scored = test_set(feature, splits, arguments)
     posts = [post.text for post in labeled(splits["test"], feature.label_of)]
     lexicon = Lexicon(INVENTED if arguments.is_invented else FAMILIES)

@@ -196,7 +196,8 @@ def test_what_a_round_of_labels_brought(own, tmp_path):
     )
     assert facts["data"]["used"] == before["data"]["used"] + 6
     assert str(tmp_path) not in json.dumps(facts["settings"])
-    options = {"adapter": str(tmp_path / "adapters" / "stance"), "data": own.table, "untouched_base": False}
+    renamed = shutil.copy(own.table, tmp_path / "renamed.csv")  # the same table, which is known by what it says
+    options = {"adapter": str(tmp_path / "adapters" / "stance"), "data": renamed, "untouched_base": False}
     evaluate = EvaluateArguments(**options, more_labels=(more,), earlier=(own.folder,), output_dir=tmp_path / "records")
     _, findings = score_adapter(evaluate)
     (rounds,) = (finding for finding in findings if finding.name == "rounds")
