@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from common.cli.errors import UserError
 from common.models.load_errors import loading
 from common.models.loading import load_config
+from common.models.quantization import attention_for
 
 
 @torch.no_grad()
@@ -36,12 +37,14 @@ def merged_model(model: PeftModel, base: str, revision: str | None, dtype: torch
     Raises:
         UserError: An adapter that cannot be written as a change of the base's matrices.
     """
+    config = load_config(base, revision)
     with loading(base):
         plain = AutoModelForCausalLM.from_pretrained(
             base,
             revision=revision,
-            config=load_config(base, revision),
+            config=config,
             dtype=dtype,
+            attn_implementation=attention_for(config),
             use_safetensors=True,
             trust_remote_code=False,
         )

@@ -159,9 +159,16 @@ def save_merged(arguments: ExportArguments, source: Source, model: PreTrainedMod
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / MODELFILE).write_text(prompt.modelfile("."), encoding="utf-8")
+        attention = model.config._attn_implementation
         del model
         with loading(arguments.output_dir):
-            saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+            saved = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype="auto",
+                attn_implementation=attention,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
     saved.exactness = exactness
     return saved.eval()
 
