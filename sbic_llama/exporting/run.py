@@ -19,7 +19,7 @@ from common.cli.errors import UserError, printable
 from common.models.load_errors import loading
 from common.models.loading import base_path, load_config, local_folder, with_revision
 from common.models.merging import merged_model
-from common.models.quantization import load_tokenizer
+from common.models.quantization import attention_for, load_tokenizer
 from common.results.finding import Finding, Listing, worded
 from common.results.scoring import command_line
 from common.runtime import child_process, hardware
@@ -111,7 +111,9 @@ def _size(arguments: ExportArguments, source: Source) -> int:
     """Return about how many bytes the exported weights take."""
     config = load_config(base_path(source.description.base_model), source.description.base_revision)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention_for(config), trust_remote_code=False
+        )
     return int(model.num_parameters() * BITS[arguments.dtype] / 8)
 
 
