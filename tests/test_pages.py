@@ -14,7 +14,11 @@ from tests.browser import DESKTOP, PHONE, beyond_the_edge, needs_browser, opened
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(
-    {path.parent for path in (ROOT / "results").glob("*/*.json") if not path.parent.name.startswith("annotation")}
+    {
+        path.parent
+        for path in (ROOT / "results").glob("*/*.json")
+        if not path.parent.name.startswith(("annotation", "export"))
+    }
 )
 
 
