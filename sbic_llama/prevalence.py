@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import log
 from common.cli.errors import run
 from common.results.finding import Finding
-from common.results.rendering import show
 from common.results.scoring import command_line
 from sbic_llama.evaluation.both_labels import BothLabelsArguments
 from sbic_llama.evaluation.prevalence import WIDTHS, prevalence_finding
@@ -61,10 +59,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} annotated.csv --human_labels labels.csv --key id --by source --output prevalence.json",
     )
     finding = estimate(arguments)
-    if arguments.output is not None:
-        finding.write(arguments.output)
-        log(f"finding: {arguments.output}")
-    show([finding])
+    arguments.show(finding)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import log
 from common.cli.errors import UserError, run
-from common.results.rendering import show
 from common.results.scoring import command_line
 from sbic_llama.evaluation.both_labels import BothLabelsArguments
 from sbic_llama.evaluation.regression import regression_finding
@@ -69,10 +67,7 @@ def main() -> None:
         kind=arguments.kind,
         **arguments.about(command_line(MODULE)),
     )
-    if arguments.output is not None:
-        finding.write(arguments.output)
-        log(f"finding: {arguments.output}")
-    show([finding])
+    arguments.show(finding)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from common.cli.arguments import option
-from common.cli.console import warn
+from common.cli.console import log, warn
 from common.cli.errors import UserError, counted
+from common.results import rendering
+from common.results.finding import Finding
 from common.runtime.project import is_miniature
 from common.stats.design import Design, Drawn, design_of
 from common.stats.votes import Votes, examples
@@ -100,6 +102,13 @@ class BothLabelsArguments:
             warn(f"left out: {counted(annotated.unanswered, 'row')} without an annotation")
         warn_unmatched(votes, labels, annotated.keys, path)
         return BothLabels(annotated, labels, votes, read_draw(labeled, self.key, feature) or None)
+
+    def show(self, finding: Finding) -> None:
+        """Write the finding if asked to, and print it."""
+        if self.output is not None:
+            finding.write(self.output)
+            log(f"finding: {self.output}")
+        rendering.show([finding])
 
     def about(self, command: str) -> dict[str, Any]:
         """Return what a finding on the files says about them."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import errors
-from common.results import pictures
+from common.results import pictures, rendering
 from common.results.finding import Finding, Listing, Measures, read_finding
 from common.results.rendering import drawn, markdown
 from common.stats.prediction_powered import labelled_only, share
@@ -428,7 +428,7 @@ def test_the_finding_is_written_before_it_is_printed(files, monkeypatch):
     def closed(*_: object) -> None:  # as `| head` may
         raise BrokenPipeError
 
-    monkeypatch.setattr(prevalence, "show", closed)
+    monkeypatch.setattr(rendering, "show", closed)
     with pytest.raises(BrokenPipeError):
         files.run(*made_up())
     assert read_finding(files.folder / "finding.json")
