@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, printable, run, shown
-from common.results.finding import KEPT, leave, read_findings
+from common.results.finding import FOLDER, KEPT, leave, read_findings
 from common.results.scoring import command_line
 from common.runtime.files import atomic_write
 from common.stats.guarantee import Guarantee
@@ -171,6 +171,8 @@ def keep_records(assessed: list[Assessment], folder: Path) -> None:
     """Write what the page shows as records and findings, which sbic_llama.methods and common.report read."""
     for each in assessed:
         stem = f"trust-{each.judged.feature.name}"
+        for stale in (folder / FOLDER).glob(f"{stem}-*.json"):  # an earlier run may have had other labels
+            stale.unlink()
         each.record.write(folder / f"{stem}.json")
         for finding in each.findings:
             if finding.name not in ELSEWHERE:

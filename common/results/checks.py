@@ -17,7 +17,7 @@ from common.results.scoring import OTHERS
 from common.stats import agreement, calibration, metrics, paired
 from common.stats.agreement import Annotations, Coded, Predictions, Scale, ScaleName, Similarity
 from common.stats.alt_test import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
-from common.stats.design import Design, Drawn
+from common.stats.design import Design, Draw
 from common.stats.metrics import Measure
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,7 +55,7 @@ def risk_coverage_finding(
     curve, ideal = (1 - calibration.risks(by, lost, weights) for by in (sure, good))
     aurc = {"value": calibration.area(sure, lost, weights), "n": n, "ci95": ends[0]}
     rest = {
-        name: metrics.with_width({"value": float(curve[count - 1]), "n": count, "ci95": ends[place]})
+        name: _kept_measure(float(curve[count - 1]), count, ends[place], sure, design)
         for place, (name, count) in enumerate(kept.items(), 1)
     }
     mean_loss = float(np.average(lost, weights=weights))
@@ -93,6 +93,22 @@ def _resampled_risks(sure: np.ndarray, lost: np.ndarray, design: Design | None, 
     if design is None:
         return (calibration.risks(sure[chosen], lost[chosen]) for chosen in metrics.draws(len(sure), seed))
     return (calibration.risks(sure, lost, weights) for weights in design.resampled(seed, metrics.RESAMPLES))
+
+
+def _kept_measure(value: float, count: int, interval: list[float], sure: np.ndarray, design: Design | None) -> Measure:
+    """Return the score of the ``count`` most certain items of a simple draw or, with a design, of the same share of all items.
+
+    Few labels with large weights may all be right by chance. So the interval is at least as wide as the score interval of as many
+    labels of a simple draw as they tell.
+    """
+    if design is None:
+        return metrics.with_width({"value": value, "n": count, "ci95": interval})
+    order = np.argsort(-sure, kind="stable")
+    reached = np.cumsum(design.weights[order]) / design.weights.sum()
+    chosen = order[: max(1, int((reached <= count / len(sure) + 1e-9).sum()))]
+    alone = {"value": value, "n": design.effective(chosen), "ci95": [value, value]}
+    low, high = metrics.with_width(alone)["ci95"]
+    return {"value": value, "n": len(chosen), "ci95": [min(low, interval[0]), max(high, interval[1])]}
 
 
 def comparison_finding(
@@ -235,7 +251,7 @@ def agreement_finding(
     similarity: Similarity | None = None,
     min_items: int = FEWEST,
     seed: int = 0,
-    drawn: Drawn | None = None,  # how the items were drawn; None for a simple draw
+    drawn: Draw | None = None,  # how the items were drawn; None for a simple draw
     notes: Sequence[str] = (),
     **about: Any,
 ) -> Finding:
@@ -305,7 +321,7 @@ def _check_overlap(annotations: Annotations, predictions: Predictions, coded: Co
         )
 
 
-def _coefficients(coded: Coded, seed: int, drawn: Drawn | None) -> list[dict[str, Any]]:
+def _coefficients(coded: Coded, seed: int, drawn: Draw | None) -> list[dict[str, Any]]:
     """Measure alpha and kappa, with their rows; nothing if there are too many labels for a similarity."""
     if not coded.has_coefficients:
         return []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from common.cli.errors import UserError, shown
-from common.stats.design import Drawn, design_of
+from common.stats.design import Draw, design_of
 from common.stats.metrics import Measure, measure, weighted
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def kappa(pairs: Pairs, counts: Array | None = None) -> float:
     return 1 - weights.sum() * observed / expected if expected > 0 else math.nan
 
 
-def compared(coded: Coded, coefficient: Coefficient, seed: int, drawn: Drawn | None = None) -> dict[str, Measure]:
+def compared(coded: Coded, coefficient: Coefficient, seed: int, drawn: Draw | None = None) -> dict[str, Measure]:
     """Measure a coefficient for model and people and for people among themselves on the same items, and for alpha the difference.
 
     Kappa has no difference: the model's pairs have two different marginals and people's pairs one, which makes kappa larger for
@@ -259,7 +259,7 @@ def compared(coded: Coded, coefficient: Coefficient, seed: int, drawn: Drawn | N
 
 
 def _measured(
-    statistic: Callable[[Array], float], items: Sequence[Hashable], seed: int, drawn: Drawn | None
+    statistic: Callable[[Array], float], items: Sequence[Hashable], seed: int, drawn: Draw | None
 ) -> Measure | None:
     """Measure a function of how often each item counts, shape (items,); None if it is undefined."""
     n = len(items)

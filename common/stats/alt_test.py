@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.stats.agreement import Annotations, Predictions, Scale, ScaleName, Similarity, by_item
-from common.stats.design import Design, Drawn, design_of
+from common.stats.design import Design, Draw, design_of
 from common.stats.metrics import Measure, measure, weighted, with_width
 
 EPSILON = 0.1  # for crowd workers; the paper has .15 for skilled annotators and .2 for experts
@@ -53,7 +53,7 @@ class AltTest:
     constant: bool = (
         False  # whether all labels are equal: every comparison is a tie, which any constant answer would reach
     )
-    drawn: Drawn | None = field(default=None, repr=False)
+    drawn: Draw | None = field(default=None, repr=False)
 
     def design(self, name: str) -> Design | None:
         """Return how an annotator's items were drawn; None for a simple draw."""
@@ -70,7 +70,7 @@ def alt_test(
     similarity: Similarity | None = None,
     min_items: int = FEWEST,
     q: float = Q,
-    drawn: Drawn | None = None,
+    drawn: Draw | None = None,
 ) -> AltTest:
     """Compare a model with each annotator in turn, by their agreement with the remaining annotators.
 
@@ -121,7 +121,7 @@ def alt_test(
 
 
 def _compared(
-    enough: Mapping[str, Mapping[Hashable, int]], epsilon: float, q: float, drawn: Drawn | None
+    enough: Mapping[str, Mapping[Hashable, int]], epsilon: float, q: float, drawn: Draw | None
 ) -> list[AnnotatorComparison]:
     """Test the model against each annotator, given the differences on the items."""
     given = {name: list(items.values()) for name, items in enough.items()}

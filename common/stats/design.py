@@ -11,7 +11,7 @@ from common.cli.errors import UserError
 
 Numbers = Sequence[float] | np.ndarray
 ADDED = 2  # artificial items
-Drawn = Mapping[Hashable, tuple[str, float]]  # each drawn item, labeled or not → its stratum and its probability
+Draw = Mapping[Hashable, tuple[str, float]]  # each drawn item, labeled or not → its stratum and its probability
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Design:
             yield drawn
 
 
-def design_of(drawn: Drawn, items: Sequence[Hashable]) -> Design:
+def design_of(drawn: Draw, items: Sequence[Hashable]) -> Design:
     """Return the design of labeled items, in their order.
 
     Within a stratum, labels are taken to be missing at random. Strata without a labeled item are left out.

@@ -15,7 +15,7 @@ from common.cli.errors import UserError, counted
 from common.results import rendering
 from common.results.finding import Finding
 from common.runtime.project import is_miniature
-from common.stats.design import Design, Drawn, design_of
+from common.stats.design import Design, Draw, design_of
 from common.stats.votes import Votes, examples
 from sbic_llama.data.codebook import read_codebook
 from sbic_llama.data.features import Label, feature_of
@@ -41,7 +41,7 @@ class BothLabels:
     annotated: Annotated
     labels: dict[str, Label]  # key of a post → its human label
     votes: Votes
-    drawn: Drawn | None  # how the labeled posts were drawn; None for a simple draw
+    drawn: Draw | None  # how the labeled posts were drawn; None for a simple draw
 
     @property
     def people(self) -> dict[int, Label]:
@@ -116,7 +116,7 @@ class BothLabelsArguments:
         return {"model": name, "miniature": is_miniature(self.human_labels), "command": command}
 
 
-def design_in(annotated: Annotated, people: dict[int, Label], drawn: Drawn) -> Design:
+def design_in(annotated: Annotated, people: dict[int, Label], drawn: Draw) -> Design:
     """Return how the labeled posts were drawn, in the file's order."""
     here = {annotated.keys[key]: how for key, how in drawn.items() if key in annotated.keys}
     design = design_of(here, sorted(people))

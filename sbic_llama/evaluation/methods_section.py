@@ -10,9 +10,8 @@ from typing import Any, Literal, TypedDict
 
 from common.cli.errors import UserError, printable
 from common.results.finding import FOLDER, KEPT, Finding, read_finding, read_findings
-from common.results.record import Open, RunRecord, read_record
+from common.results.record import RunRecord, read_record, training_facts
 from common.results.scoring import RECORD
-from common.runtime.files import read_json
 from common.runtime.run_folder import TRAINING_FILE
 from common.stats.agreement import ALIKE, EVERYWHERE, PEOPLE
 from sbic_llama.model.description import ANNOTATOR_FILE, AnnotatorFile
@@ -28,18 +27,6 @@ _LATEX = {
     **{"[": "{[}", "]": "{]}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}"},
     **{character: f"\\{character}" for character in "#$%&_{}"},
 }
-
-
-class Training(Open):
-    """What the section needs of ``training.json``."""
-
-    settings: dict[str, Any]
-    data: dict[str, Any]
-    parameters: dict[str, int]
-    seconds: float
-    precision: str
-    hardware: dict[str, Any]
-    versions: dict[str, str]
 
 
 class Row(TypedDict):
@@ -59,7 +46,7 @@ class Records:
     """What was found under the paths of one command."""
 
     annotators: list[tuple[Path, AnnotatorFile]] = field(default_factory=list)
-    trainings: list[tuple[Path, Training]] = field(default_factory=list)
+    trainings: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     records: list[tuple[Path, RunRecord]] = field(default_factory=list)
     findings: list[tuple[Path, Finding]] = field(default_factory=list)
 
@@ -82,9 +69,8 @@ class Records:
 
     def add_adapter(self, folder: Path) -> None:
         self.annotators.append((folder / ANNOTATOR_FILE, read_annotator(folder / ANNOTATOR_FILE)))
-        if (training := folder / TRAINING_FILE).is_file():
-            read = read_json(Training, training, what="a training record", fix="train the adapter again")
-            self.trainings.append((training, read))
+        if (training := training_facts(folder)) is not None:
+            self.trainings.append((folder / TRAINING_FILE, training))
         if (record := folder / RECORD).is_file():
             self.records.append((record, read_record(record)))
         self.findings += zip(sorted((folder / KEPT).glob("*.json")), read_findings(folder / KEPT), strict=True)
@@ -194,7 +180,7 @@ def _findings(name: str, findings: list[tuple[Path, Finding]], writer: Writer) -
     return about
 
 
-def _training(path: Path, training: Training, writer: Writer) -> dict[str, Any]:
+def _training(path: Path, training: Mapping[str, Any], writer: Writer) -> dict[str, Any]:
     settings, hardware = training["settings"], training["hardware"]
     steps = settings["max_steps"] if settings.get("max_steps", -1) > 0 else None  # it wins over the epochs
     batch = settings.get("per_device_train_batch_size", 0) * settings.get("gradient_accumulation_steps", 1)
@@ -231,6 +217,7 @@ def _scores(path: Path, record: RunRecord, writer: Writer) -> dict[str, Any]:
         "data": record.data,
         "n": n,
         "scores": written,
+        "title": record.title,
         "own_file": own_file,
         "drawn": drawn,
         "policy": record.policy,

@@ -13,7 +13,7 @@ import numpy as np
 
 from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats import stratified
-from common.stats.design import Design, Drawn
+from common.stats.design import Design, Draw
 from common.stats.metrics import Measure
 from common.stats.prediction_powered import Estimate, Target, labelled_only, labels_needed, share
 from common.tables.report import fingerprint
@@ -97,7 +97,7 @@ def prevalence_finding(
     source: str,
     target: Target = "file",  # whether the shares are of the file or of the population that it was drawn from
     widths: Sequence[float] = WIDTHS,
-    drawn: Drawn | None = None,  # see `read_draw`; none for a simple draw
+    drawn: Draw | None = None,  # see `read_draw`; none for a simple draw
     notes: Sequence[str] = (),  # paragraphs about the human labels
     **about: Any,
 ) -> Finding:

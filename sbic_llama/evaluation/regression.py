@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from common.cli.errors import UserError, counted, shown
-from common.results.finding import Finding, Listing, Measures, worded
+from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats.design import Design
+from common.stats.metrics import Measure
 from common.stats.regression import Fit, Kind, NoSolution, Table, by_both, by_machine, by_people
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Feature
@@ -174,16 +175,7 @@ def regression_finding(
             design=design,
         ),
         task=feature.title,
-        parts=[
-            Measures(
-                f"Coefficients for {of} ({kind})", "covariate", f"difference in {unit}", measures, 0.0, "none", True
-            ),
-            Listing(
-                "Where each covariate is 0 or its most frequent value",
-                ["labels", unit, "from", "to"],
-                [[SOURCES[key], each[0]["value"], *each[0]["ci95"]] for key, each in rows.items()],
-            ),
-        ],
+        parts=_parts(rows, measures, of, unit, kind),
         data={"name": source.name, "split": "posts with human labels", "fingerprint": fingerprint(pairs)},
         facts={
             "kind": kind,
@@ -196,6 +188,25 @@ def regression_finding(
         },
         **about,
     )
+
+
+def _parts(rows: dict[str, list[Measure]], measures: dict[str, Measure], of: str, unit: str, kind: Kind) -> list[Part]:
+    return [
+        Measures(
+            f"Coefficients for {of} ({kind})",
+            "covariate",
+            f"difference in {unit}",
+            measures,
+            reference=0.0,
+            reference_name="no difference",
+            differences=True,
+        ),
+        Listing(
+            "Where each covariate is 0 or its most frequent value",
+            ["labels", unit, "from", "to"],
+            [[SOURCES[key], each[0]["value"], *each[0]["ci95"]] for key, each in rows.items()],
+        ),
+    ]
 
 
 def _label(feature: Feature, wanted: str | None) -> str:

@@ -18,7 +18,7 @@ from common.results.record import RunRecord, git_commit, versions
 from common.results.rendering import heading, on_page, page, scores
 from common.results.scoring import class_counts
 from common.stats.agreement import ALIKE
-from common.stats.design import Design, Drawn, design_of
+from common.stats.design import Design, Draw, design_of
 from common.stats.guarantee import Guarantee, guarantee
 from common.stats.metrics import Measure, mean
 from common.stats.votes import Votes
@@ -142,7 +142,7 @@ def judge(
     *,
     key: str,
     prefix: str = PREFIX,
-    drawn: Drawn | None = None,
+    drawn: Draw | None = None,
     by: Sequence[str] = (),
 ) -> LabeledAnswers:
     """Join a feature's answers with people's labels by the key column.
@@ -255,7 +255,7 @@ def assess(
     prefix: str = PREFIX,
     temperature: float,
     seed: int,
-    drawn: Drawn | None = None,
+    drawn: Draw | None = None,
 ) -> Assessment:
     """Compare a feature's answers with people's labels, and decide whether they may be used."""
     shared = {**about(record), "seed": seed}

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.results.checks import agreement_finding, calibration_finding, risk_coverage_finding
 from common.results.finding import Finding, Listing, Measures, worded
-from common.stats.design import Design, Drawn
+from common.stats.design import Design, Draw
 from common.stats.metrics import evaluate
 from sbic_llama.data.choices import masi
 from sbic_llama.data.corpus import Post
@@ -56,7 +56,7 @@ def agreement_with_people(
     answers: dict[str, Label],
     *,
     seed: int,
-    drawn: Drawn | None = None,
+    drawn: Draw | None = None,
     **about: Any,
 ) -> Finding | None:
     """Return whether the model agrees with people as they do with each other; None if no two labeled the same post.

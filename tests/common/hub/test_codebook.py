@@ -20,6 +20,7 @@ from common.hub.card import read_trained
 from common.hub.package import publication_of
 from common.tables.reading import read_rows
 from sbic_llama.evaluate import EvaluateArguments, score_adapter
+from sbic_llama.robustness.__main__ import RobustnessArguments, check
 from sbic_llama.training.run import train
 from tests.bases import CHATML, build
 from tests.strict_hub import problems
@@ -220,4 +221,7 @@ def test_a_table_that_has_grown_is_not_evaluated(own, tmp_path):
     arguments = EvaluateArguments(adapter=str(own.folder), data=grown, output_dir=tmp_path / "records")
     with pytest.raises(UserError, match=r"table.csv: its texts or labels have changed since the adapter was trained"):
         score_adapter(arguments)
+    robustness = RobustnessArguments(adapter=str(own.folder), data=grown, output_dir=tmp_path / "records")
+    with pytest.raises(UserError, match=r"table.csv: its texts or labels have changed since the adapter was trained"):
+        check(robustness)
     assert not (tmp_path / "records").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.results.checks import agreement_finding
+from common.results.checks import agreement_finding, risk_coverage_finding
 from common.stats import calibration, metrics
 from common.stats.alt_test import p_value
 from common.stats.design import Design
@@ -43,6 +43,17 @@ def test_a_weight_counts_as_so_many_items(sample):
     assert loss == pytest.approx(calibration.negative_log_likelihood(*many[2:]))
     kept = calibration.risks(sure, ~right, design.weights)
     assert kept[[9, 19, 39]] == pytest.approx(calibration.risks(many[0], ~many[1])[[16, 33, 67]])
+
+
+def test_a_few_certain_answers_that_are_right_do_not_prove_that_all_are():
+    """Of 60 labels, the 10 that stand for the certain half are all right: as many of a simple draw prove little."""
+    sure, right = np.r_[np.full(50, 0.6), np.full(10, 0.9)], np.r_[np.arange(50) % 2, np.ones(10)]
+    design = Design(np.r_[np.zeros(50, int), np.ones(10, int)], np.array([500.0, 500.0]))
+    about = {"task": "t", "model": "m", "data": {"name": "d", "split": "s", "fingerprint": "f"}}
+    finding = risk_coverage_finding(sure, right, metric="accuracy", seed=0, design=design, **about)
+    half = list(finding.parts[1].rows.values())[-1]
+    assert (half["value"], half["n"]) == (1.0, 10)
+    assert half["ci95"] == pytest.approx([0.722, 1.0], abs=0.001)  # Wilson's interval of 10 of 10
 
 
 def test_a_part_keeps_its_weights(sample):
