@@ -29,7 +29,7 @@ from sbic_llama.data.hatecheck import Case, read_cases
 from sbic_llama.data.md_agreement import Item, read_items
 from sbic_llama.evaluation import with_people
 from sbic_llama.evaluation.other_corpora import hatecheck_finding, md_agreement_findings
-from sbic_llama.evaluation.rounds import rounds_finding
+from sbic_llama.evaluation.rounds import read_rounds, rounds_finding
 from sbic_llama.evaluation.scores import (
     AdapterArguments,
     Read,
@@ -75,10 +75,11 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     splits = arguments.load(description.codebook)
     feature = description.resolve_feature()
     require_training_table(arguments, feature, splits, facts)
+    posts, scored = labeled(splits["test"], feature.label_of), test_set(feature, splits, arguments)
+    earlier = read_rounds(arguments.earlier, feature, posts, scored.fingerprint)
     hardware.choose_device()
     processes = join()
     read, precision = arguments.load_reader(description, processes)
-    posts = labeled(splits["test"], feature.label_of)
     texts = [post.text for post in posts]
     if not processes.first:
         if arguments.untouched_base:
@@ -87,7 +88,6 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
             if more:
                 read(more)
         return [], []
-    scored = test_set(feature, splits, arguments)
     scored.policy["scored in"] = precision
     if description.aggregation != arguments.aggregation:
         scored.policy["aggregation of the adapter's training labels"] = description.aggregation
@@ -117,7 +117,7 @@ def score_adapter(arguments: EvaluateArguments) -> tuple[list[RunRecord], list[F
     if feature.classifies:
         result.insert(0, compare(arguments, feature, posts, answers[0], records[-1], encoders))
     given = (folder, feature, posts, answers[0].labels, records[-1])
-    result += [rounds_finding(arguments.earlier, *given, seed=arguments.seed)] if arguments.earlier else []
+    result += [rounds_finding(earlier, *given, seed=arguments.seed)] if earlier else []
     result += on_other_corpora(arguments, feature, read, (items, cases), splits["train"], records[-1])
     drop_stale(arguments, feature)
     arguments.leave(result, feature, folder)

@@ -21,8 +21,25 @@ from sbic_llama.evaluation.with_people import score_of
 TEMPLATE = Path(__file__).parent / "templates" / "rounds.jinja"
 
 
+Round = tuple[int, RunRecord, list[Label]]  # training texts, the record, and answers to the test texts
+
+
+def read_rounds(earlier: Sequence[Path], feature: Feature, posts: Sequence[Post], fingerprint: str) -> list[Round]:
+    """Read the evaluations of adapters of earlier rounds, in their order.
+
+    Args:
+        earlier: Folders of adapters that were evaluated on the same texts.
+        feature: The feature.
+        posts: The test texts, and ``fingerprint`` theirs with their labels.
+
+    Raises:
+        UserError: An adapter was not evaluated, or on other texts.
+    """
+    return [(_size(folder), *_evaluated(folder, feature, posts, fingerprint)) for folder in earlier]
+
+
 def rounds_finding(
-    earlier: Sequence[Path],
+    earlier: Sequence[Round],
     current: Path,
     feature: Feature,
     posts: Sequence[Post],
@@ -34,19 +51,15 @@ def rounds_finding(
     """Compare an adapter with those of earlier rounds, in their order, text by text.
 
     Args:
-        earlier: Folders of adapters that were evaluated on the same texts.
+        earlier: What :func:`read_rounds` returned.
         current: Folder of the adapter.
         feature: The feature.
         posts: The test texts, and ``answers`` the adapter's.
         record: Its record.
         seed: Seed of the bootstrap.
-
-    Raises:
-        UserError: An adapter was not evaluated, or on other texts.
     """
     metric = "balanced_accuracy" if feature.classifies else "set_f1"
-    rounds = [(_size(folder), *_evaluated(folder, feature, posts, record)) for folder in earlier]
-    rounds.append((_size(current), record, answers))
+    rounds = [*earlier, (_size(current), record, list(answers))]
     labels = [feature.label_of(post) for post in posts]
     names = [f"{number}: {size:,} texts" for number, (size, *_) in enumerate(rounds, 1)]
     measures = {name: each.metrics[metric] for name, (_, each, _) in zip(names, rounds, strict=True)}
@@ -90,12 +103,12 @@ def _size(folder: Path) -> int:
 
 
 def _evaluated(
-    folder: Path, feature: Feature, posts: Sequence[Post], record: RunRecord
+    folder: Path, feature: Feature, posts: Sequence[Post], fingerprint: str
 ) -> tuple[RunRecord, list[Label]]:
     evaluation, fix = read_evaluation(folder), "evaluate it with the same --data first"
     if evaluation is None:
         raise UserError("it has not been evaluated", key="--earlier", file=folder, fix=fix)
-    if evaluation.record.data["fingerprint"] != record.data["fingerprint"]:
+    if evaluation.record.data["fingerprint"] != fingerprint:
         raise UserError("it was evaluated on other texts or labels", key="--earlier", file=folder, fix=fix)
     given = {row["id"]: feature.parse(row["answer"]) for row in evaluation.scores}
     answers = [given.get(post_id(post)) for post in posts]
