@@ -148,7 +148,12 @@ def assess_adapter(arguments: TrustArguments, adapter: Adapter, annotated: Path,
     key, seed, source = arguments.key_column, arguments.seed, Path(arguments.posts[0])
     labels, columns = labels_of(votes, adapter.feature), {"key": key, "prefix": arguments.prefix}
     columns["drawn"] = read_draw(arguments.human_labels, key, adapter.feature) or None
-    judged = judge(adapter, annotated, labels, **columns, by=arguments.guarantee_by)
+    judged = judge(adapter, annotated, labels, **columns, by=arguments.guarantee_by, texts=arguments.texts)
+    if judged.trained:
+        problem = (
+            f"{adapter.name} was trained on {judged.trained:,} of the {len(judged.labels):,} posts with human labels"
+        )
+        warn(f"{problem}, so the numbers are better than for new posts; label posts that it has not seen")
     require_matches(arguments, adapter.name, len(judged.labels), votes, judged.keys)
     warn_unmatched(votes, labels, judged.keys, source)
     if judged.repeated:

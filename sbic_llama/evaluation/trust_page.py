@@ -25,6 +25,7 @@ from common.stats.votes import Votes
 from common.tables.reading import read_rows, text_of
 from common.tables.report import fingerprint
 from common.tables.writing import row_writer
+from sbic_llama.data import trained_texts
 from sbic_llama.data.features import Feature, Label
 from sbic_llama.data.groups import PRESENCE
 from sbic_llama.data.label_files import PREFIX, labels_of, read_annotated
@@ -46,6 +47,7 @@ LIMITS = (
 LEAST_LABELS = 100  # human labels, and
 WIDEST = 0.2  # width of the interval of the gain, for there to be enough of them
 MOST_PARTS = 30  # values of a column with a guarantee of their own
+MOST_TRAINED = 0.05  # share of labeled posts that were trained on, for a verdict that needs no review
 LEAST_ALPHA = 0.667  # Krippendorff's lowest alpha for tentative conclusions (2004, ch. 11)
 
 Use = Literal["use as is", "use with review", "do not use", "too few human labels to say"]
@@ -56,20 +58,22 @@ def verdict(
     alpha: float | None,  # Krippendorff's alpha of model and people, if known
     passed: bool | None,  # result of the Alternative Annotator Test, if known
     one_answer: bool = False,  # whether the model gives all posts of the file the same answer
+    trained: int = 0,  # labeled posts that the model was trained on
 ) -> Use:
     """Say whether a feature's labels may be used.
 
     *Do not use*: the model gives one answer only, or is not shown to be better than always giving the best constant answer. *Too
     few human labels to say*: the same, but with too few labels to show it. *Use as is*: better than a constant, in reliable
-    agreement with people, and at least as good as a single annotator. *Use with review*: better than a constant, but one of these
-    is not shown.
+    agreement with people, at least as good as a single annotator, and measured on new posts. *Use with
+    review*: better than a constant, but one of these is not shown.
     """
     low, high = gain["ci95"]
     if one_answer:
         return "do not use"
     if low <= 0:
         return "do not use" if high < 0 or enough_labels(gain) else "too few human labels to say"
-    as_is = enough_labels(gain) and passed and alpha is not None and alpha >= LEAST_ALPHA
+    new = trained <= MOST_TRAINED * gain["n"]
+    as_is = enough_labels(gain) and new and passed and alpha is not None and alpha >= LEAST_ALPHA
     return "use as is" if as_is else "use with review"
 
 
@@ -99,6 +103,7 @@ class LabeledAnswers:
     repeated: int  # rows with the key of an earlier row
     keys: dict[str, None]  # of the annotated posts
     certain: list[float]  # the confidence of each answer of the file
+    trained: int = 0  # labeled posts whose text the adapter was trained on
     design: Design | None = None  # how the labeled posts were drawn; None for a simple draw
     # Column → its value in each labeled row and in each row of the file; the answer itself is the column "".
     parts: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
@@ -141,6 +146,7 @@ def judge(
     human_labels: dict[str, Label],
     *,
     key: str,
+    texts: TextColumns,
     prefix: str = PREFIX,
     drawn: Draw | None = None,
     by: Sequence[str] = (),
@@ -154,7 +160,8 @@ def judge(
     everywhere: Counter[str] = Counter()
     by_key: dict[str, Label] = {}
     keys: dict[str, None] = {}
-    repeated, certain, values_of = 0, [], []
+    repeated, trained, certain, values_of = 0, 0, [], []
+    trained_on = trained_texts.read(adapter.folder)
     for row in read_rows(annotated):
         values = _answer_in(row.values, adapter, prefix)
         if values[feature.name] is None:
@@ -169,6 +176,8 @@ def judge(
         if (human := left.pop(name, None)) is not None:
             answer = feature.parse(values[feature.name])
             by_key[name] = () if answer is None else answer
+            cells = {column: text_of(row, column) or "" for column in texts.columns} if trained_on else {}
+            trained += bool(cells) and trained_texts.digest(texts.read(cells)) in trained_on
             numbers = [float(values[column]) for column in adapter.columns[1:]]
             rows.append((adapter.confidence(values), human, by_key[name], numbers, name, values_of[-1]))
     rows.sort(key=lambda row: row[0])
@@ -181,7 +190,7 @@ def judge(
         column: ([values[place] for values in of_labeled], [values[place] for values in values_of])
         for place, column in enumerate(("", *by))
     }
-    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain, design, parts)
+    return LabeledAnswers(feature, *own, counts, missing, by_key, repeated, keys, certain, trained, design, parts)
 
 
 def _answer_in(values: dict[str, Any], adapter: Adapter, prefix: str) -> dict[str, Any]:
@@ -274,11 +283,12 @@ def assess(
     test = agreement and agreement.facts["alternative_annotator_test"]
     gain, metric = judged.gain(seed), scores(record)[0]
     only = next(iter(judged.everywhere)) if len(judged.everywhere) == 1 else None
-    use = verdict(gain, alpha and alpha["value"], test and test["passed"], only is not None)
+    use = verdict(gain, alpha and alpha["value"], test and test["passed"], only is not None, judged.trained)
     words = worded(
         TEMPLATES / "verdict.jinja",
         use=use,
         only=only,
+        trained=judged.trained,
         metric=heading(metric),
         score=record.metrics[metric],
         gain=gain,

@@ -44,7 +44,7 @@ def calibrate(
     probabilities = np.array([list(details.values()) for details in answers.details])
     if feature.choices:
         return calibrate_choices(feature, probabilities, labels)
-    warn_of_one(feature, answers.labels)
+    warn_of_one(feature, answers.labels, labels)
     temperature = round(fit_temperature(probabilities, labels), 4)
     log(f"temperature {temperature:.3f}")
     return temperature, (), description.curve(tempered(probabilities, temperature).max(1), right)
@@ -67,12 +67,15 @@ def calibrate_choices(
     decided = replace(feature, thresholds=thresholds)
     sure = [confidence(decided, dict(zip(feature.choices, row, strict=True))) for row in probabilities.tolist()]
     answers = [decided.chosen(row) for row in probabilities.tolist()]
-    warn_of_one(decided, answers)
+    warn_of_one(decided, answers, labels)
     right = [answer == label for answer, label in zip(answers, labels, strict=True)]
     return temperature, thresholds, description.curve(sure, right)
 
 
-def warn_of_one(feature: Feature, answers: Sequence[Label]) -> None:
-    """Warn if all validation posts got one and the same answer."""
+def warn_of_one(feature: Feature, answers: Sequence[Label], labels: Sequence[Label]) -> None:
+    """Warn if all validation posts got one and the same answer; weights help only where that is what most posts have."""
     if one := only_answer(feature, Counter(answers)):
-        warn(f"{one} on validation posts; try more steps, another learning rate, or --class_weights balanced")
+        counts = Counter(labels).values()
+        uneven = max(counts) >= 2 * min(counts)
+        hints = ["more steps", *(["--class_weights balanced"] if uneven else []), "another learning rate"]
+        warn(f"{one} on validation posts; try {', '.join(hints[:-1])} or {hints[-1]}")

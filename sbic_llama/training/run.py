@@ -41,6 +41,7 @@ from common.training.run import (
     trainer_settings,
     with_lasting_base,
 )
+from sbic_llama.data import trained_texts
 from sbic_llama.data.corpus import Post, Split, SplitName, labeled
 from sbic_llama.data.features import Feature, training_fingerprint
 from sbic_llama.model import adapter, description
@@ -196,7 +197,7 @@ def build_trainer(arguments: TrainArguments, context: RunContext, data: Training
         )
     rows = weighted_rows(tokenizer, feature, learned, max_post_tokens=arguments.max_post_tokens)
     validation = training_rows(tokenizer, feature, data.dev_posts, max_post_tokens=arguments.max_post_tokens)
-    announce(arguments, context.precision, rows, len(data.dev_posts), data.revision)
+    announce(arguments, feature, context.precision, rows, len(data.dev_posts), data.revision)
     base = load_base(name, data.revision, tokenizer, precision=context.precision)
     for each in (rows, validation):
         each.encoded.require_context(max(map(len, each.answers)), context_of(base))
@@ -255,7 +256,12 @@ def trainer_arguments(arguments: TrainArguments, precision: hardware.Precision, 
 
 
 def announce(
-    arguments: TrainArguments, precision: hardware.Precision, rows: TrainingRows, validation: int, revision: str | None
+    arguments: TrainArguments,
+    feature: Feature,
+    precision: hardware.Precision,
+    rows: TrainingRows,
+    validation: int,
+    revision: str | None,
 ) -> None:
     """Print, before the base is loaded, what will be trained on how much, and the memory that it takes."""
     lengths, prefix = [len(ids) for ids in rows.input_ids], len(rows.encoded.prefix_ids)
@@ -263,6 +269,8 @@ def announce(
     truncated = f"{rows.encoded.cut:,} truncated to {arguments.max_post_tokens} tokens"
     learned = "answers to learn" if len(set(map(tuple, rows.encoded.prompts))) < len(lengths) else "training posts"
     log(f"{len(lengths):,} {learned} ({truncated}), {validation:,} for validation")
+    if feature.classifies:
+        log(f"validated by balanced accuracy, which is {1 / len(feature.labels):.2f} for a constant answer")
     separate = sum(lengths)
     if arguments.shares_instruction:
         sharing = sum(map(rows.encoded.shares, range(len(lengths))))
@@ -300,6 +308,9 @@ def save(
         shares = label_shares(data.feature, learned)
         described = description.describe(
             arguments, data.feature, data.revision, temperature, review, shares, thresholds or None
+        )
+        trained_texts.write(
+            arguments.output_dir / data.feature.name, (post.text for post in (*data.posts, *data.dev_posts))
         )
         write = partial(adapter.save, model, tokenizer, described, feature=data.feature, probe=probe)
         save_run(write, facts, arguments.output_dir / data.feature.name)

@@ -22,7 +22,16 @@ from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.features import FEATURES
 from sbic_llama.data.label_files import labels_of, read_human_votes
 from sbic_llama.evaluation.methods_section import Records, render
-from sbic_llama.evaluation.trust_page import LEAST_ALPHA, LEAST_LABELS, WIDEST, LabeledAnswers, labels_needed, verdict
+from sbic_llama.evaluation.trust_page import (
+    LEAST_ALPHA,
+    LEAST_LABELS,
+    WIDEST,
+    LabeledAnswers,
+    judge,
+    labels_needed,
+    verdict,
+)
+from sbic_llama.model.annotator import read_adapters
 
 NAMES = ("offensiveYN", "targetMinority")
 
@@ -320,6 +329,26 @@ def gain(low: float, high: float, n: int = LEAST_LABELS) -> dict:
 )
 def test_the_answer_changes_at_its_thresholds(gain, alpha, passed, use):
     assert verdict(gain, alpha, passed) == use
+
+
+@pytest.mark.parametrize(("trained", "use"), [(5, "use as is"), (6, "use with review")])
+def test_posts_that_were_trained_on_do_not_show_that_no_review_is_needed(trained, use):
+    assert verdict(gain(0.01, 0.2), 0.9, True, trained=trained) == use
+
+
+def test_labeled_posts_that_were_trained_on_are_told(trained_adapters, miniature, tmp_path):
+    """A user who takes the labels behind the training for a test would see scores that are too high."""
+    [adapter] = read_adapters([str(trained_adapters / "offensiveYN")])
+    splits = load_splits(data_dir=miniature / "SBIC.v2")
+    posts = [*splits["train"].posts[:40], *splits["dev"].posts[:4], *splits["test"].posts[:20]]
+    answers = dict(zip((f"model_{name}" for name in adapter.columns), ["Offensive", 0.1, 0.2, 0.7], strict=True))
+    write_rows(
+        tmp_path / "annotated.csv", [{"id": n, "post": f" {p.text.upper()}", **answers} for n, p in enumerate(posts)]
+    )
+    judged = judge(
+        adapter, tmp_path / "annotated.csv", {str(n): 0 for n in range(2, 64)}, key="id", texts=adapter.feature.texts
+    )
+    assert judged.trained == 38 + 4, "whatever their case and spaces"
 
 
 def test_a_model_with_one_answer_is_not_to_be_used(miniature, tmp_path, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from sbic_llama.data.features import FEATURES, feature_of, only_answer
 from sbic_llama.data.table import Item, Vote
 from sbic_llama.model.packing import SharedInstruction, answer_losses
 from sbic_llama.training.arguments import TrainArguments
+from sbic_llama.training.calibration import warn_of_one
 from sbic_llama.training.run import build_trainer, load_data, prepare_device
 from sbic_llama.training.trainer import learned_answers, weighted_rows
 
@@ -94,3 +95,9 @@ def test_one_answer_to_everything_is_told():
     assert only_answer(feature, Counter({2: 30, 0: 1})) is None
     assert only_answer(feature, Counter({2: 5})) is None, "few posts may well be alike"
     assert only_answer(FEATURES["targetMinority"], Counter({(): 30})) is None
+
+
+@pytest.mark.parametrize(("labels", "hinted"), [([0] * 20 + [2] * 10, True), ([0] * 16 + [2] * 14, False)])
+def test_weights_are_proposed_only_where_labels_are_uneven(labels, hinted, capsys):
+    warn_of_one(FEATURES["offensiveYN"], [0] * 30, labels)
+    assert ("--class_weights balanced" in capsys.readouterr().err) == hinted
