@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.cli.arguments import option, parse
 from common.cli.errors import UserError, run
+from common.cli.extras import require
 from common.results.finding import FOLDER, read_findings
 from common.results.record import read_record
 from common.results.rendering import by_task, lines, markdown_lines, sentence, table_lines, write_report
@@ -37,6 +38,7 @@ def main() -> None:
         raise UserError("no run records", file=folder, expected="*.json files", fix="evaluate a model first")
     findings = read_findings(folder / FOLDER)
     if arguments.output:
+        require("plots")
         write_report(records, arguments.output, arguments.title, findings)
     for group in by_task(records):
         print("\n".join(markdown_lines(group) if arguments.markdown else table_lines(group)), end="\n\n")

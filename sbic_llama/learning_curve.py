@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
+from common.cli.extras import require
 from common.results.rendering import lines, table_lines
 from sbic_llama.evaluation.curve_finding import write_results
 from sbic_llama.evaluation.learning_curve import FEWEST_ITEMS, MODULE, announce, load, measure
@@ -45,6 +46,7 @@ def main() -> None:
         examples=f"  python -m {MODULE} --codebook codebook.yaml --data table.csv --learning_rate 2e-4 --output_dir output/curve\n"
         f"  python -m {MODULE} --feature offensiveYN --config sbic_llama/recipes/miniature.yaml --output_dir output/curve",
     )
+    require("plots")
     quiet_libraries()
     arguments = TrainArguments(
         **{field.name: getattr(given, field.name) for field in dataclasses.fields(TrainArguments)}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, printable, run, shown
+from common.cli.extras import require
 from common.results.finding import FOLDER, KEPT, leave, read_findings
 from common.results.scoring import command_line
 from common.runtime.files import atomic_write
@@ -194,12 +195,15 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} posts.csv --human_labels labels.csv --adapter output/miniature_sbic/offensiveYN",
     )
+    require("plots")
     source, folder, key = Path(arguments.posts[0]), arguments.output_dir, arguments.key_column
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters
 
     # Whatever can be rejected is rejected before a model is loaded.
     adapters = read_adapters(arguments.annotators(), arguments.expected_shares())
+    if not all(adapter.feature.branches for adapter in adapters):
+        require("texts")
     for adapter in adapters:
         if adapter.folder is not None:
             read_findings(adapter.folder / KEPT)

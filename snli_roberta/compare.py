@@ -14,6 +14,7 @@ import numpy as np
 from common.cli.arguments import parse
 from common.cli.console import log, quiet_libraries, stage
 from common.cli.errors import UserError, counted, run
+from common.cli.extras import require
 from common.cli.options import METHODS, Method
 from common.models.loading import base_identity, base_path, commit_of
 from common.results import finding as findings
@@ -143,6 +144,8 @@ def main() -> None:
         examples=f"""  python -m {MODULE} --config snli_roberta/recipes/miniature_study.yaml
   python -m {MODULE} --config snli_roberta/recipes/study.yaml --estimate_only""",
     )
+    if arguments.report:
+        require("plots")
     records, made = compare(arguments)
     if not records:
         return

@@ -9,6 +9,7 @@ from typing import Any
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
+from common.cli.extras import require
 from common.models.loading import check_place
 from common.results.finding import FOLDER, read_findings
 from common.results.record import RunRecord
@@ -82,6 +83,8 @@ def main() -> None:
         examples=f"""  python -m {MODULE} --model output/miniature_lora --title LoRA
   python -m {MODULE} --model output/miniature_full output/miniature_lora --title "full fine-tuning" LoRA""",
     )
+    if arguments.report:
+        require("plots")
     records = score(arguments)
     if not is_first():
         return

@@ -234,7 +234,8 @@ def test_pins_ranges_and_the_installed_versions_agree():
     exact = pins("requirements.txt")
     assert exact["torch"] == "2.13.0"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    for text in project["project"]["dependencies"]:
+    optional = project["project"]["optional-dependencies"]
+    for text in [*project["project"]["dependencies"], *optional["plots"], *optional["tables"], *optional["texts"]]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(exact[requirement.name.lower().replace("_", "-")]), text
     together = {**exact, **pins("requirements-dev.txt")}
@@ -257,7 +258,40 @@ def test_pins_ranges_and_the_installed_versions_agree():
         assert metadata.version(name).split("+")[0] == version, f"{name} {version} is pinned but not what is tested"
 
 
-def test_an_installed_package_has_recipes_templates_notebooks_and_models(tmp_path):
+HIDDEN = (
+    "matplotlib",
+    "python_calamine",
+    "xlsxwriter",
+    "pyreadstat",
+    "sacrebleu",
+    "rouge_score",
+    "gradio",
+    "ray",
+    "gguf",
+)
+WITHOUT_EXTRAS = f"""
+import sys
+
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, *more):
+        return None if name.partition(".")[0] in {HIDDEN} else self.finder.find_spec(name, *more)
+
+
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """Return the folder into which the package was installed from a wheel."""
+    tmp_path = tmp_path_factory.mktemp("installed")
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", *PACKAGES, "pyproject.toml"],
         cwd=ROOT,
@@ -279,17 +313,53 @@ def test_an_installed_package_has_recipes_templates_notebooks_and_models(tmp_pat
     site = tmp_path / "site"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    for name, subcommand in (("sbic", "annotate"), ("snli", "train-lora")):
-        result = subprocess.run(
-            [site / "bin" / name, subcommand, "--help"],
-            cwd=tmp_path / "wheel",
-            env=os.environ | {"PYTHONPATH": str(site)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert result.returncode == 0, result.stderr
-        assert "--config" in result.stdout
+    return site
+
+
+def as_installed(site: Path, folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the installed package where nothing of the repository lies, without the packages of any extra."""
+    (folder / "sitecustomize.py").write_text(WITHOUT_EXTRAS, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{site}"}
+    name, *rest = words
+    return subprocess.run(
+        [site / "bin" / name, *rest], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize(("name", "subcommand"), [("sbic", "annotate"), ("snli", "train-lora")])
+def test_an_installed_package_has_recipes_templates_notebooks_models_and_commands(
+    installed, tmp_path, name, subcommand
+):
+    result = as_installed(installed, tmp_path, name, subcommand, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "--config" in result.stdout
+
+
+@pytest.mark.slow
+def test_an_installed_package_trains_and_annotates_without_extras(installed, tmp_path, miniature):
+    """And says in one line, before it works, what a page or a workbook needs."""
+    own = miniature / "own_file"
+    recipe = ["--config", "miniature", "--max_steps", "2", "--output_dir", tmp_path / "out"]
+    result = as_installed(installed, tmp_path, "sbic", "train-offensive-yn", *recipe)
+    assert result.returncode == 0, result.stderr
+    adapter = ["--adapter", tmp_path / "out" / "offensiveYN"]
+    result = as_installed(
+        installed, tmp_path, "sbic", "annotate", own / "posts.csv", *adapter, "--output", tmp_path / "a.csv"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "model_offensiveYN" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+    people = ["--human_labels", own / "human_labels.csv", "--key", "id", "--output_dir", tmp_path / "trust"]
+    for words, line in (
+        (["trust", own / "posts.csv", *people], "pictures need matplotlib. Run pip install matplotlib"),
+        (
+            ["annotate", own / "posts.csv", "--output", tmp_path / "a.xlsx"],
+            "files of spreadsheets and survey programs need python-calamine, XlsxWriter, pyreadstat. Run pip install "
+            "python-calamine XlsxWriter pyreadstat",
+        ),
+    ):
+        result = as_installed(installed, tmp_path, "sbic", *words, *adapter)
+        assert (result.returncode, result.stderr.strip()) == (2, f"error: {line}")
+    assert not (tmp_path / "trust").exists()
 
 
 def test_a_hosted_notebook_keeps_its_own_torch():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, plain, run
+from common.cli.extras import require
 from common.cli.options import TableOptions
 from common.runtime.project import NAMESPACE
 
@@ -84,6 +85,7 @@ def card(arguments: CardArguments) -> None:
     from common.hub.card import CARD, read_trained, write
     from common.hub.package import check_name, publication_of
 
+    require("plots")
     folder = Path(_single(arguments.output_dir, "the folder of a trained model"))
     trained = read_trained(folder)
     name = arguments.repo_id or f"{NAMESPACE}/{folder.resolve().name}"
@@ -100,6 +102,7 @@ def publish(arguments: PublishArguments) -> None:
     from common.hub.upload import publish as upload
     from common.hub.verify import scored_corpus, verify_package
 
+    require("plots")
     folder = Path(_single(arguments.output_dir, "the folder of a trained model"))
     check_tag(arguments.tag)
     package = prepare(folder, arguments.repo_id)

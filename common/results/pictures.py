@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.cli.errors import printable
+from common.cli.extras import require
 from common.results.finding import Curve, Growth, Measures, Points
 from common.results.record import RunRecord
 
@@ -268,6 +269,7 @@ def _in_words(metric: str, rows: Rows, form: str) -> str:
 
 @contextmanager
 def _figure(width: float = 7.2, height: float = 3.0) -> Iterator[tuple[Figure, Axes]]:
+    require("plots")
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from common.cli.console import warn
 from common.cli.errors import UserError, counted, file_name, shown
+from common.cli.extras import require
 from common.runtime import files
 from common.tables import encodings, parquet, spreadsheet, survey
 
@@ -180,6 +181,8 @@ def table_format(path: Path, *, writing: bool = False) -> str:
     if suffix not in formats or (suffix in PACKED and path.name.endswith(".gz")):
         expected = f"{', '.join(formats)}; text formats also with .gz"
         raise UserError("unknown file format", file=path, expected=expected)
+    if suffix in (*spreadsheet.READABLE, *survey.READABLE):
+        require("tables")
     return suffix
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from common.cli.arguments import MAX_SEED, option
 from common.cli.console import log
 from common.cli.errors import UserError, shown
+from common.cli.extras import require
 from common.cli.options import METHODS
 from common.models.loading import check_place, hub_commit, local_folder
 from common.results import finding as findings
@@ -174,6 +175,7 @@ def scored_set(feature: Feature, **settings: Any) -> ScoredSet:
         return ScoredChoices(names=choices.PRESENCE, choices=feature.choices, **settings)
     if feature.classifies:
         return ScoredSet(names=feature.labels, **settings)
+    require("texts")
     return ScoredGroups(names=PRESENCE, **settings)
 
 
