@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import operator
 import os
@@ -26,6 +27,7 @@ from common.cli.errors import UserError, shown
 
 Arguments = TypeVar("Arguments")
 REQUIRED = dataclasses.MISSING
+COMPLETING = "_ARGCOMPLETE"  # set where a shell asks for completions
 MAX_SEED = 2**32 - 1  # NumPy's largest
 LARGEST = 10**9  # for all integers but seeds: libraries overflow beyond 64 bits
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -92,7 +94,12 @@ def parse(
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     types_ = typing.get_type_hints(kind)
-    given = _given(_parser(kind, fields, types_, prog, examples), list(fields), sys.argv[1:] if argv is None else argv)
+    parser = _parser(kind, fields, types_, prog, examples)
+    if COMPLETING in os.environ:  # the shell asks what may follow; this ends the process
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    given = _given(parser, list(fields), sys.argv[1:] if argv is None else argv)
     if given.pop("quiet", False):
         be_quiet()
     recipe = given.pop("config", None)
@@ -165,10 +172,17 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
         elif typing.get_origin(inner) is tuple:
             extra |= {"nargs": "+", "action": "extend"}  # --key a b, or --key a --key b
         default = "" if field.default in (REQUIRED, None) else f" (default: {field.default})"
-        parser.add_argument(f"--{name}", help=help + default.replace("%", "%%"), **extra)
+        argument = parser.add_argument(f"--{name}", help=help + default.replace("%", "%%"), **extra)
+        if typing.get_origin(inner) is Literal:  # not argparse's choices, whose error is another
+            words = [str(word) for word in typing.get_args(inner)]
+            argument.completer = functools.partial(_completions, words)
     # `--learning_rate -1e-4` is a rate out of bounds, not an argument called -1e-4; argparse only knows -1 and -0.1.
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     return parser
+
+
+def _completions(words: list[str], **_: Any) -> list[str]:
+    return words
 
 
 def _given(parser: argparse.ArgumentParser, names: list[str], argv: Sequence[str]) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import importlib.util
+import os
 import re
 import runpy
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from common.cli.arguments import COMPLETING
 from common.cli.errors import UserError, run, shown
 
 FORMER = "Former name of"  # how the docstring of a renamed command begins: it runs, but isn't listed
@@ -22,11 +26,26 @@ def main(package: str, prog: str) -> None:
     Its ``--help``, and the command in its records, name the module: that also works without an installation.
     """
     commands = subcommands(package)
+    if COMPLETING in os.environ:
+        sys.argv[1:] = _typed(commands)
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name not in commands:
         run(lambda: _without(name, commands, prog))
     del sys.argv[1]
     runpy.run_module(commands[name][0], run_name="__main__", alter_sys=True)
+
+
+def _typed(commands: Iterable[str]) -> list[str]:
+    """Return the subcommand for which a shell wants completions; while it is being typed, offer its name and end the process."""
+    import argcomplete
+
+    line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
+    if len(line.split(maxsplit=2)) < 2 or re.fullmatch(r"\s*\S+\s+\S+", line):
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("subcommand", choices=list(commands))
+        argcomplete.autocomplete(parser)
+    os.environ[COMPLETING] = "2"  # the words of the subcommand begin at the second, as behind `python -m`
+    return line.split()[1:2]
 
 
 def subcommands(package: str) -> dict[str, tuple[str, Path]]:

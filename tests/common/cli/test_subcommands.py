@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -50,3 +51,26 @@ def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
     assert result.stderr.startswith("error: key 'feature': neither a feature nor a codebook")
     result = start("sbic_llama.sample", "--config", "nowhere")
     assert "or one of gpu, " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "offered", "not_offered"),
+    [
+        ("sbic preva", {"prevalence"}, {"trust"}),
+        ("sbic ", {"annotate", "trust", "hub"}, {"train-lora"}),
+        ("sbic annotate --adap", {"--adapter"}, {"--codebook"}),
+        ("sbic annotate posts.csv --quantization ", {"nf4", "int8", "none"}, set()),
+        ("snli train-lora --learn", {"--learning_rate"}, set()),
+    ],
+)
+def test_a_shell_completes_subcommands_options_and_choices(line, offered, not_offered, tmp_path):
+    """As bash asks: by environment variables, with the answer on file descriptor 8."""
+    package = {"sbic": "sbic_llama", "snli": "snli_roberta"}[line.split()[0]]
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SHELL": "bash"}
+    result = subprocess.run([sys.executable, "-m", package], env=os.environ | asked, capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stderr.decode()
+    words = {word.strip() for word in answer.read_text(encoding="utf-8").split("\n")}
+    assert offered <= words, words
+    assert not not_offered & words
