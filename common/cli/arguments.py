@@ -6,6 +6,7 @@ Nothing heavy is imported here, so ``--help`` and errors appear at once.
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import difflib
 import functools
@@ -27,6 +28,7 @@ from common.cli.errors import UserError, shown
 
 Arguments = TypeVar("Arguments")
 REQUIRED = dataclasses.MISSING
+ENCODING = "TABLE_ENCODING"  # environment variable, so that a command's other processes know it, too
 COMPLETING = "_ARGCOMPLETE"  # set where a shell asks for completions
 MAX_SEED = 2**32 - 1  # NumPy's largest
 LARGEST = 10**9  # for all integers but seeds: libraries overflow beyond 64 bits
@@ -102,6 +104,8 @@ def parse(
     given = _given(parser, list(fields), sys.argv[1:] if argv is None else argv)
     if given.pop("quiet", False):
         be_quiet()
+    if encoding := given.pop("encoding", None):
+        os.environ[ENCODING] = _text_encoding(encoding)
     recipe = given.pop("config", None)
     values, origins = _read_recipe(_recipe_path(recipe, kind), fields) if recipe else ({}, {})
     for name, value in given.items():
@@ -161,6 +165,10 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
     config = "YAML file of arguments; the command line overrides it"
     parser.add_argument("--config", action=_Once, metavar="RECIPE", help=config)
     parser.add_argument("--quiet", action="store_true", help="print only results, warnings and errors, no progress")
+    encoding = (
+        "encoding of tables of text that are not UTF-8, as cp1251 (default: recognized, as UTF-16 or Windows-1252)"
+    )
+    parser.add_argument("--encoding", action=_Once, metavar="NAME", help=encoding)
     for name, field in fields.items():
         inner, help = _without_none(types_[name]), field.metadata.get("help", "").replace("%", "%%")
         if field.metadata.get("positional"):
@@ -179,6 +187,18 @@ def _parser(kind: type, fields: dict, types_: dict, prog: str | None, examples: 
     # `--learning_rate -1e-4` is a rate out of bounds, not an argument called -1e-4; argparse only knows -1 and -0.1.
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     return parser
+
+
+def _text_encoding(name: str) -> str:
+    try:
+        info = codecs.lookup(name)
+        if info._is_text_encoding:
+            return info.name
+    except LookupError:
+        pass
+    raise UserError(
+        f"unknown encoding {shown(name)}", key="--encoding", expected="one that Python knows, as cp1251 or utf-16"
+    )
 
 
 def _completions(words: list[str], **_: Any) -> list[str]:

@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 def quiet_libraries() -> None:
     """Silence library messages that do not help the user.
 
-    These are new heads reported as errors, load bars, PEFT's use of a deprecated name, and a missing bitsandbytes kernel.
+    These are new heads reported as errors, load bars, the use of deprecated names, and a missing bitsandbytes kernel.
     """
     import logging
     import warnings
@@ -73,6 +73,7 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)  # by transformers 5.24
 
 
 def bar(total: int, unit: str, *, show: bool, done: int = 0) -> Any:

@@ -1,13 +1,15 @@
-"""Read text that is not UTF-8 as UTF-8: UTF-16 with a byte-order mark, and the Windows encoding of western Europe."""
+"""Read text that is not UTF-8 as UTF-8: in a named encoding, UTF-16 with a mark, or the Windows encoding of western Europe."""
 
 from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO
 
+from common.cli.arguments import ENCODING
 from common.cli.errors import UserError, shown
 
 MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -23,15 +25,22 @@ def as_utf8(path: Path, raw: BinaryIO) -> tuple[BinaryIO, str | None]:
     """Return a stream of UTF-8 without a byte-order mark of UTF-16, and how the file was read; None if as it is.
 
     A file is Windows-1252 if at least :data:`FEWEST` of its first lines have letters beyond ASCII and none of these lines is
-    UTF-8. So a file in UTF-8 with a few broken lines is read as it is.
+    UTF-8. So a file in UTF-8 with a few broken lines is read as it is. An encoding that the user names is that of all files that
+    are not UTF-8.
     """
+    if named := os.environ.get(ENCODING):
+        head = raw.peek(SCANNED)[:SCANNED]
+        whole = head if len(head) < SHORT else head.rpartition(b"\n")[0]
+        if named == "utf-8" or head.startswith(codecs.BOM_UTF8) or (not head.isascii() and _is(whole, "utf-8")):
+            return raw, None
+        return io.BufferedReader(_Utf8(path, raw, named), CHUNK), None
     mark = raw.peek(4)[:4]
     if mark[:2] in MARKS and mark != codecs.BOM_UTF32_LE:
         raw.read(2)
         codec = MARKS[mark[:2]]
         return io.BufferedReader(_Utf8(path, raw, codec), CHUNK), "read as UTF-16, as its byte-order mark says"
     if (example := _windows(raw.peek(SCANNED)[:SCANNED])) is not None:
-        how = f"read as Windows-1252 text, as in {example}; save it as UTF-8 if that is wrong"
+        how = f"read as Windows-1252 text, as in {example}; name its encoding with --encoding if that is wrong"
         return io.BufferedReader(_Utf8(path, raw, WINDOWS), CHUNK), how
     return raw, None
 
@@ -75,7 +84,7 @@ class _Utf8(io.RawIOBase):
                 text = self._decoder.decode(data, final=self._ended)
             except UnicodeDecodeError as error:
                 line = self._line + error.object[: error.start].decode(self._codec).count("\n")
-                problem = f"text that is not {NAMES[self._codec]}"
+                problem = f"text that is not {NAMES.get(self._codec, self._codec)}"
                 raise UserError(problem, file=self._path, line=line, fix="save it as UTF-8") from None
             self._line += text.count("\n")
             self._ready = text.encode()

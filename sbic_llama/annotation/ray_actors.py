@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.cli.arguments import ENCODING
 from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.models.loading import hub_commit
@@ -138,6 +139,8 @@ def connected(address: str | None) -> Iterator[None]:
         _check_address(address)
     _quiet()
     where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    if encoding := os.environ.get(ENCODING):
+        where["runtime_env"] = {"env_vars": {ENCODING: encoding}}
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -16,7 +16,14 @@ from common.stats.design import Design, Draw
 from common.stats.metrics import evaluate
 from sbic_llama.data.choices import masi
 from sbic_llama.data.corpus import Post
-from sbic_llama.data.features import HAS_BIASED_IMPLICATION, OFFENSIVE_POLICIES, OFFENSIVE_YN, Feature, Label
+from sbic_llama.data.features import (
+    HAS_BIASED_IMPLICATION,
+    OFFENSIVE_POLICIES,
+    OFFENSIVE_YN,
+    TARGET_MINORITY,
+    Feature,
+    Label,
+)
 from sbic_llama.data.groups import set_f1
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -91,10 +98,10 @@ def annotators_opinions(feature: Feature, posts: Sequence[Post]) -> dict[str, di
     """Return the labels of SBIC's single annotators: the post's number → annotator → label under the feature's policy.
 
     Findings appear on public cards, where a crowd worker's id does not belong, so annotators are numbered by their number of posts.
-    Blank opinions are left out, and the first counts where a worker saw a post twice. Two features have no opinions to compare:
-    bias labels hardly vary within a post, and groups are known per post only.
+    Blank opinions are left out, and the first counts where a worker saw a post twice. Two features of SBIC have no opinions to
+    compare: bias labels hardly vary within a post, and groups are known per post only.
     """
-    if feature.name == HAS_BIASED_IMPLICATION.name or not feature.branches:
+    if feature.codebook is None and feature.name in (HAS_BIASED_IMPLICATION.name, TARGET_MINORITY.name):
         return {}
     posts_of = Counter(annotation.worker for post in posts for annotation in post.annotations)
     ranked = sorted(posts_of, key=lambda worker: (-posts_of[worker], worker))

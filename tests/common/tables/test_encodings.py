@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from common.cli.arguments import ENCODING, parse
 from common.cli.errors import UserError
 from common.tables import reading
 from common.tables.reading import read_rows
@@ -34,7 +36,7 @@ def test_an_encoding_is_recognized_and_reported(tmp_path, capsys, encoding, pack
     assert values(path) == ROWS
     said = capsys.readouterr().err
     assert ("read as UTF-16" in said) == (encoding == "utf-16")
-    assert ("read as Windows-1252 text, as in 'café'; save it as UTF-8 if that is wrong" in said) == (
+    assert ("read as Windows-1252 text, as in 'café'; name its encoding with --encoding if that is wrong" in said) == (
         encoding == "windows-1252"
     )
 
@@ -58,3 +60,35 @@ def test_a_few_broken_lines_of_a_file_in_utf_8_stay_broken(tmp_path):
     path.write_bytes(b"id,post\n1,caf\xe9\n2,ok\n")
     with pytest.raises(UserError, match="line 2: byte 0xe9 is not UTF-8"):
         values(path)
+
+
+@dataclass(kw_only=True)
+class Options:
+    """An example."""
+
+
+def test_a_named_encoding_is_that_of_all_files_that_are_not_utf_8(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(ENCODING, "")  # undone afterwards
+    parse(Options, ["--encoding", "SHIFT-JIS"])
+    text = "id,post\n1,猫が好き\n2,犬\n3,plain\n"
+    rows = [{"id": "1", "post": "猫が好き"}, {"id": "2", "post": "犬"}, {"id": "3", "post": "plain"}]
+    for encoding in ("shift_jis", "utf-8", "utf-8-sig"):
+        (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+        assert values(tmp_path / "t.csv") == rows, encoding
+    assert capsys.readouterr().err == ""
+    (tmp_path / "t.csv").write_bytes(text.encode("shift_jis") + b"4,\xff\xff\n")
+    with pytest.raises(UserError, match="line 5: text that is not shift_jis"):
+        values(tmp_path / "t.csv")
+    parse(Options, ["--encoding", "utf-8"])
+    (tmp_path / "t.csv").write_bytes(TEXT.encode("windows-1252"))
+    with pytest.raises(UserError, match="line 2: byte 0xe9 is not UTF-8"):
+        values(tmp_path / "t.csv")
+    parse(Options, ["--encoding", "utf-16-le"])
+    (tmp_path / "t.csv").write_bytes(TEXT.encode("utf-16-le"))  # without a byte-order mark
+    assert values(tmp_path / "t.csv") == ROWS
+
+
+@pytest.mark.parametrize("name", ["cp99999", "rot13", "base64"])
+def test_an_encoding_that_is_none_of_text_is_refused(name):
+    with pytest.raises(UserError, match=f"--encoding: unknown encoding '{name}'; expected one that Python knows"):
+        parse(Options, ["--encoding", name])

@@ -10,10 +10,12 @@ import pytest
 
 from common.cli.errors import UserError
 from common.tables.report import DataReport
+from sbic_llama.data.codebook import Codebook
 from sbic_llama.data.corpus import Annotation, Post, Split
-from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES
+from sbic_llama.data.features import FEATURES, OFFENSIVE_POLICIES, feature_of
 from sbic_llama.data.groups import evaluate_groups, overlaps, token_f1
 from sbic_llama.data.md_agreement import read_items
+from sbic_llama.data.table import Item, Vote
 from sbic_llama.evaluation.other_corpora import md_agreement_finding, md_agreement_findings
 from sbic_llama.evaluation.with_people import (
     agreement_with_people,
@@ -98,6 +100,14 @@ def test_single_annotators_opinions_under_a_policy():
     )
     assert annotators_opinions(FEATURES["hasBiasedImplication"], POSTS) == {}, "bias labels hardly vary within a post"
     assert annotators_opinions(feature, [Post("a", "s", False, 1.0, ())]) == {}
+
+
+def test_single_annotators_lists_of_a_question_of_ones_own():
+    feature = feature_of(Codebook("places", "Which places?", "Name the places.", text=True))
+    item = Item("a", ("rome", "ulm"), (Vote("x", ("rome",)), Vote("y", ("rome", "ulm")), Vote("x", ())))
+    opinions = annotators_opinions(feature, [item])
+    assert sorted(opinions["0"].values()) == [("rome",), ("rome", "ulm")]
+    assert agreement_with_people(feature, opinions, {"0": ("rome",)}, seed=0, **ABOUT)
 
 
 def test_agreement_compares_levels_by_their_order_and_lists_by_set_f1():
