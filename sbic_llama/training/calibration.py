@@ -17,17 +17,28 @@ from sbic_llama.data.features import Feature, Label, confidence, only_answer
 from sbic_llama.model import description
 from sbic_llama.model.answering import answer
 from sbic_llama.model.description import ReviewCurve
+from sbic_llama.model.scoring import label_probabilities
 from sbic_llama.training.arguments import TrainArguments
 
 
 def calibrate(
-    model: Any, tokenizer: Any, feature: Feature, posts: Sequence[Post], arguments: TrainArguments
+    model: Any,
+    tokenizer: Any,
+    feature: Feature,
+    posts: Sequence[Post],
+    arguments: TrainArguments,
+    scores: np.ndarray | None = None,
 ) -> tuple[float, tuple[float, ...], ReviewCurve]:
     """Fit a temperature on validation posts and, where several labels may hold, thresholds; learn how often answers are right.
 
-    The curve, of accuracy by confidence, is for choosing the posts that a person should review.
+    The curve, of accuracy by confidence, is for choosing the posts that a person should review. ``scores`` are the labels'
+    log-probabilities from training's own validation, shape (posts, labels), so that no post is scored a second time.
     """
-    chosen = posts[:: math.ceil(len(posts) / description.MAX_POSTS)]
+    every = math.ceil(len(posts) / description.MAX_POSTS)
+    chosen = posts[::every]
+    labels = [feature.label_of(post) for post in chosen]
+    if scores is not None:
+        return calibrate_labels(feature, label_probabilities(scores[::every]), labels)
     with stage(f"calibrating confidence on {len(chosen):,} validation posts"):
         answers = answer(
             model,
@@ -37,17 +48,24 @@ def calibrate(
             max_post_tokens=arguments.max_post_tokens,
             batch_size=2 * arguments.per_device_train_batch_size,
         )
-    labels = [feature.label_of(post) for post in chosen]
     right = [answer == label for answer, label in zip(answers.labels, labels, strict=True)]
     if not feature.branches:  # the confidence of a list of groups is not a probability of being right
         return 1.0, (), description.curve([confidence(feature, details) for details in answers.details], right)
     probabilities = np.array([list(details.values()) for details in answers.details])
     if feature.choices:
         return calibrate_choices(feature, probabilities, labels)
-    warn_of_one(feature, answers.labels, labels)
+    return calibrate_labels(feature, probabilities, labels)
+
+
+def calibrate_labels(
+    feature: Feature, probabilities: np.ndarray, labels: Sequence[Any]
+) -> tuple[float, tuple[float, ...], ReviewCurve]:
+    """Fit a temperature for the probabilities of the labels, shape (posts, labels)."""
+    answers = probabilities.argmax(1)
+    warn_of_one(feature, answers.tolist(), labels)
     temperature = round(fit_temperature(probabilities, labels), 4)
     log(f"temperature {temperature:.3f}")
-    return temperature, (), description.curve(tempered(probabilities, temperature).max(1), right)
+    return temperature, (), description.curve(tempered(probabilities, temperature).max(1), answers == np.array(labels))
 
 
 def calibrate_choices(

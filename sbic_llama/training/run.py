@@ -303,7 +303,9 @@ def save(
             **result_facts(trainer, context, result),
         }
         tokenizer, probe = trainer.processing_class, [post.text for post in data.dev_posts[:PROBE]]
-        temperature, thresholds, review = calibrate(model, tokenizer, data.feature, data.dev_posts, arguments)
+        temperature, thresholds, review = calibrate(
+            model, tokenizer, data.feature, data.dev_posts, arguments, trainer.best_scores()
+        )
         learned = learned_answers(data.feature, data.posts, balanced=arguments.class_weights == "balanced")
         shares = label_shares(data.feature, learned)
         described = description.describe(

@@ -6,12 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset
+from safetensors.numpy import load_file, save_file
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
@@ -21,12 +23,14 @@ from common.models.prompt import answer_ids
 from common.results.record import count_parameters
 from common.runtime.processes import Processes
 from common.stats import metrics
-from common.training.checkpoints import unsharded
+from common.training.checkpoints import checkpoint_folder, unsharded
 from sbic_llama.data.corpus import Post
 from sbic_llama.data.encoding import Encoded, encode
 from sbic_llama.data.features import Feature, Label
 from sbic_llama.model.packing import IGNORED, answer_losses
 from sbic_llama.model.scoring import label_probabilities, score_branches, score_labels
+
+SCORES_FILE = "validation_scores.safetensors"  # in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ class FeatureTrainer(SFTTrainer):
     ):
         self.feature, self.rows = feature, rows
         self.validation, self.validation_labels = validation, validation_labels
+        self._scored: tuple[int, np.ndarray] | None = None  # the last validated step, and the labels' scores then
         ids, labels = rows.input_ids, rows.labels
         # The last row is blank: EvenOrder fills the last step of several processes with it.
         columns: dict[str, list[Any]] = {"input_ids": [*ids, ids[0]], "labels": [*labels, [IGNORED] * len(ids[0])]}
@@ -208,13 +213,15 @@ class FeatureTrainer(SFTTrainer):
         decisions = len(scores) if self.feature.choices else sum(map(len, self.validation.answers))
         results = {"loss": float(-scores[:, 0].sum() / decisions)}
         if self.feature.classifies:
+            # A copy: safetensors would store the memory behind a slice, whatever its strides.
+            self._scored = (self.state.global_step, np.ascontiguousarray(scores[:, 2:]))
             names = self.feature.labels
             confusion = metrics.confusion_matrix(self.validation_labels, scores[:, 1].astype(int), len(names))
             results["balanced_accuracy"] = float(metrics.scores(confusion, names)["balanced_accuracy"])
         return results
 
-    def _answer_and_label_scores(self, part: Sequence[int]) -> list[tuple[float, float]]:
-        """Return for each post of ``part`` its answer's log-probability and the index of the most probable label.
+    def _answer_and_label_scores(self, part: Sequence[int]) -> list[tuple[float, ...]]:
+        """Return for each post of ``part`` its answer's log-probability, the index of the most probable label, and all scores.
 
         Where several labels may hold, ``part`` has a row for each, and the log-probability is that of yes or no.
         """
@@ -233,7 +240,22 @@ class FeatureTrainer(SFTTrainer):
             return [(float(score), 0.0) for score in scores[:, 0]]
         scores = score_labels(model, self.processing_class, self.feature, encoded, batch_size=size)
         labels = [self.validation_labels[i] for i in part]
-        return [(float(row[label]), float(row.argmax())) for label, row in zip(labels, scores, strict=True)]
+        return [
+            (float(row[label]), float(row.argmax()), *map(float, row))
+            for label, row in zip(labels, scores, strict=True)
+        ]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save a checkpoint, with the labels' scores if it was validated: calibration needs those of the best one."""
+        super()._save_checkpoint(model, trial)
+        if self._scored and self._scored[0] == self.state.global_step and self.is_world_process_zero():
+            folder = checkpoint_folder(self.args.output_dir, self.state.global_step)
+            save_file({"scores": self._scored[1]}, folder / SCORES_FILE)
+
+    def best_scores(self) -> np.ndarray | None:
+        """Return the labels' scores on validation posts by the best checkpoint, shape (posts, labels); None if it has none."""
+        path = Path(self.state.best_model_checkpoint or "") / SCORES_FILE
+        return load_file(path)["scores"] if path.is_file() else None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

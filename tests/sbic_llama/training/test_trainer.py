@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from safetensors.numpy import load_file
 from torch.utils.data import BatchSampler
 
+from sbic_llama.data.corpus import labeled, load_splits
+from sbic_llama.model.adapter import load_adapter
+from sbic_llama.model.answering import answer
 from sbic_llama.model.packing import IGNORED, SharedInstruction, answer_losses
-from sbic_llama.training.trainer import EvenOrder, training_rows
+from sbic_llama.model.scoring import label_probabilities
+from sbic_llama.training.calibration import calibrate_labels
+from sbic_llama.training.trainer import SCORES_FILE, EvenOrder, training_rows
 
 POSTS, SEED = 43, 33
 
@@ -56,3 +63,21 @@ def test_a_blank_row_changes_no_weight(fresh_model, tokenizer):
         gradients = [p.grad for p in fresh_model.parameters() if p.requires_grad]
         assert gradients
         assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
+def test_training_calibrates_with_its_own_validation_as_the_saved_adapter_would(trained_adapters, miniature):
+    """So no post is scored twice."""
+    folder = trained_adapters / "offensiveYN"
+    kept = [load_file(path)["scores"] for path in folder.glob(f"checkpoint-*/{SCORES_FILE}")]
+    assert kept
+    model, tokenizer, described = load_adapter(folder, precision="fp32")
+    feature = described.resolve_feature()
+    posts = labeled(load_splits(data_dir=miniature / "SBIC.v2")["dev"], feature.label_of)
+    answers = answer(model, tokenizer, feature, [post.text for post in posts], max_post_tokens=384, batch_size=32)
+    again = np.array([list(row.values()) for row in answers.details])
+    assert min(np.abs(label_probabilities(scores) - again).max() for scores in kept) < 1e-5, "one of them was the best"
+    labels = [feature.label_of(post) for post in posts]
+    temperature, _, curve = calibrate_labels(feature, again, labels)
+    assert described.temperature == pytest.approx(temperature, abs=2e-4)
+    assert described.review is not None
+    assert described.review.accuracy == pytest.approx(curve.accuracy, abs=0.01)
