@@ -43,13 +43,17 @@ class BenchArguments:
     snli_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl (default: the miniature)")
     llama_tokenizer: Path | None = option(None, "folder of a Llama tokenizer (default: the tiny one included)")
     encoder_tokenizer: Path | None = option(None, "folder of a RoBERTa tokenizer (default: the tiny one included)")
+    llama: Path | None = option(
+        None, "folder of a pretrained model of the Llama architecture, instead of one made for this"
+    )
+    classifier: Path | None = option(None, "folder of a trained classifier of pairs, instead of one made for this")
     besides: str = option("nothing else", "what else was running on the machine, for the record")
     output: Path | None = option(None, "JSON file to write (default: results/bench-cpu-N-cores.json for a full run on real "
                                  "corpora, otherwise output/bench.json)")  # fmt: skip
 
     def __post_init__(self) -> None:
         files = {"sbic_dir": "SBIC.v2.trn.csv", "snli_dir": "snli_1.0_train.jsonl"}
-        files |= {"llama_tokenizer": "", "encoder_tokenizer": ""}
+        files |= {"llama_tokenizer": "", "encoder_tokenizer": "", "llama": "config.json", "classifier": "config.json"}
         for key, file in files.items():
             folder = getattr(self, key)
             if folder is not None and not (folder / file).exists():
@@ -145,13 +149,21 @@ def prepare(arguments: BenchArguments, needs: set[Needs], scratch: Path) -> Sett
     pieces = str((arguments.encoder_tokenizer or MINIATURE_MODELS / "tiny_roberta").resolve())
     made: dict[str, Any] = {}
     if needs & {"llama", "adapters"}:
-        made["llama"] = str(call(partial(materials.llama, sbic), words, preload="common.cli.console"))
+        made["llama"] = str(
+            arguments.llama.resolve()
+            if arguments.llama
+            else call(partial(materials.llama, sbic), words, preload="common.cli.console")
+        )
     if "adapters" in needs:
-        made["adapters"] = materials.adapters(Path(made["llama"]), sbic)
-    if needs & {"encoder", "classifier"}:
+        made["adapters"] = materials.adapters(Path(made["llama"]), sbic, pretrained=arguments.llama is not None)
+    if "encoder" in needs or ("classifier" in needs and arguments.classifier is None):
         made["encoder"] = str(call(materials.encoder, pieces, preload="common.cli.console"))
     if "classifier" in needs:
-        made["classifier"] = str(materials.classifier(Path(made["encoder"]), snli))
+        made["classifier"] = str(
+            arguments.classifier.resolve()
+            if arguments.classifier
+            else materials.classifier(Path(made["encoder"]), snli)
+        )
     return Setting(sbic_dir=str(sbic), snli_dir=str(snli), tokenizer=pieces, scratch=str(scratch), **made)
 
 

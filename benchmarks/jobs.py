@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -36,6 +37,11 @@ class Tool:
     quick: int  # per round with --quick
     target: float | None = None  # how many times as fast ours is meant to be, in every precision; None for ours
     precisions: tuple[Precision, ...] = ("fp32", "bf16")  # bf16 only where the CPU has it in hardware
+    package: str = ""  # without which it is left out
+
+    @property
+    def installed(self) -> bool:
+        return not self.package or importlib.util.find_spec(self.package) is not None
 
 
 def ours(load: str, items: int, quick: int) -> Tool:
@@ -59,7 +65,7 @@ class Job:
             tool.name if precision == "own" else f"{tool.name}, {precision}": (tool, precision)
             for tool in self.tools
             for precision in tool.precisions
-            if bf16 or precision != "bf16"
+            if tool.installed and (bf16 or precision != "bf16")
         }
 
 
@@ -69,6 +75,8 @@ JOBS = (
         Tool("model.generate, a post at a time", "inference.generate_each", 40, 12, 10),
         Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 96, 4),
         Tool("lm-evaluation-harness, log-likelihood of the labels", "inference.harness", 96, 32, 2),
+        Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_label", 96, 32, 6, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_token", 96, 32, 4, ("own",), "xllamacpp"),
     )),
     Job("SBIC three features", "rows", "adapters", rounds=2, quick=1, tools=(
         ours("inference.annotate_at_once", 640, 128),
@@ -96,6 +104,8 @@ JOBS = (
     Job("SNLI prediction", "pairs", "classifier", rounds=5, quick=3, tools=(
         ours("inference.classifier", 4096, 512),
         Tool("text-classification pipeline, batches of 32", "inference.pair_pipeline", 2048, 256, 3),
+        Tool("ONNX Runtime, batches of 32 by length", "engines.onnx_runtime", 2048, 256, 1.2, ("fp32",), "onnxruntime"),
+        Tool("ONNX Runtime, dynamic int8", "engines.onnx_runtime_int8", 2048, 256, 1.2, ("own",), "onnxruntime"),
     )),
 )  # fmt: skip
 

@@ -38,7 +38,9 @@ ANSWERS = 3  # different answers per feature that the Llama learns, at most
 SBIC, SNLI, TOKENIZER = "SBIC.v2.*.csv", "snli_1.0_*.jsonl", ("*.json", "*.txt", "*.model")  # patterns of files
 TRAINED = ("hasBiasedImplication", "offensiveYN", "targetMinority")
 # An adapter of a few steps answers as fast as one of many.
-ADAPTER_OPTIONS = {"max_steps": 4, "evaluations": 1, "learning_rate": 1e-4, "r": 16, "lora_alpha": 32}
+ADAPTER_OPTIONS: dict[str, Any] = {"max_steps": 4, "evaluations": 1, "learning_rate": 1e-4, "r": 16, "lora_alpha": 32}
+# A pretrained model gives different answers only after some learning, without which agreement means nothing.
+LEARNING = {"max_steps": 40, "learning_rate": 1e-3, "prompt": "study"}
 
 ENCODER: dict[str, Any] = {"num_hidden_layers": 6, "max_position_embeddings": 514, "type_vocab_size": 1}
 WIDTH, ENCODER_VOCABULARY = 384, 30_522  # MiniLM's; a larger tokenizer gets as many rows as it has tokens
@@ -148,18 +150,19 @@ def llama(sbic_dir: Path, tokenizer: str) -> Path:
     return cached("llama", made_of, lambda folder: _train_llama(folder, sbic_dir, tokenizer))
 
 
-def adapters(model: Path, sbic_dir: Path) -> dict[str, str]:
+def adapters(model: Path, sbic_dir: Path, *, pretrained: bool = False) -> dict[str, str]:
     """Return the folder of an adapter per feature, trained by the product's commands."""
+    settings = ADAPTER_OPTIONS | (LEARNING if pretrained else {})
 
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-            cut_sbic(sbic_dir, Path(scratch), train=4 * BATCH, dev=32)
+            cut_sbic(sbic_dir, Path(scratch), train=settings["max_steps"] * BATCH, dev=32)
             for feature in TRAINED:
-                options = {"model_name_or_path": model, "data_dir": scratch, "output_dir": folder, **ADAPTER_OPTIONS}
+                options = {"model_name_or_path": model, "data_dir": scratch, "output_dir": folder, **settings}
                 finished(f"training for {feature}", python("sbic_llama.train", feature=feature, **options))
                 log(f"adapter for {feature} trained")
 
-    folder = cached("adapters", [str(model), ADAPTER_OPTIONS, product_code()], make)
+    folder = cached("adapters", [str(model), settings, product_code()], make)
     return {feature: str(folder / feature) for feature in TRAINED}
 
 

@@ -43,7 +43,9 @@ def test_a_target_holds_in_every_precision_of_a_tool():
     half = {"trl sft, bf16": 1.8, "trl sft --dtype bfloat16, bf16": 1.8}
     assert targets("QLoRA training", bf16=True) == {OURS: None, "trl sft, fp32": 1.8, **half}
     assert targets("QLoRA training", bf16=False) == {OURS: None, "trl sft, fp32": 1.8}
-    assert list(targets("SNLI prediction", bf16=True).values()) == [None, 3, 3]
+    pipeline = "text-classification pipeline, batches of 32"
+    both = {f"{pipeline}, fp32": 3, f"{pipeline}, bf16": 3}
+    assert targets("SNLI prediction", bf16=True).items() >= both.items()
     assert set(targets("SBIC three features", bf16=True)) == {OURS, "a command for each adapter"}
 
 
