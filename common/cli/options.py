@@ -17,6 +17,11 @@ Method = Literal["full", "lora"]
 METHODS: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
 
 
+def on_hub(name: str | Path) -> bool:
+    """Return whether a table is named ``hf://datasets/…``; a Path has lost one of the slashes."""
+    return str(name).startswith("hf:/")
+
+
 @dataclass(kw_only=True)
 class Schedule:
     """How long and in what batches a model is trained: shared by runs that are compared."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from common.cli.arguments import option
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, file_name
+from common.cli.options import on_hub
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
 from common.runtime.run_folder import IDENTITY, check_identity
@@ -43,7 +44,8 @@ class AnnotateArguments(AnnotatorArguments):
 
     posts: tuple[str, ...] = option(
         (),
-        "file of posts (.csv, .jsonl, .parquet, .xlsx, .sav, .dta, …; text also .gz), folder of files, or -",
+        "file of posts (.csv, .jsonl, .parquet, .xlsx, .sav, .dta, …; text also .gz), folder of files, "
+        "hf://datasets/user/name@revision:split, or -",
         positional=True,
     )
     output: str = option(help="file to write, in the format of its ending; a folder for a folder of posts; or -")
@@ -91,7 +93,7 @@ class AnnotateArguments(AnnotatorArguments):
             self._check_folder(source, output)
         else:
             for name, writing in ((self.posts[0], False), (self.output, True)):
-                if name != STREAM:
+                if name != STREAM and not on_hub(name):
                     table_format(Path(name), writing=writing)
         if self.output != STREAM and output.exists() and not (parts_of(output) / IDENTITY).is_file():
             raise UserError("the output already exists", file=output, fix="remove it, or choose another --output")
@@ -108,14 +110,24 @@ def parts_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
-    """Annotate ``source`` into ``output`` in parts, which several processes divide among them."""
+def annotate(
+    arguments: AnnotateArguments,
+    source: Path,
+    output: Path,
+    processes: Processes = ALONE,
+    *,
+    dataset: str | None = None,
+) -> None:
+    """Annotate ``source`` into ``output`` in parts, which several processes divide among them.
+
+    ``dataset`` names the split on the Hub, at a commit, that ``source`` is a copy of.
+    """
     texts = arguments.texts
     files = processes.shared(lambda: [survey(path, texts, strict=arguments.strict) for path in files_of(source)])
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters
 
-    job = AnnotationJob(files, parts_of(output), output, source.is_dir())
+    job = AnnotationJob(files, parts_of(output), output, source.is_dir(), dataset)
     log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     named = arguments.annotators()
     shares = arguments.expected_shares()
