@@ -21,7 +21,8 @@ def main() -> None:
         AnnotateArguments,
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE} posts.csv --adapter output/miniature_sbic/offensiveYN --output annotated.csv\n"
-        f"  python -m {MODULE} hf://datasets/user/posts@main:train --adapter user/name@v1 --output annotated.parquet\n"
+        f"  python -m {MODULE} hf://datasets/user/posts@main:train --adapter user/name@v1 \\\n"
+        "    --output hf://datasets/user/annotated\n"
         f"  zcat posts.csv.gz | python -m {MODULE} - --adapter user/name@v1 --output - > annotated.csv\n"
         "  accelerate launch --config_file accelerate_config.yaml --num_processes 4 \\\n"
         f"    -m {MODULE} posts.parquet --adapter user/name@v1 --output annotated.parquet\n"
@@ -34,6 +35,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="annotate-") as scratch:
         source, output, dataset = processes.shared(lambda: _places(arguments, Path(scratch)))
         annotate(arguments, source, output, processes, dataset=dataset)
+        if on_hub(arguments.output) and processes.first:
+            from sbic_llama.annotation import hub_output
+
+            hub_output.publish(arguments.output, private=not arguments.public)
         if arguments.output == STREAM and processes.first:
             with open(output, "rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -45,7 +50,11 @@ def _places(arguments: AnnotateArguments, scratch: Path) -> tuple[Path, Path, st
 
     A stream is stored, because a run reads its input three times.
     """
-    source, output, dataset = Path(arguments.posts[0]), Path(arguments.output), None
+    source, output, dataset = Path(arguments.posts[0]), arguments.output_path, None
+    if on_hub(arguments.output):
+        from sbic_llama.annotation import hub_output
+
+        hub_output.check(arguments.output, private=not arguments.public)
     if on_hub(arguments.posts[0]):
         from common.hub.table_download import download_table
 
