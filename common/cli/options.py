@@ -135,7 +135,7 @@ class TableOptions(CorpusOptions):
 
     data: Path | None = option(
         None,
-        "table of your own with labels, for an adapter or codebook of your own",
+        "table of your own with labels, or hf://datasets/user/name@revision:split, for an adapter or codebook of your own",
         instead_of="dataset_name",
         added_later=True,
     )
@@ -145,7 +145,7 @@ class TableOptions(CorpusOptions):
         if self.data is not None:
             if self.data_dir is not None or self.dataset_name is not None:
                 raise UserError("two corpora were given", key="data", fix="remove data_dir and dataset_name")
-            if not self.data.exists():
+            if not on_hub(self.data) and not self.data.exists():
                 raise UserError("no such file", file=self.data, expected="a table with texts and labels")
 
     def words(self) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli.console import log, stage
 from common.cli.errors import STREAMS, UserError, counted, shown
+from common.cli.options import on_hub
 from common.models.load_errors import loading
 from common.models.retry import with_retries
 from common.runtime.files import atomic_write
@@ -104,9 +105,15 @@ def download_table(name: str | Path) -> HubTable:
     return _named(fixed, _as_table(fixed, paths, features))
 
 
+def local_table(path: Path) -> Path:
+    """Return a path as it is, or the local copy of the Hub's table that it names."""
+    return download_table(path).path if on_hub(path) else path
+
+
 def _named(split: HubSplit, path: Path) -> HubTable:
+    if str(path) not in STREAMS:
+        log(f"reading {split}")
     STREAMS[str(path)] = str(split)
-    log(f"reading {split}")
     return HubTable(split, path)
 
 
