@@ -118,6 +118,8 @@ def corpora_on_the_hub(hub, miniature):
     for split, name in zip(names.values(), ("trn", "dev", "tst"), strict=True):
         with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
             sbic[split] = list(csv.DictReader(file))
+    with open(miniature / "own_file" / "posts.csv", encoding="utf-8", newline="") as file:
+        publish(hub, "miniature/posts", {"train": list(csv.DictReader(file))})
     publish(hub, "allenai/social_bias_frames", sbic, ref="refs/convert/parquet")
 
 
@@ -143,7 +145,11 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
         check(forked.run(["-m", *command.split()], cwd=tmp_path), command)
     launched, run_once = False, set[str]()
     for command in (line for name in SESSIONS[session] for line in commands(name) if not line.startswith("make ")):
-        words = shlex.split(command.replace("path/to/", f"{miniature}/").replace(" you/", " miniature/"))
+        words = shlex.split(
+            command.replace("path/to/", f"{miniature}/")
+            .replace(" you/", " miniature/")
+            .replace("datasets/you/", "datasets/miniature/")
+        )
         given = words[1:]
         if any(Path(word).parent.name == "recipes" for word in words):
             given += ["--max_steps", "2", "--evaluations", "1"]  # the command as shown, cut short
