@@ -114,6 +114,9 @@ def corpora_on_the_hub(hub, miniature):
         for split in names
     }
     publish(hub, "stanfordnlp/snli", snli)
+    columns = ("text_a", "text_b", "gold")
+    others = {split: [dict(zip(columns, row.values(), strict=True)) for row in rows] for split, rows in snli.items()}
+    publish(hub, "miniature/pairs", {"dev" if name == "validation" else name: rows for name, rows in others.items()})
     sbic = {}
     for split, name in zip(names.values(), ("trn", "dev", "tst"), strict=True):
         with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
