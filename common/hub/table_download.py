@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # pathlib makes one slash of two: such a name may have been a Path.
 PATTERN = re.compile(
-    r"hf:/{1,2}datasets/(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:((?P<subset>[^:/]+)/)?(?P<split>\w[\w.-]*))?"
+    r"hf:/{1,2}datasets/(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:((?P<subset>(?!\.)[^:/]+)/)?(?P<split>\w[\w.-]*))?"
 )
 EXPECTED = "hf://datasets/user/name, with @revision and :split or :subset/split if needed"
 CONVERTED = "refs/convert/parquet"  # the branch on which the Hub keeps Parquet files of public datasets
@@ -217,12 +217,10 @@ def _folder(fixed: HubSplit) -> Path:
 
 
 def _kept(fixed: HubSplit) -> Path | None:
-    """Return the table that an earlier call left."""
+    """Return the table that an earlier call left; its link leads nowhere once the Hub's cache is emptied."""
     folder = _folder(fixed)
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    return next(
-        (path for path in paths if path.is_file()), None
-    )  # a link leads nowhere once the Hub's cache is emptied
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _as_table(fixed: HubSplit, paths: Sequence[Path], features: Any) -> Path:

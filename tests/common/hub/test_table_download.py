@@ -45,7 +45,14 @@ def test_a_name_has_a_revision_a_subset_and_a_split():
         *("german", "train"),
     )
     assert str(parsed) == f"{URL}@refs/convert/parquet:german/train"
-    for name in ("hf://models/user/name", "hf://datasets/name", f"{URL}/data/train.parquet", f"{URL}@", f"{URL}:"):
+    for name in (
+        "hf://models/user/name",
+        "hf://datasets/name",
+        f"{URL}/data/train.parquet",
+        f"{URL}@",
+        f"{URL}:",
+        f"{URL}:../x",
+    ):
         with pytest.raises(UserError, match="not the name of a Hub dataset"):
             parse_name(name)
 
