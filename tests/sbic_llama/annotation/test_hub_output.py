@@ -89,7 +89,7 @@ def test_an_interrupted_upload_is_continued(call, hub, capsys):
     hub.fail("POST .*/commit/", 0, apply=True, drop=True)  # the response to the commit is lost
     call()
     assert len(hub.repositories["datasets", ID].commits) == 2
-    assert capsys.readouterr().err.count("reading hf://") == 3
+    assert capsys.readouterr().err.count("2 of 3 posts annotated") == 1
 
 
 def test_what_would_be_refused_is_refused_before_any_work(call, hub, monkeypatch):
