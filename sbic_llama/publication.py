@@ -11,6 +11,7 @@ from common.cli.errors import UserError
 from common.cli.options import TableOptions
 from common.hub import card
 from common.hub.card import Content, Dataset, Trained
+from common.hub.table_download import local_table
 from common.models.loading import load_tokenizer
 from common.models.prompt import frame_of
 from sbic_llama.data.corpus import HUB_DATASET, labeled, post_id
@@ -125,7 +126,7 @@ def inputs(trained: Trained, corpus: TableOptions) -> dict[str, tuple[str, ...]]
                 f"{feature.name} needs a table with labels", key="--data", fix="give --data path/to/table.csv"
             )
         # All texts of the table, however they are divided now: it may have grown.
-        items, _ = read_items(corpus.data, feature.codebook)
+        items, _ = read_items(local_table(corpus.data), feature.codebook)
         return {post_id(item): (item.text,) for item in items}
     settings = trained.facts["settings"]
     arguments = CorpusArguments(

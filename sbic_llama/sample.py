@@ -159,7 +159,9 @@ def _check_strata(column: str, values: Sequence[str], size: int, path: Path) -> 
 
 def sample(arguments: SampleArguments) -> None:
     """Draw rows and write them."""
-    path = Path(arguments.posts[0])
+    from common.hub.table_download import local_table
+
+    path = local_table(Path(arguments.posts[0]))
     columns = next((list(row.values) for row in read_rows(path, lenient=True)), [])
     features = questions(arguments, path, columns)
     texts = text_columns([f.texts if arguments.codebook else POST for f in features], arguments.text_column)

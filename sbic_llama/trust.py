@@ -72,6 +72,9 @@ class TrustArguments(AnnotatorArguments):
     def __post_init__(self) -> None:
         if len(self.posts) != 1:
             raise UserError(f"{len(self.posts)} files were given", expected="one file of posts")
+        from common.hub.table_download import local_table
+
+        self.posts, self.human_labels = (str(local_table(Path(self.posts[0]))),), local_table(self.human_labels)
         if not Path(self.posts[0]).is_file():
             raise UserError("no such file", file=self.posts[0], fix="check the path")
         if not self.human_labels.exists():

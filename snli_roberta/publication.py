@@ -9,12 +9,11 @@ from common.cli.options import CorpusOptions
 from common.hub import card
 from common.hub.card import Content, Dataset, Trained
 from common.results.record import TRAINING_FILE
-from snli_roberta.data.corpus import LABELS, pair_id
+from snli_roberta.data.corpus import HUB_DATASET, LABELS, pair_id
 from snli_roberta.training.arguments import CorpusArguments
 
 FILES = ("config.json",)
 EVALUATE = "python -m snli_roberta.evaluate --model"
-HUB_DATASET = "stanfordnlp/snli"
 _TEMPLATES = Path(__file__).parent / "card"
 
 
@@ -30,6 +29,9 @@ def snippet(trained: Trained, repo_id: str) -> str:
 def render(trained: Trained, repo_id: str) -> dict[str, bytes]:
     """Render the card's files by path."""
     settings, adapter = trained.facts["settings"], trained.facts["kind"] == "adapter"
+    if settings["dataset_name"] not in (None, HUB_DATASET):
+        problem = f"the card describes models trained on SNLI, not on {shown(settings['dataset_name'])}"
+        raise UserError(problem, file=trained.folder / TRAINING_FILE, fix="upload the folder with a card of your own")
     on_hub = settings["data_dir"] is not None or settings["dataset_name"] is not None
     method = "LoRA" if adapter else "full fine-tuning"
     content = Content(

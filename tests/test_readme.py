@@ -115,10 +115,15 @@ def corpora_on_the_hub(hub, miniature):
         for split in names
     }
     publish(hub, "stanfordnlp/snli", snli)
+    columns = ("text_a", "text_b", "gold")
+    others = {split: [dict(zip(columns, row.values(), strict=True)) for row in rows] for split, rows in snli.items()}
+    publish(hub, "miniature/pairs", {"dev" if name == "validation" else name: rows for name, rows in others.items()})
     sbic = {}
     for split, name in zip(names.values(), ("trn", "dev", "tst"), strict=True):
         with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
             sbic[split] = list(csv.DictReader(file))
+    with open(miniature / "own_file" / "posts.csv", encoding="utf-8", newline="") as file:
+        publish(hub, "miniature/posts", {"train": list(csv.DictReader(file))})
     publish(hub, "allenai/social_bias_frames", sbic, ref="refs/convert/parquet")
 
 
@@ -152,7 +157,11 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
     scripts = {name: place.partition(".")[0] for name, place in project["scripts"].items()}
     for command in (line for name in SESSIONS[session] for line in commands(name) if not line.startswith("make ")):
-        words = shlex.split(command.replace("path/to/", f"{miniature}/").replace(" you/", " miniature/"))
+        words = shlex.split(
+            command.replace("path/to/", f"{miniature}/")
+            .replace(" you/", " miniature/")
+            .replace("datasets/you/", "datasets/miniature/")
+        )
         if words[:2] == ["pip", "install"]:  # which tests/test_house.py does
             continue
         if words[0] in scripts:

@@ -17,6 +17,11 @@ Method = Literal["full", "lora"]
 METHODS: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA"}
 
 
+def on_hub(name: str | Path) -> bool:
+    """Return whether a table is named ``hf://datasets/…``; a Path has lost one of the slashes."""
+    return str(name).startswith("hf:/")
+
+
 @dataclass(kw_only=True)
 class Schedule:
     """How long and in what batches a model is trained: shared by runs that are compared."""
@@ -130,7 +135,7 @@ class TableOptions(CorpusOptions):
 
     data: Path | None = option(
         None,
-        "table of your own with labels, for an adapter or codebook of your own",
+        "table of your own with labels, or hf://datasets/user/name@revision:split, for an adapter or codebook of your own",
         instead_of="dataset_name",
         added_later=True,
     )
@@ -140,7 +145,7 @@ class TableOptions(CorpusOptions):
         if self.data is not None:
             if self.data_dir is not None or self.dataset_name is not None:
                 raise UserError("two corpora were given", key="data", fix="remove data_dir and dataset_name")
-            if not self.data.exists():
+            if not on_hub(self.data) and not self.data.exists():
                 raise UserError("no such file", file=self.data, expected="a table with texts and labels")
 
     def words(self) -> list[str]:

@@ -170,6 +170,12 @@ def _environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
     return environment
 
 
+def page(template: Path, place: Path, **values: Any) -> str:
+    """Render a card that is no model's, without metadata; ``place`` is named where a value is missing."""
+    body = _environment(template.parent, place, markdown=True).get_template(template.name).render(**values)
+    return "\n".join(map(printable, _without_blank_runs(body).strip().split("\n"))) + "\n"
+
+
 def _without_blank_runs(text: str) -> str:
     """Collapse the blank lines that the template leaves, but not in code."""
     parts = text.split("```")

@@ -163,8 +163,8 @@ def check_leaks(package: Package) -> None:
                 raise UserError(f"contains a path of a machine, {path!r}", file=folder / name, fix=fix)
 
 
-def check_name(repo_id: str) -> None:
-    """Refuse a repository name that the Hub would not accept."""
+def check_name(repo_id: str, option: str = "--repo_id") -> None:
+    """Refuse a repository name that the Hub would not accept; ``option`` is the argument that gives it."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -175,7 +175,7 @@ def check_name(repo_id: str) -> None:
         legal = False
     if not legal:
         expected = "user/name with letters, digits, -, _ and ., at most 96 characters"
-        raise UserError(f"{repo_id!r} is not a repository name", key="--repo_id", expected=expected)
+        raise UserError(f"{repo_id!r} is not a repository name", key=option, expected=expected)
 
 
 def check_tag(tag: str | None) -> None:
@@ -186,11 +186,11 @@ def check_tag(tag: str | None) -> None:
         raise UserError(f"{tag!r} is not a tag name", key="--tag", expected="letters, digits, ., - and _, such as v1")
 
 
-def check_access(repo_id: str, base: str | None, commit: str | None = None) -> None:
+def check_access(repo_id: str, base: str | None, commit: str | None = None, *, option: str = "--repo_id") -> None:
     """Check that this login may write to ``repo_id``, and that the Hub has the base model's commit."""
     from huggingface_hub import HfApi, get_token
 
-    check_name(repo_id)
+    check_name(repo_id, option)
     if not get_token():
         raise UserError("no Hub token", fix="run `hf auth login` or set HF_TOKEN; it is never an argument")
     api = HfApi()
@@ -202,7 +202,7 @@ def check_access(repo_id: str, base: str | None, commit: str | None = None) -> N
     names = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
     namespace = repo_id.partition("/")[0]
     if namespace not in names:
-        raise UserError(f"this login may not write to {namespace!r}", key="--repo_id", expected=" or ".join(names))
+        raise UserError(f"this login may not write to {namespace!r}", key=option, expected=" or ".join(names))
     if base:
         ask(lambda: api.model_info(base, revision=commit), base, commit)
 

@@ -115,11 +115,11 @@ class Upload:
         ).oid
 
 
-def files_at(api: Any, repo_id: str, revision: str) -> dict[str, Any]:
+def files_at(api: Any, repo_id: str, revision: str, kind: str = "model") -> dict[str, Any]:
     """Return the Hub's entries of a revision's files, by path."""
     from huggingface_hub.hf_api import RepoFile
 
-    entries = api.list_repo_tree(repo_id, recursive=True, revision=revision)
+    entries = api.list_repo_tree(repo_id, recursive=True, revision=revision, repo_type=kind)
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 

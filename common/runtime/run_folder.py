@@ -24,6 +24,7 @@ IDENTITY = "run.json"
 TRAINING_FILE = "training.json"  # in a trained model's folder
 LOCK = ".lock"  # in the folder of an annotation's parts
 ATTEMPTS = 10  # to lock a folder
+LONGEST = 150  # characters of a difference: the name of a dataset with its commit
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # the disk does not support them
 
 
@@ -90,7 +91,7 @@ def _difference(key: str, was: Any, now: Any) -> str:
         return _difference(f"{key} ({name})", was.get(name), now.get(name))
     if isinstance(now, str) and re.fullmatch("[0-9a-f]{16,64}", now):  # a digest tells a reader nothing
         return f"{key} changed" if was else f"{key}: not recorded by the version that began it"
-    return f"{key} was {shown(was)} and is {shown(now)}"
+    return f"{key} was {shown(was, LONGEST)} and is {shown(now, LONGEST)}"
 
 
 @contextlib.contextmanager

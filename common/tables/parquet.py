@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,10 +22,16 @@ DICTIONARY = 2  # type of the page with the texts that a column's rows refer to
 
 def read(path: Path, check: Callable[[Sequence[str]], None], *, longest: int) -> Iterator[dict[str, Any]]:
     """Yield rows; ``check`` gets the names of the columns before, and no row may have more than ``longest`` bytes."""
-    import pyarrow
+    with reading(path):
+        for batch in batches(path, check, longest=longest):
+            yield from _python_values(path, batch)
+
+
+def batches(path: Path, check: Callable[[Sequence[str]], None], *, longest: int) -> Iterator[Any]:
+    """Yield record batches, the values of each of which fit into memory as Python objects; see :func:`read`."""
     import pyarrow.parquet
 
-    try:
+    with reading(path):
         columns = pyarrow.parquet.read_metadata(path).schema
         schema = columns.to_arrow_schema()
         check(schema.names)
@@ -41,8 +48,17 @@ def read(path: Path, check: Callable[[Sequence[str]], None], *, longest: int) ->
                 path, file, lambda chunk: _largest(raw, chunk) if chunk.path_in_schema in texts else 0
             ):
                 for step in _steps(path, batch, number, longest):
-                    yield from _python_values(path, step.cast(schema) if lists else step)
+                    yield step.cast(schema) if lists else step
                 number += len(batch)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn pyarrow's errors about a file into a ``UserError``."""
+    import pyarrow
+
+    try:
+        yield
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"not Parquet: {first_line(error)}", file=path, fix="write or download it again") from None
 

@@ -43,6 +43,7 @@ class AnnotationJob:
     folder: Path  # keeps the parts until all are done
     output: Path  # a file, or a folder for files of the same names
     into_folder: bool
+    dataset: str | None = None  # on the Hub, with its commit, from which the posts come
 
     @property
     def rows(self) -> int:
@@ -123,7 +124,7 @@ def identity_of(
     """Return what parts depend on; a run with another identity must not use them."""
     posts = {file.path.name: file.digest for file in job.files}
     rows = {file.path.name: file.digests[-1] for file in job.files}
-    return {
+    return ({"dataset": job.dataset} if job.dataset else {}) | {
         "posts": posts if job.into_folder else job.files[0].digest,
         "rows as read": rows if job.into_folder else job.files[0].digests[-1],
         "text_column": row_format.texts.place,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from common.cli.arguments import option
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, counted, file_name
+from common.cli.options import on_hub
 from common.runtime import hardware
 from common.runtime.processes import ALONE, Processes
-from common.runtime.run_folder import IDENTITY, check_identity
+from common.runtime.run_folder import IDENTITY, check_identity, write_identity
 from common.tables.reading import FORMATS, table_format
 from sbic_llama.annotation.arguments import AnnotatorArguments
 from sbic_llama.annotation.input import Part, RowFormat, Survey, annotated, files_of, survey, windows
@@ -43,10 +44,16 @@ class AnnotateArguments(AnnotatorArguments):
 
     posts: tuple[str, ...] = option(
         (),
-        "file of posts (.csv, .jsonl, .parquet, .xlsx, .sav, .dta, …; text also .gz), folder of files, or -",
+        "file of posts (.csv, .jsonl, .parquet, .xlsx, .sav, .dta, …; text also .gz), folder of files, "
+        "hf://datasets/user/name@revision:split, or -",
         positional=True,
     )
-    output: str = option(help="file to write, in the format of its ending; a folder for a folder of posts; or -")
+    output: str = option(
+        help="file to write, in the format of its ending; a folder for a folder of posts; hf://datasets/user/name; or -"
+    )
+    public: bool = option(
+        False, "let everybody read a new dataset on the Hub, which holds the posts (default: private)"
+    )
     input_format: Format = option("csv", "format of standard input")
     output_format: Format = option("csv", "format of standard output")
     prefix: str = option("model_", "prefix of the new columns", empty=True)
@@ -86,18 +93,35 @@ class AnnotateArguments(AnnotatorArguments):
             for key in ("ray_address", "actors"):
                 if getattr(self, key) is not None:
                     raise UserError("only Ray uses it", key=key, fix="add --engine ray, or remove it")
-        source, output = Path(self.posts[0]), Path(self.output)
+        if self.public and not on_hub(self.output):
+            raise UserError("only a dataset on the Hub is public or private", key="public", fix="remove it")
+        source, output = Path(self.posts[0]), self.output_path
         if source.is_dir():
             self._check_folder(source, output)
         else:
             for name, writing in ((self.posts[0], False), (self.output, True)):
-                if name != STREAM:
+                if name != STREAM and not on_hub(name):
                     table_format(Path(name), writing=writing)
-        if self.output != STREAM and output.exists() and not (parts_of(output) / IDENTITY).is_file():
+        of_earlier_run = output.exists() and not (parts_of(output) / IDENTITY).is_file()
+        if self.output != STREAM and of_earlier_run and not on_hub(self.output):  # an upload may have to be continued
             raise UserError("the output already exists", file=output, fix="remove it, or choose another --output")
 
+    @property
+    def output_path(self) -> Path:
+        """Return the file to write; that of a dataset is uploaded from there."""
+        if not on_hub(self.output):
+            return Path(self.output)
+        from sbic_llama.annotation.hub_output import local_file
+
+        return local_file(self.output)
+
     def _check_folder(self, source: Path, output: Path) -> None:
-        if self.output == STREAM or output.name in ("", "..") or output.name.endswith((*FORMATS, ".gz")):
+        if (
+            self.output == STREAM
+            or on_hub(self.output)
+            or output.name in ("", "..")
+            or output.name.endswith((*FORMATS, ".gz"))
+        ):
             raise UserError("the posts are a folder", file=self.output, expected="a new folder as --output")
         if output.resolve().is_relative_to(source.resolve()):
             raise UserError("the output is inside the folder of posts", file=output, fix="choose another --output")
@@ -108,14 +132,24 @@ def parts_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes: Processes = ALONE) -> None:
-    """Annotate ``source`` into ``output`` in parts, which several processes divide among them."""
+def annotate(
+    arguments: AnnotateArguments,
+    source: Path,
+    output: Path,
+    processes: Processes = ALONE,
+    *,
+    dataset: str | None = None,
+) -> None:
+    """Annotate ``source`` into ``output`` in parts, which several processes divide among them.
+
+    ``dataset`` names the split on the Hub, at a commit, that ``source`` is a copy of.
+    """
     texts = arguments.texts
     files = processes.shared(lambda: [survey(path, texts, strict=arguments.strict) for path in files_of(source)])
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters
 
-    job = AnnotationJob(files, parts_of(output), output, source.is_dir())
+    job = AnnotationJob(files, parts_of(output), output, source.is_dir(), dataset)
     log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     named = arguments.annotators()
     shares = arguments.expected_shares()
@@ -133,6 +167,10 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
     with contextlib.ExitStack() as stack:
         engine, precision = stack.enter_context(_engine(arguments, adapters, named))
         identity = identity_of(job, row_format, adapters, arguments.quantization, precision)
+        if on_hub(arguments.output) and processes.shared(lambda: output.exists() and not job.folder.exists()):
+            check_identity(output.parent, identity, option="--output")
+            log(f"annotated already: {output}")
+            return
         if processes.first:
             stack.enter_context(claimed(job.folder, identity))
         # The first process decides before any has begun; otherwise later ones would divide other parts.
@@ -148,9 +186,28 @@ def annotate(arguments: AnnotateArguments, source: Path, output: Path, processes
             summary = _summary(job, row_format)
             for one in _only_answers(job, row_format, adapters):
                 warn(one)
+            if on_hub(arguments.output):
+                _write_facts(arguments, job, adapters, named, columns, identity, precision)
             job.assemble(columns, arguments.prefix)
             for line in summary:
                 log(line)
+
+
+def _write_facts(
+    arguments: AnnotateArguments,
+    job: AnnotationJob,
+    adapters: Sequence[Adapter],
+    named: Sequence[str | Adapter],
+    columns: dict[str, type],
+    identity: dict[str, Any],
+    precision: str,
+) -> None:
+    """Write which run the output is of, and what its card will say, before there is an output to upload."""
+    from sbic_llama.annotation.hub_output import write_facts
+
+    settings = {"prefix": arguments.prefix, "quantization": arguments.quantization, "precision": precision}
+    write_facts(job, adapters, named, columns, text_columns=arguments.texts.columns, **settings)
+    write_identity(job.output.parent, identity)
 
 
 def _summary(job: AnnotationJob, row_format: RowFormat) -> list[str]:

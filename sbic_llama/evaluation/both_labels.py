@@ -12,6 +12,7 @@ import numpy as np
 from common.cli.arguments import option
 from common.cli.console import log, warn
 from common.cli.errors import UserError, counted
+from common.cli.options import on_hub
 from common.results import rendering
 from common.results.finding import Finding
 from common.runtime.project import is_miniature
@@ -69,12 +70,18 @@ class BothLabelsArguments:
     def __post_init__(self) -> None:
         if len(self.annotated) != 1:
             raise UserError(f"{len(self.annotated)} files were given", expected="one annotated file")
+        if on_hub(self.annotated[0]):
+            from common.hub.table_download import download_table
+
+            self.annotated = (download_table(self.annotated[0]).name,)  # with its commit, which findings then name
         if self.codebook is not None and self.feature is not None:
             raise UserError("the codebook names its feature", key="feature", fix="remove it")
 
     def read(self, columns: Sequence[str]) -> BothLabels:
         """Read both files; ``columns`` are those of the annotated file to keep."""
-        path, labeled = Path(self.annotated[0]), self.human_labels
+        from common.hub.table_download import local_table
+
+        path, labeled = local_table(Path(self.annotated[0])), local_table(self.human_labels)
         if self.codebook is not None:
             feature = feature_of(read_codebook(self.codebook))
         else:

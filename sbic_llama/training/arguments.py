@@ -9,7 +9,7 @@ from typing import Literal
 from common.cli.arguments import option
 from common.cli.console import log, stage
 from common.cli.errors import UserError
-from common.cli.options import ALL_LINEAR, TableOptions, TrainingOptions
+from common.cli.options import ALL_LINEAR, TableOptions, TrainingOptions, on_hub
 from common.models.prompt import PromptChoice
 from common.runtime.project import MINIATURE, corpus_folder, is_miniature
 from sbic_llama.data.codebook import Codebook, read_codebook
@@ -42,6 +42,11 @@ class CorpusArguments(TableOptions):
 
     def __post_init__(self) -> None:
         TableOptions.__post_init__(self)
+        if self.data is not None and on_hub(self.data):
+            from common.hub.table_download import download_table
+
+            # Its commit of today, which records and other commands then name, even if its branch moves.
+            self.data = Path(download_table(self.data).name)
         if self.more_labels and self.data is None:
             raise UserError("it needs --data", key="more_labels", fix="add --data with the labels of the first round")
 
@@ -73,6 +78,11 @@ class CorpusArguments(TableOptions):
         problem = f"the adapter was trained on {trained_on}, not on {self.corpus_name}"
         raise UserError(problem, file=adapter, fix=fix)
 
+    @property
+    def dataset(self) -> str | None:
+        """Return the split on the Hub, at its commit, that the table is; None for a file."""
+        return str(self.data).replace("hf:/", "hf://", 1) if self.data is not None and on_hub(self.data) else None
+
     def load(self, codebook: Codebook | None = None) -> dict[SplitName, Split]:
         """Load all splits and print what was read and dropped; a table of one's own is read by its codebook."""
         if codebook is not None:
@@ -93,6 +103,7 @@ class CorpusArguments(TableOptions):
         return splits
 
     def _load_table(self, codebook: Codebook) -> dict[SplitName, Split]:
+        from common.hub.table_download import local_table
         from sbic_llama.data.more_labels import with_more_labels
         from sbic_llama.data.table import load_table
 
@@ -101,8 +112,8 @@ class CorpusArguments(TableOptions):
                 f"{codebook.name} needs a table with labels", key="data", fix="give --data path/to/table.csv"
             )
         with stage(f"reading {self.data.name}"):
-            report, splits = load_table(self.data, codebook)
-            splits, more = with_more_labels(splits, self.more_labels, codebook)
+            report, splits = load_table(local_table(self.data), codebook)
+            splits, more = with_more_labels(splits, tuple(map(local_table, self.more_labels)), codebook)
         for line in (line for each in (report, *more) for line in each.lines()):
             log(line)
         for split in splits.values():

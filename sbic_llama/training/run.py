@@ -165,6 +165,8 @@ def load_data(
     if feature.codebook:  # what it says, wherever the file lies; first, because its labels are part of the data, too
         codebook = {"codebook": fingerprint([dataclasses.asdict(feature.codebook)])}
         run_identity = codebook | run_identity | codebook
+    if arguments.dataset:
+        run_identity = {"dataset": arguments.dataset} | run_identity
     return TrainingData(feature, splits["train"], posts, dev_posts, revision, run_identity)
 
 

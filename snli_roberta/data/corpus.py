@@ -1,21 +1,25 @@
-"""SNLI 1.0: premise/hypothesis pairs from the official JSONL files or from the Hub's ``stanfordnlp/snli``."""
+"""SNLI 1.0: premise/hypothesis pairs from the official files or the Hub's ``stanfordnlp/snli``; other datasets of pairs."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.cli.errors import UserError, shown
-from common.tables.reading import Row, read_hub_rows, read_rows
+from common.stats.votes import folded
+from common.tables.reading import Row, read_rows
 from common.tables.report import DataReport, fingerprint
 
 LABELS = ("entailment", "neutral", "contradiction")
 NO_GOLD, NO_LABEL = "-", -1  # a pair without a gold label, in the files and on the Hub
 SplitName = Literal["train", "dev", "test"]
-HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+HUB_DATASET = "stanfordnlp/snli"
+HUB_COLUMNS = ("premise", "hypothesis", "label")
+HUB_SPLITS = ("train", "validation", "test")
+NAMES: tuple[SplitName, ...] = ("train", "dev", "test")
 SAMPLING = ("balance_classes", "train_fraction", "sample_seed")  # arguments of `training_sample`
 
 
@@ -62,24 +66,36 @@ def pairs_fingerprint(pairs: Iterable[Pair]) -> str:
 
 
 def load_split(
-    split: SplitName, *, data_dir: Path | None = None, dataset_name: str | None = None, revision: str | None = None
+    split: SplitName,
+    *,
+    data_dir: Path | None = None,
+    dataset_name: str | None = None,
+    revision: str | None = None,
+    columns: Sequence[str] = HUB_COLUMNS,
+    splits: Sequence[str] = HUB_SPLITS,
 ) -> Split:
     """Load a split from a folder of official files (``snli_1.0_dev.jsonl``), or from the Hub without ``data_dir``.
+
+    ``columns`` are those of the premise, the hypothesis and the label on the Hub; ``splits``, those for training, validation and
+    test there, ``subset/split`` for one of a subset.
 
     Pairs without a gold label (``-`` in the files, -1 on the Hub) and pairs with an empty sentence are dropped and counted.
 
     Raises:
         UserError: A file, column or value is not SNLI's; the message names the line.
     """
-    report = DataReport(f"SNLI {split}")
+    name = dataset_name or HUB_DATASET
+    report = DataReport(f"{'SNLI' if name == HUB_DATASET else name} {split}")
     loaded = Split(split, [], report)
     if data_dir is not None:
-        columns = ("gold_label", "sentence1", "sentence2")
-        _from_official(read_rows(Path(data_dir) / f"snli_1.0_{split}.jsonl", columns), loaded)
+        official = ("gold_label", "sentence1", "sentence2")
+        _from_official(read_rows(Path(data_dir) / f"snli_1.0_{split}.jsonl", official), loaded)
     else:
-        columns = ("label", "premise", "hypothesis")
-        name = dataset_name or "stanfordnlp/snli"
-        _from_hub(read_hub_rows(name, HUB_SPLITS[split], columns, revision=revision), loaded)
+        from common.hub.table_download import HubSplit, download_table
+
+        subset, _, hub_split = splits[NAMES.index(split)].rpartition("/")
+        table = download_table(str(HubSplit(name, revision, subset or None, hub_split)))
+        _from_hub(_rows(table.path, columns), loaded, columns)
     for label, name in enumerate(LABELS):
         report.notes[name] = sum(pair.label == label for pair in loaded.pairs)
     return loaded
@@ -99,12 +115,33 @@ def _from_official(rows: Iterable[Row], loaded: Split) -> None:
         _keep(row, loaded, sentences, NO_LABEL if gold == NO_GOLD else LABELS.index(gold), labels)
 
 
-def _from_hub(rows: Iterable[Row], loaded: Split) -> None:
+def _rows(path: Path, columns: Sequence[str]) -> Iterable[Row]:
+    try:
+        yield from read_rows(path, columns)
+    except UserError as error:
+        if error.problem.startswith("missing column"):
+            error.fix = "name those of the premise, the hypothesis and the label with --dataset_columns"
+        raise
+
+
+def _from_hub(rows: Iterable[Row], loaded: Split, columns: Sequence[str]) -> None:
+    *sentences, column = columns
     for row in rows:
-        label = row.values["label"]
-        if label not in (NO_LABEL, 0, 1, 2) or isinstance(label, bool):
-            raise row.error(f"unknown label {shown(label)}", "label", expected="0, 1, 2, or -1 for none")
-        _keep(row, loaded, {name: row.values[name] for name in ("premise", "hypothesis")}, label)
+        label = _hub_label(row.values[column])
+        if label is None:
+            expected = f"{', '.join(LABELS)}; 0, 1, 2 for these; or -1 for none"
+            raise row.error(f"unknown label {shown(row.values[column])}", column, expected=expected)
+        _keep(row, loaded, {name: row.values[name] for name in sentences}, label)
+
+
+def _hub_label(value: Any) -> int | None:
+    """Return the label of a dataset's value, by its name or number; None for any other value."""
+    if value is None or value in ("", NO_GOLD):
+        return NO_LABEL
+    if isinstance(value, str):
+        name = folded(value)
+        return LABELS.index(name) if name in LABELS else {"0": 0, "1": 1, "2": 2, "-1": NO_LABEL}.get(name)
+    return value if value in (NO_LABEL, 0, 1, 2) and not isinstance(value, bool) else None
 
 
 def _keep(row: Row, loaded: Split, sentences: dict[str, object], label: int, annotators: tuple[str, ...] = ()) -> None:

@@ -30,7 +30,7 @@ from snli_roberta.data.corpus import Pair, Split, training_sample
 from snli_roberta.disagreement.findings import annotators_finding, chaosnli_finding
 from snli_roberta.disagreement.people import COLUMNS, ValidationTemperature, table
 from snli_roberta.model import classifier
-from snli_roberta.model.evaluation import TASK, require_training_pairs, sampling_of
+from snli_roberta.model.evaluation import require_training_pairs, sampling_of, task_of
 from snli_roberta.training.arguments import CorpusArguments
 
 MODULE = "snli_roberta.disagreement"
@@ -97,7 +97,7 @@ def check(arguments: DisagreementArguments) -> list[Finding]:
         probabilities = _probabilities(model, pairs)
     temperature = ValidationTemperature(dev.pairs, probabilities["validation"])
     shared: dict[str, Any] = {
-        "task": TASK,
+        "task": task_of(arguments),
         "model": arguments.title,
         "miniature": arguments.on_miniature,
         "command": command_line(MODULE),

@@ -30,16 +30,22 @@ LIMITS = (
 ALL_PAIRS = {"balance_classes": False, "train_fraction": 1.0, "sample_seed": 0}
 
 
+def task_of(corpus: CorpusArguments) -> str:
+    """Return the name of the task in records."""
+    return TASK if corpus.is_snli else f"{corpus.dataset_name}{TASK.removeprefix('SNLI')}"
+
+
 def load_sets(corpus: CorpusArguments, sampling: Mapping[str, Any] | None) -> tuple[list[Pair], ScoredSet, Split]:
     """Load the training pairs that settings of a training select (None: all), the set to score, and the test split."""
     train, test = corpus.load("train", "test")
-    data = "the SNLI miniature" if corpus.on_miniature else "SNLI 1.0"
+    data = corpus.corpus_name
+    gold = "given by at least three of five annotators" if corpus.is_snli else "the dataset's"
     pairs = training_sample(train.pairs, **{key: (sampling or ALL_PAIRS)[key] for key in SAMPLING})
     counts = {f"train, {data}": class_counts(train.labels, LABELS)}
     if len(pairs) < len(train.pairs):
         counts["train, sampled"] = class_counts([pair.label for pair in pairs], LABELS)
     scored = ScoredSet(
-        task=TASK,
+        task=task_of(corpus),
         question=QUESTION,
         limits=LIMITS,
         data=data,
@@ -50,7 +56,7 @@ def load_sets(corpus: CorpusArguments, sampling: Mapping[str, Any] | None) -> tu
         class_counts=counts | {f"test, {data}": class_counts(test.labels, LABELS)},
         reports=[train.report, test.report],
         policy={
-            "gold label": "given by at least three of five annotators; pairs without one are dropped",
+            "gold label": f"{gold}; pairs without one are dropped",
             "training pairs used": f"{len(pairs):,} of {len(train.pairs):,}",
         },
         miniature=corpus.on_miniature,

@@ -21,7 +21,8 @@ from common.training.trials import Run, Trials, check_trials, trial_folder
 from snli_roberta.training.arguments import CorpusArguments, SharedSettings, TrainArguments
 
 # Not part of a run's name: where base and corpus come from (their content is), and settings of logs.
-NOT_IDENTITY = {"data_dir", "dataset_name", "dataset_revision", "model_name_or_path", "model_revision"}
+NOT_IDENTITY = {"data_dir", "dataset_name", "dataset_revision", "dataset_columns", "dataset_splits"}
+NOT_IDENTITY |= {"model_name_or_path", "model_revision"}
 NOT_IDENTITY |= {"logging_steps", "report_to", "save_total_limit"}
 LORA_ONLY = {field.name for field in dataclasses.fields(LoraOptions)}
 LORA_ONLY |= {"target_modules", "init_lora_weights", "use_rslora", "use_dora"}

@@ -10,7 +10,7 @@ from common.cli.console import stage
 from common.cli.errors import UserError
 from common.cli.options import CorpusOptions, EncoderOptions, Method, TrainingOptions
 from common.runtime.project import MINIATURE, corpus_folder
-from snli_roberta.data.corpus import Split, SplitName, load_split
+from snli_roberta.data.corpus import HUB_COLUMNS, HUB_DATASET, HUB_SPLITS, Split, SplitName, load_split
 
 MINIATURE_BASE = f"{MINIATURE}tiny_roberta"
 
@@ -23,15 +23,38 @@ class CorpusArguments(CorpusOptions):
         None, "folder with snli_1.0_{train,dev,test}.jsonl (default: the miniature)", instead_of="dataset_name"
     )
     dataset_name: str | None = option(None, "Hub dataset instead, such as stanfordnlp/snli", instead_of="data_dir")
+    dataset_columns: tuple[str, ...] = option(
+        HUB_COLUMNS, "its columns of the premise, the hypothesis and the label, in this order", added_later=True
+    )
+    dataset_splits: tuple[str, ...] = option(
+        HUB_SPLITS,
+        "its splits for training, validation and test, in this order; subset/split for one of a subset",
+        added_later=True,
+    )
+
+    def __post_init__(self) -> None:
+        CorpusOptions.__post_init__(self)
+        for key, default in (("dataset_columns", HUB_COLUMNS), ("dataset_splits", HUB_SPLITS)):
+            given = getattr(self, key)
+            if len(given) != len(default):
+                raise UserError(f"{len(given)} names", key=key, expected=f"three, as in {' '.join(default)}")
+            if given != default and self.dataset_name is None:
+                raise UserError("it has no effect without --dataset_name", key=key, fix="add --dataset_name user/name")
+
+    @property
+    def is_snli(self) -> bool:
+        return self.dataset_name in (None, HUB_DATASET)
+
+    @property
+    def corpus_name(self) -> str:
+        return "the SNLI miniature" if self.on_miniature else "SNLI 1.0" if self.is_snli else str(self.dataset_name)
 
     def load(self, *names: SplitName) -> list[Split]:
         """Read the named splits."""
         folder = corpus_folder(self, "snli_1.0")
-        with stage("reading SNLI"):
-            return [
-                load_split(name, data_dir=folder, dataset_name=self.dataset_name, revision=self.dataset_revision)
-                for name in names
-            ]
+        settings = {"columns": self.dataset_columns, "splits": self.dataset_splits, "revision": self.dataset_revision}
+        with stage(f"reading {'SNLI' if self.is_snli else self.dataset_name}"):
+            return [load_split(name, data_dir=folder, dataset_name=self.dataset_name, **settings) for name in names]
 
 
 @dataclass(kw_only=True)
@@ -57,6 +80,9 @@ class TrainArguments(SharedSettings, TrainingOptions):
     def __post_init__(self) -> None:
         CorpusArguments.__post_init__(self)
         TrainingOptions.__post_init__(self)
+        if self.push_to_hub and not self.is_snli:
+            problem = f"cards describe models trained on SNLI, not on {self.dataset_name}"
+            raise UserError(problem, key="push_to_hub", fix="train without it")
 
 
 def train_arguments(method: Method) -> TrainArguments:

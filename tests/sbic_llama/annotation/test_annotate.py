@@ -571,3 +571,37 @@ def test_equal_inputs_give_equal_gzip_files(call, tmp_path):
     first, second = ((tmp_path / name).read_bytes() for name in ("a.csv.gz", "b.csv.gz"))
     assert first == second
     assert gzip.decompress(first).decode().splitlines()[0] == ",".join([*ROWS[0], *NEW])
+
+
+def test_posts_come_from_a_split_on_the_hub(call, hub, posts, tmp_path, monkeypatch, capsys):
+    """A run is tied to the dataset's commit: it continues on that one, and on no other."""
+    from huggingface_hub import HfApi
+
+    def upload(texts: list[str]) -> str:
+        write_rows(tmp_path / "train.parquet", [{"id": i, "post": text} for i, text in enumerate(texts)])
+        where = {"path_in_repo": "data/train.parquet", "repo_id": "miniature/posts", "repo_type": "dataset"}
+        return HfApi().upload_file(path_or_fileobj=tmp_path / "train.parquet", **where).oid
+
+    HfApi().create_repo("miniature/posts", repo_type="dataset")
+    name, output, texts = "hf://datasets/miniature/posts", tmp_path / "out.parquet", (posts * 3)[: WINDOW + 5]
+    first = upload(texts)
+    with monkeypatch.context() as patched:
+        patched.setattr(AnnotationJob, "keep", lambda *_, **__: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            call(f"{name}:train", output)
+    assert json.loads((parts_of(output) / "run.json").read_text())["dataset"] == f"{name}@{first}:train"
+    second = upload(texts[:10])
+    with pytest.raises(UserError) as caught:
+        call(f"{name}:train", output)
+    moved = f"dataset was '{name}@{first}:train' and is '{name}@{second}:train'"
+    assert moved in str(caught.value) and "\n" not in str(caught.value)
+    call(f"{name}@{first}:train", output)
+    written = [row.values for row in read_rows(output)]
+    assert [(row["id"], row["post"]) for row in written] == list(enumerate(texts))
+    assert all(row[NEW[0]] for row in written)
+    with pytest.raises(
+        UserError, match=f"{name}@{second}:train: missing column 'text'; expected it among .*'id', 'post'"
+    ):
+        call(f"{name}:train", tmp_path / "other.csv", "--text_column", "text")
+    with pytest.raises(UserError, match="not the name of a Hub dataset"):
+        call("hf://datasets/posts", tmp_path / "other.csv")

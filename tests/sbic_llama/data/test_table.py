@@ -460,3 +460,36 @@ def test_labels_of_a_further_round_are_for_training_only(tmp_path, table):
         with_more_labels(splits, [table(of_author, "author.csv")], exported)
     with pytest.raises(UserError, match="no such file"):
         with_more_labels(splits, [tmp_path / "none.csv"], exported)
+
+
+def test_a_table_may_be_a_split_on_the_hub_at_the_commit_of_today(hub, table, tmp_path):
+    """The run is tied to the commit; labels that the dataset has as numbers have their names."""
+    from datasets import ClassLabel, Dataset, Features, Value
+    from huggingface_hub import HfApi
+
+    from sbic_llama.training.run import load_data
+
+    name, rows = "hf://datasets/miniature/labels:train", rows_of(60)
+    (tmp_path / "codebook.yaml").write_text(
+        "name: stance\nquestion: What?\ninstruction: Decide.\nlabels: {Against: '', In favor: ''}\n"
+        "columns: {text: text, label: label}\n"
+    )
+    names = Features({"text": Value("string"), "label": ClassLabel(names=["Against", "In favor"])})
+    Dataset.from_list(rows, features=names).push_to_hub("miniature/labels")
+    commit = HfApi().dataset_info("miniature/labels").sha
+
+    def arguments(data: str | Path) -> FeatureArguments:
+        words = ["--codebook", str(tmp_path / "codebook.yaml"), "--data", str(data), "--learning_rate", "1e-4"]
+        return parse(FeatureArguments, [*words, "--output_dir", str(tmp_path / "out")])
+
+    here, there = (load_data(each, each.declared("")) for each in map(arguments, (table(rows), name)))
+    assert [post.content() for post in there.posts] == [post.content() for post in here.posts]
+    pinned = f"hf://datasets/miniature/labels@{commit}:train"
+    assert there.identity == {"dataset": pinned} | here.identity
+    given = arguments(name)
+    assert given.corpus_name == f"labels@{commit}:train" and "--data" in given.words()
+    assert arguments(given.words()[1]).dataset == pinned  # as a command passes it on to another
+    Dataset.from_list(rows[:50], features=names).push_to_hub("miniature/labels")
+    assert arguments(name).dataset != pinned
+    with pytest.raises(UserError, match=r"no split 'exam'; expected one of \['train'\]"):
+        arguments("hf://datasets/miniature/labels:exam")

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from common.cli import errors
 from common.results import pictures, rendering
@@ -503,3 +504,20 @@ def test_labels_of_the_first_rows_are_not_taken_for_a_random_draw(tmp_path):
         text = " ".join(prevalence.estimate(prevalence.PrevalenceArguments(**files)).summary)
         assert ("not spread over the file" in text) == (name != "random")
         assert ("most are early" in text) == (name == "first")
+
+
+def test_both_files_may_be_datasets_on_the_hub(files, hub, monkeypatch):
+    annotated, people = made_up()
+    expected = files.run(annotated, people)
+    paths = files.write(annotated, people, "jsonl")
+    for name, path in zip(("annotated", "people"), paths, strict=True):
+        HfApi().create_repo(f"miniature/{name}", repo_type="dataset")
+        where = {"path_in_repo": f"train{path.suffix}", "repo_id": f"miniature/{name}", "repo_type": "dataset"}
+        HfApi().upload_file(path_or_fileobj=path, **where)
+    url = "hf://datasets/miniature/{}:train"
+    words = [url.format("annotated"), "--human_labels", url.format("people"), "--key", "id", "--feature", "offensiveYN"]
+    monkeypatch.setattr("sys.argv", ["prevalence", *words, "--output", str(files.folder / "hub.json")])
+    prevalence.main()
+    finding, commit = read_finding(files.folder / "hub.json"), HfApi().dataset_info("miniature/annotated").sha
+    assert finding.data == expected.data | {"name": f"annotated@{commit}:train"}
+    assert finding.parts == expected.parts

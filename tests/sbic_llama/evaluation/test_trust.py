@@ -404,3 +404,19 @@ def test_a_paper_is_written_from_an_adapter_and_a_trust_page(trained_adapters, c
     )
     for number in re.findall(r"(?<![\w.])\d[\d,]*\.?\d*|(?<!\d)\.\d+", body):
         assert number.rstrip(".,") in known, number
+
+
+def test_posts_and_human_labels_may_be_splits_on_the_hub(hub, files):
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo("miniature/posts", repo_type="dataset")
+    for path, split in zip(files, ("train", "test"), strict=True):
+        where = {"path_in_repo": f"{split}{path.suffix}", "repo_id": "miniature/posts", "repo_type": "dataset"}
+        HfApi().upload_file(path_or_fileobj=path, **where)
+    url = "hf://datasets/miniature/posts"
+    given = {"posts": (f"{url}:train",), "human_labels": Path(f"{url}:test"), "adapter": ("miniature/adapter",)}
+    arguments = trust.TrustArguments(**given)
+    read = [list(read_rows(path)) for path in (Path(arguments.posts[0]), arguments.human_labels)]
+    assert [[row.values for row in rows] for rows in read] == [
+        [row.values for row in read_rows(path)] for path in files
+    ]

@@ -291,3 +291,18 @@ def test_ties_are_counted_where_only_the_order_of_labels_decides(tmp_path, capsy
     assert codebook.ties([0, 1]) and codebook.combine([0, 1]) == 0
     assert not codebook.ties([1, 1, 0]) and not codebook.ties([1])
     assert not replace(codebook, several="any").ties([0, 1]), "a rule that is not about counts"
+
+
+def test_posts_may_be_a_split_on_the_hub(files, hub, tmp_path):
+    from huggingface_hub import HfApi
+
+    folder, _ = files
+    HfApi().create_repo("miniature/posts", repo_type="dataset")
+    where = {"path_in_repo": "train.csv", "repo_id": "miniature/posts", "repo_type": "dataset"}
+    HfApi().upload_file(path_or_fileobj=folder / "annotated.csv", **where)
+    words = ["--key", "id", "--size", "20", "--codebook", str(folder / "codebook.yaml")]
+    drawn = []
+    for posts, output in ((str(folder / "annotated.csv"), "here.csv"), ("hf://datasets/miniature/posts", "there.csv")):
+        sample.sample(parse(sample.SampleArguments, [posts, *words, "--output", str(tmp_path / output)]))
+        drawn.append((tmp_path / output).read_bytes())
+    assert drawn[0] == drawn[1]

@@ -9,10 +9,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from common.cli.arguments import parse
 from common.cli.errors import UserError
 from common.results.record import read_record
 from snli_roberta import baselines
 from snli_roberta.data.corpus import LABELS, load_split
+from snli_roberta.model.evaluation import task_of
+from snli_roberta.training.arguments import CorpusArguments, TrainArguments
 
 ROW = {
     "annotator_labels": ["neutral"],
@@ -57,6 +60,47 @@ def test_the_hubs_rows_give_the_same_split(hub, miniature, tmp_path):
     split = load_split("dev", dataset_name="miniature/snli")
     assert split.fingerprint() == files.fingerprint()
     assert split.report.dropped == {"no gold label": 1}
+
+
+def test_another_dataset_has_its_own_columns_splits_and_order_of_labels(hub):
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    names = ["Contradiction", "entailment", "neutral"]
+    features = Features({"a": Value("string"), "b": Value("string"), "gold": ClassLabel(names=names)})
+    rows = [{"a": f"A dog {i}.", "b": "A pet.", "gold": gold} for i, gold in enumerate((0, 1, 2, -1))]
+    pairs = Dataset.from_list(rows, features=features)
+    DatasetDict({"train": pairs, "validation_matched": pairs}).push_to_hub("miniature/pairs", config_name="mnli")
+    DatasetDict({"test": pairs}).push_to_hub("miniature/pairs", config_name="other")
+    settings = ["--dataset_name", "miniature/pairs", "--dataset_columns", "a", "b", "gold", "--dataset_splits"]
+    settings += ["mnli/train", "mnli/validation_matched", "other/test"]
+    arguments = parse(CorpusArguments, settings)
+    for split in arguments.load("train", "dev", "test"):
+        assert split.labels == [2, 0, 1]
+        assert split.report.dropped == {"no gold label": 1} and split.report.name.startswith("miniature/pairs ")
+    assert (arguments.corpus_name, task_of(arguments)) == (
+        *("miniature/pairs", "miniature/pairs: does the premise entail the hypothesis?"),
+    )
+    with pytest.raises(UserError, match=r"missing column 'premise'.* Name those of the premise.*--dataset_columns"):
+        parse(CorpusArguments, [*settings[:2], *settings[-4:]]).load("train")
+    with pytest.raises(UserError, match=r"several subsets; expected one of \['mnli', 'other'\]"):
+        parse(CorpusArguments, settings[:2]).load("train")
+    Dataset.from_list([{"premise": "A", "hypothesis": "B", "label": "maybe"}]).push_to_hub("miniature/wrong")
+    with pytest.raises(UserError, match=r"row 1, column 'label': unknown label 'maybe'; expected entailment, neutral"):
+        load_split("train", dataset_name="miniature/wrong")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--dataset_columns", "a", "b", "c"], "--dataset_columns: it has no effect without --dataset_name"),
+        (["--dataset_name", "a/b", "--dataset_splits", "train", "test"], "--dataset_splits: 2 names; expected three"),
+        (["--dataset_name", "a/b", "--push_to_hub", "--hub_model_id", "a/c"], "cards describe models trained on SNLI"),
+    ],
+)
+def test_options_of_another_dataset_are_checked(tmp_path, words, problem):
+    more = ["--method", "lora", "--learning_rate", "1e-3", "--output_dir", str(tmp_path)]
+    with pytest.raises(UserError, match=problem):
+        parse(TrainArguments, [*words, *more])
 
 
 @pytest.mark.parametrize(
