@@ -94,7 +94,7 @@ def render(trained: Trained, repo_id: str, content: Content) -> dict[str, bytes]
     values = _results(evaluation, content.dataset, files) if evaluation else {}
     metric = next(iter(facts["best"])).removeprefix("validation_")
     files["pictures/learning_curve.png"] = pictures.learning_curve(facts["log"], metric, pictures.png)
-    template = _environment(content.template.parent, trained.folder, markdown=True).get_template(content.template.name)
+    template = environment(content.template.parent, trained.folder, markdown=True).get_template(content.template.name)
     body = template.render(
         card=content,
         repo_id=repo_id,
@@ -143,7 +143,7 @@ def _results(evaluation: Evaluation, dataset: Dataset, files: dict[str, bytes]) 
     return {"headline": headline, "table": table, "trust": trust, "interval": rendering.with_interval}
 
 
-def _environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
+def environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
     """Return the environment of a card's Markdown, or of the code on it.
 
     In Markdown, values are text that others wrote, unless they are marked ``safe``; in its code blocks use the filter ``code``.
@@ -179,7 +179,7 @@ def _without_blank_runs(text: str) -> str:
 
 def code(template: Path, model: Path, **values: Any) -> str:
     """Render the code that the card of a model's folder shows."""
-    return _environment(template.parent, model, markdown=False).get_template(template.name).render(**values).strip()
+    return environment(template.parent, model, markdown=False).get_template(template.name).render(**values).strip()
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:
