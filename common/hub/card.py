@@ -21,7 +21,7 @@ from common.results.record import TRAINING_FILE, training_facts
 from common.results.rendering import drawn, markdown
 from common.results.scoring import Evaluation, read_evaluation
 from common.runtime.files import atomic_write
-from common.runtime.project import PROJECT, SOURCE
+from common.runtime.project import DISTRIBUTION, PROJECT, SOURCE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -100,6 +100,7 @@ def render(trained: Trained, repo_id: str, content: Content) -> dict[str, bytes]
         repo_id=repo_id,
         project=PROJECT,
         source=SOURCE,
+        install=f'pip install "{DISTRIBUTION} @ git+{SOURCE}"',
         base=trained.base,
         facts=facts,
         evaluation=evaluation,
