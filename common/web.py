@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import html
-import importlib.util
 import os
 import shutil
 import signal
@@ -26,6 +25,10 @@ KEPT_SECONDS = 600  # how long an upload or a result stays in the temporary fold
 LARGEST_UPLOAD = "200mb"
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # one request at a time: there is one model
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+IN_A_SPACE = (
+    "**This page is a Hugging Face Space.** What you type or upload is sent to a machine of Hugging Face. For texts that must not "
+    "leave your machine, run the page there."
+)
 Result = TypeVar("Result")
 _busy: set[Path] = set()  # folders in use
 
@@ -36,12 +39,6 @@ class PageArguments:
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 lets everybody on the network in")
     port: int = option(7860, "port to listen on", minimum=1, maximum=65535)
-
-
-def require() -> None:
-    """Check that the page's requirements are installed, before seconds of imports."""
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("gradio is not installed", fix="pip install -r requirements-app.txt")
 
 
 def answering(work: Callable[..., Result]) -> Callable[..., Result]:
@@ -116,6 +113,8 @@ def laid_out(title: str, build: Callable[[], None]) -> Any:
     import gradio
 
     with gradio.Blocks(title=title, analytics_enabled=False) as page:
+        if "SPACE_ID" in os.environ:
+            gradio.Markdown(IN_A_SPACE)
         build()
     page.preprocess_data = checking(page.preprocess_data)
     return page

@@ -14,6 +14,7 @@ from common import web
 from common.cli.arguments import option, parse
 from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, counted, run
+from common.cli.extras import require
 from common.models.loading import check_place, with_revision
 from common.tables.reading import FORMATS, read_rows, table_format
 from common.web import MODEL, PageArguments
@@ -311,7 +312,7 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --adapter output/miniature_sbic/offensiveYN --port 8000",
     )
-    web.require()
+    require("app")
     quiet_libraries()
     from sbic_llama.model.annotator import Annotator
 

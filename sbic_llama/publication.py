@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ from sbic_llama.training.arguments import CorpusArguments
 FILES = ("adapter_model.safetensors", "adapter_config.json", ANNOTATOR_FILE)
 CORPUS_TAG = "social-bias-inference-corpus"
 EVALUATE = "python -m sbic_llama.evaluate --adapter"
+PAGE = ("sbic_llama.app", "--adapter")
 _TEMPLATES = Path(__file__).parent / "card"
+
+
+def check_page(names: Sequence[str]) -> None:
+    """Refuse adapters that do not share a base, or of which two are for one feature."""
+    from sbic_llama.model.annotator import read_adapters
+
+    read_adapters(names)
 
 
 def snippet(trained: Trained, repo_id: str) -> str:

@@ -11,18 +11,18 @@ from common import web
 from common.cli.arguments import option, parse
 from common.cli.console import quiet_libraries
 from common.cli.errors import UserError, run
+from common.cli.extras import require
 from common.models.loading import check_place, with_revision
 from common.runtime.project import MINIATURE
 from common.web import MODEL, PageArguments
 from snli_roberta.adversarial.suite import EDITS, edited
 from snli_roberta.data.corpus import LABELS, Pair
 from snli_roberta.model import classifier
-from snli_roberta.model.classifier import Classifier
+from snli_roberta.model.classifier import SIDE_BY_SIDE, Classifier
 
 MODULE = "snli_roberta.app"
 DEMO = (Path("output/demo/snli_full"), Path("output/demo/snli_lora"))  # what `make demo` trains
 LONGEST = 2_000  # characters of a sentence
-MOST = 4  # models side by side
 MARKS = {True: "✓ ", False: "✗ ", None: ""}
 EXAMPLES = (
     ("A boy who is wet is indoors and quiet.", "A child is dry."),
@@ -54,9 +54,11 @@ class AppArguments(PageArguments):
     def __post_init__(self) -> None:
         if not self.model:
             self.model = tuple(str(path) for path in DEMO if path.is_dir())
-        if not 1 <= len(self.model) <= MOST:
+        if not 1 <= len(self.model) <= SIDE_BY_SIDE:
             problem = f"{len(self.model)} models"
-            raise UserError(problem, key="--model", expected=f"1 to {MOST}", fix="name some, or run make demo first")
+            raise UserError(
+                problem, key="--model", expected=f"1 to {SIDE_BY_SIDE}", fix="name some, or run make demo first"
+            )
         for name in self.model:
             check_place(*with_revision(name))
 
@@ -157,7 +159,7 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f"  python -m {MODULE}\n  python -m {MODULE} --model output/snli_study/full output/snli_study/lora --port 8000",
     )
-    web.require()
+    require("app")
     quiet_libraries()
     models: dict[str, Classifier] = {}
     for name in arguments.model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli.errors import UserError, shown
@@ -10,11 +11,19 @@ from common.hub import card
 from common.hub.card import Content, Dataset, Trained
 from common.results.record import TRAINING_FILE
 from snli_roberta.data.corpus import HUB_DATASET, LABELS, pair_id
+from snli_roberta.model.classifier import SIDE_BY_SIDE
 from snli_roberta.training.arguments import CorpusArguments
 
 FILES = ("config.json",)
 EVALUATE = "python -m snli_roberta.evaluate --model"
+PAGE = ("snli_roberta.app", "--model")
 _TEMPLATES = Path(__file__).parent / "card"
+
+
+def check_page(names: Sequence[str]) -> None:
+    """Refuse more models than fit side by side."""
+    if len(names) > SIDE_BY_SIDE:
+        raise UserError(f"{len(names)} models", key="--model", expected=f"at most {SIDE_BY_SIDE}")
 
 
 def snippet(trained: Trained, repo_id: str) -> str:

@@ -35,12 +35,13 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def served(module: str, *words: object, **environment: str) -> Iterator[tuple[str, Any]]:
-    """Yield the address of the page that ``python -m module`` serves, and its process; end it with SIGINT."""
+def served(module: str | Path, *words: object, **environment: str) -> Iterator[tuple[str, Any]]:
+    """Yield the address of the page that a module or a script serves, and its process; end it with SIGINT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, *map(str, words), "--port", str(port)]
+    script = [str(module)] if isinstance(module, Path) else ["-m", module]
+    command = [sys.executable, *script, *map(str, words), "--port", str(port)]
     stderr = tempfile.TemporaryFile("w+")
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "ACCELERATE_USE_CPU": "true", **environment}, stderr=stderr

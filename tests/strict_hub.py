@@ -111,7 +111,9 @@ class StrictHandler(Handler):
         super().resolve(kind, id, revision, path)
 
     def validate_yaml(self) -> None:
-        errors = [{"message": problem} for problem in problems(json.loads(self.body)["content"])]
+        request = json.loads(self.body)
+        find = space_problems if request["repoType"] == "space" else problems
+        errors = [{"message": problem} for problem in find(request["content"])]
         self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
 
@@ -141,6 +143,31 @@ def problems(readme: str) -> list[str]:
     for number, model in enumerate(_list(metadata.get("model-index"))):
         wrong += [f'"model-index[{number}].{problem}' for problem in _model_problems(model)]
     return wrong
+
+
+def space_problems(readme: str) -> list[str]:
+    """List what is wrong with the configuration of a Space that runs Python, by spaces-config-reference.md."""
+    match = re.match(r"---\n(.*?)\n---\n", readme, re.DOTALL)
+    metadata = yaml.safe_load(match[1]) if match else None
+    if not isinstance(metadata, dict):
+        return ["the configuration is missing"]
+    rules = {
+        "title": r".{1,100}",
+        "sdk": "gradio",
+        "sdk_version": r"\d+\.\d+\.\d+",
+        "python_version": r"3\.\d+(\.\d+)?",
+        "app_file": r"[\w.-]+\.py",
+        "license": "|".join(map(re.escape, LICENSES)),
+    }
+    wrong = [
+        key
+        for key, rule in rules.items()
+        if not re.fullmatch(rule, metadata[key] if isinstance(metadata.get(key), str) else "")
+    ]
+    wrong += ["models"] * (
+        not all(isinstance(name, str) and ID.fullmatch(name) for name in _list(metadata.get("models")))
+    )
+    return [f'"{key}" is not valid' for key in wrong]
 
 
 def _model_problems(model: Any) -> list[str]:

@@ -13,6 +13,7 @@ EXTRAS = {
         "files of spreadsheets and survey programs",
         {"python_calamine": "python-calamine", "xlsxwriter": "XlsxWriter", "pyreadstat": "pyreadstat"},
     ),
+    "app": ("pages", {"gradio": "gradio"}),
     "texts": ("scores of lists of groups", {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score"}),
 }
 

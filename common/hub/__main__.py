@@ -1,4 +1,4 @@
-"""Put trained models on the Hub: ``python -m common.hub card | publish | verify``."""
+"""Put trained models on the Hub: ``python -m common.hub card | publish | verify | space``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ usage: python -m common.hub COMMAND …
   card OUTPUT_DIR                            write a model's card and its pictures into its folder
   publish OUTPUT_DIR --repo_id user/name     publish a trained, evaluated model and verify the result
   verify user/name                           download a published model and score it again
+  space user/name --adapter user/model       put a page to try published models online, as a Space
 
 Run python -m common.hub COMMAND --help for more. Exit status 2: fix something first. 75: the Hub failed, so repeat the same
 command later."""
@@ -72,6 +73,29 @@ class VerifyArguments(TableOptions):
     repo_id: tuple[str, ...] = option((), "the model on the Hub, as user/name or user/name@v1", positional=True)
     revision: str | None = option(None, "its branch, tag or commit")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
+
+
+@dataclass(kw_only=True)
+class SpaceArguments:
+    """Puts the page of sbic_llama.app or snli_roberta.app online, with published models: creates or updates a Gradio Space.
+
+    The Space installs this project at the commit that runs, with the packages' versions of this machine, and loads each model
+    at the commit that its name means now: to update it, repeat the command. It runs on the Hub's CPUs; choose a GPU in its
+    settings. The token comes from `hf auth login` or HF_TOKEN and does not go into the Space: for private or gated models, add a
+    secret HF_TOKEN to its settings. The Hub asks for a paid plan to create Spaces that run code.
+    """
+
+    repo_id: tuple[str, ...] = option((), "the Space on the Hub, as user/name", positional=True)
+    adapter: tuple[str, ...] = option((), "adapters of sbic_llama on the Hub, user/name@v1 for a revision")
+    model: tuple[str, ...] = option((), "classifiers of snli_roberta on the Hub, user/name@v1 for a revision")
+    private: bool = option(False, "make a new Space private")
+    overwrite: bool = option(False, "replace other files there, and changes that were made on the Hub")
+    dry_run: bool = option(False, "print the files without changing anything on the Hub")
+
+    def __post_init__(self) -> None:
+        if bool(self.adapter) == bool(self.model):
+            problem = "both of them were given" if self.adapter else "no model was given"
+            raise UserError(problem, key="--adapter, --model", expected="one of the two")
 
 
 def _single(words: tuple[str, ...], expected: str) -> str:
@@ -151,6 +175,27 @@ def verify(repo_id: str, revision: str | None, corpus: TableOptions, items: int)
     print(plain(f"verified: {repo_id}: {verified(repo_id, revision, corpus, items=items)}"))
 
 
+def space(arguments: SpaceArguments) -> None:
+    """Create or update a Space, or with ``dry_run`` print its files."""
+    from common.hub.package import check_access
+    from common.hub.space import prepare, say_what_follows
+    from common.hub.space import publish as upload
+
+    repo_id = _single(arguments.repo_id, "the name of the Space, as user/name")
+    option = "--adapter" if arguments.adapter else "--model"
+    if not arguments.dry_run:
+        check_access(repo_id, None, option=None)
+    files = prepare(repo_id, arguments.adapter or arguments.model, option)
+    if arguments.dry_run:
+        for name in files.files:
+            print(f"==> {name} <==\n{files.read(name).decode()}")
+        log("dry run: nothing was sent to the Hub")
+        return
+    commit, new = upload(files, repo_id, private=arguments.private, overwrite=arguments.overwrite)
+    log(f"{'published' if new else 'already published, nothing was uploaded'}: {repo_id}, commit {commit}")
+    say_what_follows(files, repo_id, new=new)
+
+
 def main() -> None:
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     prog = f"python -m {MODULE} {command}"
@@ -169,8 +214,13 @@ def main() -> None:
         quiet_libraries()
         repo_id = _single(verifying.repo_id, "the id of a model on the Hub, as user/name")
         verify(repo_id, verifying.revision, verifying, verifying.items)
+    elif command == "space":
+        example = f"  {prog} {NAMESPACE}/offensive --adapter {NAMESPACE}/llama2-7b-offensiveYN@v1"
+        paging = parse(SpaceArguments, rest, prog=prog, examples=example)
+        quiet_libraries()
+        space(paging)
     else:
-        raise UserError(f"unknown command {command!r}", expected="card, publish or verify", fix="see --help")
+        raise UserError(f"unknown command {command!r}", expected="card, publish, verify or space", fix="see --help")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from common.results.record import TRAINING_FILE, training_facts
 from common.results.rendering import drawn, markdown
 from common.results.scoring import Evaluation, read_evaluation
 from common.runtime.files import atomic_write
-from common.runtime.project import PROJECT, SOURCE
+from common.runtime.project import DISTRIBUTION, PROJECT, SOURCE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -94,12 +94,13 @@ def render(trained: Trained, repo_id: str, content: Content) -> dict[str, bytes]
     values = _results(evaluation, content.dataset, files) if evaluation else {}
     metric = next(iter(facts["best"])).removeprefix("validation_")
     files["pictures/learning_curve.png"] = pictures.learning_curve(facts["log"], metric, pictures.png)
-    template = _environment(content.template.parent, trained.folder, markdown=True).get_template(content.template.name)
+    template = environment(content.template.parent, trained.folder, markdown=True).get_template(content.template.name)
     body = template.render(
         card=content,
         repo_id=repo_id,
         project=PROJECT,
         source=SOURCE,
+        install=f'pip install "{DISTRIBUTION} @ git+{SOURCE}"',
         base=trained.base,
         facts=facts,
         evaluation=evaluation,
@@ -143,7 +144,7 @@ def _results(evaluation: Evaluation, dataset: Dataset, files: dict[str, bytes]) 
     return {"headline": headline, "table": table, "trust": trust, "interval": rendering.with_interval}
 
 
-def _environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
+def environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
     """Return the environment of a card's Markdown, or of the code on it.
 
     In Markdown, values are text that others wrote, unless they are marked ``safe``; in its code blocks use the filter ``code``.
@@ -172,7 +173,7 @@ def _environment(folder: Path, model: Path, *, markdown: bool) -> Environment:
 
 def page(template: Path, place: Path, **values: Any) -> str:
     """Render a card that is no model's, without metadata; ``place`` is named where a value is missing."""
-    body = _environment(template.parent, place, markdown=True).get_template(template.name).render(**values)
+    body = environment(template.parent, place, markdown=True).get_template(template.name).render(**values)
     return "\n".join(map(printable, _without_blank_runs(body).strip().split("\n"))) + "\n"
 
 
@@ -185,7 +186,7 @@ def _without_blank_runs(text: str) -> str:
 
 def code(template: Path, model: Path, **values: Any) -> str:
     """Render the code that the card of a model's folder shows."""
-    return _environment(template.parent, model, markdown=False).get_template(template.name).render(**values).strip()
+    return environment(template.parent, model, markdown=False).get_template(template.name).render(**values).strip()
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:

@@ -7,10 +7,10 @@ import importlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import ClassVar, Protocol, TypeVar, cast
 
 from common.cli.console import log
 from common.cli.errors import UserError, shown
@@ -56,14 +56,26 @@ class Publication(Protocol):
     def snippet(self, trained: Trained, repo_id: str) -> str: ...
     def inputs(self, trained: Trained, corpus: TableOptions) -> dict[str, tuple[str, ...]]: ...
 
+    PAGE: tuple[str, str]  # the command that opens a page to try models on, and the option that names them
+
+    # Refuses models, ids on the Hub, that cannot be on one page.
+    def check_page(self, names: Sequence[str]) -> None: ...
+
 
 @dataclass(frozen=True)
-class Package:
-    """The files to publish, by path in the repository: from the model's folder, or rendered for the card."""
+class Contents:
+    """What a publication puts into a repository: files by path there, from a folder or rendered."""
 
-    trained: Trained
-    project: Publication
     files: dict[str, Path | bytes]
+
+    kind: ClassVar[str]  # of repository, as the Hub's client calls it
+    owned: ClassVar[tuple[str, ...]]  # patterns of the files that publications write and delete; others stay
+    ours: ClassVar[re.Pattern[str]]  # begins the title of each publication's commit
+
+    @property
+    def title(self) -> str:
+        """Return the title of the commit."""
+        raise NotImplementedError
 
     def size(self, path: str) -> int:
         content = self.files[path]
@@ -72,6 +84,22 @@ class Package:
     def read(self, path: str) -> bytes:
         content = self.files[path]
         return content if isinstance(content, bytes) else content.read_bytes()
+
+
+@dataclass(frozen=True)
+class Package(Contents):
+    """A trained model's files: from its folder, or rendered for the card."""
+
+    trained: Trained
+    project: Publication
+
+    kind = "model"
+    owned = (*ALLOWED, *RENDERED)
+    ours = re.compile("Publish (full|adapter) trained on ")
+
+    @property
+    def title(self) -> str:
+        return f"Publish {self.trained.facts['kind']} trained on {self.trained.facts['date']}"
 
 
 def publication_of(trained: Trained) -> Publication:
@@ -105,7 +133,7 @@ def prepare(folder: Path, repo_id: str) -> Package:
         raise UserError(f"missing {missing[0]}", file=folder, fix="train again into a new folder")
     if "adapter_config.json" in files:
         check_adapter_base(trained)
-    package = Package(trained, project, files | project.render(trained, repo_id))
+    package = Package(files | project.render(trained, repo_id), trained, project)
     check_leaks(package)
     log(f"{len(package.files)} files for {repo_id}:")
     for path in sorted(package.files):
@@ -163,8 +191,8 @@ def check_leaks(package: Package) -> None:
                 raise UserError(f"contains a path of a machine, {path!r}", file=folder / name, fix=fix)
 
 
-def check_name(repo_id: str, option: str = "--repo_id") -> None:
-    """Refuse a repository name that the Hub would not accept; ``option`` is the argument that gives it."""
+def check_name(repo_id: str, option: str | None = "--repo_id") -> None:
+    """Refuse a repository name that the Hub would not accept; ``option`` is the argument that gives it, None if it has no name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -186,7 +214,9 @@ def check_tag(tag: str | None) -> None:
         raise UserError(f"{tag!r} is not a tag name", key="--tag", expected="letters, digits, ., - and _, such as v1")
 
 
-def check_access(repo_id: str, base: str | None, commit: str | None = None, *, option: str = "--repo_id") -> None:
+def check_access(
+    repo_id: str, base: str | None, commit: str | None = None, *, option: str | None = "--repo_id"
+) -> None:
     """Check that this login may write to ``repo_id``, and that the Hub has the base model's commit."""
     from huggingface_hub import HfApi, get_token
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from common.cli.console import log, stage
 from common.cli.errors import UserError, shown
 from common.cli.options import TrainingOptions
-from common.hub.package import ALLOWED, BINARY, RENDERED, Package, ask, check_access, check_base, matches
+from common.hub.package import BINARY, Contents, Package, ask, check_access, check_base, matches
 from common.models.retry import HubFailed
 from common.results.record import TRAINING_FILE
 from common.results.scoring import RECORD
@@ -27,7 +26,8 @@ from common.runtime.files import loads
 from common.runtime.processes import is_first
 from common.runtime.project import PROJECTS
 
-OURS = re.compile("Publish (full|adapter) trained on ")  # begins the title of each publication's commit
+# Refuses to replace what a repository holds: called with the client, the repository, its last commit, and the files there.
+Check = Callable[[Any, str, str, Mapping[str, Any]], None]
 # Prefixes of what a launcher sets.
 LAUNCHED = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 
@@ -41,7 +41,11 @@ def publish(
     is unchanged or complete, and calling this again does only what is missing. Errors say what was done until then. With
     ``overwrite``, anything may have been in the repository.
     """
-    upload = Upload(package, repo_id, private=private, tag=tag, overwrite=overwrite)
+
+    def check(api: Any, repo_id: str, head: str, present: Mapping[str, Any]) -> None:
+        check_repository(api, repo_id, head, present, package.trained.facts)
+
+    upload = Upload(package, repo_id, private=private, tag=tag, check=None if overwrite else check)
     try:
         return ask(upload.run, repo_id), upload.new
     except UserError as error:
@@ -54,20 +58,24 @@ def publish(
 class Upload:
     """What one command does to a repository. It can run again after a failure with unknown effects."""
 
-    def __init__(self, package: Package, repo_id: str, *, private: bool, tag: str | None, overwrite: bool):
+    def __init__(
+        self, package: Contents, repo_id: str, *, private: bool, tag: str | None = None, check: Check | None
+    ) -> None:
         from huggingface_hub import HfApi
 
         self.api = HfApi()
         self.package, self.repo_id, self.private, self.tag = package, repo_id, private, tag
-        self.overwrite = overwrite
+        self.check = check  # None where anything may be replaced
         self.start: str | None = None  # the last commit on main when the command began
         self.commit: str | None = None  # the commit that holds the package, once there is one
         self.new = False  # whether this command made it
 
     def run(self) -> str:
         """Do what is missing, and return the commit that holds the package."""
-        self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
-        info = self.api.model_info(self.repo_id)
+        kind = self.package.kind
+        sdk = "gradio" if kind == "space" else None
+        self.api.create_repo(self.repo_id, repo_type=kind, space_sdk=sdk, private=self.private, exist_ok=True)
+        info = self.api.repo_info(self.repo_id, repo_type=kind)
         if self.private and not info.private:
             fix = "make it private on the Hub, or choose another name"
             raise UserError("the repository is public already", file=self.repo_id, fix=fix)
@@ -76,25 +84,26 @@ class Upload:
             self.start = head
             if info.private and not self.private:
                 log(f"{self.repo_id} existed and stays private")
-        tags = {tag.name: tag.target_commit for tag in self.api.list_repo_refs(self.repo_id).tags}
+        refs = self.api.list_repo_refs(self.repo_id, repo_type=kind)
+        tags = {tag.name: tag.target_commit for tag in refs.tags}
         if self.tag in tags:
-            if not holds(files_at(self.api, self.repo_id, tags[self.tag]), self.package):
+            if not holds(files_at(self.api, self.repo_id, tags[self.tag], kind), self.package):
                 problem = f"the tag {self.tag!r} already marks another version"
                 raise UserError(problem, key="--tag", expected="a new tag", fix="nothing was changed")
             return tags[self.tag]  # main may have moved on, and is left alone
-        present = files_at(self.api, self.repo_id, head)
+        present = files_at(self.api, self.repo_id, head, kind)
         if holds(present, self.package):
             self.commit, self.new = head, head != self.start  # the response to our own commit may have been lost
         elif head != self.start:
             fix = "look at it on the Hub, then repeat the command"
             raise UserError("somebody else has committed in the meantime", file=self.repo_id, fix=fix)
         else:
-            if not self.overwrite:
-                check_repository(self.api, self.repo_id, head, present, self.package.trained.facts)
+            if self.check:
+                self.check(self.api, self.repo_id, head, present)
             with stage(f"publishing to {self.repo_id}"):
                 self.commit, self.new = self._commit(present), True
         if self.tag:
-            self.api.create_tag(self.repo_id, tag=self.tag, revision=self.commit)
+            self.api.create_tag(self.repo_id, tag=self.tag, revision=self.commit, repo_type=kind)
         return self.commit
 
     def _commit(self, present: Mapping[str, Any]) -> str:
@@ -104,13 +113,13 @@ class Upload:
         for addition in additions:
             if matches(addition.path_in_repo, BINARY):
                 # One at a time: the client uploads several in threads, and Ctrl-C would wait for the last of them.
-                self.api.preupload_lfs_files(self.repo_id, [addition])
-        obsolete = [path for path in present if path not in self.package.files and matches(path, (*ALLOWED, *RENDERED))]
-        facts = self.package.trained.facts
+                self.api.preupload_lfs_files(self.repo_id, [addition], repo_type=self.package.kind)
+        obsolete = [path for path in present if path not in self.package.files and matches(path, self.package.owned)]
         return self.api.create_commit(
             self.repo_id,
             [*additions, *map(CommitOperationDelete, obsolete)],
-            commit_message=f"Publish {facts['kind']} trained on {facts['date']}",
+            repo_type=self.package.kind,
+            commit_message=self.package.title,
             parent_commit=self.start,  # somebody else's commit in between is an error, and is not overwritten
         ).oid
 
@@ -161,15 +170,21 @@ def check_repository(api: Any, repo_id: str, head: str, present: Mapping[str, An
         if there[key] != value:
             problem = f"the repository holds another model: its {key} is {shown(there[key])}"
             raise UserError(problem, file=repo_id, expected=shown(value), fix=fix)
-    fix = "keep a copy of what you need, then replace it with --overwrite (in a training, --hub_overwrite)"
-    commits = api.list_repo_commits(repo_id, revision=head)
-    last = next((commit.commit_id for commit in commits if OURS.match(commit.title)), None)
+    check_unchanged(api, repo_id, head, present, Package)
+
+
+def check_unchanged(api: Any, repo_id: str, head: str, present: Mapping[str, Any], contents: type[Contents]) -> None:
+    """Refuse to replace what was changed on the Hub since the last publication of such contents."""
+    in_training = " (in a training, --hub_overwrite)" if contents is Package else ""
+    fix = f"keep a copy of what you need, then replace it with --overwrite{in_training}"
+    commits = api.list_repo_commits(repo_id, revision=head, repo_type=contents.kind)
+    last = next((commit.commit_id for commit in commits if contents.ours.match(commit.title)), None)
     if last is None:
         problem = "no commit of the repository is a publication, so changes made on the Hub cannot be told from it"
         raise UserError(problem, file=repo_id, fix=fix)
     before, now = (
-        {(path, entry.blob_id) for path, entry in files.items() if matches(path, (*ALLOWED, *RENDERED))}
-        for files in (files_at(api, repo_id, last), present)
+        {(path, entry.blob_id) for path, entry in files.items() if matches(path, contents.owned)}
+        for files in (files_at(api, repo_id, last, contents.kind), present)
     )
     if before != now:
         path, _ = min(before ^ now)
@@ -194,11 +209,11 @@ def _published_facts(api: Any, repo_id: str, commit: str) -> Any:
         return None
 
 
-def holds(present: Mapping[str, Any], package: Package) -> bool:
+def holds(present: Mapping[str, Any], package: Contents) -> bool:
     """Return whether a repository has exactly the package's files, byte for byte; files that are never published don't count."""
     from huggingface_hub.utils import sha
 
-    if {path for path in present if matches(path, (*ALLOWED, *RENDERED))} != set(package.files):
+    if {path for path in present if matches(path, package.owned)} != set(package.files):
         return False
     for path in package.files:
         data, entry = package.read(path), present[path]

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.gz", "*.arrow", "*.zip")  # part of the Hub's own list
 LFS_SIZE = 10_000_000  # bytes from which every file goes to LFS
 GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
-PREFIXES = {"models": "", "datasets": "datasets/"}
+PREFIXES = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}
 USER, TOKEN, READ_TOKEN = "miniature", "hf_miniature_write", "hf_miniature_read"
 
 
@@ -138,19 +138,19 @@ ROUTES = (  # methods, pattern of the path, name of the handler
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
     ("POST", r"/api/repos/create", "create"),
-    ("GET HEAD", r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
-    ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/refs", "refs"),
-    ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/commits/([^/]+)", "commits"),
-    ("GET", r"/api/(models|datasets)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
-    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
-    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/tag/([^/]+)", "tag"),
-    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
-    ("POST", r"/api/(models|datasets)/([^/]+/[^/]+)/commit/([^/]+)", "commit"),
-    ("POST", r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
-    ("POST", r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/verify", "lfs_verify"),
+    ("GET HEAD", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
+    ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/refs", "refs"),
+    ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/commits/([^/]+)", "commits"),
+    ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
+    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
+    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/tag/([^/]+)", "tag"),
+    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
+    ("POST", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/commit/([^/]+)", "commit"),
+    ("POST", r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("POST", r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/verify", "lfs_verify"),
     ("PUT", r"/_lfs/([0-9a-f]{64})", "lfs_put"),
     ("GET HEAD", r"/_lfs/([0-9a-f]{64})", "lfs_get"),
-    ("GET HEAD", r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
+    ("GET HEAD", r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
 )
 
 
@@ -254,7 +254,10 @@ class Handler(BaseHTTPRequestHandler):
         if (kind, id) in self.hub.repositories:
             return self.send(409, {"error": "You already created this repo", "url": url}, {"X-Error-Message": "exists"})
         repository = Repository(private=bool(request.get("private")) or request.get("visibility") == "private")
-        repository.add("refs/heads/main", "initial commit", {".gitattributes": Blob(GIT_ATTRIBUTES, False)})
+        files = {".gitattributes": Blob(GIT_ATTRIBUTES, False)}
+        if kind == "spaces":
+            files["README.md"] = Blob(f"---\ntitle: {request['name']}\nsdk: {request['sdk']}\n---\n".encode(), False)
+        repository.add("refs/heads/main", "initial commit", files)
         self.hub.repositories[kind, id] = repository
         self.send(200, {"url": url, "name": id})
 

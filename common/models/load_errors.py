@@ -100,7 +100,7 @@ def _refusal(name: str | Path, cause: BaseException, revision: str | None) -> Us
     elif isinstance(cause, errors.HfHubHTTPError) and cause.response is not None:
         status, message = cause.response.status_code, cause.response.headers.get("X-Error-Message")
         problem = f"the Hub answered {status} ({message or cause.response.reason_phrase})"
-        fix = "use a token with sufficient rights" if status == 403 else None
+        fix = {402: "this needs a paid plan of the Hub", 403: "use a token with sufficient rights"}.get(status)
         if status == 401:
             problem, fix = "the Hub rejects this login's token", "run `hf auth login`, or correct HF_TOKEN"
     else:

@@ -14,6 +14,7 @@ from common.cli.options import CorpusOptions
 ROOT = Path(__file__).parents[2]  # the folder that holds the packages
 PROJECTS = ("sbic_llama", "snli_roberta")  # by name only: common imports neither
 PROJECT = "finetuning-projects/annotate-and-compare"  # owner/repository; the owner is the Hub's namespace too
+DISTRIBUTION = "finetuning-projects"  # the package's name for pip
 NAMESPACE, _, NAME = PROJECT.partition("/")
 SOURCE = f"https://github.com/{PROJECT}"
 MINIATURE = "miniature/"  # prefix by which a trained model names the shipped base models, on any machine

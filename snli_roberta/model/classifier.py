@@ -19,6 +19,7 @@ from common.results.record import TRAINING_FILE, training_facts
 from common.runtime import hardware
 from snli_roberta.data.corpus import LABELS, Pair
 
+SIDE_BY_SIDE = 4  # models on one page
 SETTINGS: dict[str, tuple[type, ...]] = {
     "max_length": (int,),
     "balance_classes": (bool,),

@@ -120,7 +120,7 @@ def of_codebook(**changes) -> SimpleNamespace:
     return SimpleNamespace(name="stance", feature=feature_of(codebook), columns=[], description=described)
 
 
-def test_the_page_of_a_codebook_has_its_own_words():
+def test_the_page_of_a_codebook_has_its_own_words(monkeypatch):
     gradio = pytest.importorskip("gradio")
     own = SimpleNamespace(adapters=[of_codebook(columns=Columns(text="body"))], text_names=())
     sbic = SimpleNamespace(name="offensiveYN", feature=FEATURES["offensiveYN"], columns=[], description=None)
@@ -135,6 +135,10 @@ def test_the_page_of_a_codebook_has_its_own_words():
     shown = [block.value for block in page.blocks.values() if isinstance(block, gradio.Markdown)]
     assert any(app.OWN_WARNING in text for text in shown)
     assert not any("Content warning" in text or "miniature" in text for text in shown)
+    assert web.IN_A_SPACE not in shown
+    monkeypatch.setenv("SPACE_ID", "user/page")
+    page = web.laid_out("a page", lambda: app.layout(own))
+    assert web.IN_A_SPACE in [block.value for block in page.blocks.values() if isinstance(block, gradio.Markdown)]
 
 
 def test_what_the_command_refuses(tmp_path, monkeypatch):
@@ -147,9 +151,10 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
         (tmp_path / app.DEMO / name).mkdir(parents=True)
         (tmp_path / app.DEMO / name / "annotator.json").touch()
     assert parse(app.AppArguments, []).adapter == (f"{app.DEMO}/a", f"{app.DEMO}/b")
-    monkeypatch.setattr(web.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"gradio is not installed. Pip install -r requirements-app.txt"):
-        web.require()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["app"])
+    with pytest.raises(UserError, match=r"pages need gradio. Run pip install gradio"):
+        app.main()
 
 
 @pytest.fixture(scope="module")
