@@ -273,9 +273,9 @@ def predict_logits(
     progress: bool = False,
 ) -> np.ndarray:
     """Return logits of shape (n, classes) in the order of the items; batches hold similar lengths to save padding."""
-    encoded, _ = encode(tokenizer, items, max_length)
+    encoded, _ = encode(tokenizer, items, max_length, progress=progress)
     check_tokens(model, encoded)
-    order = sorted(range(len(items)), key=lambda i: len(encoded[i]["input_ids"]))
+    order = sorted(range(len(items)), key=encoded.lengths.__getitem__)
     logits = np.zeros((len(items), model.config.num_labels), dtype=np.float32)
     unit = "pair" if items and len(items[0]) == 2 else "text"
     model.eval()
