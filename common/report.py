@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli.arguments import option, parse
+from common.cli.console import log
 from common.cli.errors import UserError, run
 from common.cli.extras import require
 from common.results.finding import FOLDER, read_findings
@@ -33,6 +34,7 @@ def main() -> None:
     folder = arguments.records
     if not folder.is_dir():
         raise UserError("no such folder", file=folder, expected="a folder of run records")
+    log(f"reading {folder}")
     records = [read_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise UserError("no run records", file=folder, expected="*.json files", fix="evaluate a model first")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import bar, log, quiet_libraries
-from common.cli.errors import UserError, counted, run, shown
+from common.cli.console import bar, log, quiet_libraries, stage
+from common.cli.errors import UserError, counted, file_name, return_freed_memory, run, shown
 from common.models.loading import check_place
 from common.runtime import hardware
 from common.tables.reading import Row, in_windows, read_rows, table_format
@@ -102,9 +102,9 @@ def survey(arguments: PredictArguments) -> Input:
     return Input(arguments, tuple(columns), count)
 
 
-def answers(model: Classifier, pairs: Sequence[Pair], max_length: int | None) -> list[dict[str, Any]]:
-    """Return each pair's label and the probability of each label."""
-    probabilities = model.probabilities(pairs, max_length=max_length)
+def answers(model: Classifier, pairs: Sequence[Pair], **how: Any) -> list[dict[str, Any]]:
+    """Return each pair's label and the probability of each label; keywords are those of :meth:`Classifier.logits`."""
+    probabilities = model.probabilities(pairs, **how)
     return [
         {"predicted_label": LABELS[max(range(len(LABELS)), key=row.__getitem__)]}
         | {f"probability_{label}": round(p, 6) for label, p in zip(LABELS, row, strict=True)}
@@ -121,10 +121,11 @@ def label_file(model: Classifier, source: Input) -> None:
         types = parquet_schema(output, ([row.values | blank for row in rows] for rows, _ in source.windows()))
     with row_writer(output, columns, types) as write, bar(source.rows, "pair", show=True) as done:
         for rows, pairs in source.windows():
-            for row, answer in zip(rows, answers(model, pairs, source.arguments.max_length), strict=True):
+            answered = answers(model, pairs, max_length=source.arguments.max_length, answered=done.update)
+            for row, answer in zip(rows, answered, strict=True):
                 write(row.values | prefixed(answer, source.arguments))
-            done.update(len(rows))
             labeled += len(rows)
+            return_freed_memory()  # batches of ever other lengths leave gaps that nothing fills
         if labeled != source.rows:
             raise UserError(
                 f"the file had {counted(source.rows, 'row')} and now has {labeled:,}",
@@ -141,14 +142,17 @@ def main() -> None:
         prog=f"python -m {MODULE}",
         examples=f'  python -m {MODULE} --model output/miniature_lora "A boy who is wet is indoors and quiet." "A child is dry."',
     )
-    source = survey(arguments) if arguments.input is not None else None
+    source = None
+    if arguments.input is not None:
+        with stage(f"reading {file_name(arguments.input)}"):
+            source = survey(arguments)
     quiet_libraries()  # before other imports of these libraries
     model = classifier.load(arguments.model, arguments.revision, precision=arguments.precision)
     log(f"{hardware.device_type()}, {model.precision.value} ({model.precision.reason})")
     if source is not None:
         label_file(model, source)
         return
-    (answer,) = answers(model, [Pair(*arguments.sentences, label=-1)], arguments.max_length)
+    (answer,) = answers(model, [Pair(*arguments.sentences, label=-1)], max_length=arguments.max_length)
     print(answer["predicted_label"])
     for label in LABELS:
         print(f"  {label:14} {answer[f'probability_{label}']:.4f}")

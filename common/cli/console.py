@@ -12,6 +12,7 @@ from typing import Any
 from common.cli.errors import printable
 
 QUIET = "FINETUNING_QUIET"  # an environment variable, so that child processes are quiet too
+LOG_INTERVAL = 10  # seconds between the lines of a bar in a log
 _start = time.monotonic()
 
 
@@ -76,13 +77,16 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)  # by transformers 5.24
 
 
-def bar(total: int, unit: str, *, show: bool, done: int = 0) -> Any:
-    """Return a tqdm bar on standard error; ``done`` units count toward the share, not the rate."""
+def bar(total: int, unit: str, *, show: bool, done: int = 0, title: str | None = None, delay: float = 0) -> Any:
+    """Return a tqdm bar on standard error; ``done`` units count toward the share, not the rate.
+
+    ``title`` comes before it. It appears after ``delay`` seconds.
+    """
     from tqdm.auto import tqdm
 
     hidden = quiet() or not show or os.environ.get("RANK", "0") != "0"
-    style = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "file": _LogFile()}
-    return tqdm(total=total, unit=unit, disable=hidden, initial=done, **style)
+    style = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": LOG_INTERVAL, "file": _LogFile()}
+    return tqdm(total=total, unit=unit, disable=hidden, initial=done, desc=title, delay=delay, **style)
 
 
 class _LogFile:

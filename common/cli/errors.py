@@ -80,7 +80,9 @@ def printable(text: str, *, markdown: bool = False) -> str:
     Unprintable characters (line breaks, terminal escapes, bidirectional controls) become spaces, and Hub tokens are hidden. With
     ``markdown``, the text can't become a table, code, a tag, a link, an image, emphasis, mathematics or another block either.
     """
-    text = "".join(c if c.isprintable() else " " for c in without_tokens(text))
+    text = without_tokens(text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
     if not markdown:
         return text
     text = MARKUP.sub(" ", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -271,21 +271,27 @@ def predict_logits(
     max_length: int = DEFAULT_LENGTH,
     batch_size: int = 64,
     progress: bool = False,
+    answered: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
-    """Return logits of shape (n, classes) in the order of the items; batches hold similar lengths to save padding."""
-    encoded, _ = encode(tokenizer, items, max_length)
+    """Return logits of shape (n, classes) in the order of the items; batches hold similar lengths to save padding.
+
+    ``progress`` shows a bar; ``answered`` is told the size of each batch that is done.
+    """
+    encoded, _ = encode(tokenizer, items, max_length, progress=progress)
     check_tokens(model, encoded)
-    order = sorted(range(len(items)), key=lambda i: len(encoded[i]["input_ids"]))
+    order = sorted(range(len(items)), key=encoded.lengths.__getitem__)
     logits = np.zeros((len(items), model.config.num_labels), dtype=np.float32)
     unit = "pair" if items and len(items[0]) == 2 else "text"
     model.eval()
     device = next(model.parameters()).device
     with torch.inference_mode(), bar(len(items), unit, show=progress) as done:
-        for start in range(0, len(order), batch_size):
+        for start in reversed(range(0, len(order), batch_size)):  # each batch fits where a longer one was
             chosen = order[start : start + batch_size]
             batch = tokenizer.pad([encoded[i] for i in chosen], return_tensors="pt").to(device)
             logits[chosen] = model(**batch).logits.float().cpu().numpy()
             done.update(len(chosen))
+            if answered is not None:
+                answered(len(chosen))
     return logits
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence, Set
+from array import array
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from common.cli.console import bar
 from common.cli.errors import UserError
 from common.models.prompt import added_ids, as_text, plain_ids
 
@@ -16,6 +18,7 @@ Texts = Sequence[str]  # of an item: one text, or a pair
 Encoded = dict[str, list[int]]  # without the attention mask, which padding adds
 Places = list[int | None]  # of each token: its text, 0 or 1; None for those around the texts
 CHUNK = 1024  # items that are tokenized together
+SILENT = 2.0  # seconds that tokenizing takes before it shows its progress
 # Last parts of the names of absolute position tables.
 POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 
@@ -38,28 +41,77 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: Any, name: str) -> 
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, items: Sequence[Texts], max_length: int) -> tuple[list[Encoded], int]:
+class EncodedItems:
+    """Inputs of many items in few flat arrays of 32-bit integers: lists of half a million pairs take gigabytes.
+
+    Attributes:
+        lengths: Tokens of each item.
+    """
+
+    def __init__(self) -> None:
+        self.lengths = array("i")
+        self._ends = array("q", [0])  # where each item's values end
+        self._values: dict[str, array[int]] = {}
+
+    def append(self, row: Encoded) -> None:
+        if not self.lengths:
+            self._values = {name: array("i") for name in row}
+        for name, values in self._values.items():
+            values.extend(row[name])
+        self.lengths.append(len(row["input_ids"]))
+        self._ends.append(self._ends[-1] + self.lengths[-1])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Encoded:
+        index = range(len(self))[index]
+        start, end = self._ends[index], self._ends[index + 1]
+        return {name: values[start:end].tolist() for name, values in self._values.items()}
+
+    @property
+    def largest(self) -> int:
+        """The largest token; 0 if there is none."""
+        return max(self._values.get("input_ids", ()), default=0)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, items: Sequence[Texts], max_length: int, *, progress: bool = False
+) -> tuple[EncodedItems, int]:
     """Return the inputs of each item, and how many items were truncated (longest text first) to ``max_length``.
 
-    Added tokens in a text are plain text: ``</s>`` does not end it.
+    Added tokens in a text are plain text: ``</s>`` does not end it. ``progress`` shows a bar if it takes long.
     """
-    if not tokenizer.is_fast:
-        return _encode_slowly(tokenizer, items, max_length)
-    rows: list[Encoded] = []
-    cut, added = 0, added_ids(tokenizer)
+    rows, cut = EncodedItems(), 0
+    chunks = _chunks if tokenizer.is_fast else _slow_chunks
+    unit = "pair" if items and len(items[0]) == 2 else "text"
+    with bar(len(items), unit, show=progress, title="tokenizing", delay=SILENT) as done:
+        for chunk, truncated in chunks(tokenizer, items, max_length):
+            for row in chunk:
+                rows.append(row)
+            cut += truncated
+            done.update(len(chunk))
+    return rows, cut
+
+
+def _chunks(
+    tokenizer: PreTrainedTokenizerBase, items: Sequence[Texts], max_length: int
+) -> Iterator[tuple[list[Encoded], int]]:
+    """Yield the inputs of successive items, and how many of them were truncated."""
+    added = added_ids(tokenizer)
     for start in range(0, len(items), CHUNK):
-        some = items[start : start + CHUNK]
-        columns = [list(column) for column in zip(*some, strict=True)]
-        batch = tokenizer(*columns, split_special_tokens=True, verbose=False)
-        for i in range(len(some)):
+        rows, cut = [], 0
+        columns = [list(column) for column in zip(*items[start : start + CHUNK], strict=True)]
+        batch = tokenizer(*columns, split_special_tokens=True, return_attention_mask=False, verbose=False)
+        for i in range(len(columns[0])):
             places = batch.sequence_ids(i)
-            row = {name: values[i] for name, values in batch.items() if name != "attention_mask"}
+            row = {name: values[i] for name, values in batch.items()}
             row["input_ids"] = _as_text(tokenizer, row["input_ids"], places, added)
             if len(places) > max_length:
                 cut += 1
                 row = _truncated(row, places, max_length, keep_start=tokenizer.truncation_side == "right")
             rows.append(row)
-    return rows, cut
+        yield rows, cut
 
 
 def _as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], places: Places, added: Set[int]) -> list[int]:
@@ -71,17 +123,15 @@ def _as_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], places: Places,
     return [i if place is None else next(text) for i, place in zip(ids, places, strict=True)]
 
 
-def _encode_slowly(
+def _slow_chunks(
     tokenizer: PreTrainedTokenizerBase, items: Sequence[Texts], max_length: int
-) -> tuple[list[Encoded], int]:
-    """Do what :func:`encode` does with a tokenizer that is not one of the ``tokenizers`` library."""
-    rows, cut = [], 0
+) -> Iterator[tuple[list[Encoded], int]]:
+    """Do what :func:`_chunks` does with a tokenizer that is not one of the ``tokenizers`` library."""
     for item in items:
         texts = plain_ids(tokenizer, item)
         row = tokenizer.prepare_for_model(*texts, truncation="longest_first", max_length=max_length, verbose=False)
-        cut += sum(map(len, texts)) + tokenizer.num_special_tokens_to_add(pair=len(texts) == 2) > max_length
-        rows.append({name: values for name, values in row.items() if name != "attention_mask"})
-    return rows, cut
+        whole = sum(map(len, texts)) + tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
+        yield [{name: values for name, values in row.items() if name != "attention_mask"}], int(whole > max_length)
 
 
 def _truncated(row: Encoded, places: Places, max_length: int, *, keep_start: bool) -> Encoded:
@@ -130,10 +180,9 @@ def check_length(model: Any, max_length: int) -> None:
         raise UserError(problem, key="max_length", expected=f"at most {limit}")
 
 
-def check_tokens(model: Any, rows: Sequence[Encoded]) -> None:
+def check_tokens(model: Any, rows: EncodedItems) -> None:
     """Refuse tokens that the model has no embeddings for: those of another model's tokenizer."""
-    largest = max((max(row["input_ids"], default=0) for row in rows), default=0)
-    if largest >= (known := _core(model).get_input_embeddings().num_embeddings):
+    if (largest := rows.largest) >= (known := _core(model).get_input_embeddings().num_embeddings):
         problem = f"the tokenizer gives token {largest:,}, but the model has {known:,}"
         raise UserError(problem, fix="use the tokenizer that belongs to the model")
 

@@ -7,6 +7,7 @@ points and listings. Reports, trust pages and cards show every finding stored ne
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -186,6 +187,7 @@ def read_findings(folder: Path) -> list[Finding]:
     return [read_finding(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
+@functools.cache  # an environment keeps the templates that it has compiled
 def templates_in(*folders: Path, html: bool = False) -> jinja2.Environment:
     """Return the environment for templates of plain text or HTML, with filters for measures and shares."""
     import jinja2

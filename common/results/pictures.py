@@ -8,7 +8,7 @@ import re
 import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.cli.errors import printable
@@ -29,9 +29,7 @@ COLORS = ("#3f7fbf", "#d9822b", "#5a9e57", "#a05fb0")  # readable on white and o
 
 def svg(figure: Figure, description: str) -> str:
     """Render the figure as SVG text; screen readers read out ``description``."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    text = laid_out_once(figure)
     text = "\n".join(map(printable, text[text.index("<svg") :].split("\n"))).replace(INK, "currentColor")
     # Keeps the ids of several pictures on one page apart.
     prefix = f"p{zlib.crc32((text + description).encode()):x}-"
@@ -39,6 +37,21 @@ def svg(figure: Figure, description: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     label = html.escape(printable(description), quote=True)
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
+
+
+def laid_out_once(figure: Figure) -> str:
+    """Return what ``savefig`` writes as SVG, which would draw the whole figure once more only to lay it out."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(figure)
+    figure.set_dpi(72)  # which SVG always has
+    if (engine := figure.get_layout_engine()) is not None:
+        with suppress(ValueError):  # as in Figure.draw: without room for a layout, there is none
+            engine.execute(figure)
+        figure.set_layout_engine(None)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
 
 
 def png(figure: Figure, description: str) -> bytes:

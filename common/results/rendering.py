@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli.console import log
+from common.cli.console import bar, log
 from common.cli.errors import UserError, printable
 from common.results import pictures
 from common.results.finding import Curve, Finding, Growth, Listing, Measures, Points, interval, templates_in
@@ -49,6 +50,7 @@ SHORT_NAMES = {
     **{"precision": "P", "recall": "R", "f1": "F1", "balanced_accuracy": "balanced acc", "set_f1": "set F1"},
     **{"exact": "exact set", "token_f1": "token F1", "bleu2": "BLEU-2", "rouge_l": "ROUGE-L"},
 }
+SILENT = 2.0  # seconds that pictures take before their progress is shown
 MAX_ROWS = 20  # of a listing that is shown; the file has all
 
 
@@ -116,7 +118,14 @@ def _task(records: list[RunRecord], findings: Sequence[Finding]) -> dict[str, ob
     best = max(records, key=lambda record: record.metrics[BEST_BY[columns[0]]]["value"])
     own = [finding for finding in findings if finding.task == first.task]
     titles = {record.title for record in records}
-    shown = [*filter(None, map(group_scores, models)), *own]
+    # Those of several models first.
+    ordered = [[finding for finding in own if (finding.model in titles) == single] for single in (False, True)]
+    shown = itertools.chain(ordered[0], filter(None, map(group_scores, models)), ordered[1])
+    count, on_pages = len(own) + sum(bool(record.by_group) for record in models), []
+    with bar(count, "finding", show=True, title="drawing", delay=SILENT) as done:
+        for finding in shown:
+            on_pages.append(on_page(finding))
+            done.update()
     n = first.metrics[columns[0]]["n"]
     over_seeds = any(
         "sd" in metric for metric in best.metrics.values()
@@ -135,8 +144,7 @@ def _task(records: list[RunRecord], findings: Sequence[Finding]) -> dict[str, ob
         "bars": pictures.metric_bars(records, BEST_BY[columns[0]]),
         "confusion": pictures.confusion_heatmap(best),
         "shares": pictures.class_shares(first.data["class_counts"]),
-        # Those of several models first.
-        "findings": [on_page(finding) for finding in sorted(shown, key=lambda finding: finding.model in titles)],
+        "findings": on_pages,
         "commands": list(dict.fromkeys(each.command for each in [*records, *own])),
     }
 

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from common.cli.console import log
 from common.models import encoder
-from common.models.encoding import Texts, check_length, check_tokens, encode
+from common.models.encoding import EncodedItems, Texts, check_length, check_tokens, encode
 from common.models.loading import base_path
 from common.results.record import count_parameters
 from common.runtime import hardware
@@ -164,8 +163,20 @@ def save(
     trainer.accelerator.wait_for_everyone()
 
 
-def _rows(model: Any, tokenizer: Any, data: Labeled, max_length: int) -> tuple[Dataset, int]:
-    encoded, cut = encode(tokenizer, data.texts, max_length)
+class TokenizedItems:
+    """What Trainer takes: the inputs of each item with its label."""
+
+    def __init__(self, items: EncodedItems, labels: Sequence[int]):
+        self.items, self.labels = items, labels
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.items[index], "labels": self.labels[index]}
+
+
+def _rows(model: Any, tokenizer: Any, data: Labeled, max_length: int) -> tuple[TokenizedItems, int]:
+    encoded, cut = encode(tokenizer, data.texts, max_length, progress=True)
     check_tokens(model, encoded)
-    columns = {name: [row[name] for row in encoded] for name in encoded[0]}
-    return Dataset.from_dict({**columns, "labels": list(data.labels)}), cut
+    return TokenizedItems(encoded, data.labels), cut

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.cli.console import log
 from common.cli.errors import UserError, shown
@@ -19,7 +20,25 @@ if TYPE_CHECKING:
     from sbic_llama.model.annotator import Annotator
 
 WINDOW = 256  # rows per part, the most that a killed run loses
+REMEMBERED = 100_000  # different posts of a file, those met last: if one of them comes again, it is not answered again
 SHOWN = 5  # problems that are printed one by one
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Recent(OrderedDict[Key, Value]):
+    """Keeps the :data:`REMEMBERED` entries that were added or used last."""
+
+    def add(self, key: Key, value: Value) -> None:
+        self[key] = value
+        if len(self) > REMEMBERED:
+            self.popitem(last=False)
+
+    def use(self, key: Key) -> Value | None:
+        if key in self:
+            self.move_to_end(key)
+        return self.get(key)
 
 
 @dataclass
@@ -49,7 +68,8 @@ class Window:
     file: int
     number: int
     reasons: list[str | None]  # why a row cannot be annotated, or None
-    posts: list[str]  # of the other rows
+    equals: list[int | None]  # index in the file of an earlier row with the same post, or None
+    posts: list[str]  # of the rows with neither
 
 
 @dataclass(frozen=True)
@@ -59,8 +79,8 @@ class Part:
     file: int
     number: int
     rows: int
-    text: str  # a JSON object per row, as written
-    cut: int  # how many posts were truncated, counted per adapter
+    text: str  # a line per row, as written: a JSON object, or the index in the file of an equal row
+    cut: int  # how many different posts were truncated, counted per adapter
 
 
 @dataclass(frozen=True)
@@ -162,19 +182,38 @@ def _update(digest: Any, row: Row) -> None:
 def windows(files: Sequence[Survey], wanted: Iterable[tuple[int, int]], texts: TextColumns) -> Iterator[Window]:
     """Yield the windows of the ``wanted`` parts in order, streaming each file once.
 
+    Which rows are equal depends on their file alone, so parts are the same in any order and by any number of processes.
+
     Raises:
         UserError: The posts have changed since the survey.
     """
     for file, group in itertools.groupby(sorted(wanted), key=lambda part: part[0]):
-        rows, at = surveyed_rows(files[file]), 0
+        rows, at = enumerate(surveyed_rows(files[file])), 0
+        first_rows: Recent[bytes, int] = Recent()  # digest of a post → row
         for _, number in group:
-            start, at = (number - at) * WINDOW, number + 1
-            window = Window(file, number, [], [])
-            for row in itertools.islice(rows, start, start + WINDOW):  # which need not fit into memory together
-                window.reasons.append(problem(row, texts))
-                if window.reasons[-1] is None:
-                    window.posts.append(texts.read(row.values))
-            yield window
+            for skipped in range(at, number):
+                _window(file, skipped, rows, first_rows, texts)
+            yield _window(file, number, rows, first_rows, texts)
+            at = number + 1
+
+
+def _window(
+    file: int, number: int, rows: Iterator[tuple[int, Row]], first_rows: Recent[bytes, int], texts: TextColumns
+) -> Window:
+    """Read the next rows of a file."""
+    window = Window(file, number, [], [], [])
+    for index, row in itertools.islice(rows, WINDOW):  # which need not fit into memory together
+        reason, equal = problem(row, texts), None
+        if reason is None:
+            post = texts.read(row.values)
+            digest = hashlib.blake2b(post.encode(errors="surrogatepass"), digest_size=16).digest()
+            equal = first_rows.use(digest)
+            if equal is None:
+                first_rows.add(digest, index)
+                window.posts.append(post)
+        window.reasons.append(reason)
+        window.equals.append(equal)
+    return window
 
 
 def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Part:
@@ -184,7 +223,10 @@ def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Pa
     """
     cut = annotator.cut
     answers, lines = iter(annotator.annotate_window(window.posts)), []
-    for reason in window.reasons:
+    for reason, equal in zip(window.reasons, window.equals, strict=True):
+        if equal is not None:
+            lines.append(f"{equal}\n")
+            continue
         answer = {} if reason else next(answers)
         values = {name: round(value, 6) if isinstance(value, float) else value for name, value in answer.items()}
         if row_format.thresholds:
@@ -194,3 +236,15 @@ def annotated(window: Window, annotator: Annotator, row_format: RowFormat) -> Pa
         row = {f"{row_format.prefix}{name}": value for name, value in values.items()}
         lines.append(json.dumps(row | {f"{row_format.prefix}problem": reason}, ensure_ascii=False) + "\n")
     return Part(window.file, window.number, len(lines), "".join(lines), annotator.cut - cut)
+
+
+def resolved(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the new values of a file's rows from the lines of all its parts, in order."""
+    answers: Recent[int, str] = Recent()  # row → line; holds what `windows` held when the line was made
+    for index, line in enumerate(lines):
+        values = json.loads(line)
+        if isinstance(values, int):
+            values = json.loads(answers.use(values) or "")
+        elif list(values.values())[-1] is None:  # no problem
+            answers.add(index, line)
+        yield values

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from common.runtime.files import atomic_write
 from common.runtime.run_folder import IDENTITY, LOCK, check_identity, locked_inside, write_identity
 from common.tables.reading import table_format
 from common.tables.writing import json_text, row_writer
-from sbic_llama.annotation.input import WINDOW, Part, RowFormat, Survey, surveyed_rows
+from sbic_llama.annotation.input import REMEMBERED, WINDOW, Part, RowFormat, Survey, resolved, surveyed_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -112,10 +111,13 @@ class AnnotationJob:
         clear(self.folder)
 
     def _annotations(self, file: int) -> Iterator[dict[str, Any]]:
+        yield from resolved(self._lines(file))
+
+    def _lines(self, file: int) -> Iterator[str]:
         for each, number in self.parts():
             if each == file:
                 with open(self.part(file, number), encoding="utf-8") as lines:
-                    yield from map(json.loads, lines)
+                    yield from lines
 
 
 def identity_of(
@@ -134,6 +136,7 @@ def identity_of(
         "quantisation": quantization,  # as earlier versions spell it: their runs continue
         "computed in": precision,
         "rows a part": WINDOW,
+        "different posts remembered": REMEMBERED,
     }
 
 

@@ -248,6 +248,7 @@ def _blocks(files: list[Survey], wanted: list[tuple[int, int]], texts: TextColum
     import pyarrow
 
     strings, number = pyarrow.list_(pyarrow.string()), pyarrow.int64()
-    schema = pyarrow.schema({"file": number, "number": number, "reasons": strings, "posts": strings})
+    columns = {"file": number, "number": number, "reasons": strings, "equals": pyarrow.list_(number), "posts": strings}
+    schema = pyarrow.schema(columns)
     for window in windows(files, wanted, texts):
         yield pyarrow.Table.from_pylist([asdict(window)], schema=schema)

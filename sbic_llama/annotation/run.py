@@ -146,11 +146,11 @@ def annotate(
     """
     texts = arguments.texts
     files = processes.shared(lambda: [survey(path, texts, strict=arguments.strict) for path in files_of(source)])
+    job = AnnotationJob(files, parts_of(output), output, source.is_dir(), dataset)
+    log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters
 
-    job = AnnotationJob(files, parts_of(output), output, source.is_dir(), dataset)
-    log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     named = arguments.annotators()
     shares = arguments.expected_shares()
     adapters = read_adapters(named, shares)

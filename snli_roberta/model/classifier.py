@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,22 +71,31 @@ class Classifier:
         """Where findings about it may be kept; None for a download, which must not be changed."""
         return None if hub_commit(self.folder) is not None else self.folder
 
-    def logits(self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False) -> np.ndarray:
-        """Return logits of shape (n, 3), in the order of the pairs."""
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        max_length: int | None = None,
+        progress: bool = False,
+        answered: Callable[[int], Any] | None = None,
+    ) -> np.ndarray:
+        """Return logits of shape (n, 3), in the order of the pairs; see :func:`common.models.encoder.predict_logits`."""
         from common.models import encoder, encoding
 
         length = max_length or self.max_length
         encoding.check_length(self.model, length)
         texts = [pair.texts for pair in pairs]
-        logits = encoder.predict_logits(self.model, self.tokenizer, texts, max_length=length, progress=progress)
+        how: dict[str, Any] = {"max_length": length, "progress": progress, "answered": answered}
+        logits = encoder.predict_logits(self.model, self.tokenizer, texts, **how)
         check_finite(logits.ravel(), self.model, self.name, self.precision.value)
         return logits
 
-    def probabilities(
-        self, pairs: Sequence[Pair], *, max_length: int | None = None, progress: bool = False
-    ) -> np.ndarray:
-        """Return probabilities of shape (n, 3); columns as :data:`~snli_roberta.data.corpus.LABELS`, rows sum to 1."""
-        logits = self.logits(pairs, max_length=max_length, progress=progress)
+    def probabilities(self, pairs: Sequence[Pair], **how: Any) -> np.ndarray:
+        """Return probabilities of shape (n, 3); columns as :data:`~snli_roberta.data.corpus.LABELS`, rows sum to 1.
+
+        Keyword arguments are those of :meth:`logits`.
+        """
+        logits = self.logits(pairs, **how)
         powers = np.exp(np.asarray(logits, dtype=float) - np.max(logits, axis=1, keepdims=True))
         return powers / powers.sum(1, keepdims=True)
 

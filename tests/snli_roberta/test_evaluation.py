@@ -217,6 +217,18 @@ def test_a_long_file_is_labelled_part_by_part(trained, tmp_path, monkeypatch):
             assert part[f"probability_{label}"] == pytest.approx(whole[f"probability_{label}"], abs=1e-5)
 
 
+def test_progress_is_told_batch_by_batch_from_the_longest(trained, miniature, monkeypatch):
+    """Shorter batches fit into the memory of longer ones; in the other order, each would take more."""
+    pairs = load_split("test", data_dir=miniature / "snli_1.0").pairs[:150]
+    model, sizes, widths = loaded_classifier(str(trained["full"])), [], []
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda **x: widths.append(x["input_ids"].shape[1]) or forward(**x))
+    model.probabilities(pairs, answered=sizes.append)
+    assert sizes == [22, 64, 64]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
+
+
 @pytest.mark.skipif(not cpu_has_bf16(), reason="--precision bf16 is refused on a CPU without bf16 instructions")
 def test_in_bf16_answers_are_nearly_those_of_fp32(trained, miniature):
     pairs = load_split("test", data_dir=miniature / "snli_1.0").pairs[:60]

@@ -185,8 +185,9 @@ class Arguments:
 
 def main():
     parse(Arguments)
-    with stage('working'), bar(3, 'post', show=True) as done:
+    with stage('working'), bar(3, 'post', show=True) as done, bar(5, 'post', show=True, delay=60) as soon:
         done.update(3)
+        soon.update(5)
     log('logged')
     print('a result')
     raise UserError('wrong')
@@ -202,5 +203,6 @@ def test_quiet_silences_progress_and_nothing_else(words, printed):
     result = subprocess.run([sys.executable, "-c", QUIET, *words], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "a result\n")
     assert [word for word in ("working", "3/3", "logged", "error: wrong") if word in result.stderr] == printed
+    assert "5/5" not in result.stderr, "what is done soon has no bar"
     assert "\r" not in result.stderr, "a log cannot be overwritten"
     assert "\x1b" not in result.stderr, "no colors in a log, with or without NO_COLOR"

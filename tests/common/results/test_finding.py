@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from dataclasses import replace
@@ -15,7 +16,7 @@ from common.cli.errors import UserError
 from common.results import rendering
 from common.results.checks import group_scores
 from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings, worded
-from common.results.pictures import png
+from common.results.pictures import laid_out_once, png
 from common.results.rendering import drawn, in_markdown, lines, markdown
 from common.results.scoring import ScoredSet
 from common.stats import metrics
@@ -199,6 +200,17 @@ def scored_set() -> ScoredSet:
         fingerprint="f", class_counts={"test": {"a": 1, "b": 2}}, reports=[], policy={}, miniature=True,
         groups={"group": [("florbs", "<i>drevins</i>") if i % 3 else ("florbs",) if i % 2 else "none" for i in range(90)]},
     )  # fmt: skip
+
+
+def test_a_picture_that_is_laid_out_once_is_what_savefig_writes():
+    def saved(figure, _):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return buffer.getvalue()
+
+    pictures = drawn(finding(), lambda figure, _: laid_out_once(figure))
+    assert pictures == drawn(finding(), saved)
+    assert len(pictures) == 2
 
 
 def test_an_item_of_several_groups_counts_in_each():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -201,12 +202,48 @@ def test_no_row_gets_the_answer_of_another_post(tmp_path, change, at, count):
     assert len(job.parts()) - len(job.missing()) >= (events[at] or 0), "parts are kept"
 
 
+class Counting(StandIn):
+    """Counts the posts that it answers."""
+
+    def __init__(self) -> None:
+        self.posts: list[str] = []
+
+    def annotate_window(self, posts: list[str]) -> list[dict[str, Any]]:
+        self.posts += posts
+        return super().annotate_window(posts)
+
+
+@pytest.mark.parametrize("remembered", [0, 7, 40, 1000])
+def test_equal_posts_are_answered_once_and_get_the_same_row(tmp_path, monkeypatch, remembered):
+    """Whatever is remembered, the output is the same; the parts are the same in any order, as when runs are continued."""
+    source, draw = tmp_path / "in.csv", random.Random(0)
+    posts = ["a" * draw.randrange(50) for _ in range(4 * input.WINDOW + 9)]  # the empty one is a problem
+    source.write_text("".join(f"{post}\n" for post in ["post,n", *(f"{post},{n}" for n, post in enumerate(posts))]))
+    monkeypatch.setattr(input, "REMEMBERED", remembered)
+    file = survey(source, POST, strict=False)
+    format, texts = RowFormat(POST, "model_", {}), []
+    for order in ("one run", "alone, last first"):
+        job = annotation.AnnotationJob([file], tmp_path / order, tmp_path / f"{order}.csv", False)
+        model, wanted = Counting(), [job.parts()] if order == "one run" else [[part] for part in job.parts()[::-1]]
+        for some in wanted:
+            parts = (input.annotated(window, model, format) for window in input.windows([file], some, POST))
+            job.keep(parts, total=file.rows, done=0, show=False)
+        assert len(model.posts) == len(set(model.posts)) or remembered < 50
+        assert len(model.posts) < sum(map(bool, posts)) or not remembered
+        texts.append([job.part(*part).read_text() for part in job.parts()])
+        job.assemble(annotation.new_columns(ADAPTERS, [file], "model_", review=False), "model_")
+        for row, post in zip(read_rows(job.output), posts, strict=True):
+            assert row.values["model_offensiveYN"] == (OFFENSIVE.labels[len(post) % 3] if post else "")
+            assert row.values["model_problem"] == ("" if post else "no text")
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize(("more", "marked"), [(0, False), (1e-6, True)])
 def test_a_row_exactly_at_the_threshold_needs_no_review(more, marked):
     (row,) = StandIn().annotate_window(["a quiet day"])
     sure = ADAPTERS[0].confidence({name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()})
     rule = RowFormat(POST, "", {"offensiveYN": sure + more})
-    made = input.annotated(input.Window(0, 0, [None], ["a quiet day"]), StandIn(), rule)
+    made = input.annotated(input.Window(0, 0, [None], [None], ["a quiet day"]), StandIn(), rule)
     assert json.loads(made.text)["needs_review"] is marked
 
 

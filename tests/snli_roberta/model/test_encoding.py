@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AddedToken, AutoTokenizer, CanineTokenizer
 
 from common.models import encoder
-from common.models.encoding import encode
+from common.models.encoding import CHUNK, encode
 from common.models.prompt import added_ids, mark_added
 from tests.snli_roberta.model.tiny_bases import ARCHITECTURES
 
@@ -91,7 +91,7 @@ def test_added_tokens_in_a_sentence_are_text(name, tiny_base):
 def test_a_single_text_is_encoded_and_cut_as_the_tokenizer_does(name, tiny_base):
     tokenizer = encoder.load_tokenizer(str(tiny_base(name)))
     rows, cut = encode(tokenizer, [(words(9),), (words(90),), ("</s> [SEP]",)], 41)
-    assert [row["input_ids"] for row in rows[:2]] == [
+    assert [rows[i]["input_ids"] for i in (0, 1)] == [
         tokenizer(words(count), truncation=True, max_length=41).input_ids for count in (9, 90)
     ]
     assert (cut, len(rows[1]["input_ids"])) == (1, 41)
@@ -108,6 +108,21 @@ def test_a_tokenizer_of_pure_python_keeps_the_same_rules():
     assert (cut, row["input_ids"].count(tokenizer.sep_token_id)) == (1, 2)
     (row,), cut = encode(tokenizer, [("is " * 40,)], 32)
     assert (row["input_ids"], cut) == (tokenizer("is " * 40, truncation=True, max_length=32).input_ids, 1)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_items_keep_their_tokens_and_their_place_among_many(name, tiny_base):
+    """Many items are tokenized in chunks and kept in flat arrays; each has the tokens that it has alone."""
+    tokenizer = encoder.load_tokenizer(str(tiny_base(name)))
+    kinds = [(words(1 + i % 9), words(1 + i % 40)) for i in range(360)]
+    alone = [encode(tokenizer, [pair], 32) for pair in kinds]
+    items = [kinds[i % 360] for i in range(2 * CHUNK + 100)]
+    rows, cut = encode(tokenizer, items, 32)
+    assert list(rows) == [alone[i % 360][0][0] for i in range(len(items))]
+    assert cut == sum(alone[i % 360][1] for i in range(len(items))) > 0
+    assert list(rows.lengths) == [len(row["input_ids"]) for row in rows]
+    assert rows.largest == max(max(row["input_ids"]) for row in rows)
+    assert rows[-1] == rows[len(rows) - 1]
 
 
 def test_long_texts_are_cut_in_little_time(tiny_base):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError
@@ -24,10 +25,11 @@ from common.miniature.pretrain import MODELS
 from common.models import encoder
 from common.training import classification
 from common.training.callbacks import Diverged, Interrupted
+from common.training.run import RunContext
 from snli_roberta.data.corpus import LABELS, Pair, balanced, load_split, stratified
 from snli_roberta.study.runs import StudyArguments
 from snli_roberta.training.arguments import TrainArguments
-from snli_roberta.training.run import train
+from snli_roberta.training.run import load_data, train
 from tests.forked import Forked
 
 ROOT = Path(__file__).parents[3]
@@ -84,6 +86,22 @@ def test_a_recipe_of_the_other_method_is_refused():
     command = [sys.executable, "-m", "snli_roberta.train_full", "--config", str(RECIPES / "miniature_lora.yaml")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (2, "error: key 'method': the recipe is for lora; expected full\n")
+
+
+def test_batches_are_those_of_a_dataset_of_lists(tmp_path):
+    """Half a million pairs as lists would take gigabytes; Trainer groups and pads their flat arrays alike."""
+    settings = arguments(tmp_path, max_length=22)
+    trainer, truncated = classification.build_trainer(settings, RunContext(1, "fp32"), load_data(settings))
+    assert 0 < truncated < len(trainer.train_dataset)
+    flat = [trainer.get_train_dataloader(), trainer.get_eval_dataloader()]
+    splits = (trainer.train_dataset, trainer.eval_dataset)
+    trainer.train_dataset, trainer.eval_dataset = (Dataset.from_list(list(split)) for split in splits)
+    for loader, expected in zip(flat, [trainer.get_train_dataloader(), trainer.get_eval_dataloader()], strict=True):
+        both = []
+        for batches in (loader, expected):
+            torch.manual_seed(0)
+            both.append([{name: values.tolist() for name, values in sorted(batch.items())} for batch in batches])
+        assert both[0] == both[1]
 
 
 # ---- sampling
