@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def prepare(repo_id: str, names: Sequence[str], option: str) -> Space:
             problem = f"trained by {model.trained.facts['project']}"
             raise UserError(problem, file=model.repo_id, key=option, fix=f"give its models with {own}")
     models[0].project.check_page([model.place for model in models])
-    command = f"python -m common.hub space {repo_id} {option} {' '.join(names)}"
+    command = shlex.join(["python", "-m", "common.hub", "space", repo_id, option, *names])
     space = Space(_files(repo_id, models, command), page, models)
     log(f"{counted(len(space.files), 'file')} for the Space {repo_id}:")
     for path in sorted(space.files):
