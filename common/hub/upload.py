@@ -230,7 +230,7 @@ def check_publishing(options: TrainingOptions, facts: Mapping[str, Any]) -> None
     """
     if options.push_to_hub:
         check_base(facts["base"]["name"], facts["base"]["commit"])
-        check_access(str(options.hub_model_id), facts["base"]["name"], facts["base"]["commit"])
+        check_access(str(options.hub_model_id), facts["base"]["name"], facts["base"]["commit"], option="--hub_model_id")
         if not options.hub_overwrite:
             check_target(str(options.hub_model_id), facts)
 
