@@ -54,7 +54,10 @@ class AnnotationJob:
 
     def parts(self) -> list[tuple[int, int]]:
         """Return the numbers of file and part of every part."""
-        return [(number, n) for number, file in enumerate(self.files) for n in range(-(-file.rows // WINDOW))]
+        return [(file, number) for file in range(len(self.files)) for number in self._numbers(file)]
+
+    def _numbers(self, file: int) -> range:
+        return range(-(-self.files[file].rows // WINDOW))
 
     def missing(self) -> list[tuple[int, int]]:
         """Return the parts that do not exist yet."""
@@ -111,10 +114,9 @@ class AnnotationJob:
         clear(self.folder)
 
     def _annotations(self, file: int) -> Iterator[dict[str, Any]]:
-        for each, number in self.parts():
-            if each == file:
-                with open(self.part(file, number), encoding="utf-8") as lines:
-                    yield from map(json.loads, lines)
+        for number in self._numbers(file):
+            with open(self.part(file, number), encoding="utf-8") as lines:
+                yield from map(json.loads, lines)
 
 
 def identity_of(
