@@ -11,13 +11,14 @@ from pathlib import Path
 
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log
-from common.cli.errors import run
+from common.cli.errors import counted, run
 from common.results.checks import agreement_finding
 from common.results.rendering import lines
 from common.results.scoring import command_line
 from common.runtime.project import is_miniature
-from common.stats.agreement import Scale, ScaleName, load_similarity
 from common.stats.alt_test import EPSILON, FEWEST
+from common.stats.metrics import RESAMPLES
+from common.stats.scale import Scale, ScaleName, load_similarity
 from common.stats.votes import read_tables
 from common.tables.report import fingerprint
 
@@ -56,6 +57,7 @@ class AgreementArguments:
     task: str | None = option(None, "what was annotated, as a heading (default: the label column)")
     model: str = option("model", "name of the model, as a heading")
     output: Path | None = option(None, "JSON file for the full result")
+    resamples: int = option(RESAMPLES, "bootstrap draws behind each interval", minimum=100)
     seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
 
 
@@ -79,12 +81,13 @@ def main() -> None:
         prediction=arguments.prediction_column or label,
     )
     predictions = {name: next(iter(labels.values())) for name, labels in model.labels.items()}
-    used = sorted(
+    used = (
         [name, annotator, text, predictions[name]]
-        for name, labels in people.labels.items()
-        for annotator, text in labels.items()
+        for name, labels in sorted(people.labels.items())
         if name in predictions
+        for annotator, text in sorted(labels.items())
     )
+    log(f"comparing {counted(len(people.labels), 'labeled item')} with {counted(len(predictions), 'prediction')} …")
     finding = agreement_finding(
         people.labels,
         predictions,
@@ -97,6 +100,7 @@ def main() -> None:
         similarity=similarity,
         min_items=arguments.min_items,
         seed=arguments.seed,
+        resamples=arguments.resamples,
         miniature=is_miniature(arguments.annotations),
         command=command_line(MODULE),
         notes=notes,

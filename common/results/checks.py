@@ -15,10 +15,11 @@ from common.results.finding import Curve, Finding, Listing, Measures, Part, abou
 from common.results.record import RunRecord
 from common.results.scoring import OTHERS
 from common.stats import agreement, calibration, metrics, paired
-from common.stats.agreement import Annotations, Coded, Predictions, Scale, ScaleName, Similarity
-from common.stats.alt_test import EPSILON, FEWEST, AltTest, alt_test, mean_advantage
+from common.stats.agreement import Annotations, Coded, Predictions
+from common.stats.alt_test import EPSILON, FEWEST, AltTest, advantage, alt_test, mean_advantage
 from common.stats.design import Design, Draw
 from common.stats.metrics import Measure
+from common.stats.scale import Scale, ScaleName, Similarity
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the items that people might check, the least certain first
@@ -251,6 +252,7 @@ def agreement_finding(
     similarity: Similarity | None = None,
     min_items: int = FEWEST,
     seed: int = 0,
+    resamples: int = metrics.RESAMPLES,
     drawn: Draw | None = None,  # how the items were drawn; None for a simple draw
     notes: Sequence[str] = (),
     **about: Any,
@@ -265,7 +267,7 @@ def agreement_finding(
     _check_overlap(annotations, predictions, coded)
     settings = {"epsilon": epsilon, "scale": scale, "order": order, "similarity": similarity, "min_items": min_items}
     tested = alt_test(annotations, predictions, **settings, drawn=drawn)
-    coefficients = _coefficients(coded, seed, drawn)
+    coefficients = _coefficients(coded, seed, drawn, resamples)
     drawn = [each for each in coefficients if each["rows"]]
     return Finding(
         name="agreement",
@@ -274,7 +276,7 @@ def agreement_finding(
             coefficients=coefficients,
             test=tested,
             wins=sum(annotator.wins for annotator in tested.annotators),
-            rho=mean_advantage(tested, seed) if tested.annotators else None,
+            rho=mean_advantage(tested, seed, resamples) if tested.annotators else None,
             counts=_counts(annotations, predictions, coded),
             notes=notes,
             labels=len(coded.values),
@@ -284,13 +286,14 @@ def agreement_finding(
         ),
         parts=[
             *(Measures(each["title"], "agreement of", each["name"], each["rows"]) for each in drawn),
-            *_advantages(tested, seed),
+            *_advantages(tested, seed, resamples),
         ],
         facts={
             "alternative_annotator_test": _plain(tested),
             "coefficients": {each["title"]: each["rows"] for each in drawn},
             **coded.scale.describe(),
             "seed": seed,
+            "resamples": resamples,
             "packages": {"scipy": importlib.metadata.version("scipy")},
         },
         **about,
@@ -312,16 +315,15 @@ def _check_overlap(annotations: Annotations, predictions: Predictions, coded: Co
             f"no item has both a human label and a prediction (items are named {examples[0]} and {examples[1]})",
             fix="check the item columns",
         )
-    human = {label for labels in coded.people for label in labels}
-    if coded.scale == Scale() and not human & set(coded.model):
-        examples = [shown(coded.values[min(codes)]) for codes in (human, coded.model)]
+    if coded.scale == Scale() and coded.human.isdisjoint(coded.model.tolist()):
+        examples = [shown(coded.values[min(codes)]) for codes in (coded.human, coded.model)]
         raise UserError(
             f"the model never gives a label that people give (people give {examples[0]}, the model {examples[1]})",
             fix="check the label columns",
         )
 
 
-def _coefficients(coded: Coded, seed: int, drawn: Draw | None) -> list[dict[str, Any]]:
+def _coefficients(coded: Coded, seed: int, drawn: Draw | None, resamples: int) -> list[dict[str, Any]]:
     """Measure alpha and kappa, with their rows; nothing if there are too many labels for a similarity."""
     if not coded.has_coefficients:
         return []
@@ -330,26 +332,25 @@ def _coefficients(coded: Coded, seed: int, drawn: Draw | None) -> list[dict[str,
     kinds = [("Krippendorff's alpha", "alpha", agreement.alpha)]
     if coded.scale.name != "real":
         kinds.append(("Cohen's kappa, weighted" if weighted else "Cohen's kappa", "kappa", agreement.kappa))
+    measured = agreement.compared(coded, [coefficient for *_, coefficient in kinds], seed, drawn, resamples)
     return [
         {
             "title": title,
             "name": name,
             "scale": f"similarity {similarity}" if similarity else f"{coded.scale.name} scale",
-            "rows": agreement.compared(coded, coefficient, seed, drawn),
+            "rows": rows,
         }
-        for title, name, coefficient in kinds
+        for (title, name, _), rows in zip(kinds, measured, strict=True)
     ]
 
 
-def _advantages(tested: AltTest, seed: int) -> list[Part]:
+def _advantages(tested: AltTest, seed: int, resamples: int) -> list[Part]:
     """Return the table and picture of the Alternative Annotator Test."""
     if not tested.annotators:
         return []
     most = f" (the {MOST_DRAWN} with most items)" if len(tested.annotators) > MOST_DRAWN else ""
     rows = {
-        annotator.name: metrics.mean(
-            list(tested.differences[annotator.name].values()), seed, tested.design(annotator.name), ends=(-1, 1)
-        )
+        annotator.name: advantage(tested, annotator.name, seed, resamples)
         for annotator in tested.annotators[:MOST_DRAWN]
     }
     columns = ["annotator", "items", "model as good or better", "person as good or better", "p", "test", "model wins"]
@@ -373,14 +374,14 @@ def _advantages(tested: AltTest, seed: int) -> list[Part]:
 def _counts(annotations: Annotations, predictions: Predictions, coded: Coded) -> dict[str, int]:
     """Count items, labels and people, and predictions with a label that nobody gave."""
     labeled = [labels for labels in annotations.values() if labels]
-    human = {label for labels in coded.people for label in labels}
+    unknown = ~np.isin(coded.model, list(coded.human))
     return {
         "labels": sum(map(len, labeled)),
-        "kinds": len(human),  # different labels of people
+        "kinds": len(coded.human),  # different labels of people
         "people": len({name for labels in labeled for name in labels}),
         "labeled": len(labeled),
         "predicted": len(predictions),
         "both": len(coded.items),
-        "several": sum(len(labels) > 1 for labels in coded.people),
-        "unknown": sum(label not in human for label in coded.model) if coded.scale == Scale() else 0,
+        "several": sum(n for n, labels in zip(coded.counts.tolist(), coded.people, strict=True) if len(labels) > 1),
+        "unknown": int(coded.counts[unknown].sum()) if coded.scale == Scale() else 0,
     }

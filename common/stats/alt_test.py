@@ -7,6 +7,7 @@ Annotators with LLMs", ACL 2025.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from common.stats.agreement import Annotations, Predictions, Scale, ScaleName, Similarity, by_item
+from common.stats.agreement import Annotations, Predictions, by_item
 from common.stats.design import Design, Draw, design_of
-from common.stats.metrics import Measure, measure, weighted, with_width
+from common.stats.metrics import RESAMPLES, Measure, mean, measure_kinds, weighted, with_width
+from common.stats.scale import Scale, ScaleName, Similarity
 
 EPSILON = 0.1  # for crowd workers; the paper has .15 for skilled annotators and .2 for experts
 Q = 0.05  # accepted share of falsely rejected hypotheses
 FEWEST = 30  # items from which the paper uses the t test
+REMEMBERED = 2**16  # items with different labels
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,9 @@ def alt_test(
     differences = compare(annotations, predictions, on)
     by_size = sorted(differences.items(), key=lambda entry: (-len(entry[1]), entry[0]))
     shared = {item for items in differences.values() for item in items}
-    labels = {on.read(label) for item in shared for label in (predictions[item], *annotations[item].values())}
-    constant = len(labels) == 1
+    labels = {predictions[item] for item in shared}
+    labels.update(itertools.chain.from_iterable(annotations[item].values() for item in shared))
+    constant = len(set(map(on.read, labels))) == 1
     enough = {name: items for name, items in by_size if len(items) >= min_items and not constant}
     annotators = _compared(enough, epsilon, q, drawn)
     count = len(annotators)
@@ -142,20 +146,27 @@ def _compared(
 def compare(annotations: Annotations, predictions: Predictions, scale: Scale) -> dict[str, dict[Hashable, int]]:
     """Return :attr:`AltTest.differences`: every annotator, with names and items in alphabetical order."""
     alignment = _alignment(scale)
+
+    @functools.lru_cache(maxsize=REMEMBERED)  # with few labels, many items have the same ones
+    def against_others(predicted: Any, labels: tuple[Any, ...]) -> list[int]:
+        model, values = scale.read(predicted), [scale.read(label) for label in labels]
+        result = []
+        for place, own in enumerate(values):
+            others = values[:place] + values[place + 1 :]
+            of_model, of_person = alignment(model, others), alignment(own, others)
+            # Equal sums of differences like .1 may differ in the last digits.
+            tied = math.isclose(of_model, of_person, rel_tol=1e-9, abs_tol=1e-12)
+            result.append(0 if tied else 1 if of_person > of_model else -1)
+        return result
+
     names = sorted({str(name) for labels in annotations.values() for name in labels})
     differences: dict[str, dict[Hashable, int]] = {name: {} for name in names}
     for item in sorted(annotations, key=str):
         labels = annotations[item]
-        if item not in predictions or len(labels) < 2:
-            continue
-        model = scale.read(predictions[item])
-        values = {name: scale.read(label) for name, label in labels.items()}
-        for name, own in values.items():
-            others = [value for other, value in values.items() if other != name]
-            of_model, of_person = alignment(model, others), alignment(own, others)
-            # Equal sums of differences like .1 may differ in the last digits.
-            tied = math.isclose(of_model, of_person, rel_tol=1e-9, abs_tol=1e-12)
-            differences[str(name)][item] = 0 if tied else 1 if of_person > of_model else -1
+        if item in predictions and len(labels) > 1:
+            of_item = against_others(predictions[item], tuple(labels.values()))
+            for name, difference in zip(labels, of_item, strict=True):
+                differences[str(name)][item] = difference
     return differences
 
 
@@ -169,26 +180,36 @@ def _alignment(scale: Scale) -> Callable[[Any, list[Any]], float]:
     return lambda label, others: sum(label == other for other in others) / len(others)
 
 
-def mean_advantage(tested: AltTest, seed: int) -> Measure:
+def mean_advantage(tested: AltTest, seed: int, resamples: int = RESAMPLES) -> Measure:
     """Return ρ with its interval from resampling items; some annotator must have enough items."""
-    entries = [
-        (who, item, d)
-        for who, annotator in enumerate(tested.annotators)
-        for item, d in tested.differences[annotator.name].items()
-    ]
-    places = {item: place for place, item in enumerate(dict.fromkeys(item for _, item, _ in entries))}
-    annotator = np.array([who for who, _, _ in entries])
-    item = np.array([places[name] for _, name, _ in entries])
-    good = np.array([d <= 0 for _, _, d in entries], dtype=float)
+    # Item → twice the number of each annotator who labeled it, plus 1 if the model is as good.
+    results: dict[Hashable, list[int]] = {}
+    for who, annotator in enumerate(tested.annotators):
+        for item, d in tested.differences[annotator.name].items():
+            results.setdefault(item, []).append(2 * who + (d <= 0))
+    kinds: dict[tuple[int, ...], int] = {}  # items with the same results are of one kind
+    kind = np.array([kinds.setdefault(tuple(each), len(kinds)) for each in results.values()])
+    owner = np.repeat(np.arange(len(kinds)), [len(each) for each in kinds])
+    annotator, good = np.divmod(np.fromiter(itertools.chain.from_iterable(kinds), dtype=np.int64), 2)
 
     def statistic(counts: np.ndarray) -> float:
-        weights = counts[item]
+        weights = counts[owner]
         total = np.bincount(annotator, weights)
         return float((np.bincount(annotator, weights * good)[total > 0] / total[total > 0]).mean())
 
+    if tested.drawn is None:
+        return with_width(measure_kinds(statistic, np.bincount(kind), seed, resamples))
+    design = design_of(tested.drawn, list(results))
+    return with_width(weighted(lambda weights: statistic(np.bincount(kind, weights)), design, seed, resamples))
+
+
+def advantage(tested: AltTest, name: str, seed: int, resamples: int = RESAMPLES) -> Measure:
+    """Return how much more often an annotator agrees better with the others than the model does: the mean of d, −1 to 1."""
+    differences = list(tested.differences[name].values())
     if tested.drawn is not None:
-        return with_width(weighted(statistic, design_of(tested.drawn, list(places)), seed))
-    return with_width(measure(lambda chosen: statistic(np.bincount(chosen, minlength=len(places))), len(places), seed))
+        return mean(differences, seed, tested.design(name), ends=(-1, 1), resamples=resamples)
+    values, counts = np.unique(differences, return_counts=True)
+    return measure_kinds(lambda drawn: drawn @ values / drawn.sum(), counts, seed, resamples)
 
 
 def p_value(differences: Sequence[int], epsilon: float, design: Design | None = None) -> tuple[float, str]:
@@ -208,7 +229,7 @@ def p_value(differences: Sequence[int], epsilon: float, design: Design | None = 
         return float(stats.wilcoxon(above, alternative="less").pvalue), "Wilcoxon"
     if len(set(differences)) == 1:
         return float(differences[0] >= epsilon), "t"
-    return float(stats.ttest_1samp(sorted(differences), epsilon, alternative="less").pvalue), "t"
+    return float(stats.ttest_1samp(np.sort(differences), epsilon, alternative="less").pvalue), "t"
 
 
 def reject(p_values: Sequence[float], q: float) -> list[bool]:

@@ -11,7 +11,8 @@ import numpy as np
 from common.stats.design import Design, Numbers
 
 RESAMPLES = 2000
-_CHUNK = 100  # draws in memory at a time
+_CHUNK = 2**20  # drawn indices in memory at a time, but at least those of one draw
+RARE = 20  # items of a kind below which it is faster to draw these items than how many are drawn
 Z = 1.959964  # 97.5th percentile of the standard normal distribution
 
 Measure = dict[str, Any]  # {"value": float, "n": int, "ci95": [low, high]}
@@ -19,9 +20,43 @@ Measure = dict[str, Any]  # {"value": float, "n": int, "ci95": [low, high]}
 
 def draws(n: int, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
     """Yield indices of resampled items, each of shape (n,)."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, resamples, _CHUNK):
-        yield from rng.integers(n, size=(min(_CHUNK, resamples - start), n))
+    rng, rows = (
+        np.random.default_rng(seed),
+        max(1, _CHUNK // n),
+    )  # the numbers drawn do not depend on how many at a time
+    for start in range(0, resamples, rows):
+        yield from rng.integers(n, size=(min(rows, resamples - start), n))
+
+
+def drawn_counts(counts: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """Yield how many of the resampled items are of each kind, shape (kinds,), given how many items are.
+
+    The numbers have the distribution that counting the kinds of :func:`draws` would give, a multinomial one. Drawing them costs as
+    much for a million items as for ten, if there are as many kinds. Of rare kinds, the items are drawn.
+    """
+    rng, n = np.random.default_rng(seed), int(counts.sum())
+    rare, often = np.flatnonzero(counts < RARE), np.flatnonzero(counts >= RARE)
+    members = np.repeat(np.arange(len(rare)), counts[rare])  # the kind of each item of a rare kind
+    shares = np.array([len(members), *counts[often]]) / n
+    for _ in range(resamples):
+        drawn, times = np.zeros(len(counts)), rng.multinomial(n, shares)
+        drawn[often] = times[1:]
+        if times[0]:
+            chosen = members[rng.integers(len(members), size=times[0])]
+            drawn[rare] = np.bincount(chosen, minlength=len(rare))
+        yield drawn
+
+
+def measure_kinds(
+    statistic: Callable[[np.ndarray], float], counts: np.ndarray, seed: int, resamples: int = RESAMPLES
+) -> Measure:
+    """Compute a statistic of items that are of few kinds with its interval, as :func:`measure` does.
+
+    It maps how many items each kind has, shape (kinds,), to a value, or to NaN if undefined.
+    """
+    values = [statistic(drawn) for drawn in drawn_counts(counts, seed, resamples)]
+    low, high = np.nanpercentile(values, (2.5, 97.5))
+    return {"value": float(statistic(counts)), "n": int(counts.sum()), "ci95": [float(low), float(high)]}
 
 
 def measure(statistic: Callable[[np.ndarray], float], n: int, seed: int, resamples: int = RESAMPLES) -> Measure:
@@ -36,7 +71,9 @@ def measure(statistic: Callable[[np.ndarray], float], n: int, seed: int, resampl
     return {"value": value, "n": n, "ci95": [float(low), float(high)]}
 
 
-def weighted(statistic: Callable[[np.ndarray], float], design: Design, seed: int) -> Measure:
+def weighted(
+    statistic: Callable[[np.ndarray], float], design: Design, seed: int, resamples: int = RESAMPLES
+) -> Measure:
     """Compute a statistic of items that were drawn with unequal probabilities, with its interval.
 
     It maps the items' weights, shape (n,), to a value, or to NaN if undefined; undefined draws are left out of the interval.
@@ -44,20 +81,26 @@ def weighted(statistic: Callable[[np.ndarray], float], design: Design, seed: int
     value = float(statistic(design.weights))
     if np.isnan(value):
         raise ValueError(f"no value on {len(design.strata)} items")
-    low, high = np.nanpercentile([statistic(each) for each in design.resampled(seed, RESAMPLES)], (2.5, 97.5))
+    low, high = np.nanpercentile([statistic(each) for each in design.resampled(seed, resamples)], (2.5, 97.5))
     return {"value": value, "n": len(design.strata), "ci95": [float(low), float(high)]}
 
 
-def mean(values: Numbers, seed: int, design: Design | None = None, ends: tuple[float, float] = (0.0, 1.0)) -> Measure:
+def mean(
+    values: Numbers,
+    seed: int,
+    design: Design | None = None,
+    ends: tuple[float, float] = (0.0, 1.0),
+    resamples: int = RESAMPLES,
+) -> Measure:
     """Average one number per item.
 
     With a design, items count by their weights, and its artificial items have the lowest and the highest possible value.
     """
     known = np.asarray(values, dtype=float)
     if design is None:
-        return measure(lambda chosen: known[chosen].mean(), len(known), seed)
+        return measure(lambda chosen: known[chosen].mean(), len(known), seed, resamples)
     all_values, value = np.append(known, ends), float(np.average(known, weights=design.weights))
-    drawn = design.resampled(seed, RESAMPLES, (0.5, 0.5))
+    drawn = design.resampled(seed, resamples, (0.5, 0.5))
     low, high = np.percentile([weights @ all_values / weights.sum() for weights in drawn], (2.5, 97.5))
     return {"value": value, "n": len(known), "ci95": [min(value, float(low)), max(value, float(high))]}
 

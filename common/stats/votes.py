@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli.errors import UserError, counted, shown
+from common.cli.console import log
+from common.cli.errors import UserError, counted, file_name, shown
 from common.tables.label_exports import is_export, read_label_rows
 from common.tables.reading import Row, read_rows, text_of
 
 if TYPE_CHECKING:
-    from common.stats.agreement import Scale
+    from common.stats.scale import Scale
 
 # How programs and people write that there is no vote, unless it is one of the labels.
 MISSING = frozenset(("na", "n/a", "#n/a", "<na>", "nan", "null", "none"))
 ANNOTATOR = "annotator"  # usual name of the column of people
+LOGGED = 500_000  # rows between two lines that say how many were read
 MOST_LISTED = 8  # labels and spellings in a sentence
 
 
+@functools.lru_cache(maxsize=4096)  # a table repeats its labels
 def folded(label: str) -> str:
     """Return what tells labels apart: neither case nor spaces, invisible characters or how Unicode composes a letter."""
     visible = "".join(c for c in unicodedata.normalize("NFC", label) if unicodedata.category(c) != "Cf")
@@ -38,7 +43,8 @@ class Votes:
     rows: int = 0
     missing: Counter[str] = field(default_factory=Counter)  # cells without a vote, as written; "" where empty
     repeated: int = 0  # rows that repeat a person's earlier one, which count once
-    spellings: dict[Any, Counter[str]] = field(default_factory=dict)  # label → how it is written → rows
+    # Label → how it is written → rows.
+    spellings: dict[Any, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     remarks: list[str] = field(default_factory=list)  # of who reads them
 
     @property
@@ -89,7 +95,7 @@ def read_votes(
     problem: str = "unknown label {}",
     expected: str = "a label",
     unite: Callable[[Any, Any], Any] | None = None,
-    rows: Iterable[Row] | None = None,
+    rows: Callable[[], Iterable[Row]] | None = None,
 ) -> Votes:
     """Read a table with one vote per row.
 
@@ -102,46 +108,61 @@ def read_votes(
         known: Labels that are labels even where they look like a missing vote, as "none".
         problem: What is wrong with such a text, which replaces ``{}``; ``expected`` says what should be there.
         unite: Combines two rows of one person where both hold (lists); returns None where they contradict each other.
-
-        rows: The rows of the file, if they were read otherwise than by :func:`read_rows`.
+        rows: Reads the file's rows, if otherwise than :func:`read_rows`.
 
     Raises:
         UserError: No rows, a cell that is not a label, an empty item or annotator, or two contradicting votes of one person.
     """
-    votes, first = Votes(path, annotator is not None), {}
-    labels = {folded(each) for each in known}
-    for row in read_rows(path, [name for name in (item, annotator, label) if name]) if rows is None else rows:
+    votes, labels = Votes(path, annotator is not None), {folded(each) for each in known}
+    read_file = rows or functools.partial(read_rows, path, [name for name in (item, annotator, label) if name])
+    names_of = functools.partial(_names, item=item, annotator=annotator, anonymous=anonymous)
+    for row in read_file():
         votes.rows += 1
+        if votes.rows % LOGGED == 0:
+            log(f"{file_name(path)}: {votes.rows:,} rows")
         text = text_of(row, label)
-        if text is None or not folded(text) or (folded(text) in MISSING and folded(text) not in labels):
+        if not _is_vote(text, labels):
             votes.missing[text or ""] += 1
             continue
         try:
             value = read(text)
         except (KeyError, ValueError):
             raise row.error(problem.format(shown(text)), label, expected=expected) from None
-        who = str(row.number if anonymous else "")
-        if annotator:
-            who = _name(row, annotator, f"fill it in{', or remove the column' if anonymous else ''}")
-        names = (_name(row, item, "fill it in, or leave the row's label empty"), who)
-        given = votes.labels.setdefault(names[0], {})
-        votes.spellings.setdefault(value, Counter())[text] += 1
-        if names in first:
-            votes.repeated += given[names[1]] == value
-            value = unite(given[names[1]], value) if unite else value if given[names[1]] == value else None
+        name, who = names_of(row)
+        given = votes.labels.setdefault(name, {})
+        votes.spellings[value][text] += 1
+        if who in given:
+            votes.repeated += given[who] == value
+            value = unite(given[who], value) if unite else value if given[who] == value else None
             if value is None:
-                raise _contradiction(row, label, names, text, *first[names])
-        given[names[1]] = value
-        first.setdefault(names, (text, f"line {row.line}" if row.line is not None else f"row {row.number}"))
+                # Reading the file again costs less memory than keeping every vote's place.
+                before = (each for each in read_file() if _is_vote(text_of(each, label), labels))
+                earlier = next(each for each in before if names_of(each) == (name, who))
+                raise _contradiction(row, earlier, label, name, who if annotator else "")
+        given[who] = value
     if not votes.rows:
         raise UserError("no rows", file=path, expected="at least one below the header")
     return votes
 
 
-def _contradiction(row: Row, column: str, names: tuple[str, str], text: str, before: str, place: str) -> UserError:
-    item, annotator = names
+def _is_vote(text: str | None, labels: Collection[str]) -> bool:
+    name = folded(text or "")
+    return bool(name) and (name not in MISSING or name in labels)
+
+
+def _names(row: Row, *, item: str, annotator: str | None, anonymous: bool) -> tuple[str, str]:
+    """Return the names of a row's item and person."""
+    who = str(row.number if anonymous else "")
+    if annotator:
+        who = _name(row, annotator, f"fill it in{', or remove the column' if anonymous else ''}")
+    return _name(row, item, "fill it in, or leave the row's label empty"), sys.intern(who)
+
+
+def _contradiction(row: Row, earlier: Row, column: str, item: str, annotator: str) -> UserError:
+    place = f"line {earlier.line}" if earlier.line is not None else f"row {earlier.number}"
     by, each = (f" by annotator {shown(annotator)}", "item and annotator") if annotator else ("", "item")
-    problem = f"item {shown(item)}{by} is labeled {shown(text)} here and {shown(before)} in an earlier row ({place})"
+    now, before = shown(text_of(row, column)), shown(text_of(earlier, column))
+    problem = f"item {shown(item)}{by} is labeled {now} here and {before} in an earlier row ({place})"
     return row.error(problem, column, expected=f"one label per {each}", fix="keep the row that is right")
 
 
@@ -164,22 +185,26 @@ def read_tables(
     if len(places) < len(scale.order):
         raise UserError("labels that differ only in case or spaces", key="--order", expected="different labels")
     needed = (item,) if annotations.is_dir() or is_export(annotations) else (item, annotator)
-
-    def of_people() -> Iterable[Row]:
-        return read_label_rows(annotations, label, needed)
-
-    shared = set()
-    if not scale.is_number:
-        shared = _missing_words(of_people(), label) & _missing_words(read_rows(predictions, (prediction,)), prediction)
     read = places.__getitem__ if places else scale.read
     settings = {
         "read": (lambda text: read(folded(text) if places else text)) if scale.is_number else folded,
-        "known": (*map(str, scale.order), *shared),
         "problem": "label {} is not on this scale",
         "expected": scale.expected,
     }
-    people = read_votes(annotations, item=item, annotator=annotator, label=label, rows=of_people(), **settings)
-    model = read_votes(predictions, item=item, label=prediction, **settings)
+
+    def both(known: Collection[str]) -> tuple[Votes, Votes]:
+        rows = functools.partial(read_label_rows, annotations, label, needed)
+        people = read_votes(
+            annotations, item=item, annotator=annotator, label=label, rows=rows, known=known, **settings
+        )
+        return people, read_votes(predictions, item=item, label=prediction, known=known, **settings)
+
+    people, model = both(tuple(map(str, scale.order)))
+    shared = set()
+    if not scale.is_number:
+        shared = {folded(text) for text in people.missing} & {folded(text) for text in model.missing} & MISSING
+    if shared:
+        people, model = both(shared)
     if not scale.is_number:
         _rename(people, model)
     listed = (people, model) if scale.name != "real" else ()
@@ -191,10 +216,6 @@ def read_tables(
             f"Most items match no prediction: {examples(people.labels, annotations, model.labels, predictions)}."
         )
     return people, model, [*notes, *people.notes(), *model.notes()]
-
-
-def _missing_words(rows: Iterable[Row], column: str) -> set[str]:
-    return MISSING & {folded(text) for row in rows if (text := text_of(row, column))}
 
 
 def _rename(people: Votes, model: Votes) -> None:

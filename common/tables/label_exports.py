@@ -32,6 +32,7 @@ def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> I
         UserError: No file, no such column, or a record of a tool that can't be read.
     """
     path = Path(path)
+    is_folder = path.is_dir()
     for file in _files(path):
         suffix = _suffix(file)
         exports = suffix == ".jsonl"
@@ -40,12 +41,11 @@ def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> I
                 problem = "Label Studio's JSON-MIN has its own number in place of this column"
                 raise row.error(problem, "id", expected="the id of the text", fix="export as JSON or CSV instead")
             for each in _unpacked(row, question) if exports else (row,):
-                values = each.values
                 if exports:
                     _check(each, (*columns, question))
-                if path.is_dir() and not values.get(ANNOTATOR):
-                    values = values | {ANNOTATOR: file.name.partition(".")[0]}
-                yield replace(each, values=values)
+                if is_folder and not each.values.get(ANNOTATOR):
+                    each = replace(each, values=each.values | {ANNOTATOR: file.name.partition(".")[0]})
+                yield each
 
 
 def is_export(path: Path) -> bool:

@@ -379,6 +379,8 @@ def _array_elements(path: Path, raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def text_of(row: Row, column: str) -> str | None:
     """Return a cell as text, so that 3 in one file equals "3" in another; None if it is empty."""
     value = row.values[column]
+    if type(value) is str:  # a cell of a text file
+        return value.strip() or None
     if value is None or value != value:
         return None
     if isinstance(value, (list, dict, bytes)):

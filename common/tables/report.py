@@ -44,7 +44,7 @@ class DataReport:
 
 def fingerprint(items: Iterable[Any]) -> str:
     """Return the first 16 hex digits of the SHA-256 of JSON-like items in their order, equal on any machine."""
-    digest = hashlib.sha256()
+    digest, encode = hashlib.sha256(), json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
     for item in items:
-        digest.update(json.dumps(item, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        digest.update(f"{encode(item)}\n".encode())
     return digest.hexdigest()[:16]

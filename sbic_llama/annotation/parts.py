@@ -54,7 +54,10 @@ class AnnotationJob:
 
     def parts(self) -> list[tuple[int, int]]:
         """Return the numbers of file and part of every part."""
-        return [(number, n) for number, file in enumerate(self.files) for n in range(-(-file.rows // WINDOW))]
+        return [(file, number) for file in range(len(self.files)) for number in self._numbers(file)]
+
+    def _numbers(self, file: int) -> range:
+        return range(-(-self.files[file].rows // WINDOW))
 
     def missing(self) -> list[tuple[int, int]]:
         """Return the parts that do not exist yet."""
@@ -114,10 +117,9 @@ class AnnotationJob:
         yield from resolved(self._lines(file))
 
     def _lines(self, file: int) -> Iterator[str]:
-        for each, number in self.parts():
-            if each == file:
-                with open(self.part(file, number), encoding="utf-8") as lines:
-                    yield from lines
+        for number in self._numbers(file):
+            with open(self.part(file, number), encoding="utf-8") as lines:
+                yield from lines
 
 
 def identity_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -225,7 +226,7 @@ def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:
         known=feature.labels or (NONE, *feature.choices),
         expected=", ".join(feature.labels or feature.choices),
         unite=None if feature.classifies else _united,
-        rows=read_label_rows(path, column, (key,)),
+        rows=functools.partial(read_label_rows, path, column, (key,)),
     )
     if feature.choices and not named and any(len(given) > 1 for given in votes.labels.values()):
         fix = f"put a person's labels into one cell, or add the column {who!r}"

@@ -20,8 +20,9 @@ from common.cli.errors import UserError
 from common.results.checks import agreement_finding
 from common.results.finding import Finding, read_finding
 from common.results.rendering import lines, markdown
-from common.stats import agreement
-from common.stats.agreement import Scale, alpha, code, kappa
+from common.stats import agreement, metrics
+from common.stats.agreement import alpha, code, kappa
+from common.stats.scale import Scale
 from common.tables.writing import write_rows
 
 # Krippendorff's example (2011, "Computing Krippendorff's Alpha-Reliability", section C): four observers, twelve units.
@@ -76,14 +77,52 @@ def test_alpha_of_drawn_items_is_that_of_a_table_with_them(scale):
     """The weighted sums behind the intervals equal nltk's alpha of a table with every drawn item as a unit."""
     coded = code(TABLE, answers(), scale).of_several()
     assert coded.values == [1, 2, 3, 4, 5]
-    rng = np.random.default_rng(0)
-    for chosen in [np.arange(len(coded.items)), *rng.integers(len(coded.items), size=(5, len(coded.items)))]:
-        drawn = np.bincount(chosen, minlength=len(coded.items))
-        people = alpha_of_nltk([coded.people[place] for place in chosen], scale)
-        model = alpha_of_nltk([[coded.model[place], label] for place in chosen for label in coded.people[place]], scale)
-        assert alpha(coded.among_people(), drawn) == pytest.approx(people)
-        assert alpha(coded.model_and_people(), drawn) == pytest.approx(model)
-    assert alpha(coded.among_people()) == pytest.approx(alpha_of_nltk(coded.people, scale))
+    assert len(coded.counts) < len(coded.items), "some items have the same labels"
+    units = {item: [label - 1 for label in TABLE[item].values()] for item in coded.items}
+    rng, n = np.random.default_rng(0), len(units)
+    for chosen in [np.arange(n), *rng.integers(n, size=(5, n))]:
+        drawn = np.bincount(coded.kind[chosen], minlength=len(coded.counts))
+        names = [coded.items[place] for place in chosen]
+        people = alpha_of_nltk([units[name] for name in names], scale)
+        model = alpha_of_nltk([[answers()[name] - 1, label] for name in names for label in units[name]], scale)
+        assert alpha(coded.among_people(), drawn) == pytest.approx(people, rel=1e-12)
+        assert alpha(coded.model_and_people(), drawn) == pytest.approx(model, rel=1e-12)
+    assert alpha(coded.among_people()) == pytest.approx(alpha_of_nltk(list(units.values()), scale), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [Scale("nominal"), Scale("real")], ids=["nominal", "real"])
+def test_intervals_are_those_of_drawing_items(scale):
+    """Drawing how many items are of each kind gives the intervals that drawing the items one by one gives, up to chance."""
+    people, model = crowd(300, 16, model=0.6)
+    numbers = {"a": 0, "b": 1, "c": 3}
+    triples = [(row["item"], row["annotator"], numbers[row["label"]]) for row in people]
+    coded = code(agreement.by_item(triples), {row["item"]: numbers[row["label"]] for row in model}, scale)
+    alike, among = coded.model_and_people(), coded.among_people()
+    one_by_one = {
+        "model and people": lambda counts: alpha(alike, counts),
+        "people among themselves": lambda counts: alpha(among, counts),
+        "difference": lambda counts: alpha(alike, counts) - alpha(among, counts),
+    }
+    (rows,) = agreement.compared(coded, [alpha], seed=1)
+    assert rows.keys() == one_by_one.keys()
+    for name, statistic in one_by_one.items():
+        expected = metrics.measure(
+            lambda chosen, of=statistic: of(np.bincount(coded.kind[chosen], minlength=len(coded.counts))), 300, seed=2
+        )
+        assert (rows[name]["value"], rows[name]["n"]) == (expected["value"], 300)
+        width = np.diff(expected["ci95"])[0]
+        assert rows[name]["ci95"] == pytest.approx(expected["ci95"], abs=0.08 * width)
+
+
+def test_alpha_of_numbers_is_the_same_from_moments_and_from_pairs(monkeypatch):
+    draw = random.Random(5)
+    table = {n: {who: draw.gauss(n % 7, 1) for who in range(draw.choice((1, 2, 5)))} for n in range(80)}
+    coded = code(table, {n: draw.gauss(n % 7, 1) for n in table}, Scale("real"))
+    drawn = np.bincount(np.random.default_rng(0).integers(80, size=80), minlength=80)
+    pairs = (coded.among_people(), coded.model_and_people())
+    quick = [alpha(each, counts) for each in pairs for counts in (None, drawn)]
+    monkeypatch.setattr(agreement, "CANCELED", 1)
+    assert [alpha(each, counts) for each in pairs for counts in (None, drawn)] == pytest.approx(quick, rel=1e-11)
 
 
 def test_kappa_is_that_of_all_pairs():
@@ -136,7 +175,7 @@ def test_numbers_far_from_zero_or_drawn_alone_lose_no_digits():
     # Draws in which one number occurs alone.
     once = code({n: dict.fromkeys("ab", label) for n, label in model.items()}, model, Scale("real"))
     for n in range(30):
-        assert np.isnan(kappa(once.among_people(), np.eye(30)[n] * 7))
+        assert np.isnan([of(once.among_people(), np.eye(30)[n] * 7) for of in (alpha, kappa)]).all()
 
 
 def crowd(items: int, seed: int, right: float = 0.85, model: float = 0.85) -> tuple[list[dict], list[dict]]:
@@ -389,6 +428,17 @@ def test_repeated_blank_and_unmatched_rows_are_counted(call):
         "Of 164 rows in people.csv: 1 without a label, skipped; 2 repeating an earlier row, counted once."
     )
     assert of_model == "Of 45 rows in model.csv: 1 without a label, skipped; 1 repeating an earlier row, counted once."
+
+
+def test_fewer_draws_change_the_intervals_only(call):
+    people, model = crowd(60, 14)
+    expected, few = (call(people, model, "--resamples", count)[0].facts for count in (2000, 100))
+    assert expected == call(people, model)[0].facts
+    assert (expected.pop("resamples"), few.pop("resamples")) == (2000, 100)
+    rows = [facts.pop("coefficients")["Krippendorff's alpha"]["difference"] for facts in (expected, few)]
+    assert few == expected
+    assert rows[0]["value"] == rows[1]["value"]
+    assert rows[0]["ci95"] != rows[1]["ci95"]
 
 
 def test_whole_numbers_are_the_same_in_every_table(call, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from common.cli.errors import UserError
-from common.stats.agreement import Scale
 from common.stats.alt_test import alt_test, compare, p_value, reject
+from common.stats.scale import Scale
 
 # Item: labels of A, B and C, and of the model.
 BY_HAND = {"1": "xxy x", "2": "xxx y", "3": "xyy y", "4": "xyz z"}

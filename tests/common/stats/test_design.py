@@ -110,7 +110,7 @@ def test_intervals_hold_where_those_of_unweighted_items_fail(accuracy, monkeypat
         truth = metrics.scores(metrics.confusion_matrix(labels, answers, 2), ("a", "b"))
         gain = (labels == answers).astype(float) - (labels == 1)
         own = metrics.evaluate(labels[places], answers[places], ("a", "b"), design=design)
-        own["gain"], truth["gain"] = metrics.mean(gain[places], 0, design, ends=(-1, 1)), gain.mean()
+        own["gain"], truth["gain"] = metrics.mean(gain[places], 0, design, (-1, 1), 300), gain.mean()
         for name in ("accuracy", "balanced_accuracy", "f1/macro", "gain"):
             low, high = own[name]["ci95"]
             held[name] = held.get(name, 0) + (low <= truth[name] <= high)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
+from common.stats import metrics
 from common.stats.baselines import majority, tfidf
 from common.stats.metrics import confusion_matrix, evaluate, scores
 
@@ -53,6 +54,27 @@ def test_intervals_agree_with_scipys_bootstrap_of_the_items():
         ).confidence_interval
         assert result[metric]["ci95"] == pytest.approx(list(expected), abs=0.012)
         assert result[metric]["ci95"][0] < result[metric]["value"] < result[metric]["ci95"][1]
+
+
+def test_drawn_counts_have_the_distribution_of_counting_drawn_items():
+    counts = np.array([1, 300, 5, 1, 90, 3])  # rare kinds and frequent ones
+    n, shares = counts.sum(), counts / counts.sum()
+    drawn = np.array(list(metrics.drawn_counts(counts, seed=0, resamples=20_000)))
+    assert (drawn.sum(1) == n).all()
+    covariance = n * (np.diag(shares) - np.outer(shares, shares))
+    error = np.sqrt(np.diag(covariance) / len(drawn))
+    assert (abs(drawn.mean(0) - counts) < 4 * error).all()
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    assert (abs(np.cov(drawn.T) - covariance) < 0.05 * scale).all()
+    assert np.array_equal(drawn[:10], list(metrics.drawn_counts(counts, seed=0, resamples=10)))
+    for alike in (np.array([50]), np.ones(7, dtype=int)):  # all frequent, all rare
+        assert all(each.sum() == alike.sum() for each in metrics.drawn_counts(alike, seed=0, resamples=5))
+
+
+def test_draws_do_not_depend_on_how_many_are_in_memory(monkeypatch):
+    expected = np.array(list(metrics.draws(13, seed=3, resamples=50)))
+    monkeypatch.setattr(metrics, "_CHUNK", 40)
+    assert np.array_equal(list(metrics.draws(13, seed=3, resamples=50)), expected)
 
 
 def test_n_is_the_support_and_the_same_seed_gives_the_same_interval():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.cli.errors import UserError
-from common.stats.agreement import Scale
+from common.stats.scale import Scale
 from common.stats.votes import Votes, folded, read_tables, read_votes
 from common.tables.writing import write_rows
 

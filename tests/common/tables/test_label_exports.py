@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -104,9 +105,8 @@ def test_a_folder_of_tables_names_people_by_their_files(tmp_path):
     for who, label in (("ann", "Rude"), ("bo", "Kind")):
         (tmp_path / f"{who}.csv").write_text(f"id,tone\n1,{label}\n2,\n", encoding="utf-8")
     assert rows(tmp_path) == [("1", "ann", "Rude"), ("2", "ann", ""), ("1", "bo", "Kind"), ("2", "bo", "")]
-    votes = read_votes(
-        *(tmp_path,), item="id", label="tone", annotator="annotator", rows=read_label_rows(tmp_path, "tone", ("id",))
-    )
+    read = functools.partial(read_label_rows, tmp_path, "tone", ("id",))
+    votes = read_votes(tmp_path, item="id", label="tone", annotator="annotator", rows=read)
     assert votes.labels == {"1": {"ann": "rude", "bo": "kind"}}
     assert votes.missing.total() == 2
 

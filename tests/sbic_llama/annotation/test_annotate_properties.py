@@ -238,6 +238,26 @@ def test_equal_posts_are_answered_once_and_get_the_same_row(tmp_path, monkeypatc
     assert texts[0] == texts[1]
 
 
+def test_the_parts_of_each_file_are_looked_up_once(tmp_path):
+    """Reading the parts of many files takes as many steps as there are files, and gives each file its own."""
+    asked: list[int] = []
+
+    class Counted(input.Survey):
+        def __getattribute__(self, name: str) -> Any:
+            asked.extend([1] if name == "rows" else [])
+            return super().__getattribute__(name)
+
+    counts = [1, input.WINDOW + 1, 2 * input.WINDOW] * 7
+    files = [Counted(tmp_path / f"{number:02}.csv", rows=rows) for number, rows in enumerate(counts)]
+    job = annotation.AnnotationJob(files, tmp_path / "parts", tmp_path / "out", True)
+    for file, number in job.parts():
+        job.part(file, number).parent.mkdir(parents=True, exist_ok=True)
+        job.part(file, number).write_text(json.dumps({"part": [file, number]}) + "\n")
+    asked.clear()
+    assert [tuple(row["part"]) for row in job.annotations()] == job.parts()
+    assert len(asked) == 2 * len(files), "once for the rows, once for the list"
+
+
 @pytest.mark.parametrize(("more", "marked"), [(0, False), (1e-6, True)])
 def test_a_row_exactly_at_the_threshold_needs_no_review(more, marked):
     (row,) = StandIn().annotate_window(["a quiet day"])

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli.errors import UserError
-from common.stats.agreement import Scale
+from common.stats.scale import Scale
 from common.stats.votes import read_votes
 from common.tables.reading import Row
 from common.tables.report import DataReport, fingerprint
