@@ -1,4 +1,4 @@
-"""Read tables (CSV, JSONL, Parquet, Excel, SPSS, Stata) and Hub datasets row by row, with the place of each."""
+"""Read tables (CSV, JSONL, Parquet, Excel, SPSS, Stata) row by row, with the place of each."""
 
 from __future__ import annotations
 
@@ -130,28 +130,6 @@ def size_of(value: Any) -> int:
     if isinstance(value, Mapping):
         return sum(map(size_of, value.values()))
     return sum(map(size_of, value)) if isinstance(value, (list, tuple)) else 8
-
-
-def read_hub_rows(
-    dataset: str, split: str, columns: Sequence[str] = (), *, revision: str | None = None
-) -> Iterator[Row]:
-    """Yield the rows of a Hub dataset's split, as :func:`read_rows` does for a file.
-
-    Datasets with a loading script need the revision ``refs/convert/parquet``.
-    """
-    import datasets
-
-    # Otherwise load_dataset also asks a second server for a Parquet export, which private and offline hubs lack.
-    datasets.config.USE_PARQUET_EXPORT = False
-    source = f"{dataset} ({split})"
-    try:
-        table = datasets.load_dataset(dataset, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason, fix = parquet.first_line(error), "check the id, the revision and the network"
-        raise UserError(f"can't be loaded from the Hub: {reason}", file=source, fix=fix) from error
-    _check_columns(source, table.column_names, columns)
-    for number, values in enumerate(table, 1):
-        yield Row(values, source, None, number)
 
 
 def _check_columns(source: str | Path, names: Sequence[str], wanted: Sequence[str]) -> None:

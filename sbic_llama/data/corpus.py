@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from common.cli.errors import UserError, shown
 from common.runtime import files
-from common.tables.reading import Row, read_hub_rows, read_rows
+from common.tables.reading import Row, read_rows
 from common.tables.report import DataReport, fingerprint
 
 SplitName = Literal["train", "dev", "test"]
@@ -116,8 +116,10 @@ def load_splits(
         if data_dir is None:
             name = dataset_name or HUB_DATASET
             at = revision or (HUB_REVISION if name == HUB_DATASET else None)
-            rows = read_hub_rows(name, HUB_SPLITS[split], ANNOTATOR_COLUMNS, revision=at)
-            located = _from_annotators(rows, report, repeats)
+            from common.hub.table_download import HubSplit, download_table
+
+            table = download_table(str(HubSplit(name, at, split=HUB_SPLITS[split])))
+            located = _from_annotators(read_rows(table.path, ANNOTATOR_COLUMNS), report, repeats)
         elif view == "annotators":
             rows = read_rows(Path(data_dir) / f"SBIC.v2.{FILE_NAMES[split]}.csv", ANNOTATOR_COLUMNS)
             located = _from_annotators(rows, report, repeats)

@@ -16,7 +16,7 @@ import pytest
 
 from common.cli.errors import UserError
 from common.tables import parquet, reading
-from common.tables.reading import escaped, in_windows, read_hub_rows, read_rows
+from common.tables.reading import escaped, in_windows, read_rows
 from common.tables.writing import parquet_schema, row_writer, write_rows
 
 ROOT = Path(__file__).parents[3]
@@ -298,23 +298,6 @@ def test_reading_is_streamed(tmp_path):
     assert next(rows).values == {"a": 1}
     with pytest.raises(UserError, match="line 2"):
         next(rows)
-
-
-def test_hub_datasets_come_through_the_real_client(hub, tmp_path):
-    from huggingface_hub import HfApi
-
-    rows = [{"text": f"post {i}", "n": i} for i in range(5)]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
-    HfApi().create_repo("miniature/table", repo_type="dataset")
-    HfApi().upload_folder(repo_id="miniature/table", repo_type="dataset", folder_path=tmp_path, path_in_repo="data")
-    rows_read = list(read_hub_rows("miniature/table", "train", ["text"]))
-    assert [row.values for row in rows_read] == rows
-    assert str(rows_read[2].error("bad", "n")) == "miniature/table (train), row 3, column 'n': bad"
-    with pytest.raises(UserError, match="missing column 'label'"):
-        list(read_hub_rows("miniature/table", "train", ["label"]))
-    for id, split in (("miniature/nowhere", "train"), ("miniature/table", "exam")):
-        with pytest.raises(UserError, match="can't be loaded from the Hub"):
-            list(read_hub_rows(id, split))
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.jsonl", "t.parquet"])

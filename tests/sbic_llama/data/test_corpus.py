@@ -7,8 +7,9 @@ import pyarrow.parquet
 import pytest
 
 from common.cli.errors import UserError
+from common.hub import table_download
 from common.results.record import read_record
-from common.tables.reading import Row
+from common.tables.writing import write_rows
 from sbic_llama import baselines
 from sbic_llama.data import corpus
 from sbic_llama.data.corpus import AGGREGATED_COLUMNS, ANNOTATOR_COLUMNS, clean, is_blank, load_splits, nearest_level
@@ -238,17 +239,19 @@ def test_the_hubs_parquet_files_give_the_same_splits(hub, miniature, tmp_path):
         ({"dataset_name": "somebody/sbic"}, None),
     ],
 )
-def test_of_the_original_dataset_the_parquet_conversion_is_read(given, asked, monkeypatch):
+def test_of_the_original_dataset_the_parquet_conversion_is_read(given, asked, monkeypatch, tmp_path):
     """Its main branch is a loading script, which is no longer supported."""
-    revisions = []
+    names = []
 
-    def rows(name, split, columns, *, revision):
-        revisions.append(revision)
-        return [Row({**ANNOTATION, "post": split}, "hub", 1, None)]
+    def download(name):
+        names.append(name)
+        write_rows(tmp_path / "rows.csv", [{**ANNOTATION, "post": name}])
+        return table_download.HubTable(table_download.parse_name(name), tmp_path / "rows.csv")
 
-    monkeypatch.setattr(corpus, "read_hub_rows", rows)
+    monkeypatch.setattr(table_download, "download_table", download)
     assert [len(split.posts) for split in load_splits(**given).values()] == [1, 1, 1]
-    assert revisions == [asked] * 3
+    at = f"@{asked}" if asked else ""
+    assert names == [f"hf://datasets/{given['dataset_name']}{at}:{split}" for split in ("test", "validation", "train")]
 
 
 def test_baselines_on_the_miniature(tmp_path, monkeypatch, capsys):
