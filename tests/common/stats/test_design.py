@@ -132,3 +132,35 @@ def test_the_weighted_test_against_an_annotator_keeps_its_level():
         unweighted += p_value(differences, 0.1)[0] <= 0.05
     assert 0.02 * runs <= wins <= 0.065 * runs
     assert unweighted > 0.5 * runs
+
+
+@pytest.mark.slow
+def test_intervals_of_agreement_hold_where_those_of_unweighted_items_fail():
+    """People and the model err more often on hard items, of which more were drawn."""
+    draw, count, runs, pairs = np.random.default_rng(2), 2000, 200, ("model and people", "people among themselves")
+    truth, hard = draw.random(count) < 0.3, draw.random(count) < 0.3
+    people = [truth ^ (draw.random(count) < np.where(hard, 0.35, 0.05)) for _ in range(3)]
+    model = truth ^ (draw.random(count) < np.where(hard, 0.4, 0.08))
+
+    def alphas(places, drawn=None, resamples=2):
+        labels = {n: {str(who): bool(each[n]) for who, each in enumerate(people)} for n in places}
+        answers = {n: bool(model[n]) for n in places}
+        finding = agreement_finding(labels, answers, drawn=drawn, resamples=resamples, **about)
+        return finding.facts["coefficients"]["Krippendorff's alpha"]
+
+    about = {"task": "t", "model": "m", "data": {"name": "d", "split": "s", "fingerprint": "0"}}
+    of_all, held, unweighted = alphas(range(count)), dict.fromkeys(pairs, 0), 0
+    for run in range(runs):
+        drawn = {}
+        for name, stratum, size in (("hard", hard, 100), ("easy", ~hard, 60)):
+            among = np.flatnonzero(stratum)
+            drawn |= {int(n): (name, size / len(among)) for n in draw.choice(among, size, replace=False)}
+        found = alphas(list(drawn), drawn, 300)
+        for pair in pairs:
+            low, high = found[pair]["ci95"]
+            held[pair] += low <= of_all[pair]["value"] <= high
+        if run % 10 == 0:
+            low, high = alphas(list(drawn), None, 300)[pairs[0]]["ci95"]
+            unweighted += low <= of_all[pairs[0]]["value"] <= high
+    assert all(count >= 0.93 * runs for count in held.values()), held
+    assert unweighted < 0.25 * runs / 10
