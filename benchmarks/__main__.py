@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import solo
+from benchmarks import growth, solo
 from benchmarks.jobs import COLUMNS, JOBS, Job, JobResult, Name, Needs, agreement, targets
 from benchmarks.processes import Measured, Setting, SideProcess, alternate, finished, python
 from common.cli.arguments import option, parse
@@ -113,6 +113,10 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
         alone["width"] = solo.measure_width(setting, rounds, quick=arguments.quick)
         title = "Full fine-tuning by the model's width and precision"
         parts.append(Listing(title, solo.WIDTH_COLUMNS, solo.width_rows(alone["width"])))
+    if "growth" in arguments.jobs:
+        alone["growth"] = growth.measure_growth(scratch, quick=arguments.quick)
+        title = "CPU time and peak memory as the input grows"
+        parts.append(Listing(title, growth.GROWTH_COLUMNS, growth.growth_rows(alone["growth"])))
     data = _data(arguments, setting)
     return Finding(
         name="bench",

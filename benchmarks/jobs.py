@@ -19,7 +19,7 @@ from common.runtime.project import miniature_corpora
 Needs = Literal["llama", "adapters", "encoder", "classifier"]
 Name = Literal[
     "SBIC classification", "SBIC three features", "SBIC generation", "QLoRA training", "SNLI full training",
-    "SNLI LoRA training", "SNLI prediction", "start", "size", "width",
+    "SNLI LoRA training", "SNLI prediction", "start", "size", "width", "growth",
 ]  # fmt: skip
 OURS = "ours"
 AGREEMENT = 0.9  # least share of items on which another tool in fp32 must answer as ours

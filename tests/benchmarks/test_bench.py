@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_side_of_every_job_can_be_loaded_by_name():
-    assert [*(job.name for job in JOBS), "start", "size", "width"] == list(NAMES)
+    assert [*(job.name for job in JOBS), "start", "size", "width", "growth"] == list(NAMES)
     for job in JOBS:
         assert job.tools[0].name == OURS
         for tool in job.tools:
