@@ -7,11 +7,11 @@ drawn at random. The command also says how many human labels an interval of a gi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option, parse
 from common.cli.errors import run
+from common.hub.table_download import table_name
 from common.results.finding import Finding
 from common.results.scoring import command_line
 from sbic_llama.evaluation.both_labels import BothLabelsArguments
@@ -43,7 +43,7 @@ def estimate(arguments: PrevalenceArguments) -> Finding:
     return prevalence_finding(
         both.annotated,
         both.labels,
-        source=Path(arguments.annotated[0]).name,
+        source=table_name(arguments.annotated[0]),
         target=arguments.share_of,
         widths=arguments.width,
         drawn=both.drawn,

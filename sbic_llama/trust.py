@@ -22,6 +22,7 @@ from common.results.scoring import command_line
 from common.runtime.files import atomic_write
 from common.stats.guarantee import Guarantee
 from common.stats.votes import Votes, examples
+from common.tables.encodings import named_encoding
 from common.tables.reading import read_rows, text_of
 from sbic_llama.annotation.arguments import AnnotatorArguments
 from sbic_llama.annotation.input import Survey, survey
@@ -119,6 +120,7 @@ def annotate_once(arguments: TrustArguments, adapters: list[Adapter], posts: Sur
     made_of = {"posts": posts.digest, "adapters": {each.name: digest_of(each) for each in adapters}}
     made_of |= {"quantisation": arguments.quantization, "text_column": arguments.texts.place}  # as earlier versions
     made_of |= {"prefix": arguments.prefix} if arguments.prefix != PREFIX else {}
+    made_of |= {"encoding": encoding} if (encoding := named_encoding()) else {}
     if annotated.exists() and not parts_of(annotated).is_dir():
         if not identity.is_file() or json.loads(identity.read_text(encoding="utf-8")) != made_of:
             problem = "it holds an annotation of other posts, or by other adapters or settings"

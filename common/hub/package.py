@@ -38,7 +38,7 @@ ALLOWED = (
     *(RECORD, SCORES, f"{BASELINES}/*.json", f"{KEPT}/*.json"),
 )
 RENDERED = (CARD, "pictures/*.png", ".eval_results/*.yaml")  # files that belong to the card
-BINARY = ("*.safetensors", "*.model", "*.png")
+BINARY = ("*.safetensors", "*.model", "*.png", "*.parquet")
 # Where machines keep people's files. A path there is private whether or not it exists on this machine.
 PRIVATE = re.compile("/(home|Users|root|mnt|media|scratch|gpfs|lustre|workspace|content|tmp|var|srv)/")
 
@@ -134,7 +134,7 @@ def prepare(folder: Path, repo_id: str) -> Package:
     if "adapter_config.json" in files:
         check_adapter_base(trained)
     package = Package(files | project.render(trained, repo_id), trained, project)
-    check_leaks(package)
+    check_leaks(package, package.trained.folder)
     log(f"{len(package.files)} files for {repo_id}:")
     for path in sorted(package.files):
         log(f"{package.size(path):>14,}  {path}")
@@ -170,16 +170,16 @@ def check_adapter_base(trained: Trained) -> None:
         raise UserError(problem, file=trained.folder / place, expected=expected_words, fix="restore the file")
 
 
-def check_leaks(package: Package) -> None:
-    """Refuse text files that contain a Hub token or a path of a machine."""
+def check_leaks(contents: Contents, folder: Path) -> None:
+    """Refuse text files, made from ``folder``, that contain a Hub token or a path of a machine."""
     from huggingface_hub import get_token
 
-    token, folder = get_token(), package.trained.folder
+    token = get_token()
     own = {str(Path.home()), str(Path.cwd()), str(folder.resolve()), tempfile.gettempdir()} - {"/"}
-    for name in package.files:
+    for name in contents.files:
         if matches(name, BINARY):
             continue
-        text = package.read(name).decode("utf-8", errors="replace")
+        text = contents.read(name).decode("utf-8", errors="replace")
         if (token and token in text) or re.search(r"\bhf_[A-Za-z0-9]{30,}", text):
             raise UserError("contains a Hub token", file=folder / name, fix="remove it, and revoke it on the Hub")
         if name in VOCABULARY:

@@ -22,6 +22,8 @@ from common.models.retry import with_retries
 from common.runtime.files import atomic_write
 from common.runtime.project import NAME
 from common.tables import parquet
+from common.tables.encodings import named_encoding
+from common.tables.label_exports import NONE
 from common.tables.reading import LONGEST, read_rows, table_format
 from common.tables.writing import json_text
 
@@ -36,6 +38,7 @@ EXPECTED = "hf://datasets/user/name, with @revision and :split or :subset/split 
 CONVERTED = "refs/convert/parquet"  # the branch on which the Hub keeps Parquet files of public datasets
 OF_CONVERTED = re.compile(r"([^/]+)/[^/]+/\d+\.parquet")  # subset/split/0000.parquet
 JSON = (".json", ".ndjson")
+FORMAT = "1"  # of prepared tables
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ def download_table(name: str | Path) -> HubTable:
     return _named(fixed, _as_table(fixed, paths, features))
 
 
+def table_name(path: str | Path) -> str:
+    """Return what records call a table: its file's name or, of one on the Hub, the whole name."""
+    return str(parse_name(path)) if on_hub(path) else Path(path).name
+
+
 def local_table(path: Path) -> Path:
     """Return a path as it is, or the local copy of the Hub's table that it names."""
     return download_table(path).path if on_hub(path) else path
@@ -140,6 +148,9 @@ def _builder(asked: HubSplit, commit: str) -> Any:
     """Return datasets' description of a subset: it knows which files belong to which split."""
     import datasets
 
+    if Path(asked.id).exists():  # which datasets would read instead
+        problem, fix = f"the folder {asked.id} here has the name of the dataset", "run the command in another folder"
+        raise UserError(problem, file=str(asked), fix=fix)
     try:
         return datasets.load_dataset_builder(asked.id, asked.subset, revision=commit)
     except ValueError:
@@ -213,7 +224,8 @@ def _folder(fixed: HubSplit) -> Path:
     from huggingface_hub import cached_assets_path
 
     commit = cached_assets_path(NAME, namespace=fixed.id, subfolder=str(fixed.revision))
-    return commit / (fixed.subset or "default") / str(fixed.split)
+    # What is prepared depends on this version, and on the encoding of text that is not UTF-8.
+    return commit / "-".join(filter(None, (FORMAT, named_encoding()))) / (fixed.subset or "default") / str(fixed.split)
 
 
 def _kept(fixed: HubSplit) -> Path | None:
@@ -262,7 +274,8 @@ def label_names(features: Any, file: Path | None) -> dict[str, list[str]]:
             features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
         except Exception:  # of a file by anybody: without names, labels stay numbers
             return {}
-    return {name: each.names for name, each in (features or {}).items() if isinstance(each, datasets.ClassLabel)}
+    kinds = {name: each.feature if isinstance(each, datasets.List) else each for name, each in (features or {}).items()}
+    return {name: each.names for name, each in kinds.items() if isinstance(each, datasets.ClassLabel)}
 
 
 def _text_rows(paths: Sequence[Path], labels: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
@@ -272,8 +285,13 @@ def _text_rows(paths: Sequence[Path], labels: Mapping[str, Sequence[str]]) -> It
 
 
 def _label(value: Any, names: Sequence[str]) -> Any:
-    """Return the name of a label's number; what is no such number stays, and -1 (no label) becomes None."""
-    text = str(value)
+    """Return the name of a label's number; what is no such number stays, and -1 (no label) becomes None.
+
+    A list of labels becomes text, as a cell lists several.
+    """
+    if isinstance(value, list):
+        return ", ".join(str(_label(each, names)) for each in value) or NONE
+    text = str(value).removesuffix(".0")
     if not re.fullmatch(r"-?\d{1,9}", text):
         return value
     return None if int(text) < 0 else names[int(text)] if int(text) < len(names) else value
@@ -308,6 +326,6 @@ def _column(batch: pyarrow.RecordBatch, field: pyarrow.Field, names: Sequence[st
     if field.name not in batch.schema.names:
         return pyarrow.nulls(len(batch), field.type)
     column = batch.column(field.name)
-    if names is None or not pyarrow.types.is_integer(column.type):
+    if names is None or pyarrow.types.is_string(column.type):
         return column.cast(field.type)
     return pyarrow.array([_label(value, names) for value in column.to_pylist()], field.type)

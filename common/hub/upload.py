@@ -211,16 +211,21 @@ def _published_facts(api: Any, repo_id: str, commit: str) -> Any:
 
 def holds(present: Mapping[str, Any], package: Contents) -> bool:
     """Return whether a repository has exactly the package's files, byte for byte; files that are never published don't count."""
-    from huggingface_hub.utils import sha
-
     if {path for path in present if matches(path, package.owned)} != set(package.files):
         return False
-    for path in package.files:
-        data, entry = package.read(path), present[path]
-        digest = hashlib.sha256(data).hexdigest() if entry.lfs else sha.git_hash(data)
-        if digest != (entry.lfs.sha256 if entry.lfs else entry.blob_id):
-            return False
-    return True
+    return all(is_same(present[path], content) for path, content in package.files.items())
+
+
+def is_same(entry: Any, content: Path | bytes) -> bool:
+    """Return whether an entry of the Hub has these bytes."""
+    from huggingface_hub.utils import sha
+
+    if entry.lfs is None:
+        return entry.blob_id == sha.git_hash(content if isinstance(content, bytes) else content.read_bytes())
+    if isinstance(content, bytes):
+        return entry.lfs.sha256 == hashlib.sha256(content).hexdigest()
+    with open(content, "rb") as file:
+        return entry.lfs.sha256 == hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_publishing(options: TrainingOptions, facts: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import os
 import re
@@ -17,6 +18,7 @@ NAMES = {"utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "windows-1252": "Windows-
 WINDOWS = "windows-1252"
 CHUNK = 2**16  # bytes that are decoded together
 SCANNED = 2**20  # bytes from the start that tell the encoding
+LONGEST_PIECE = 2**24  # bytes of a line that are looked at together
 SHORT = 2**12  # bytes of a file that is surely seen as a whole
 FEWEST = 2  # lines with letters beyond ASCII, before a file is taken for Windows-1252
 
@@ -28,12 +30,8 @@ def as_utf8(path: Path, raw: BinaryIO) -> tuple[BinaryIO, str | None]:
     UTF-8. So a file in UTF-8 with a few broken lines is read as it is. An encoding that the user names is that of all files that
     are not UTF-8.
     """
-    if named := os.environ.get(ENCODING):
-        head = raw.peek(SCANNED)[:SCANNED]
-        whole = head if len(head) < SHORT else head.rpartition(b"\n")[0]
-        if named == "utf-8" or head.startswith(codecs.BOM_UTF8) or (not head.isascii() and _is(whole, "utf-8")):
-            return raw, None
-        return io.BufferedReader(_Utf8(path, raw, named), CHUNK), None
+    if named := named_encoding():
+        return (raw if _is_utf8(path, named) else io.BufferedReader(_Utf8(path, raw, named), CHUNK)), None
     mark = raw.peek(4)[:4]
     if mark[:2] in MARKS and mark != codecs.BOM_UTF32_LE:
         raw.read(2)
@@ -43,6 +41,38 @@ def as_utf8(path: Path, raw: BinaryIO) -> tuple[BinaryIO, str | None]:
         how = f"read as Windows-1252 text, as in {example}; name its encoding with --encoding if that is wrong"
         return io.BufferedReader(_Utf8(path, raw, WINDOWS), CHUNK), how
     return raw, None
+
+
+def named_encoding() -> str | None:
+    """Return the encoding that the user names, None for none; other processes of a command inherit it."""
+    name = os.environ.get(ENCODING)
+    try:
+        return codecs.lookup(name).name if name else None
+    except LookupError:
+        raise UserError(
+            f"unknown encoding {shown(name)}", key=ENCODING, fix="unset this environment variable"
+        ) from None
+
+
+def _is_utf8(path: Path, named: str) -> bool:
+    """Return whether a file is UTF-8 although another encoding is named.
+
+    That is a file with as many lines of UTF-8 beyond ASCII as other ones, or with ASCII only and nothing that the encoding reads
+    otherwise.
+    """
+    if named == "utf-8":
+        return True
+    right = wrong = 0
+    plain = True
+    with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
+        while piece := file.readline(LONGEST_PIECE):
+            if piece.isascii():
+                plain = plain and not re.search(rb"[\0\x0e\x0f\x1b]", piece)
+            elif _is(piece, "utf-8") or len(piece) == LONGEST_PIECE:
+                right += 1
+            else:
+                wrong += 1
+    return plain and right >= wrong
 
 
 def _windows(head: bytes) -> str | None:
@@ -82,8 +112,9 @@ class _Utf8(io.RawIOBase):
             self._ended = not data
             try:
                 text = self._decoder.decode(data, final=self._ended)
-            except UnicodeDecodeError as error:
-                line = self._line + error.object[: error.start].decode(self._codec).count("\n")
+            except UnicodeError as error:
+                read = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+                line = self._line + read.count(b"\n")
                 problem = f"text that is not {NAMES.get(self._codec, self._codec)}"
                 raise UserError(problem, file=self._path, line=line, fix="save it as UTF-8") from None
             self._line += text.count("\n")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from common.cli.console import log
 from common.cli.errors import UserError, file_name
 from common.hub import card
+from common.hub.package import check_leaks
 from common.hub.table_download import parse_name
-from common.hub.table_upload import check_dataset, publish_table
+from common.hub.table_upload import Table, check_dataset, publish_table
 from common.models.loading import hub_commit
 from common.runtime.files import atomic_write, read_json
-from common.runtime.project import PROJECT, SOURCE
+from common.runtime.project import MINIATURE, PROJECT, SOURCE
 from sbic_llama.annotation.parts import AnnotationJob, digest_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ def check(output: str, *, private: bool) -> None:
     check_dataset(repository_of(output), FACTS, content, private=private, option="--output")
 
 
+def repository_in(folder: Path) -> str:
+    """Return the id of the repository that a folder of the Hub's cache is a snapshot of."""
+    return folder.resolve().parents[1].name.removeprefix("models--").replace("--", "/", 1)
+
+
 def write_facts(
     job: AnnotationJob,
     adapters: Sequence[Adapter],
@@ -64,6 +70,8 @@ def write_facts(
     quantization: str,
     precision: str,
     text_columns: Sequence[str],
+    label_shares: Mapping[str, float],
+    thresholds: Mapping[str, float],
 ) -> None:
     """Write what the card says beside the output; nothing in it is a path of this machine."""
     (file,) = job.files
@@ -79,6 +87,8 @@ def write_facts(
         "quantization": quantization,
         "precision": precision,
         "text_columns": list(text_columns),
+        "label_shares": dict(label_shares),
+        "review_thresholds": dict(thresholds),
         "problem": f"{prefix}problem",
         "columns": {
             name: {"str": "text", "float": "number", "bool": "yes or no"}[kind.__name__]
@@ -92,16 +102,14 @@ def write_facts(
 def _described(adapter: Adapter, name: str | Adapter) -> dict[str, Any]:
     """Return which model answered: by its id on the Hub and commit, or by a folder's name and a digest of its files."""
     about = adapter.description
-    base = (
-        about.base_model
-        if about.base_revision or not Path(about.base_model).is_absolute()
-        else Path(about.base_model).name
-    )
+    base = about.base_model
+    if about.base_revision is None and not base.startswith(MINIATURE):  # a folder
+        base = Path(base).name
     known = {"feature": adapter.feature.name, "base_model": base, "base_revision": about.base_revision}
     if adapter.folder is None:
         return known | {"name": "the base model as it is, with a codebook", "revision": about.prompt_hash}
     commit = hub_commit(adapter.folder)
-    named = str(name).partition("@")[0] if commit else adapter.folder.resolve().name
+    named = repository_in(adapter.folder) if commit else adapter.folder.resolve().name
     return known | {"name": named, "revision": commit or digest_of(adapter)}
 
 
@@ -127,6 +135,8 @@ def publish(output: str, *, private: bool) -> None:
         FACTS: path.with_name(FACTS).read_bytes(),
         f"data/{split}-00000-of-00001.parquet": path,
     }
-    commit, new = publish_table(files, repo_id, FACTS, private=private)
+    table = Table(files)
+    check_leaks(table, path.parent)
+    commit, new = publish_table(table, repo_id, FACTS, private=private)
     outcome = "published" if new else "already published, nothing was uploaded"
     log(f"{outcome}: hf://datasets/{repo_id}@{commit}; the local copy is {path}")

@@ -135,7 +135,7 @@ def identity_of(
         "adapters": {adapter.name: digest_of(adapter) for adapter in adapters},
         "prefix": row_format.prefix,
         "thresholds": row_format.thresholds,
-        "quantisation": quantization,  # as earlier versions spell it: their runs continue
+        "quantisation": quantization,
         "computed in": precision,
         "rows a part": WINDOW,
         "different posts remembered": REMEMBERED,

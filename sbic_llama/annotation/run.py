@@ -164,13 +164,14 @@ def annotate(
     thresholds = review_thresholds(adapters, arguments.review_share, arguments.target_accuracy)
     row_format = RowFormat(texts, arguments.prefix, thresholds)
     columns = new_columns(adapters, files, arguments.prefix, review=bool(thresholds))
+    if on_hub(arguments.output) and processes.shared(lambda: output.exists() and not job.folder.exists()):
+        identity = identity_of(job, row_format, adapters, arguments.quantization, "")
+        check_identity(output.parent, identity, option="--output", ignore=("computed in",))
+        log(f"annotated already: {output}")
+        return
     with contextlib.ExitStack() as stack:
         engine, precision = stack.enter_context(_engine(arguments, adapters, named))
         identity = identity_of(job, row_format, adapters, arguments.quantization, precision)
-        if on_hub(arguments.output) and processes.shared(lambda: output.exists() and not job.folder.exists()):
-            check_identity(output.parent, identity, option="--output")
-            log(f"annotated already: {output}")
-            return
         if processes.first:
             stack.enter_context(claimed(job.folder, identity))
         # The first process decides before any has begun; otherwise later ones would divide other parts.
@@ -205,7 +206,13 @@ def _write_facts(
     """Write which run the output is of, and what its card will say, before there is an output to upload."""
     from sbic_llama.annotation.hub_output import write_facts
 
-    settings = {"prefix": arguments.prefix, "quantization": arguments.quantization, "precision": precision}
+    settings: dict[str, Any] = {
+        "prefix": arguments.prefix,
+        "quantization": arguments.quantization,
+        "precision": precision,
+        "label_shares": arguments.expected_shares(),
+        "thresholds": identity["thresholds"],
+    }
     write_facts(job, adapters, named, columns, text_columns=arguments.texts.columns, **settings)
     write_identity(job.output.parent, identity)
 

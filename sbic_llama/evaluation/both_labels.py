@@ -119,7 +119,9 @@ class BothLabelsArguments:
 
     def about(self, command: str) -> dict[str, Any]:
         """Return what a finding on the files says about them."""
-        name = Path(self.annotated[0]).name
+        from common.hub.table_download import table_name
+
+        name = table_name(self.annotated[0])
         return {"model": name, "miniature": is_miniature(self.human_labels), "command": command}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.cli.errors import UserError, counted, shown
+from common.hub.table_download import table_name
 from common.results.finding import Finding, Listing, Measures, Part, worded
 from common.stats.design import Design
 from common.stats.metrics import Measure
@@ -176,7 +177,7 @@ def regression_finding(
         ),
         task=feature.title,
         parts=_parts(rows, measures, of, unit, kind),
-        data={"name": source.name, "split": "posts with human labels", "fingerprint": fingerprint(pairs)},
+        data={"name": table_name(source), "split": "posts with human labels", "fingerprint": fingerprint(pairs)},
         facts={
             "kind": kind,
             "outcome": of,

@@ -363,6 +363,7 @@ def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: 
         least_labels=LEAST_LABELS,
         widest=WIDEST,
         least_alpha=LEAST_ALPHA,
+        most_trained=MOST_TRAINED,
         trained_on=sorted({adapter.description.corpus for adapter in adapters} - {UNTRAINED}),
         untrained=any(adapter.description.corpus == UNTRAINED for adapter in adapters),
         miniature=any(adapter.description.of_miniature for adapter in adapters),

@@ -58,7 +58,10 @@ class CorpusArguments(TableOptions):
     @property
     def corpus_name(self) -> str:
         if self.data is not None:
-            return f"{OF_MINIATURE}{self.data.name}" if self.is_invented else self.data.name
+            from common.hub.table_download import table_name
+
+            name = table_name(self.data)
+            return f"{OF_MINIATURE}{name}" if self.is_invented else name
         return "the SBIC miniature" if self.on_miniature else "SBIC v2"
 
     @property
@@ -74,7 +77,8 @@ class CorpusArguments(TableOptions):
             return
         fix = "give --data_dir or --dataset_name" if self.on_miniature else "omit --data_dir and --dataset_name"
         if trained_on not in SBIC_NAMES:
-            fix = f"give --data path/to/{trained_on.removeprefix(OF_MINIATURE)}"
+            name = trained_on.removeprefix(OF_MINIATURE)
+            fix = f"give --data {name if on_hub(name) else f'path/to/{name}'}"
         problem = f"the adapter was trained on {trained_on}, not on {self.corpus_name}"
         raise UserError(problem, file=adapter, fix=fix)
 

@@ -141,7 +141,7 @@ def _hub_label(value: Any) -> int | None:
     if isinstance(value, str):
         name = folded(value)
         return LABELS.index(name) if name in LABELS else {"0": 0, "1": 1, "2": 2, "-1": NO_LABEL}.get(name)
-    return value if value in (NO_LABEL, 0, 1, 2) and not isinstance(value, bool) else None
+    return int(value) if value in (NO_LABEL, 0, 1, 2) and not isinstance(value, bool) else None
 
 
 def _keep(row: Row, loaded: Split, sentences: dict[str, object], label: int, annotators: tuple[str, ...] = ()) -> None:

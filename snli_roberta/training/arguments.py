@@ -38,6 +38,8 @@ class CorpusArguments(CorpusOptions):
             given = getattr(self, key)
             if len(given) != len(default):
                 raise UserError(f"{len(given)} names", key=key, expected=f"three, as in {' '.join(default)}")
+            if key == "dataset_columns" and len(set(given)) < len(given):
+                raise UserError("a column is named twice", key=key, expected="three different ones")
             if given != default and self.dataset_name is None:
                 raise UserError("it has no effect without --dataset_name", key=key, fix="add --dataset_name user/name")
 

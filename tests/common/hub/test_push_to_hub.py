@@ -103,7 +103,7 @@ def test_what_a_training_may_overwrite_its_publication_may(tmp_path, monkeypatch
         )
         upload.publish_if_asked(options, tmp_path, ["evaluate"], [])
         assert ("--overwrite" in commands[-1]) == overwrite
-    monkeypatch.setattr(upload, "check_access", lambda *_: None)
+    monkeypatch.setattr(upload, "check_access", lambda *_, **__: None)
     monkeypatch.setattr(upload, "check_target", lambda *_: pytest.fail("it may be replaced"))
     upload.check_publishing(options, {"base": {"name": "miniature/tiny_llama", "commit": None}})
 

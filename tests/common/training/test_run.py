@@ -88,9 +88,16 @@ def test_every_argument_that_changes_the_weights_identifies_a_run(tmp_path):
         "hub_overwrite",
     }
     arguments = TrainArguments(output_dir=tmp_path, learning_rate=1e-3, method="full")
-    names = {field.name for field in dataclasses.fields(arguments)} - {"output_dir", "lr_scheduler_type", *same}
+    later = {"lr_scheduler_type", "dataset_columns", "dataset_splits"}  # recorded where they are not the defaults
+    names = {field.name for field in dataclasses.fields(arguments)} - {"output_dir", *later, *same}
     assert identity(arguments, "d41d").keys() == names | {"data"}
-    for name, value in {"seed": 34, "sample_seed": 34, "lr_scheduler_type": "cosine", "weight_decay": 0.0}.items():
+    for name, value in {
+        "seed": 34,
+        "sample_seed": 34,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.0,
+        "dataset_columns": ("a", "b", "c"),
+    }.items():
         assert identity(dataclasses.replace(arguments, **{name: value}), "d41d") != identity(arguments, "d41d")
 
 

@@ -463,7 +463,7 @@ def test_the_folder_holds_what_publishing_needs_and_nothing_of_the_libraries(tra
     names = {path.name for path in trained.iterdir() if path.is_file()}
     assert names == {
         "adapter_model.safetensors", "adapter_config.json", "annotator.json", "run.json", "tokenizer.json", "tokenizer_config.json",
-        "training.json",
+        "training.json", "trained_texts.txt",
     }  # fmt: skip
     config = json.loads((trained / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "miniature/tiny_llama", "no path of this machine"
