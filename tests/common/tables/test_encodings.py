@@ -92,3 +92,24 @@ def test_a_named_encoding_is_that_of_all_files_that_are_not_utf_8(tmp_path, caps
 def test_an_encoding_that_is_none_of_text_is_refused(name):
     with pytest.raises(UserError, match=f"--encoding: unknown encoding '{name}'; expected one that Python knows"):
         parse(Options, ["--encoding", name])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_in_utf_8_stay_as_they_are_whatever_encoding_is_named(tmp_path, monkeypatch, packed):
+    monkeypatch.setenv(ENCODING, "cp1251")
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+
+    def write(data: bytes) -> None:
+        path.write_bytes(gzip.compress(data) if packed else data)
+
+    write(("id,post\n" + "1,plain\n" * 200_000 + "2,Übung\n").encode())
+    assert values(path)[-1] == {"id": "2", "post": "Übung"}
+    write("id,post\n1,Übung\n2,naïve\n".encode() + b"3,\xff\n")
+    with pytest.raises(UserError, match="line 4: byte 0xff is not UTF-8"):
+        values(path)
+    monkeypatch.setenv(ENCODING, "utf-16")
+    write(b"id,post\n1,plain\n")
+    assert values(path) == [{"id": "1", "post": "plain"}]
+    monkeypatch.setenv(ENCODING, "nonsense")
+    with pytest.raises(UserError, match="TABLE_ENCODING"):
+        values(path)

@@ -75,6 +75,9 @@ def test_a_dataset_is_published_with_its_card(call, hub, capsys):
     call()
     assert "annotated already" in (said := capsys.readouterr().err) and "nothing was uploaded" in said
     assert not [line for line in hub.log if "/commit/" in line or "PUT" in line]
+    HfApi().upload_file(path_or_fileobj=b"our own words", path_in_repo="README.md", repo_id=ID, repo_type="dataset")
+    call()
+    assert on_hub(hub)["README.md"] == b"our own words", "what its owner has written on the Hub stays"
 
 
 def test_an_interrupted_upload_is_continued(call, hub, capsys):

@@ -519,5 +519,5 @@ def test_both_files_may_be_datasets_on_the_hub(files, hub, monkeypatch):
     monkeypatch.setattr("sys.argv", ["prevalence", *words, "--output", str(files.folder / "hub.json")])
     prevalence.main()
     finding, commit = read_finding(files.folder / "hub.json"), HfApi().dataset_info("miniature/annotated").sha
-    assert finding.data == expected.data | {"name": f"annotated@{commit}:train"}
+    assert finding.data == expected.data | {"name": f"hf://datasets/miniature/annotated@{commit}:train"}
     assert finding.parts == expected.parts
