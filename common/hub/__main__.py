@@ -182,10 +182,10 @@ def space(arguments: SpaceArguments) -> None:
     from common.hub.space import publish as upload
 
     repo_id = _single(arguments.repo_id, "the name of the Space, as user/name")
-    option = "--adapter" if arguments.adapter else "--model"
+    named = "--adapter" if arguments.adapter else "--model"
     if not arguments.dry_run:
         check_access(repo_id, None, option=None)
-    files = prepare(repo_id, arguments.adapter or arguments.model, option)
+    files = prepare(repo_id, arguments.adapter or arguments.model, named)
     if arguments.dry_run:
         for name in files.files:
             print(f"==> {name} <==\n{files.read(name).decode()}")

@@ -102,8 +102,8 @@ class AnnotateArguments(AnnotatorArguments):
             for name, writing in ((self.posts[0], False), (self.output, True)):
                 if name != STREAM and not on_hub(name):
                     table_format(Path(name), writing=writing)
-        of_earlier_run = output.exists() and not (parts_of(output) / IDENTITY).is_file()
-        if self.output != STREAM and of_earlier_run and not on_hub(self.output):  # an upload may have to be continued
+        is_finished = output.exists() and not (parts_of(output) / IDENTITY).is_file()
+        if self.output != STREAM and is_finished and not on_hub(self.output):  # an upload may have to be continued
             raise UserError("the output already exists", file=output, fix="remove it, or choose another --output")
 
     @property

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from common.cli.errors import file_name
+from common.cli.options import on_hub
 from common.results import pictures
 from common.results.finding import Finding, about, worded
 from common.results.record import RunRecord, git_commit, versions
@@ -221,7 +223,7 @@ def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int, *, m
         task=feature.title,
         question=feature.question,
         limits=LIMITS,
-        data=source.name,
+        data=called(source),
         split="posts with human labels",
         labels=judged.labels,
         fingerprint=fingerprint([label, answer] for label, answer in zip(judged.labels, judged.answers, strict=True)),
@@ -231,6 +233,12 @@ def record_of(judged: LabeledAnswers, source: Path, module: str, seed: int, *, m
         miniature=miniature,
         design=judged.design,
     ).record("model", judged.answers, module=module, seed=seed)
+
+
+def called(source: Path) -> str:
+    """Return what a page and records call a file: its name or, of a copy from the Hub, the dataset with its commit."""
+    name = file_name(source)
+    return name if on_hub(name) else source.name
 
 
 @dataclass(frozen=True)
@@ -352,8 +360,8 @@ def render(assessed: Sequence[Assessment], adapters: Sequence[Adapter], source: 
     """Render the page; ``values`` are further ones of ``trust.html.jinja``."""
     return page(
         TEMPLATES / "trust.html.jinja",
-        title=f"Can you trust the labels on {source.name}?",
-        source=source.name,
+        title=f"Can you trust the labels on {called(source)}?",
+        source=called(source),
         features=assessed,
         pictures=pictures,
         on_page=on_page,

@@ -420,3 +420,6 @@ def test_posts_and_human_labels_may_be_splits_on_the_hub(hub, files):
     assert [[row.values for row in rows] for rows in read] == [
         [row.values for row in read_rows(path)] for path in files
     ]
+    commit = HfApi().dataset_info("miniature/posts").sha
+    assert called(Path(arguments.posts[0])) == f"{url}@{commit}:train", "what the page and its records say"
+    assert called(files[0]) == "posts.csv"
