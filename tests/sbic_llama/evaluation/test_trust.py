@@ -27,6 +27,7 @@ from sbic_llama.evaluation.trust_page import (
     LEAST_LABELS,
     WIDEST,
     LabeledAnswers,
+    called,
     judge,
     labels_needed,
     verdict,
