@@ -135,7 +135,7 @@ class JobResult:
                     _three_digits(median(each.rate for each in own)),
                     _three_digits(median(each[name].rate for each in self.rounds)),
                     f"{use:.0%} of {own[0].precision}",
-                    f"loss × {same:.2f}" if "train_loss" in own[0].facts else f"{same:.0%}",
+                    f"loss × {same:.2f}" if "train_loss" in own[0].facts else f"{same:.1%}".replace(".0%", "%"),
                     f"≥ {tool.target:g}",
                     median(ratios[name]) >= tool.target,
                 ])  # fmt: skip
