@@ -102,7 +102,7 @@ def test_a_row_has_ratio_rates_utilization_and_whether_the_target_is_met():
     names = list(job.sides(bf16=True))
     rounds = [{name: measured(90 if name == OURS else 30, seconds, "fp32") for name in names} for seconds in (1, 2, 3)]
     rows = JobResult(job, rounds, dict.fromkeys(names[1:], 0.987)).rows({"fp32": 120.0, "bf16": 1.0})
-    row = ["SNLI prediction, pairs", names[1], "3.00 (3.00–3.00)", "45", "15", "25% of fp32", "99%", "≥ 3", True]
+    row = ["SNLI prediction, pairs", names[1], "3.00 (3.00–3.00)", "45", "15", "25% of fp32", "98.7%", "≥ 3", True]
     assert rows[0] == row
     size = Listing("Size", ["what", "met"], [["a", True], ["b", False]])
     parts = [Listing("", COLUMNS, [[*rows[0][:-1], False]]), size]
