@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import fnmatch
 import importlib
 import os
@@ -63,7 +64,7 @@ class Publication(Protocol):
 
 
 @dataclass(frozen=True)
-class Contents:
+class Contents(abc.ABC):
     """What a publication puts into a repository: files by path there, from a folder or rendered."""
 
     files: dict[str, Path | bytes]
@@ -73,9 +74,9 @@ class Contents:
     ours: ClassVar[re.Pattern[str]]  # begins the title of each publication's commit
 
     @property
+    @abc.abstractmethod
     def title(self) -> str:
         """Return the title of the commit."""
-        raise NotImplementedError
 
     def size(self, path: str) -> int:
         content = self.files[path]
