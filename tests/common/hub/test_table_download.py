@@ -11,6 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from huggingface_hub import HfApi
 
+from common.cli.arguments import ENCODING
 from common.cli.errors import UserError
 from common.hub.table_download import download_table, parse_name
 from common.models.retry import HubFailed
@@ -86,6 +87,29 @@ def test_several_files_become_one_table_with_the_names_of_labels(hub):
     )
     HfApi().delete_file("README.md", ID, repo_type="dataset")  # the files' own metadata have the names too
     assert rows_of(URL) == expected
+
+
+def test_lists_of_labels_are_listed_by_name(hub):
+    """As a cell of a table lists several labels."""
+    features = Features({"text": Value("string"), "topics": [ClassLabel(names=["price", "staff"])]})
+    rows = [{"text": "a", "topics": [0, 1]}, {"text": "b", "topics": [1]}, {"text": "c", "topics": []}]
+    Dataset.from_list(rows, features=features).push_to_hub(ID)
+    assert [row["topics"] for row in rows_of(URL)] == ["price, staff", "staff", "none"]
+
+
+def test_a_prepared_table_is_that_of_its_encoding(hub, monkeypatch):
+    upload(**{f"train__{n}_dot_csv": f"text\nпривет {n}\nмир {n}\n".encode("cp1251") for n in (1, 2)})
+    assert rows_of(f"{URL}:train")[0]["text"] != "привет 1", "taken for Windows-1252, as is said"
+    monkeypatch.setenv(ENCODING, "cp1251")
+    assert rows_of(f"{URL}:train")[0]["text"] == "привет 1"
+
+
+def test_a_folder_of_the_datasets_name_is_not_read_instead(hub, tmp_path, monkeypatch):
+    upload(data__train=[{"text": "a"}])
+    (tmp_path / ID).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the folder miniature/posts here has the name of the dataset"):
+        download_table(f"{URL}:train")
 
 
 def test_text_files_are_read_by_the_products_readers(hub):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from common.models import retry
 from common.models.retry import HubFailed
 from common.tables.writing import write_rows
 from sbic_llama import annotate
+from sbic_llama.annotation import hub_output
 
 INPUT, OUTPUT, ID = "hf://datasets/miniature/posts", "hf://datasets/miniature/out", "miniature/out"
 LOCAL = Path("output/datasets/miniature/out/annotated.parquet")
@@ -78,6 +80,31 @@ def test_a_dataset_is_published_with_its_card(call, hub, capsys):
     HfApi().upload_file(path_or_fileobj=b"our own words", path_in_repo="README.md", repo_id=ID, repo_type="dataset")
     call()
     assert on_hub(hub)["README.md"] == b"our own words", "what its owner has written on the Hub stays"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--review_share", "0.5"], r"A row needs review where the confidence is below 0\.\d{3} \(offensiveYN\)\."),
+        (
+            ["--label_shares", "Offensive=0.2", "Maybe offensive=0.1", "Not offensive=0.7"],
+            r"corrected for these shares of labels among the posts: Offensive 0\.2, Maybe offensive 0\.1, Not offensive 0\.7\.",
+        ),
+    ],
+)
+def test_a_card_says_what_changed_the_answers_and_no_path_of_the_machine(call, hub, trained_adapters, words, said):
+    call(*words)
+    card, facts = (on_hub(hub)[name].decode() for name in ("README.md", "annotation.json"))
+    assert re.search(said, card)
+    assert str(trained_adapters) not in card + facts
+
+
+def test_a_path_in_what_would_be_published_is_refused(call, hub, monkeypatch):
+    described = hub_output._described
+    monkeypatch.setattr(hub_output, "_described", lambda one, name: described(one, name) | {"name": str(one.folder)})
+    with pytest.raises(UserError, match="contains a path of a machine"):
+        call()
+    assert ("datasets", ID) not in hub.repositories
 
 
 def test_an_interrupted_upload_is_continued(call, hub, capsys):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.cli.arguments import ENCODING
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
 from common.results.finding import Finding
@@ -299,12 +300,15 @@ def test_labels_that_do_not_fit_are_rejected(call, tmp_path, files, change, mess
         call(tmp_path / "out", labels=tmp_path / "labels.csv")
 
 
-def test_a_folder_with_another_annotation_is_rejected(call, tmp_path, files):
+def test_a_folder_with_another_annotation_is_rejected(call, tmp_path, files, monkeypatch):
     call(tmp_path)
     other = tmp_path / "posts.csv"
     other.write_text(files[0].read_text(encoding="utf-8") + "301,one more\n", encoding="utf-8")
     with pytest.raises(UserError, match="it holds an annotation of other posts"):
         call(tmp_path, posts=other)
+    monkeypatch.setenv(ENCODING, "cp1251")
+    with pytest.raises(UserError, match="it holds an annotation of other posts"):
+        call(tmp_path, posts=files[0])
 
 
 def gain(low: float, high: float, n: int = LEAST_LABELS) -> dict:

@@ -84,6 +84,9 @@ def test_another_dataset_has_its_own_columns_splits_and_order_of_labels(hub):
         parse(CorpusArguments, [*settings[:2], *settings[-4:]]).load("train")
     with pytest.raises(UserError, match=r"several subsets; expected one of \['mnli', 'other'\]"):
         parse(CorpusArguments, settings[:2]).load("train")
+    Dataset.from_list([{"premise": "A", "hypothesis": "B", "label": 1.0}]).push_to_hub("miniature/numbers")
+    (pair,) = load_split("train", dataset_name="miniature/numbers").pairs
+    assert pair.label == 1 and type(pair.label) is int, "as a loss takes it"
     Dataset.from_list([{"premise": "A", "hypothesis": "B", "label": "maybe"}]).push_to_hub("miniature/wrong")
     with pytest.raises(UserError, match=r"row 1, column 'label': unknown label 'maybe'; expected entailment, neutral"):
         load_split("train", dataset_name="miniature/wrong")
@@ -93,6 +96,7 @@ def test_another_dataset_has_its_own_columns_splits_and_order_of_labels(hub):
     ("words", "problem"),
     [
         (["--dataset_columns", "a", "b", "c"], "--dataset_columns: it has no effect without --dataset_name"),
+        (["--dataset_name", "a/b", "--dataset_columns", "a", "a", "b"], "--dataset_columns: a column is named twice"),
         (["--dataset_name", "a/b", "--dataset_splits", "train", "test"], "--dataset_splits: 2 names; expected three"),
         (["--dataset_name", "a/b", "--push_to_hub", "--hub_model_id", "a/c"], "cards describe models trained on SNLI"),
     ],
