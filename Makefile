@@ -111,7 +111,7 @@ test: $(VENV)/.dev ## run the default tests (about 8 minutes on 2 cores)
 test-slow: $(VENV)/.dev $(VENV)/.scale $(VENV)/.app ## run the slow tests: kills, trainings, simulations (at most 30 minutes on 2 cores)
 	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
-bench: $(VENV)/.bench ## compare the speed with other tools (BENCH="--quick" takes a quarter of an hour)
+bench: $(VENV)/.bench ## compare the speed with other tools (BENCH="--quick": fewer rows and rounds)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 bench-gpu: $(VENV)/.main ## measure training and annotating on an NVIDIA GPU (about 10 minutes, 14 GB of disk)

@@ -36,7 +36,7 @@ WORDS = Path(__file__).with_name("templates") / "bench.jinja"
 class BenchArguments:
     """Time the product and other tools in turn on the CPU, with the same model on the same rows."""
 
-    quick: bool = option(False, "fewer rows and rounds: a quarter of an hour on 2 cores, once the models are made")
+    quick: bool = option(False, "fewer rows and rounds")
     rounds: int | None = option(None, "rounds per job (default: the job's own number)", minimum=1)
     jobs: tuple[Name, ...] = option(NAMES, "jobs to run")
     sbic_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv (default: the miniature)")
