@@ -41,19 +41,15 @@ class BenchArguments:
     jobs: tuple[Name, ...] = option(NAMES, "jobs to run")
     sbic_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv (default: the miniature)")
     snli_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl (default: the miniature)")
-    llama_tokenizer: Path | None = option(None, "folder of a Llama tokenizer (default: the tiny one included)")
-    encoder_tokenizer: Path | None = option(None, "folder of a RoBERTa tokenizer (default: the tiny one included)")
-    llama: Path | None = option(
-        None, "folder of a pretrained model of the Llama architecture, instead of one made for this"
-    )
-    classifier: Path | None = option(None, "folder of a trained classifier of pairs, instead of one made for this")
+    llama: str = option("HuggingFaceTB/SmolLM2-135M-Instruct", "folder or Hub id of a model of the Llama architecture")
+    encoder: str = option("sentence-transformers/all-MiniLM-L6-v2", "folder or Hub id of an encoder")
+    classifier: Path | None = option(None, "folder of a classifier of pairs (default: one is trained once)")
     besides: str = option("nothing else", "what else was running on the machine, for the record")
     output: Path | None = option(None, "JSON file to write (default: results/bench-cpu-N-cores.json for a full run on real "
                                  "corpora, otherwise output/bench.json)")  # fmt: skip
 
     def __post_init__(self) -> None:
-        files = {"sbic_dir": "SBIC.v2.trn.csv", "snli_dir": "snli_1.0_train.jsonl"}
-        files |= {"llama_tokenizer": "", "encoder_tokenizer": "", "llama": "config.json", "classifier": "config.json"}
+        files = {"sbic_dir": "SBIC.v2.trn.csv", "snli_dir": "snli_1.0_train.jsonl", "classifier": "config.json"}
         for key, file in files.items():
             folder = getattr(self, key)
             if folder is not None and not (folder / file).exists():
@@ -81,7 +77,7 @@ def main() -> None:
 def default_output(arguments: BenchArguments, cores: int) -> Path:
     """Return where the finding goes: only a full run on real corpora is kept among the results."""
     partial_run = arguments.quick or arguments.rounds or arguments.jobs != NAMES
-    own = None in (arguments.sbic_dir, arguments.snli_dir, arguments.llama_tokenizer, arguments.encoder_tokenizer)
+    own = None in (arguments.sbic_dir, arguments.snli_dir)
     return Path("output/bench.json") if partial_run or own else Path("results") / f"bench-cpu-{cores}-cores.json"
 
 
@@ -91,7 +87,8 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
     rates = machine["rates"]
     log("matrix products: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items()))
     chosen = [job for job in JOBS if job.name in arguments.jobs]
-    setting = prepare(arguments, {job.needs for job in chosen}, scratch)
+    needs: set[Needs] = {job.needs for job in chosen}
+    setting = prepare(arguments, needs | {"encoder"} if "width" in arguments.jobs else needs, scratch)
     results = []
     for job in chosen:
         with stage(job.name):
@@ -144,31 +141,22 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
 def prepare(arguments: BenchArguments, needs: set[Needs], scratch: Path) -> Setting:
     """Return the corpora, and the models that jobs need; a model is made once and kept."""
     from benchmarks import materials
-    from common.runtime.child_process import call
-    from common.runtime.project import MINIATURE_MODELS, miniature_corpora
+    from common.models.loading import local_folder
+    from common.runtime.project import miniature_corpora
 
     own = miniature_corpora()
     sbic, snli = (arguments.sbic_dir or own / "SBIC.v2").resolve(), (arguments.snli_dir or own / "snli_1.0").resolve()
-    words = str((arguments.llama_tokenizer or MINIATURE_MODELS / "tiny_llama").resolve())
-    pieces = str((arguments.encoder_tokenizer or MINIATURE_MODELS / "tiny_roberta").resolve())
     made: dict[str, Any] = {}
     if needs & {"llama", "adapters"}:
-        made["llama"] = str(
-            arguments.llama.resolve()
-            if arguments.llama
-            else call(partial(materials.llama, sbic), words, preload="common.cli.console")
-        )
+        made["llama"] = str(local_folder(arguments.llama).resolve())
     if "adapters" in needs:
-        made["adapters"] = materials.adapters(Path(made["llama"]), sbic, pretrained=arguments.llama is not None)
+        made["adapters"] = materials.adapters(made["llama"], sbic)
     if "encoder" in needs or ("classifier" in needs and arguments.classifier is None):
-        made["encoder"] = str(call(materials.encoder, pieces, preload="common.cli.console"))
+        made["encoder"] = str(local_folder(arguments.encoder).resolve())
     if "classifier" in needs:
-        made["classifier"] = str(
-            arguments.classifier.resolve()
-            if arguments.classifier
-            else materials.classifier(Path(made["encoder"]), snli)
-        )
-    return Setting(sbic_dir=str(sbic), snli_dir=str(snli), tokenizer=pieces, scratch=str(scratch), **made)
+        trained = arguments.classifier and str(arguments.classifier.resolve())
+        made["classifier"] = trained or materials.classifier(made["encoder"], snli)
+    return Setting(sbic_dir=str(sbic), snli_dir=str(snli), scratch=str(scratch), **made)
 
 
 def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:

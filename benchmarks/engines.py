@@ -82,8 +82,8 @@ def _to_onnx(folder: str, tokenizer: Any, path: Path) -> list[str]:
     return names
 
 
-def _llama_cpp(setting: Setting, whole: bool) -> Measure:
-    """Load llama.cpp's server with the merged adapter in 8 bits (Q8_0), which caches the instruction.
+def _llama_cpp(setting: Setting, storage: str, whole: bool) -> Measure:
+    """Load llama.cpp's server with the merged adapter in 8 or 4 bits, which caches the instruction.
 
     ``whole`` has it write a label that a grammar allows; otherwise the first token of each label decides.
     """
@@ -94,7 +94,7 @@ def _llama_cpp(setting: Setting, whole: bool) -> Measure:
     folder, adapter = Path(tempfile.mkdtemp(dir=setting.scratch)) / "gguf", setting.adapters[OFFENSE.name]
     options = {
         "to": "gguf",
-        "dtype": "q8_0",
+        "dtype": storage,
         "output_dir": folder,
         "posts": 1,
         "max_flips": 1,
@@ -123,7 +123,8 @@ def _llama_cpp(setting: Setting, whole: bool) -> Measure:
         tokens = sum(map(len, tokenizer(_prompts(OFFENSE, posts)).input_ids))
         return flops.llama(flops.read_shape(setting.llama), tokens, len(posts))
 
-    return _timed(setting, OFFENSE, write, count, "q8_0")
+    return _timed(setting, OFFENSE, write, count, storage)
 
 
-llama_cpp_label, llama_cpp_token = partial(_llama_cpp, whole=True), partial(_llama_cpp, whole=False)
+llama_cpp_8_label, llama_cpp_8_token = (partial(_llama_cpp, storage="q8_0", whole=whole) for whole in (True, False))
+llama_cpp_4_label, llama_cpp_4_token = (partial(_llama_cpp, storage="q4_1", whole=whole) for whole in (True, False))

@@ -71,12 +71,14 @@ class Job:
 
 JOBS = (
     Job("SBIC classification", "posts", "adapters", rounds=5, quick=1, tools=(
-        ours("inference.annotator_labels", 640, 256),
+        ours("inference.annotator_labels", 640, 192),
         Tool("model.generate, a post at a time", "inference.generate_each", 40, 12, 10),
         Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 96, 4),
         Tool("lm-evaluation-harness, log-likelihood of the labels", "inference.harness", 96, 32, 2),
-        Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_label", 96, 32, 6, ("own",), "xllamacpp"),
-        Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_token", 96, 32, 4, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_8_label", 96, 32, 6, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_8_token", 96, 32, 4, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q4_1, a label by grammar", "engines.llama_cpp_4_label", 96, 32, 6, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q4_1, the first token", "engines.llama_cpp_4_token", 96, 32, 4, ("own",), "xllamacpp"),
     )),
     Job("SBIC three features", "rows", "adapters", rounds=2, quick=1, tools=(
         ours("inference.annotate_at_once", 640, 128),

@@ -39,7 +39,6 @@ class Setting:
     scratch: str  # folder for temporary files
     llama: str = ""
     adapters: dict[str, str] = field(default_factory=dict)  # feature → folder of an adapter for that Llama
-    tokenizer: str = ""  # of the encoder
     encoder: str = ""
     classifier: str = ""
     most: int = 0  # items per round of the largest side; the others use a subset of them

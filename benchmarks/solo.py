@@ -208,7 +208,7 @@ def measure_width(setting: Setting, rounds: int, *, quick: bool) -> Rates:
 
     widths, pairs = (QUICK_WIDTHS, QUICK_WIDTH_PAIRS) if quick else (WIDTHS, WIDTH_PAIRS)
     make = {width: partial(materials.encoder, width=width) for width in widths}
-    bases = {width: call(make[width], setting.tokenizer, preload="common.cli.console") for width in widths}
+    bases = {width: call(make[width], setting.encoder, preload="common.cli.console") for width in widths}
     rates: Rates = {width: {"fp32": [], "bf16": []} for width in widths}
     with tempfile.TemporaryDirectory(prefix="bench-") as data:
         materials.cut_snli(Path(setting.snli_dir), Path(data), train=pairs, dev=training.PAIRS_PER_STEP)

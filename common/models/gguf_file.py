@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 from common.cli.errors import UserError
 from common.models.gguf_tokenizer import Vocabulary
 
-Storage = Literal["fp32", "fp16", "bf16", "q8_0"]
+Storage = Literal["fp32", "fp16", "bf16", "q8_0", "q4_1"]
 TYPES = {
     "fp32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
     "fp16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "q4_1": (gguf.GGMLQuantizationType.Q4_1, gguf.LlamaFileType.MOSTLY_Q4_1),
 }
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,

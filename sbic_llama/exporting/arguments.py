@@ -33,8 +33,8 @@ class ExportArguments(CorpusArguments):
         help="merged: a folder for transformers, vLLM and TGI; gguf: a file for llama.cpp and Ollama"
     )
     output_dir: Path = option(help="new folder for the exported model")
-    dtype: Literal["fp32", "fp16", "bf16", "q8_0"] = option(
-        "fp16", "type of the weights; q8_0, of 8 bits, in GGUF only"
+    dtype: Literal["fp32", "fp16", "bf16", "q8_0", "q4_1"] = option(
+        "fp16", "type of the weights; q8_0 and q4_1, of 8 and 4 bits, in GGUF only"
     )
     texts: Path | None = option(None, "table of texts to compare answers on, instead of the validation posts")
     text_column: str | None = option(None, "its column of texts (default: the codebook's, otherwise post)")

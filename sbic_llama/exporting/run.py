@@ -26,7 +26,7 @@ from common.runtime import child_process, hardware
 from common.runtime.files import atomic_folder, disk_errors, readable_mode, require_space
 from common.tables.report import fingerprint
 from sbic_llama.data.features import Answers, Feature
-from sbic_llama.exporting.arguments import ExportArguments
+from sbic_llama.exporting.arguments import MERGED, ExportArguments
 from sbic_llama.exporting.parity import Parity, compare
 from sbic_llama.exporting.prompts import MODELFILE, ExportedPrompt, exported_prompt, write_page
 from sbic_llama.model.adapter import load_adapter, read_description
@@ -37,7 +37,7 @@ MODULE = "sbic_llama.export"
 REPORT = "export.json"  # in the folder of an exported model
 TEMPLATES = Path(__file__).parent / "templates"
 HEAD = ["run by", "posts", "other labels", "their largest lead", "largest change", "other prompts", "other answers"]
-BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "q8_0": 8.5}
+BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "q8_0": 8.5, "q4_1": 5}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def merge(arguments: ExportArguments, source: Source, posts: Sequence[str]) -> t
     with stage("answering with the adapter"):
         expected = ask(arguments, source, model, posts)
     with stage("merging"):
-        dtype = torch.float16 if arguments.dtype == "q8_0" else hardware.dtype(arguments.dtype)
+        dtype = hardware.dtype(arguments.dtype) if arguments.dtype in MERGED else torch.float16
         merged = merged_model(model, base_path(description.base_model), description.base_revision, dtype)
     # Neither adapter nor merging changes which fast ways of answering are right for the architecture.
     merged.exactness = model.get_base_model().exactness
@@ -182,7 +182,7 @@ def compare_merged(
     with stage(f"answering with the merged model in {arguments.precision}"):
         for parameter in model.parameters():  # not the buffers: frequencies of RoPE stay in fp32
             parameter.data = parameter.data.to(hardware.dtype(arguments.precision))
-        if arguments.dtype == "q8_0":
+        if arguments.dtype not in MERGED:
             from common.models.gguf_file import round_as_stored
 
             round_as_stored(model, arguments.dtype)
@@ -245,7 +245,7 @@ def compare_llama_cpp(
 
 def gguf_name(arguments: ExportArguments, source: Source) -> str:
     """Return a file's name as llama.cpp and the Hub know it: with the type of the weights at its end."""
-    kind = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}[arguments.dtype]
+    kind = arguments.dtype.upper().replace("FP", "F")
     return f"{source.feature.slug}-{kind}.gguf"
 
 

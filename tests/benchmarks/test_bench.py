@@ -20,6 +20,7 @@ from common.cli.errors import UserError
 from common.results import rendering
 from common.results.finding import Listing, read_finding, worded
 from common.runtime import hardware
+from common.runtime.project import MINIATURE_MODELS
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,11 +80,11 @@ def test_a_training_with_a_different_loss_is_refused():
 
 def test_only_a_full_run_on_real_corpora_goes_to_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    real = {"sbic_dir": tmp_path, "snli_dir": tmp_path, "llama_tokenizer": tmp_path, "encoder_tokenizer": tmp_path}
+    real = {"sbic_dir": tmp_path, "snli_dir": tmp_path}
     for name in ("SBIC.v2.trn.csv", "snli_1.0_train.jsonl"):
         (tmp_path / name).touch()
     assert default_output(BenchArguments(**real), 2) == Path("results/bench-cpu-2-cores.json")
-    for part in ({"quick": True}, {"rounds": 1}, {"jobs": ("start",)}, {"sbic_dir": None}, {"llama_tokenizer": None}):
+    for part in ({"quick": True}, {"rounds": 1}, {"jobs": ("start",)}, {"sbic_dir": None}, {"snli_dir": None}):
         assert default_output(BenchArguments(**real | part), 2) == Path("output/bench.json"), part
 
 
@@ -174,6 +175,7 @@ def one_core():
 def test_one_job_from_end_to_end(one_core, tmp_path):
     path = tmp_path / "bench.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--output", str(path)]
+    command += ["--encoder", str(MINIATURE_MODELS / "tiny_roberta")]
     result = subprocess.run(
         [*command, "--jobs", "SNLI prediction", "--besides", "tests"], cwd=ROOT, capture_output=True, text=True
     )

@@ -200,6 +200,7 @@ def test_a_modelfile_holds_any_instruction_as_it_is():
     ("words", "message"),
     [
         (["--to", "merged", "--dtype", "q8_0"], "q8_0 is a type of GGUF; expected one of fp32, fp16, bf16"),
+        (["--to", "merged", "--dtype", "q4_1"], "q4_1 is a type of GGUF; expected one of fp32, fp16, bf16"),
         (["--to", "merged", "--check"], "llama.cpp reads GGUF files. Remove it, or use --to gguf"),
         (["--to", "merged", "--text_column", "post"], "it has no effect without --texts"),
         (["--to", "merged", "--texts", "no.csv", "--data_dir", "."], "a corpus was given, too"),

@@ -138,7 +138,7 @@ def test_the_file_names_no_control_token_as_texts_do(tmp_path):
 
 @pytest.mark.parametrize(
     ("storage", "kind", "tolerance"),
-    [("fp32", "F32", 0), ("fp16", "F16", 5e-4), ("bf16", "BF16", 4e-3), ("q8_0", "Q8_0", 2e-2)],
+    [("fp32", "F32", 0), ("fp16", "F16", 5e-4), ("bf16", "BF16", 4e-3), ("q8_0", "Q8_0", 2e-2), ("q4_1", "Q4_1", 0.1)],
 )
 def test_weights_are_stored_in_their_type(storage, kind, tolerance, tmp_path):
     model, tokenizer = tiny_llama()

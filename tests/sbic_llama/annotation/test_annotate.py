@@ -398,11 +398,13 @@ def test_standard_input_and_output(adapter, call, tmp_path, posts):
     writer.writerows([["post"], *([post] for post in posts[:30])])
     (tmp_path / "in.csv").write_text(text.getvalue())
     call(tmp_path / "in.csv", tmp_path / "out.jsonl")
-    result = subprocess.run(
-        command(adapter, "-", "-", "--output_format", "jsonl"), cwd=ROOT, input=text.getvalue(), capture_output=True, text=True
-    )  # fmt: skip
+    python, *words = command(adapter, "-", "-", "--output_format", "jsonl")
+    with_imports = [python, "-X", "importtime", *words]
+    result = subprocess.run(with_imports, cwd=ROOT, input=text.getvalue(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout == (tmp_path / "out.jsonl").read_text()
+    assert "bitsandbytes.backends" in result.stderr
+    assert "torch._inductor.compile_fx" not in result.stderr, "torch's compiler takes a second to import"
 
 
 def test_standard_input_is_called_that(call, tmp_path, monkeypatch):
