@@ -10,6 +10,9 @@ import pytest
 from benchmarks import growth
 from benchmarks.growth import GROWING, SIZES, START
 from common.cli.errors import UserError
+from common.results import rendering
+from common.results.finding import read_finding
+from common.runtime.project import ROOT
 from common.tables.reading import read_rows
 
 
@@ -70,3 +73,16 @@ def test_inputs_have_as_many_rows_as_they_should_and_all_differ(tmp_path, miniat
     if (tmp_path / "votes.csv").exists():
         votes = [tuple(row.values.values())[:2] for row in read_rows(tmp_path / "votes.csv")]
         assert len(set(votes)) == len(votes) == 70 * (3 if "3 labels" in growing.of else 2)
+
+
+def test_the_table_in_the_documentation_is_the_record():
+    finding = read_finding(ROOT / "results" / "growth-cpu-2-cores.json")
+    costs = {
+        name: {int(size): [tuple(run) for run in runs] for size, runs in each.items()}
+        for name, each in finding.facts["growth"].items()
+    }
+    assert finding.parts[0].rows == growth.growth_rows(costs)
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    ((_, rows),) = rendering.tables(finding)
+    for row in rows:
+        assert f"| {' | '.join(map(rendering.in_markdown, row))} |" in text
