@@ -15,6 +15,7 @@ from benchmarks import flops
 from benchmarks.inference import BATCH, OFFENSE, _prompts, _timed, _timed_pairs
 from benchmarks.processes import Measure, Setting, finished, python
 from common.runtime.hardware import cpu_threads
+from common.tables.writing import write_rows
 from snli_roberta.data.corpus import LABELS, Pair
 
 
@@ -92,14 +93,9 @@ def _llama_cpp(setting: Setting, storage: str, whole: bool) -> Measure:
     from common.models.quantization import load_tokenizer
 
     folder, adapter = Path(tempfile.mkdtemp(dir=setting.scratch)) / "gguf", setting.adapters[OFFENSE.name]
-    options = {
-        "to": "gguf",
-        "dtype": storage,
-        "output_dir": folder,
-        "posts": 1,
-        "max_flips": 1,
-        "data_dir": setting.sbic_dir,
-    }
+    text = folder.with_name("post.csv")
+    write_rows(text, [{"post": "A post, because an export compares answers."}])
+    options = {"to": "gguf", "dtype": storage, "output_dir": folder, "texts": text, "max_flips": 1}
     finished("sbic_llama.export", python("sbic_llama.export", adapter, **options))
     tokenizer = load_tokenizer(setting.llama)
     (path,) = folder.glob("*.gguf")

@@ -72,26 +72,26 @@ class Job:
 JOBS = (
     Job("SBIC classification", "posts", "adapters", rounds=5, quick=1, tools=(
         ours("inference.annotator_labels", 640, 192),
-        Tool("model.generate, a post at a time", "inference.generate_each", 40, 12, 10),
-        Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 96, 4),
-        Tool("lm-evaluation-harness, log-likelihood of the labels", "inference.harness", 96, 32, 2),
-        Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_8_label", 96, 32, 6, ("own",), "xllamacpp"),
-        Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_8_token", 96, 32, 4, ("own",), "xllamacpp"),
-        Tool("llama.cpp, Q4_1, a label by grammar", "engines.llama_cpp_4_label", 96, 32, 6, ("own",), "xllamacpp"),
-        Tool("llama.cpp, Q4_1, the first token", "engines.llama_cpp_4_token", 96, 32, 4, ("own",), "xllamacpp"),
+        Tool("model.generate, a post at a time", "inference.generate_each", 40, 8, 10),
+        Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 64, 4),
+        Tool("lm-evaluation-harness, log-likelihood of the labels", "inference.harness", 96, 16, 2),
+        Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_8_label", 96, 16, 6, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_8_token", 96, 16, 4, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q4_1, a label by grammar", "engines.llama_cpp_4_label", 96, 16, 6, ("own",), "xllamacpp"),
+        Tool("llama.cpp, Q4_1, the first token", "engines.llama_cpp_4_token", 96, 16, 4, ("own",), "xllamacpp"),
     )),
     Job("SBIC three features", "rows", "adapters", rounds=2, quick=1, tools=(
-        ours("inference.annotate_at_once", 640, 128),
-        Tool("a command for each adapter", "inference.annotate_in_turn", 640, 128, 1.5, precisions=("own",)),
+        ours("inference.annotate_at_once", 640, 64),
+        Tool("a command for each adapter", "inference.annotate_in_turn", 640, 64, 1.5, precisions=("own",)),
     )),
     Job("SBIC generation", "posts", "adapters", rounds=5, quick=1, tools=(
         ours("inference.annotator_groups", 256, 128),
         Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 64, 2),
     )),
     Job("QLoRA training", "examples", "llama", rounds=3, quick=1, tools=(
-        ours("training.qlora", 128, 48),
-        Tool("trl sft", "training.trl_sft", 128, 48, 1.8),
-        Tool("trl sft --dtype bfloat16", "training.trl_sft_half", 128, 48, 1.8, ("bf16",)),
+        ours("training.qlora", 96, 32),
+        Tool("trl sft", "training.trl_sft", 96, 32, 1.8),
+        Tool("trl sft --dtype bfloat16", "training.trl_sft_half", 96, 32, 1.8, ("bf16",)),
     )),
     Job("SNLI full training", "examples", "encoder", rounds=3, quick=1, tools=(
         ours("training.full", 960, 384),

@@ -35,6 +35,13 @@ def test_every_side_of_every_job_can_be_loaded_by_name():
             assert tool.quick <= tool.items <= job.tools[0].items
 
 
+def test_a_quick_run_leaves_out_the_job_that_takes_longest(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert BenchArguments().jobs == NAMES
+    assert set(NAMES) - set(BenchArguments(quick=True).jobs) == {"growth"}
+    assert BenchArguments(quick=True, jobs=("growth",)).jobs == ("growth",)
+
+
 def test_a_target_holds_in_every_precision_of_a_tool():
     by_name = {job.name: job for job in JOBS}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import inference
+from benchmarks import engines, inference
 from benchmarks.jobs import OURS, agreement
 from benchmarks.processes import Setting
 from common.runtime.project import MINIATURE_MODELS
@@ -33,12 +33,21 @@ def setting(miniature, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("load", ["generate_each", "post_pipeline", "harness"])
-def test_every_tool_answers_as_ours(setting, load):
-    if load == "harness" and importlib.util.find_spec("lm_eval") is None:
-        pytest.skip("the evaluation harness is not installed")
+@pytest.mark.parametrize(
+    ("load", "package"),
+    [
+        (inference.generate_each, "transformers"),
+        (inference.post_pipeline, "transformers"),
+        (inference.harness, "lm_eval"),
+        (engines.llama_cpp_8_label, "xllamacpp"),
+        (engines.llama_cpp_8_token, "xllamacpp"),
+    ],
+)
+def test_every_tool_answers_as_ours(setting, load, package):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     ours = inference.annotator_labels(setting)(POSTS)
-    theirs = getattr(inference, load)(replace(setting, precision="fp32"))(POSTS // 2)
+    theirs = load(replace(setting, precision="fp32"))(POSTS // 2)
     assert (ours.items, theirs.items) == (POSTS, POSTS // 2)
-    assert agreement("classification", {OURS: ours, load: theirs})[load] >= 0.9
+    assert agreement("classification", {OURS: ours, "theirs": theirs})["theirs"] >= 0.9
     assert 0 < ours.flops / ours.items < theirs.flops / theirs.items, "the instruction is read once"
