@@ -71,7 +71,7 @@ def test_groups_and_a_trend(call, capsys):
     machine = rows_of(finding)["source: board against forum (machine alone, as if right)"]
     assert machine["ci95"][1] < 0.3, "the model hides half of the difference"
     assert f"The share of Offensive differs by {both['value']:.4f} [" in finding.summary[0]
-    assert "where source is board from where it is forum. The other covariates are held equal." in finding.summary[0]
+    assert "where source is board, compared with forum. The other covariates are held equal." in finding.summary[0]
     trend = rows_of(finding)["day (people and machine)"]
     assert trend["ci95"][0] <= 0 <= trend["ci95"][1]
     text = " ".join(finding.summary)
