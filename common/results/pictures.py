@@ -94,6 +94,7 @@ def intervals(part: Measures, finish: Finish[Form] = svg) -> Form:
         if not part.differences:
             return _finish_rows(figure, axes, rows, part.metric, finish)
         axes.axvline(0, color=INK, linewidth=1)
+        axes.locator_params(axis="x", nbins=6)  # the labels of small differences are long
         _rows_from_the_top(axes, rows, part.metric)
         return finish(figure, _in_words(part.metric, rows, "+.4f"))
 
