@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,10 +70,12 @@ def main() -> None:
     cores = hardware.cpu_threads()
     output = arguments.output or default_output(arguments, cores)
     os.environ["OMP_NUM_THREADS"] = str(cores)  # before this process loads torch itself
+    partial_output = output.with_name(f"{output.stem}.part.json")
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        finding = bench(arguments, Path(scratch), cores)
+        for finding in bench(arguments, Path(scratch), cores):  # after each job: an error must not cost the others
+            finding.write(partial_output)
     print("\n".join(lines(finding)))
-    finding.write(output)
+    partial_output.rename(output)
     log(f"written: {output}")
 
 
@@ -83,40 +86,60 @@ def default_output(arguments: BenchArguments, cores: int) -> Path:
     return Path("output/bench.json") if partial_run or own else Path("results") / f"bench-cpu-{cores}-cores.json"
 
 
-def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
-    """Run the chosen jobs."""
+def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Iterator[Finding]:
+    """Run the chosen jobs; yield what has been measured after each."""
     machine = json.loads(finished("matrix products", python("benchmarks.flops")).splitlines()[-1])
     rates = machine["rates"]
     log("matrix products: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items()))
     chosen = [job for job in JOBS if job.name in arguments.jobs]
     needs: set[Needs] = {job.needs for job in chosen}
     setting = prepare(arguments, needs | {"encoder"} if "width" in arguments.jobs else needs, scratch)
-    results = []
+    results: list[JobResult] = []
+    alone: dict[str, Any] = {}
+
+    def measured() -> Finding:
+        return _finding(arguments, cores, machine, _data(arguments, setting), results, alone)
+
     for job in chosen:
         with stage(job.name):
             results.append(run_job(job, setting, arguments))
+        yield measured()
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
+    measurements: dict[str, Callable[[], Any]] = {
+        "start": lambda: solo.measure_start(scratch, rounds),
+        "size": lambda: solo.measure_size(scratch, quick=arguments.quick),
+        "width": lambda: solo.measure_width(setting, rounds, quick=arguments.quick),
+        "growth": lambda: growth.measure_growth(scratch, quick=arguments.quick),
+    }
+    for name, measure in measurements.items():
+        if name in arguments.jobs:
+            alone[name] = measure()
+            yield measured()
+
+
+ALONE: dict[str, tuple[str, list[str], Callable[[Any], list[list]]]] = {  # job → title, columns and rows of its table
+    "start": ("Startup time of commands", solo.START_COLUMNS, solo.start_rows),
+    "size": ("Cost of a row in a small file and in a large one", solo.SIZE_COLUMNS, solo.size_rows),
+    "width": ("Full fine-tuning by the model's width and precision", solo.WIDTH_COLUMNS, solo.width_rows),
+    "growth": ("CPU time and peak memory as the input grows", growth.GROWTH_COLUMNS, growth.growth_rows),
+}
+
+
+def _finding(
+    arguments: BenchArguments,
+    cores: int,
+    machine: dict[str, Any],
+    data: dict[str, Any],
+    results: list[JobResult],
+    alone: dict[str, Any],
+) -> Finding:
     parts = []
     if results:
-        rows = [row for result in results for row in result.rows(rates)]
+        rows = [row for result in results for row in result.rows(machine["rates"])]
         parts.append(Listing("The product against other tools, medians", COLUMNS, rows))
-    alone: dict[str, Any] = {}
-    rounds = arguments.rounds or (1 if arguments.quick else 3)
-    if "start" in arguments.jobs:
-        alone["start"] = solo.measure_start(scratch, rounds)
-        parts.append(Listing("Startup time of commands", solo.START_COLUMNS, solo.start_rows(alone["start"])))
-    if "size" in arguments.jobs:
-        alone["size"] = solo.measure_size(scratch, quick=arguments.quick)
-        title = "Cost of a row in a small file and in a large one"
-        parts.append(Listing(title, solo.SIZE_COLUMNS, solo.size_rows(alone["size"])))
-    if "width" in arguments.jobs:
-        alone["width"] = solo.measure_width(setting, rounds, quick=arguments.quick)
-        title = "Full fine-tuning by the model's width and precision"
-        parts.append(Listing(title, solo.WIDTH_COLUMNS, solo.width_rows(alone["width"])))
-    if "growth" in arguments.jobs:
-        alone["growth"] = growth.measure_growth(scratch, quick=arguments.quick)
-        title = "CPU time and peak memory as the input grows"
-        parts.append(Listing(title, growth.GROWTH_COLUMNS, growth.growth_rows(alone["growth"])))
-    data = _data(arguments, setting)
+    for name, values in alone.items():
+        title, columns, rows_of = ALONE[name]
+        parts.append(Listing(title, columns, rows_of(values)))
     return Finding(
         name="bench",
         task="benchmarks",
@@ -126,7 +149,7 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Finding:
         data={"name": data["name"], "split": "train and test", "fingerprint": data["fingerprint"]},
         facts={
             "hardware": machine["hardware"],
-            "matmul_flops_per_second": rates,
+            "matmul_flops_per_second": machine["rates"],
             "ran besides": arguments.besides,
             "quick": arguments.quick,
             "corpora": data["corpora"],

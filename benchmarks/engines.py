@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import flops
 from benchmarks.inference import BATCH, OFFENSE, _prompts, _timed, _timed_pairs
+from benchmarks.materials import cached, product_code
 from benchmarks.processes import Measure, Setting, finished, python
 from common.runtime.hardware import cpu_threads
 from common.tables.writing import write_rows
@@ -92,14 +93,8 @@ def _llama_cpp(setting: Setting, storage: str, whole: bool) -> Measure:
     from common.models.prompt import answer_ids
     from common.models.quantization import load_tokenizer
 
-    folder, adapter = Path(tempfile.mkdtemp(dir=setting.scratch)) / "gguf", setting.adapters[OFFENSE.name]
-    text = folder.with_name("post.csv")
-    write_rows(text, [{"post": "A post, because an export compares answers."}])
-    options = {"to": "gguf", "dtype": storage, "output_dir": folder, "texts": text, "max_flips": 1}
-    finished("sbic_llama.export", python("sbic_llama.export", adapter, **options))
     tokenizer = load_tokenizer(setting.llama)
-    (path,) = folder.glob("*.gguf")
-    server = LlamaCpp(path, 2048, len(tokenizer), cpu_threads())
+    server = LlamaCpp(_gguf(setting.adapters[OFFENSE.name], storage), 2048, len(tokenizer), cpu_threads())
     labels = answer_ids(tokenizer, OFFENSE.labels)
     grammar = "root ::= " + " | ".join(json.dumps(label) for label in OFFENSE.labels)
     first = {ids[0] for ids in labels}
@@ -124,3 +119,16 @@ def _llama_cpp(setting: Setting, storage: str, whole: bool) -> Measure:
 
 llama_cpp_8_label, llama_cpp_8_token = (partial(_llama_cpp, storage="q8_0", whole=whole) for whole in (True, False))
 llama_cpp_4_label, llama_cpp_4_token = (partial(_llama_cpp, storage="q4_1", whole=whole) for whole in (True, False))
+
+
+def _gguf(adapter: str, storage: str) -> Path:
+    """Return an adapter merged into its base as a GGUF file, made by the product's command."""
+
+    def make(folder: Path) -> None:
+        text = folder / "post.csv"
+        write_rows(text, [{"post": "A post, because an export compares answers."}])
+        options = {"to": "gguf", "dtype": storage, "output_dir": folder / "exported", "texts": text, "max_flips": 1}
+        finished("sbic_llama.export", python("sbic_llama.export", adapter, **options))
+
+    (path,) = cached(f"gguf-{storage}", [adapter, storage, product_code()], make).glob("exported/*.gguf")
+    return path

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as bench
 from benchmarks import inference, solo
 from benchmarks.__main__ import NAMES, WORDS, BenchArguments, default_output
 from benchmarks.jobs import COLUMNS, JOBS, OURS, JobResult, agreement, targets
@@ -118,6 +120,33 @@ def test_a_row_has_ratio_rates_utilization_and_whether_the_target_is_met():
         "1 of 3 targets were met.",
         f"Not met: SNLI prediction, pairs, {names[1]} (3.00 (3.00–3.00)); Size, b.",
     ]
+
+
+def test_an_error_in_one_job_costs_no_other(tmp_path, miniature, monkeypatch):
+    machine = {"rates": {"fp32": 1.0, "bf16": 1.0}, "hardware": {}}
+    data = {"sbic_dir": str(miniature / "SBIC.v2"), "snli_dir": str(miniature / "snli_1.0")}
+
+    def run_job(job, setting, arguments):
+        if job.name == "QLoRA training":
+            raise UserError("it failed")
+        names = job.sides(bf16=hardware.cpu_has_bf16())
+        return JobResult(job, [{name: measured(2, 1, "fp32") for name in names}], dict.fromkeys(names, 1.0))
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the benchmark sets
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(bench, "finished", lambda *_: json.dumps(machine))
+    monkeypatch.setattr(bench, "prepare", lambda *_: Setting(**data, scratch=""))
+    monkeypatch.setattr(bench, "run_job", run_job)
+    words = ["--jobs", "SBIC generation", "QLoRA training", "--output", str(tmp_path / "bench.json")]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *words])
+    with pytest.raises(UserError, match="it failed"):
+        bench.main()
+    (path,) = tmp_path.iterdir()
+    assert path.name == "bench.part.json"
+    assert list(read_finding(path).facts["timings"]) == ["SBIC generation"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *words[:2], *words[3:]])
+    bench.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
 def commands() -> list[str]:

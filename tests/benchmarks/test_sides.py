@@ -43,10 +43,11 @@ def setting(miniature, tmp_path_factory):
         (engines.llama_cpp_8_token, "xllamacpp"),
     ],
 )
-def test_every_tool_answers_as_ours(setting, load, package):
+def test_every_tool_answers_as_ours(setting, load, package, tmp_path, monkeypatch):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     ours = inference.annotator_labels(setting)(POSTS)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # keeps GGUF files
     theirs = load(replace(setting, precision="fp32"))(POSTS // 2)
     assert (ours.items, theirs.items) == (POSTS, POSTS // 2)
     assert agreement("classification", {OURS: ours, "theirs": theirs})["theirs"] >= 0.9
