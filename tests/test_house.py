@@ -202,6 +202,7 @@ def test_no_module_hides_an_installed_package(tmp_path):
     assert shadowing(tmp_path) == ["sbic_llama/datasets.py", "sbic_llama/queue.py"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["module", "path"])
 @pytest.mark.parametrize("package", ["sbic_llama", "snli_roberta"])
 def test_accelerate_launches_a_project_module_both_ways(tmp_path, package, way):
@@ -256,6 +257,30 @@ def test_pins_ranges_and_the_installed_versions_agree():
         together |= more
     for name, version in together.items():
         assert metadata.version(name).split("+")[0] == version, f"{name} {version} is pinned but not what is tested"
+
+
+def test_the_lock_has_the_pinned_versions_and_what_the_project_depends_on():
+    from packaging.requirements import Requirement
+
+    packages = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    locked = {package["name"]: package["version"] for package in packages}
+    assert len(locked) == len(packages), "one version of each, on every system"
+    for path in ROOT.glob("requirements*.txt"):
+        pinned = {name.replace(".", "-"): version for name, version in pins(path.name).items()}
+        assert pinned.items() <= locked.items(), (
+            f"{path.name}: renew uv.lock with `uv lock --upgrade-package NAME==VERSION`"
+        )
+    (own,) = (package["metadata"] for package in packages if package["name"] == "finetuning-projects")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    optional = project["project"]["optional-dependencies"].values()
+    direct = [*project["project"]["dependencies"], *(text for extra in optional for text in extra)]
+    for texts, rows in (
+        (direct, own["requires-dist"]),
+        (project["dependency-groups"]["dev"], own["requires-dev"]["dev"]),
+    ):
+        wanted = [Requirement(text) for text in texts]
+        ranges = {(each.name.lower().replace("_", "-"), frozenset(str(each.specifier).split(","))) for each in wanted}
+        assert ranges == {(row["name"], frozenset(row.get("specifier", "").split(","))) for row in rows}
 
 
 HIDDEN = (

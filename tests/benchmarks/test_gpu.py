@@ -40,6 +40,7 @@ def results(arguments):
     return {job: gpu_jobs.measure(job, arguments, SHAPES) for job in GPU_JOBS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", GPU_JOBS)
 def test_every_measurement_has_rates_and_on_a_cpu_no_memory(results, job):
     result = results[job]
@@ -52,6 +53,7 @@ def test_every_measurement_has_rates_and_on_a_cpu_no_memory(results, job):
     assert (result["tokens_per_second_apart"]["median"] > result["tokens_per_second"]["median"]) == packed
 
 
+@pytest.mark.slow
 def test_examples_and_operations_are_those_of_the_recipes(results):
     """A batch is 16 posts, 32 pairs, or four times 8; per weight 2 operations forward, 2 backward, 2 more where it is trained."""
     sizes = {"qlora-training": 16, "base-full": 32, "base-lora": 32, "large-full": 32, "annotation-labels": 3}
@@ -66,6 +68,7 @@ def test_examples_and_operations_are_those_of_the_recipes(results):
     assert results["qlora-training"]["estimate_bytes"] > 1e6
 
 
+@pytest.mark.slow
 def test_a_finding_reports_what_was_measured_and_keeps_earlier_measurements(results, arguments, tmp_path):
     qlora = {**results["qlora-training"], "peak_bytes": 10**9, "estimate_bytes": 2 * 10**9}
     t4 = {"precision": "fp16", "cap_bytes": T4_BYTES, "fits": False, "said": "too little"}
@@ -104,6 +107,7 @@ def test_what_does_not_fit_a_t4_is_recorded(arguments, monkeypatch, error):
         gpu_jobs.measure("qlora-training", arguments, SHAPES)
 
 
+@pytest.mark.slow
 def test_the_command_writes_after_each_measurement(results, tmp_path, monkeypatch, capsys):
     output = tmp_path / "finding.json"
     done = []

@@ -302,6 +302,7 @@ def test_validation_is_the_loss_of_yes_or_no(arguments, tmp_path):
     assert loss > 0
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_a_plain_pass_with_the_thresholds_of_training(adapter, files):
     annotator = Annotator(adapter)
     (one,) = annotator.adapters
@@ -331,6 +332,7 @@ def test_a_feature_is_not_taken_for_several_labels_of_one_with_a_shorter_name(tm
     assert shared_feature(tmp_path / "annotated.csv", tmp_path / "people.csv").labels == ("Yes", "No")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["thresholds", "label_shares"])
 def test_an_adapter_with_a_number_too_few_is_refused(adapter, tmp_path, key):
     folder = shutil.copytree(adapter, tmp_path / "adapter", ignore=shutil.ignore_patterns("checkpoint-*"))
@@ -340,6 +342,7 @@ def test_an_adapter_with_a_number_too_few_is_refused(adapter, tmp_path, key):
         Annotator(folder)
 
 
+@pytest.mark.slow
 def test_it_is_scored_annotates_and_gets_a_trust_page(adapter, files, tmp_path, monkeypatch, capsys):
     records, findings = score_adapter(
         EvaluateArguments(adapter=str(adapter), data=files.table, output_dir=tmp_path / "records")
@@ -397,6 +400,7 @@ def test_it_is_scored_annotates_and_gets_a_trust_page(adapter, files, tmp_path, 
         command(prevalence, output, "--human_labels", tmp_path / "people.csv", "--key", "id", "--feature", "topics")
 
 
+@pytest.mark.slow
 def test_edits_and_injections_are_measured(adapter, files, tmp_path):
     settings = RobustnessArguments(adapter=str(adapter), data=files.table, output_dir=tmp_path, posts=10)
     check(settings)

@@ -106,6 +106,7 @@ def test_a_list_of_names_is_a_task_of_generation(own, tmp_path):
     assert "whether a text has names" in shown
 
 
+@pytest.mark.slow
 def test_it_is_published_and_verified_with_its_table(own, bases, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(own.folder, tmp_path / "model")
     with pytest.raises(UserError, match=r"^--data: verification needs the table .* Give --data path/to/table.csv, or"):

@@ -38,10 +38,10 @@ def published(runs, bases, tmp_path, monkeypatch):
     return publish
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sbic_groups", "snli_full")]
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sbic_groups", "snli_adapter", "snli_full")]
 
 
-@pytest.mark.parametrize("kind", ["sbic_labels", "snli_adapter", *SLOW])
+@pytest.mark.parametrize("kind", ["sbic_labels", *SLOW])
 def test_publishing_ends_with_a_verification(kind, runs, bases, few, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(runs[kind], tmp_path / "model")
     items = 8 if kind == "sbic_groups" else 20
@@ -209,7 +209,7 @@ def test_a_model_that_nobody_here_published_is_named(bases, monkeypatch):
         call(monkeypatch, "verify", "miniature/nothing")
 
 
-@pytest.mark.parametrize("kind", ["sbic_labels", pytest.param("snli_adapter", marks=pytest.mark.slow), *SLOW])
+@pytest.mark.parametrize("kind", ["sbic_labels", *SLOW])
 def test_the_code_on_a_card_runs_as_printed(kind, published, tmp_path):
     card = (published(kind) / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)

@@ -40,6 +40,7 @@ print("BUILT")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "attempts"), [(None, set()), ("0", {"ATTEMPT huggingface.co"})], ids=["unset", "allowed"]
 )

@@ -42,6 +42,7 @@ def trainings(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("encoder/*/*/training.json")}
 
 
+@pytest.mark.slow
 def test_each_method_gets_its_best_rate_and_a_row_with_its_costs(scored):
     made = sorted(name.rpartition("-")[0] for name in trainings(scored))
     assert [name for name in made if name.startswith("lora")] == ["lora-0.001-seed33", "lora-0.001-seed34"]
@@ -66,6 +67,7 @@ def test_each_method_gets_its_best_rate_and_a_row_with_its_costs(scored):
     assert "encoder, LoRA" in rendering.render(records, "Page")
 
 
+@pytest.mark.slow
 def test_answers_of_baselines_are_kept_without_the_posts(scored, miniature):
     posts = load_splits(data_dir=miniature / "SBIC.v2")["test"].posts
     files = sorted(scored.glob("*.csv"))
@@ -76,6 +78,7 @@ def test_answers_of_baselines_are_kept_without_the_posts(scored, miniature):
         assert not any(post.text in text for post in posts if len(post.text) > 20)
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained_and_the_numbers_are_the_same(scored, monkeypatch, capsys):
     before, path = trainings(scored), scored / f"sbic-{FEATURE}-2-encoder-lora.json"
     metrics = read_record(path).metrics
@@ -85,6 +88,7 @@ def test_a_second_time_nothing_is_trained_and_the_numbers_are_the_same(scored, m
     assert "LoRA: nothing to train, 2 runs found" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_adapter_is_compared_with_the_encoder_post_by_post(scored, trained_adapters, tmp_path, capsys):
     records = shutil.copytree(scored, tmp_path / "records", ignore=shutil.ignore_patterns("encoder"))
     adapter = shutil.copytree(trained_adapters / FEATURE, tmp_path / FEATURE)
@@ -104,6 +108,7 @@ def test_an_adapter_is_compared_with_the_encoder_post_by_post(scored, trained_ad
     assert "Is it better than the baselines?" in rendering.render(rows, "Page", [kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["fingerprint", "label", "aggregation"])
 def test_an_encoder_of_other_posts_or_labels_is_left_out(change, scored, tmp_path, capsys):
     from sbic_llama.data.features import get_feature

@@ -146,6 +146,7 @@ def test_an_adapter_of_another_prompt_is_rejected(adapters, tmp_path):
     assert not (tmp_path / "records").exists()
 
 
+@pytest.mark.slow
 def test_findings_of_two_adapters_in_one_folder_stay_apart_and_do_not_go_stale(adapters, tmp_path, miniature):
     run = {"adapter": str(adapters / "offensiveYN"), "output_dir": tmp_path, "untouched_base": False}
     items = miniature / "md_agreement" / "MD-Agreement_dev.json"

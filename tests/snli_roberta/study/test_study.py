@@ -59,6 +59,7 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_each_method_gets_as_many_trials_and_its_best_rate_the_other_seeds(study):
     runs = sorted(name.rsplit("-", 1)[0] for name in made(study))
     assert runs == [
@@ -70,6 +71,7 @@ def test_each_method_gets_as_many_trials_and_its_best_rate_the_other_seeds(study
     assert len({json.dumps({k: v for k, v in one.items() if k not in own}, sort_keys=True) for one in settings}) == 1
 
 
+@pytest.mark.slow
 def test_a_methods_record_is_the_mean_of_its_seeds_models(study, miniature):
     test = load_split("test", data_dir=miniature / "snli_1.0")
     record = read_record(study / "records" / "snli-6-lora.json")
@@ -85,6 +87,7 @@ def test_a_methods_record_is_the_mean_of_its_seeds_models(study, miniature):
     assert record.settings["learning_rate"] == 0.001
 
 
+@pytest.mark.slow
 def test_the_findings_have_the_difference_the_verdict_and_the_costs(study, capsys):
     comparison, tuning = (
         read_finding(study / "records" / "findings" / f"snli-study-{name}.json") for name in ("comparison", "tuning")
@@ -110,6 +113,7 @@ def test_the_findings_have_the_difference_the_verdict_and_the_costs(study, capsy
     assert [finding.name for finding in kept] == ["comparison", "tuning"]
 
 
+@pytest.mark.slow
 def test_the_models_to_use_lie_where_they_are_found(study, monkeypatch, capsys):
     from snli_roberta import predict
 
@@ -123,6 +127,7 @@ def test_the_models_to_use_lie_where_they_are_found(study, monkeypatch, capsys):
         assert capsys.readouterr().out.split()[0] in LABELS
 
 
+@pytest.mark.slow
 def test_the_pairs_on_which_the_methods_differ_are_listed_with_their_answers(study):
     rows = [row.values for row in read_rows(study / "disagreements.csv")]
     assert rows
@@ -135,6 +140,7 @@ def test_the_pairs_on_which_the_methods_differ_are_listed_with_their_answers(stu
         assert shares[0] != shares[1]
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained_or_scored_again(study, capsys):
     before, text = made(study), (study / "records" / "snli-6-lora.json").read_text()
     answers = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/evaluation/scores.csv")}
@@ -155,6 +161,7 @@ def test_a_second_time_nothing_is_trained_or_scored_again(study, capsys):
     assert "full fine-tuning: nothing to train, 3 runs found" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_adapter_takes_the_full_runs_that_are_there(study, tmp_path, capsys):
     before = made(study)
     compare.compare(parse(StudyArguments, words(study, r="4", estimate_only="true")))
@@ -165,11 +172,13 @@ def test_another_adapter_takes_the_full_runs_that_are_there(study, tmp_path, cap
     assert made(study) == before, "an estimate makes no run"
 
 
+@pytest.mark.slow
 def test_other_training_pairs_are_other_runs(study):
     made = compare.study_of(parse(StudyArguments, words(study, sample_seed="1")))[0]
     assert made.made("full") == made.made("lora") == 0
 
 
+@pytest.mark.slow
 def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(study, tmp_path, miniature):
     """The base's weights and the validation pairs count too: they determine what a run keeps."""
     shutil.copytree(MODELS / "tiny_roberta", tmp_path / "base")
@@ -195,6 +204,7 @@ def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(stu
     assert to_train() == 6
 
 
+@pytest.mark.slow
 def test_a_rate_whose_other_seeds_fail_gives_way_to_the_next(study, tmp_path, capsys):
     shutil.copytree(study / "runs", tmp_path / "runs")
     for name, accuracy in {"lora-0.001-seed33": 0.8, "lora-0.001-seed34": 0.0, "lora-1e-06-seed33": 0.6}.items():
@@ -218,6 +228,7 @@ def test_a_rate_whose_other_seeds_fail_gives_way_to_the_next(study, tmp_path, ca
     assert [row[4] is None for row in tuning.parts[0].rows if row[0] == "LoRA"] == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_reported_and_not_chosen(study, tmp_path, capsys):
     shutil.copytree(study / "runs", tmp_path / "runs")
     # No command line takes such a rate: with it, a loss that is no number comes soon.
@@ -244,6 +255,7 @@ def test_a_folder_of_the_users_is_not_replaced_by_a_model(tmp_path):
     assert (tmp_path / "lora" / "precious.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_trials_alone_leave_the_test_split_alone(study, tmp_path, capsys):
     shutil.copytree(study / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("evaluation", "records"))
     assert compare.compare(parse(StudyArguments, words(tmp_path, trials_only="true"))) == ([], [])
@@ -304,6 +316,7 @@ def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_pat
         assert one.metrics == other.metrics
 
 
+@pytest.mark.slow
 def test_the_page_and_the_table_show_means_and_deviations(study, tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.html"
     monkeypatch.setattr(sys, "argv", ["x", *words(study), "--report", str(page)])
