@@ -51,7 +51,8 @@ def qlora(setting: Setting) -> Measure:
             posts = cut_sbic(Path(setting.sbic_dir), data, train=items, dev=VALIDATION_POSTS)
             options = {"model_name_or_path": setting.llama, "data_dir": data, "output_dir": output}
             options |= {"per_device_train_batch_size": POSTS_PER_STEP, "num_train_epochs": 1, "evaluations": 1}
-            options |= {"learning_rate": RATE, "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0, "prompt": "study"}
+            options |= {"learning_rate": RATE, "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0}
+            options |= {"prompt": "study", "warmup_ratio": 0}  # as trl does
             seconds, precision, facts = train("sbic_llama.train_offensive_yn", output / OFFENSIVE_YN.name, **options)
         return Measured(len(posts), seconds, _qlora_flops(setting, posts), precision, facts=facts)
 
