@@ -119,6 +119,7 @@ def test_sizes_double_up_to_all(available, sizes):
     assert default_sizes(available) == sizes
 
 
+@pytest.mark.slow
 def test_a_curve_is_trained_scored_and_shown(made):
     assert trainings(made).keys() == {"size_00020", "size_00040"}
     assert not list(made.glob("size_*/mood/checkpoint-*")), "they could fill a disk"
@@ -141,6 +142,7 @@ def test_a_curve_is_trained_scored_and_shown(made):
     assert "How many labels are enough?" in (made / "learning_curve.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained_and_the_numbers_are_the_same(made, table, monkeypatch, capsys):
     before, scores = trainings(made), metrics(made)
     call(monkeypatch, *table, *WORDS, "--output_dir", str(made))
@@ -149,6 +151,7 @@ def test_a_second_time_nothing_is_trained_and_the_numbers_are_the_same(made, tab
     assert "nothing to train, 2 sizes found" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_curve_in_the_folder_is_refused(made, table, monkeypatch):
     with pytest.raises(UserError, match=r"holds another run: learning_rate was 0\.002 and is 0\.001"):
         call(monkeypatch, *table, "--learning_rate", "1e-3", *WORDS[2:], "--output_dir", str(made))
