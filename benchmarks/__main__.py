@@ -92,8 +92,7 @@ def bench(arguments: BenchArguments, scratch: Path, cores: int) -> Iterator[Find
     rates = machine["rates"]
     log("matrix products: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items()))
     chosen = [job for job in JOBS if job.name in arguments.jobs]
-    needs: set[Needs] = {job.needs for job in chosen}
-    setting = prepare(arguments, needs | {"encoder"} if "width" in arguments.jobs else needs, scratch)
+    setting = prepare(arguments, {job.needs for job in chosen}, scratch)
     results: list[JobResult] = []
     alone: dict[str, Any] = {}
 

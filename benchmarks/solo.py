@@ -26,7 +26,7 @@ from benchmarks.processes import ROOT, Setting, environment, finished, middle, p
 from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, run
 from common.runtime import hardware
-from common.runtime.project import miniature_corpora
+from common.runtime.project import MINIATURE_MODELS, miniature_corpora
 from common.tables.writing import row_writer
 
 # ---- start: how soon every command prints its help, or refuses a bad command line
@@ -208,7 +208,8 @@ def measure_width(setting: Setting, rounds: int, *, quick: bool) -> Rates:
 
     widths, pairs = (QUICK_WIDTHS, QUICK_WIDTH_PAIRS) if quick else (WIDTHS, WIDTH_PAIRS)
     make = {width: partial(materials.encoder, width=width) for width in widths}
-    bases = {width: call(make[width], setting.encoder, preload="common.cli.console") for width in widths}
+    tokenizer = str(MINIATURE_MODELS / "tiny_roberta")  # a RoBERTa's, whatever encoder the other jobs use
+    bases = {width: call(make[width], tokenizer, preload="common.cli.console") for width in widths}
     rates: Rates = {width: {"fp32": [], "bf16": []} for width in widths}
     with tempfile.TemporaryDirectory(prefix="bench-") as data:
         materials.cut_snli(Path(setting.snli_dir), Path(data), train=pairs, dev=training.PAIRS_PER_STEP)
