@@ -57,15 +57,15 @@ class BenchArguments:
             folder = getattr(self, key)
             if folder is not None and not (folder / file).exists():
                 raise UserError(f"{folder / file} does not exist", key=key, fix="check the path")
-        if "SBIC classification" in self.jobs and importlib.util.find_spec("lm_eval") is None:
-            fix = "pip install -r requirements-bench.txt, or run make bench"
-            raise UserError("lm-evaluation-harness is not installed", fix=fix)
 
 
 def main() -> None:
     more = '--jobs "SNLI prediction" --rounds 3 --snli_dir path/to/snli_1.0 --output bench.json'
     examples = f"  python -m {MODULE} --quick\n  python -m {MODULE} {more}"
     arguments = parse(BenchArguments, prog=f"python -m {MODULE}", examples=examples)
+    if "SBIC classification" in arguments.jobs and importlib.util.find_spec("lm_eval") is None:
+        fix = "pip install -r requirements-bench.txt, or run make bench"
+        raise UserError("lm-evaluation-harness is not installed", fix=fix)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     cores = hardware.cpu_threads()
     output = arguments.output or default_output(arguments, cores)
@@ -194,8 +194,7 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:
             text = json.dumps(dataclasses.asdict(dataclasses.replace(setting, precision=precision)))
             workers[name] = SideProcess(name, python("benchmarks.processes", tool.load, text))
             ends.callback(workers[name].end)
-        for worker in workers.values():  # they load at the same time
-            worker.receive()
+            workers[name].receive()  # one after another: eleven that load at once take longer
         ask = {name: partial(_ask, worker, items[name]) for name, worker in workers.items()}
         rounds, agreed = [], {}
         for each in alternate(ask, arguments.rounds or (job.quick if arguments.quick else job.rounds)):
