@@ -73,7 +73,7 @@ JOBS = (
     Job("SBIC classification", "posts", "adapters", rounds=5, quick=1, tools=(
         ours("inference.annotator_labels", 640, 192),
         Tool("model.generate, a post at a time", "inference.generate_each", 40, 8, 10),
-        Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 64, 4),
+        Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 32, 4),
         Tool("lm-evaluation-harness, log-likelihood of the labels", "inference.harness", 96, 16, 2),
         Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_8_label", 96, 16, 6, ("own",), "xllamacpp"),
         Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_8_token", 96, 16, 4, ("own",), "xllamacpp"),
@@ -85,8 +85,8 @@ JOBS = (
         Tool("a command for each adapter", "inference.annotate_in_turn", 640, 64, 1.5, precisions=("own",)),
     )),
     Job("SBIC generation", "posts", "adapters", rounds=5, quick=1, tools=(
-        ours("inference.annotator_groups", 256, 128),
-        Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 64, 2),
+        ours("inference.annotator_groups", 256, 64),
+        Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 32, 2),
     )),
     Job("QLoRA training", "examples", "llama", rounds=3, quick=1, tools=(
         ours("training.qlora", 96, 32),
@@ -94,14 +94,14 @@ JOBS = (
         Tool("trl sft --dtype bfloat16", "training.trl_sft_half", 96, 32, 1.8, ("bf16",)),
     )),
     Job("SNLI full training", "examples", "encoder", rounds=3, quick=1, tools=(
-        ours("training.full", 960, 384),
-        Tool("Trainer as run_glue.py, padded to 128", "training.full_padded", 960, 384, 2.5, ("fp32",)),
-        Tool("Trainer with DataCollatorWithPadding", "training.full_dynamic", 960, 384, 1.2),
+        ours("training.full", 960, 192),
+        Tool("Trainer as run_glue.py, padded to 128", "training.full_padded", 960, 192, 2.5, ("fp32",)),
+        Tool("Trainer with DataCollatorWithPadding", "training.full_dynamic", 960, 192, 1.2),
     )),
     Job("SNLI LoRA training", "examples", "encoder", rounds=3, quick=1, tools=(
-        ours("training.lora", 960, 384),
-        Tool("Trainer as run_glue.py, padded to 128", "training.lora_padded", 960, 384, 2.5, ("fp32",)),
-        Tool("Trainer with DataCollatorWithPadding", "training.lora_dynamic", 960, 384, 1.2),
+        ours("training.lora", 960, 192),
+        Tool("Trainer as run_glue.py, padded to 128", "training.lora_padded", 960, 192, 2.5, ("fp32",)),
+        Tool("Trainer with DataCollatorWithPadding", "training.lora_dynamic", 960, 192, 1.2),
     )),
     Job("SNLI prediction", "pairs", "classifier", rounds=5, quick=3, tools=(
         ours("inference.classifier", 4096, 512),
