@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 
+from common.models.merging import merged_weight
 from common.runtime import hardware
 
 SHARE = 0.5  # of all memory, not of free memory: otherwise parts of one file could be answered in different ways
@@ -67,12 +67,6 @@ def _fits(layers: list[tuple[Any, str, Any]]) -> bool:
     return needed * hardware.local_processes() < SHARE * hardware.memory_bytes()
 
 
-@torch.no_grad()
 def _dense(layer: Any) -> Dense:
     base = layer.get_base_layer()
-    weight = dequantize_4bit(base.weight.data, base.weight.quant_state).to(base.compute_dtype)
-    if not layer.disable_adapters:
-        for adapter in set(layer.active_adapters) & set(layer.lora_A):
-            change = layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float()
-            weight = torch.add(weight, change, alpha=layer.scaling[adapter]).to(base.compute_dtype)
-    return Dense(weight, base.bias)
+    return Dense(merged_weight(layer).to(base.compute_dtype), base.bias)

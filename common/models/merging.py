@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def merged_model(model: PeftModel, base: str, revision: str | None, dtype: torch
         if isinstance(layer, BaseTunerLayer) and not _mergeable(layer):
             raise UserError(f"its change of {name} is not a product of two matrices", expected="LoRA of linear layers")
         if isinstance(layer, LoraLayer) or (isinstance(layer, Linear4bit) and not name.endswith(".base_layer")):
-            _copy(_weight(layer), plain, name)
+            _copy(merged_weight(layer), plain, name)
     return plain.eval()
 
 
@@ -62,12 +63,20 @@ def _mergeable(layer: Any) -> bool:
     return linear and not layer.lora_variant and all(matrix.bias is None for matrix in layer.lora_B.values())
 
 
-def _weight(layer: Any) -> torch.Tensor:
-    """Return the weights of a linear layer with its active adapters, in fp32, shape (out, in)."""
+@torch.no_grad()
+def merged_weight(layer: Any) -> torch.Tensor:
+    """Return the weights of a linear layer with its active adapters, in fp32, shape (out, in).
+
+    4-bit weights are unpacked in fp32 too: small changes of weights that have been rounded before would be rounded away.
+    """
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-    four_bits = isinstance(base, Linear4bit)
-    weight = (dequantize_4bit(base.weight.data, base.weight.quant_state) if four_bits else base.weight).float().cpu()
-    for adapter in layer.active_adapters if isinstance(layer, LoraLayer) else ():
+    weight = base.weight.data
+    if isinstance(base, Linear4bit):
+        state = copy.copy(base.weight.quant_state)
+        state.dtype = torch.float32
+        weight = dequantize_4bit(weight, state)
+    weight = weight.float().cpu()
+    for adapter in layer.active_adapters if isinstance(layer, LoraLayer) and not layer.disable_adapters else ():
         if adapter in layer.lora_A:
             first, second = (matrices[adapter].weight.float().cpu() for matrices in (layer.lora_A, layer.lora_B))
             weight = torch.add(weight, second @ first, alpha=layer.scaling[adapter])

@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from common.miniature.pretrain import MODELS
 from common.models import merged_lora as folding
 from common.models.merged_lora import merged_lora
+from common.models.merging import merged_weight
 from common.models.quantization import load_base
 from common.runtime import hardware
 from sbic_llama.data.corpus import load_splits
@@ -113,6 +114,25 @@ def test_in_bf16_answers_are_nearly_those_of_fp32(tokenizer, posts, trained_adap
     sure = np.ptp(np.sort(result["fp32"], axis=1)[:, -2:], axis=1) > 0.1
     assert sure.sum() > len(posts) / 2
     assert (result["bf16"].argmax(1) == result["fp32"].argmax(1))[sure].all()
+
+
+def test_changes_below_the_resolution_of_bf16_are_not_rounded_away():
+    """After a few steps an adapter's changes are smaller than the distance of two bf16 numbers; together they still count."""
+    torch.manual_seed(0)
+    base = load_base(str(MODELS / "tiny_llama"), None, precision="bf16")
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["up_proj"]))
+    layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
+    torch.nn.init.normal_(layer.lora_B["default"].weight, std=1e-4)
+    model.disable_adapter_layers()
+    before = merged_weight(layer)
+    model.enable_adapter_layers()
+    change = merged_weight(layer) - before
+    assert 0 < change.abs().median() < before.abs().median() / 1000  # bf16 has 8 bits
+    with merged_lora(model):
+        dense = next(module for module in model.modules() if isinstance(module, folding.Dense))
+        assert dense.weight.dtype == torch.bfloat16
+        arrived = ((dense.weight.float() - before) * change).sum() / change.square().sum()
+    assert arrived == pytest.approx(1, abs=0.3)
 
 
 def test_in_bf16_folded_and_unfolded_models_answer_alike(tokenizer, posts, trained_adapters):
