@@ -14,7 +14,15 @@ from common.cli.errors import UserError, counted, printable, run, shown
 from common.tables.reading import probability_of, read_rows, text_of
 from sbic_llama.data.codebook import read_codebook
 from sbic_llama.data.features import FEATURES, Feature, confidence, feature_of
-from sbic_llama.data.label_files import PREFIX, PROBABILITY, STRATUM, annotated_features, feature_in
+from sbic_llama.data.label_files import (
+    OF_CHOICES,
+    OF_LISTS,
+    PREFIX,
+    PROBABILITY,
+    STRATUM,
+    annotated_features,
+    feature_in,
+)
 from sbic_llama.data.texts import POST, TextColumns, text_columns
 from sbic_llama.labeling import draw, tools
 from sbic_llama.labeling.draw import Drawn
@@ -127,26 +135,40 @@ def chosen_rows(arguments: SampleArguments, path: Path, texts: TextColumns, key:
     return draw.simple(places, size, arguments.seed), len(places)
 
 
-def rows_to_label(arguments: SampleArguments, path: Path, chosen: Sequence[Drawn]) -> list[dict[str, Any]]:
-    """Return the drawn rows, with how each was drawn and without the model's answers."""
+def rows_to_label(
+    arguments: SampleArguments, path: Path, chosen: Sequence[Drawn], keep: set[str]
+) -> list[dict[str, Any]]:
+    """Return the drawn rows, with how each was drawn and without the model's answers; columns to ``keep`` are none of these."""
     rows, by_place = {}, {each.row: each for each in chosen}
+
+    def kept(column: str) -> bool:
+        return arguments.show_model or column in keep or not column.startswith(arguments.prefix)
+
     for place, row in enumerate(read_rows(path, lenient=True)):
         if (each := by_place.get(place)) is not None:
-            kept = {n: v for n, v in row.values.items() if arguments.show_model or not n.startswith(arguments.prefix)}
-            rows[place] = kept | {STRATUM: each.stratum, PROBABILITY: each.probability}
+            values = {name: value for name, value in row.values.items() if kept(name)}
+            rows[place] = values | {STRATUM: each.stratum, PROBABILITY: each.probability}
     return [rows[each.row] for each in chosen]
 
 
 def _confidence(row: Any, feature: Feature, prefix: str) -> float:
-    start = f"{prefix}{feature.name}_"
-    numbers = {name.removeprefix(start): value for name, value in row.values.items() if name.startswith(start)}
-    if text_of(row, f"{prefix}{feature.name}") is None:
+    answer = f"{prefix}{feature.name}"
+    start = answer + (f"_{OF_CHOICES}" if feature.choices else "_probability_" if feature.branches else OF_LISTS)
+    columns = [name for name in row.values if name.startswith(start)]
+    if answer not in row.values or not columns:
+        fix = "annotate the file, or name a feature that it has answers of"
+        raise row.error("missing", start if columns else answer, expected="what sbic_llama.annotate writes", fix=fix)
+    if text_of(row, answer) is None:
         return 0.0
-    if feature.branches:
-        numbers = {name: probability_of(row, f"{start}{name}") for name in numbers if "probability_" in name}
-    else:
-        numbers = {name: float(value) for name, value in numbers.items() if name == "mean_log_probability"}
-    return confidence(feature, numbers)
+    read = probability_of if feature.branches else _log_probability
+    return confidence(feature, {name.removeprefix(f"{answer}_"): read(row, name) for name in columns})
+
+
+def _log_probability(row: Any, column: str) -> float:
+    try:
+        return float(text_of(row, column) or "")
+    except ValueError:
+        raise row.error("not a number", column, expected="what sbic_llama.annotate writes") from None
 
 
 def _check_strata(column: str, values: Sequence[str], size: int, path: Path) -> None:
@@ -175,8 +197,9 @@ def sample(arguments: SampleArguments) -> None:
     if taken:
         fix = "rename it, or draw from the file without it"
         raise UserError("the file has a column that the draw adds", file=path, column=min(taken), fix=fix)
-    chosen, count = chosen_rows(arguments, path, texts, arguments.key or texts.columns[0])
-    rows = rows_to_label(arguments, path, chosen)
+    key = arguments.key or texts.columns[0]
+    chosen, count = chosen_rows(arguments, path, texts, key)
+    rows = rows_to_label(arguments, path, chosen, {*texts.columns, key})
     parts = draw.divided(len(rows), arguments.annotators, arguments.overlap)
     for output, places in zip(arguments.outputs, parts, strict=True):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +215,7 @@ def _report(arguments: SampleArguments, chosen: Sequence[Drawn], count: int, siz
         print(f"  stratum {number} ({printable(name)}): {size:,}, each with probability {probability:.4f}")
     if len(strata) == 1:
         for share in SHARES:
-            width = next(w / 1000 for w in range(1, 1001) if draw.size_for(w / 1000, share, count) <= len(chosen))
+            width = next((w / 1000 for w in range(1, 1000) if draw.size_for(w / 1000, share, count) <= len(chosen)), 1)
             print(
                 f"  their labels alone give a 95% interval {100 * width:.1f} points wide for a share near {share:.0%}"
             )

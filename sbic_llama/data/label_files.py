@@ -267,10 +267,12 @@ def read_draw(path: Path, key: str, feature: Feature) -> dict[str, tuple[str, fl
     Nothing is returned if the file does not say so, or if it was a simple draw.
     """
     drawn: dict[str, tuple[str, float]] = {}
+    without = None
     column, _ = columns_of_labels(path, feature)
     for row in read_label_rows(path, column, (key,)):
         if PROBABILITY not in row.values:
-            return {}
+            without = without or row
+            continue
         name, probability = text_of(row, key), probability_of(row, PROBABILITY)
         stratum = text_of(row, STRATUM) if STRATUM in row.values else None
         here = (stratum or f"probability {probability:.6g}", probability)
@@ -279,6 +281,9 @@ def read_draw(path: Path, key: str, feature: Feature) -> dict[str, tuple[str, fl
         if name is not None and drawn.setdefault(name, here) != here:
             fix = "restore the columns that sbic_llama.sample wrote"
             raise row.error(f"{shown(name)} was drawn otherwise in an earlier row", PROBABILITY, fix=fix)
+    if without is not None and drawn:
+        fix = "restore the columns that sbic_llama.sample wrote, or leave out what it did not draw"
+        raise without.error("missing", PROBABILITY, expected="it in every row, or in none", fix=fix)
     return drawn if len(set(drawn.values())) > 1 else {}
 
 

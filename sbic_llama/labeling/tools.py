@@ -37,7 +37,7 @@ def write_tasks(
     tool: Tool,
     prefix: str,
 ) -> None:
-    """Write rows to a file. Columns that begin with a prefix which is not empty are a model's answers, shown to people."""
+    """Write rows to a file. Columns that begin with ``prefix`` are a model's answers, shown to people."""
     if tool == "table":
         empty = dict.fromkeys(feature.name for feature in features)
         write_rows(path, [{**row, **{name: row.get(name) for name in empty}} for row in rows])

@@ -232,6 +232,7 @@ def test_the_configuration_of_label_studio_has_the_question_its_labels_and_defin
         (["--by", "id"], "at least 5 rows to draw of each"),
         (["--by", "nothing"], "missing column 'nothing'"),
         (["--uncertain", "tones"], "missing column 'model_tones'|no answers to 'tones'"),
+        (["--uncertain", "targetMinority"], "line 2, column 'model_targetMinority': missing"),
         (["--key", "source"], "the id of an earlier row"),
         (["--feature", "tones"], "unknown feature 'tones'"),
         (["--by", "source", "--uncertain", "tone"], "exclude each other"),
@@ -244,6 +245,19 @@ def test_what_is_refused_in_one_line(files, tmp_path, words, problem):
     with pytest.raises(UserError, match=problem):
         run(folder, "--output", tmp_path / "draw.csv", *words)
     assert not (tmp_path / "draw.csv").exists()
+
+
+def test_the_posts_and_their_ids_may_have_names_like_a_models_answers(tmp_path, capsys):
+    (tmp_path / "codebook.yaml").write_text(CODEBOOK, encoding="utf-8")
+    rows = "".join(f"{number},text {number},Rude\n" for number in range(300))
+    (tmp_path / "annotated.csv").write_text(f"model_id,model_output,model_tone\n{rows}", encoding="utf-8")
+    columns = ["--text_column", "model_output", "--key", "model_id", "--codebook", tmp_path / "codebook.yaml"]
+    words = [tmp_path / "annotated.csv", *columns, "--size", 2, "--output", tmp_path / "draw.csv"]
+    sample.sample(parse(sample.SampleArguments, list(map(str, words))))
+    output = tmp_path / "draw.csv"
+    assert all(row.values["model_output"] == f"text {row.values['model_id']}" for row in read_rows(output))
+    assert "model_tone" not in next(iter(read_rows(output))).values
+    assert "interval 100.0 points wide" in capsys.readouterr().out
 
 
 def test_labels_of_people_are_never_overwritten(files, tmp_path):
@@ -263,6 +277,13 @@ def test_a_file_whose_weights_are_damaged_is_refused(files, tmp_path):
     ):
         path.write_text("\n".join([*written, broken]) + "\n", encoding="utf-8")
         with pytest.raises(UserError, match=problem):
+            read_draw(path, "id", feature_of(read_codebook(folder / "codebook.yaml")))
+    rows = [json.dumps(row.values) for row in read_rows(run(folder, "--by", "source", "--output", tmp_path / "a.csv"))]
+    added = json.dumps({"id": "added", "post": "a text that was not drawn", "source": "small", "tone": "Rude"})
+    path = tmp_path / "draw.jsonl"
+    for order in ([*rows, added], [added, *rows]):
+        path.write_text("\n".join(order), encoding="utf-8")
+        with pytest.raises(UserError, match="column 'sampling_probability': missing; expected it in every row, or in"):
             read_draw(path, "id", feature_of(read_codebook(folder / "codebook.yaml")))
 
 
