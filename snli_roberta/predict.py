@@ -54,7 +54,7 @@ class PredictArguments:
         if (self.input is None) != (self.output is None):
             raise UserError("--input and --output go together", fix="give both")
         if self.output is not None:
-            table_format(self.output)
+            table_format(self.output, writing=True)
 
 
 @dataclass(frozen=True)

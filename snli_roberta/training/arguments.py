@@ -56,7 +56,14 @@ class CorpusArguments(CorpusOptions):
         folder = corpus_folder(self, "snli_1.0")
         settings = {"columns": self.dataset_columns, "splits": self.dataset_splits, "revision": self.dataset_revision}
         with stage(f"reading {'SNLI' if self.is_snli else self.dataset_name}"):
-            return [load_split(name, data_dir=folder, dataset_name=self.dataset_name, **settings) for name in names]
+            splits = [load_split(name, data_dir=folder, dataset_name=self.dataset_name, **settings) for name in names]
+        for split in splits:
+            if not split.pairs:
+                problem = f"no pair of the {split.name} split has a gold label"
+                file = folder / f"snli_1.0_{split.name}.jsonl" if folder else split.report.name
+                fix = "name a split with labels in --dataset_splits" if self.dataset_name else "check the files"
+                raise UserError(problem, file=file, fix=fix)
+        return splits
 
 
 @dataclass(kw_only=True)

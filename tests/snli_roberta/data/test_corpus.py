@@ -62,6 +62,12 @@ def test_the_hubs_rows_give_the_same_split(hub, miniature, tmp_path):
     assert split.report.dropped == {"no gold label": 1}
 
 
+def test_a_split_whose_labels_are_hidden_is_refused_before_anything_is_trained(tmp_path):
+    write(tmp_path, [ROW | {"gold_label": "-"}])
+    with pytest.raises(UserError, match=r"no pair of the dev split has a gold label\. Check the files"):
+        CorpusArguments(data_dir=tmp_path).load("dev")
+
+
 def test_another_dataset_has_its_own_columns_splits_and_order_of_labels(hub):
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
