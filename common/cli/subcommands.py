@@ -27,7 +27,7 @@ def main(package: str, prog: str) -> None:
     """
     commands = subcommands(package)
     if COMPLETING in os.environ:
-        sys.argv[1:] = _typed(commands)
+        sys.argv[1:] = typed(commands, at=1)
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name not in commands:
         run(lambda: _without(name, commands, prog))
@@ -35,17 +35,19 @@ def main(package: str, prog: str) -> None:
     runpy.run_module(commands[name][0], run_name="__main__", alter_sys=True)
 
 
-def _typed(commands: Iterable[str]) -> list[str]:
-    """Return the subcommand for which a shell wants completions; while it is being typed, offer its name and end the process."""
+def typed(choices: Iterable[str], at: int) -> list[str]:
+    """Return the word at a position of the line that a shell wants to complete; while it is being typed, offer choices and exit."""
     import argcomplete
 
     line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
-    if len(line.split(maxsplit=2)) < 2 or re.fullmatch(r"\s*\S+\s+\S+", line):
+    words = line.split()
+    if len(words) <= at or (len(words) == at + 1 and not line[-1].isspace()):
+        os.environ[COMPLETING] = str(at)  # argcomplete ignores the words before, as those of `python -m`
         parser = argparse.ArgumentParser(add_help=False)
-        parser.add_argument("subcommand", choices=list(commands))
+        parser.add_argument("subcommand", choices=list(choices))
         argcomplete.autocomplete(parser)
-    os.environ[COMPLETING] = "2"  # the words of the subcommand begin at the second, as behind `python -m`
-    return line.split()[1:2]
+    os.environ[COMPLETING] = str(at + 1)
+    return words[at : at + 1]
 
 
 def subcommands(package: str) -> dict[str, tuple[str, Path]]:

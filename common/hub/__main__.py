@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli.arguments import option, parse
+from common.cli.arguments import COMPLETING, option, parse
 from common.cli.console import log, quiet_libraries, warn
 from common.cli.errors import UserError, plain, run
 from common.cli.extras import require
 from common.cli.options import TableOptions
+from common.cli.subcommands import typed
 from common.runtime.project import NAMESPACE
 
 if TYPE_CHECKING:
@@ -197,6 +198,8 @@ def space(arguments: SpaceArguments) -> None:
 
 
 def main() -> None:
+    if COMPLETING in os.environ:
+        sys.argv[1:] = typed(("card", "publish", "verify", "space"), at=2)
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     prog = f"python -m {MODULE} {command}"
     if command in ("-h", "--help"):

@@ -61,6 +61,8 @@ def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
         ("sbic annotate --adap", {"--adapter"}, {"--codebook"}),
         ("sbic annotate posts.csv --quantization ", {"nf4", "int8", "none"}, set()),
         ("snli train-lora --learn", {"--learning_rate"}, set()),
+        ("sbic hub pu", {"publish"}, {"card"}),
+        ("snli hub publish output/run --priv", {"--private"}, {"--adapter"}),
     ],
 )
 def test_a_shell_completes_subcommands_options_and_choices(line, offered, not_offered, tmp_path):
