@@ -118,6 +118,11 @@ def local_table(path: Path) -> Path:
     return download_table(path).path if on_hub(path) else path
 
 
+def at_commit(path: Path) -> Path:
+    """Return a path as it is, or a Hub table's name with its commit of today, which is the same even if its branch moves."""
+    return Path(download_table(path).name) if on_hub(path) else path
+
+
 def _named(split: HubSplit, path: Path) -> HubTable:
     if str(path) not in STREAMS:
         log(f"reading {split}")

@@ -42,13 +42,13 @@ class CorpusArguments(TableOptions):
 
     def __post_init__(self) -> None:
         TableOptions.__post_init__(self)
-        if self.data is not None and on_hub(self.data):
-            from common.hub.table_download import download_table
-
-            # Its commit of today, which records and other commands then name, even if its branch moves.
-            self.data = Path(download_table(self.data).name)
         if self.more_labels and self.data is None:
             raise UserError("it needs --data", key="more_labels", fix="add --data with the labels of the first round")
+        if self.data is not None:
+            from common.hub.table_download import at_commit
+
+            self.data = at_commit(self.data)
+            self.more_labels = tuple(map(at_commit, self.more_labels))
 
     @property
     def is_invented(self) -> bool:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError
+from common.hub.table_download import table_name
 from common.tables.report import DataReport
 from sbic_llama.data.codebook import Codebook, Columns
 from sbic_llama.data.features import feature_of, training_fingerprint
@@ -489,6 +490,8 @@ def test_a_table_may_be_a_split_on_the_hub_at_the_commit_of_today(hub, table, tm
     given = arguments(name)
     assert given.corpus_name == pinned and "--data" in given.words()
     assert arguments(given.words()[1]).dataset == pinned  # as a command passes it on to another
+    (more,) = replace(given, more_labels=(Path(name),)).more_labels
+    assert table_name(more) == pinned
     Dataset.from_list(rows[:50], features=names).push_to_hub("miniature/labels")
     assert arguments(name).dataset != pinned
     with pytest.raises(UserError, match=r"no split 'exam'; expected one of \['train'\]"):
