@@ -30,7 +30,6 @@ from common.runtime import hardware
 
 MODULE = "benchmarks"
 NAMES: tuple[Name, ...] = typing.get_args(Name)
-LOADING = 2  # sides that load at the same time: eleven at once take longer
 WORDS = Path(__file__).with_name("templates") / "bench.jinja"
 
 
@@ -190,15 +189,12 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:
     items = {name: tool.quick if arguments.quick else tool.items for name, (tool, _) in sides.items()}
     setting = dataclasses.replace(setting, most=max(items.values()))
     with contextlib.ExitStack() as ends:
-        workers, names = {}, list(sides)
-        for start in range(0, len(names), LOADING):
-            for name in names[start : start + LOADING]:
-                tool, precision = sides[name]
-                text = json.dumps(dataclasses.asdict(dataclasses.replace(setting, precision=precision)))
-                workers[name] = SideProcess(name, python("benchmarks.processes", tool.load, text))
-                ends.callback(workers[name].end)
-            for name in names[start : start + LOADING]:
-                workers[name].receive()
+        workers = {}
+        for name, (tool, precision) in sides.items():
+            text = json.dumps(dataclasses.asdict(dataclasses.replace(setting, precision=precision)))
+            workers[name] = SideProcess(name, python("benchmarks.processes", tool.load, text))
+            ends.callback(workers[name].end)
+            workers[name].receive()  # one after another: threads of several that load at once wait for each other
         ask = {name: partial(_ask, worker, items[name]) for name, worker in workers.items()}
         rounds, agreed = [], {}
         for each in alternate(ask, arguments.rounds or (job.quick if arguments.quick else job.rounds)):

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ def posts_for(setting: Setting, count: int) -> list[str]:
 
     They come in batches of similar length, so that a tool that sorts by length pads its few batches no more than it would pad all.
     """
-    posts = sorted((post.text for post in load_splits(data_dir=Path(setting.sbic_dir))["test"].posts), key=len)
-    most = spread(posts, setting.most)
+    most = spread(_test_posts(setting.sbic_dir), setting.most)
     if count % BATCH:
         chosen = spread(most, count)
     else:
@@ -44,6 +43,12 @@ def posts_for(setting: Setting, count: int) -> list[str]:
         chosen = [post for batch in spread(batches, count // BATCH) for post in batch]
     random.Random(0).shuffle(chosen)
     return chosen
+
+
+@cache
+def _test_posts(sbic_dir: str) -> list[str]:
+    """Return the test posts, the shortest first; reading the corpus takes seconds."""
+    return sorted((post.text for post in load_splits(data_dir=Path(sbic_dir))["test"].posts), key=len)
 
 
 def key(post: str) -> str:

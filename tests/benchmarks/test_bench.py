@@ -79,11 +79,12 @@ def test_a_side_with_different_answers_is_refused():
 
 
 def test_a_training_with_a_different_loss_is_refused():
-    def trained(loss):
-        return Measured(10, 1, 60, "bf16", facts={"train_loss": loss})
+    def trained(loss, precision="fp32"):
+        return Measured(10, 1, 60, precision, facts={"loss": loss})
 
     assert agreement("a job", {OURS: trained(2.0), "a": trained(2.1)}) == {"a": 1.05}
-    with pytest.raises(UserError, match=r"a job: a has a training loss of 1\.700 and ours 2\.000, .* at most 10%"):
+    assert agreement("a job", {OURS: trained(2.0), "a": trained(1.7, "bf16")}) == {"a": 0.85}
+    with pytest.raises(UserError, match=r"a job: a has a loss of 1\.700 and ours 2\.000, .* at most 10%"):
         agreement("a job", {OURS: trained(2.0), "a": trained(1.7)})
 
 
