@@ -197,7 +197,7 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
     with _figure(height=1.2 + 0.32 * len(classes) * len(splits)) as (figure, axes):
         width = 0.8 / len(splits)
         for number, (name, counts) in enumerate(splits.items()):
-            total = sum(counts.values())
+            total = sum(counts.values()) or 1  # of several labels, nobody may have given one
             places = [place + number * width for place in range(len(classes))]
             label = f"{name} (n = {total:,})"
             axes.barh(places, [counts[c] / total for c in classes], width * 0.92, color=COLORS[number], label=label)

@@ -116,8 +116,9 @@ def _unpacked(row: Row, question: str) -> Iterator[Row]:
         yield replace(row, values=_prodigy(values, question))
     elif isinstance(values.get("label"), list):
         further = {name: value for name, value in values.items() if name != "label"}
-        metadata = further.pop("meta", None) or {}
-        yield replace(row, values={**further, **metadata, question: _text(values["label"])})
+        if isinstance(further.get("meta"), Mapping):
+            further |= further.pop("meta")
+        yield replace(row, values={**further, question: _text(values["label"])})
     else:
         yield row
 
@@ -158,7 +159,7 @@ def _result(row: Row, results: Sequence[Any], question: str) -> str | None:
 def _prodigy(values: Mapping[str, Any], question: str) -> dict[str, Any]:
     """Return a task with its metadata as columns. An accepted task without options is labeled with its label."""
     further = {name: value for name, value in values.items() if not isinstance(value, (list, dict))}
-    further |= values.get("meta") or {}
+    further |= values["meta"] if isinstance(values.get("meta"), Mapping) else {}
     who = values.get("_annotator_id") or values.get("_session_id")
     label: Any = None
     if values["answer"] == "accept":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ def writer(path: Path, part: Path, columns: Sequence[str], text: Callable[[Any],
             if row == MOST_ROWS:
                 raise UserError(f"more than {counted(MOST_ROWS - 1, 'row')}", file=path, fix="write .csv or .parquet")
             for column, each in enumerate(values):
-                if each is None or each == "":
+                if each is None or each == "" or (isinstance(each, float) and not math.isfinite(each)):
                     continue
                 if isinstance(each, bool):
                     sheet.write_boolean(row, column, each)

@@ -105,7 +105,7 @@ class Writer:
         return re.sub(r"([\\`*_{}\[\]<>#|!&~$])", r"\\\1", text)
 
     def cite(self, *keys: str) -> Written:
-        """Return a citation of works in :data:`WORKS`, as LaTeX or Pandoc write it."""
+        """Return a citation of works in ``templates/works.bib``, as LaTeX or Pandoc write it."""
         self.cited += [key for key in keys if key not in self.cited]
         if self.form == "latex":
             return Written(f"~\\cite{{{','.join(keys)}}}")
@@ -202,7 +202,8 @@ def _training(path: Path, training: Mapping[str, Any], writer: Writer) -> dict[s
     machine = ", ".join(str(gpu["name"]) for gpu in hardware.get("gpus") or []) or hardware.get("cpu")
     named = ("torch", "transformers", "peft", "trl", "bitsandbytes")
     versions = ", ".join(f"{name} {training['versions'][name]}" for name in named if name in training["versions"])
-    rest = {"precision": training["precision"], "machine": machine, "versions": versions}
+    base = {"base_model": training["base"]["name"], "base_revision": training["base"]["commit"]}
+    rest = base | {"precision": training["precision"], "machine": machine, "versions": versions}
     return {name.replace(" ", "_"): value for name, value in numbers.items()} | rest
 
 

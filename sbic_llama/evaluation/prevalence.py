@@ -128,7 +128,7 @@ def prevalence_finding(
         target=target,
         **counts,
         notes=notes,
-        classifies=bool(annotated.feature.branches),
+        feature=annotated.feature,
         estimates=estimates,
         left_out={column: rows for column, rows in left_out.items() if rows},
         fewest=MIN_HUMAN_LABELS,
@@ -196,7 +196,8 @@ def _classes(annotated: Annotated, people: dict[int, Label], design: Design | No
     any_of_people = np.full(len(annotated.answers), np.nan)
     any_of_people[list(people)] = [bool(groups) for groups in people.values()]
     any_of_machine = np.array([float(bool(groups)) for groups in annotated.answers])
-    any_group = PostClass("any group", any_of_people, any_of_machine, any_of_machine, design)
+    name = "any group" if feature.codebook is None else "any name"
+    any_group = PostClass(name, any_of_people, any_of_machine, any_of_machine, design)
     return [any_group, *(post_class(group) for group in commonest)]
 
 

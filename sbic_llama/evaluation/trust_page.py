@@ -66,7 +66,7 @@ def verdict(
 
     *Do not use*: the model gives one answer only, or is not shown to be better than always giving the best constant answer. *Too
     few human labels to say*: the same, but with too few labels to show it. *Use as is*: better than a constant, in reliable
-    agreement with people, at least as good as a single annotator, and measured on new posts. *Use with
+    agreement with people, at least as good as a single annotator, and measured on enough new posts. *Use with
     review*: better than a constant, but one of these is not shown.
     """
     low, high = gain["ci95"]

@@ -129,6 +129,8 @@ def views(feature: Feature) -> list[View]:
     """Return the label policies under which a feature's answers can be scored, starting with its own."""
     own = View(feature.policy, feature.labels, feature.label_of)
     others = []
+    if feature.codebook is not None:  # which may have the name of a feature of SBIC
+        return [own]
     if feature.name == OFFENSIVE_YN.name:
         levels = [LEVEL_OF[label] for label in feature.labels]
         for policy, offensive in {"at_least_half": (0.5, 1.0), "above_half": (1.0,)}.items():
@@ -184,7 +186,7 @@ def label_policy_finding(
 
 def _moved(feature: Feature, posts: Sequence[Post]) -> float | None:
     """Share of posts with different labels under the two binary policies of offensiveYN."""
-    if feature.name != OFFENSIVE_YN.name:
+    if feature.name != OFFENSIVE_YN.name or feature.codebook is not None:
         return None
     low, high = (OFFENSIVE_POLICIES[name].label_of for name in ("at_least_half", "above_half"))
     return sum(low(post) != high(post) for post in posts) / len(posts)

@@ -84,11 +84,18 @@ def test_prodigy(tmp_path):
         {"meta": {"id": 2}, "accept": ["Rude"], "answer": "ignore", "_session_id": "tone-bo"} | shared | options,
         {"meta": {"id": 3}, "accept": [], "answer": "reject"} | shared | options,
         {"meta": {"id": 4}, "label": "Kind", "answer": "accept"} | shared,
+        {"meta": "a forum", "id": 5, "label": "Kind", "answer": "accept"} | shared,
     ]
     text = "".join(f"{json.dumps(record)}\n" for record in records)
     (tmp_path / "prodigy.jsonl").write_text(text, encoding="utf-8")
     assert rows(tmp_path / "prodigy.jsonl") == [
-        *[("1", "tone-ann", "Rude"), ("2", "tone-bo", None), ("3", None, None), ("4", None, "Kind")],
+        *[
+            ("1", "tone-ann", "Rude"),
+            ("2", "tone-bo", None),
+            ("3", None, None),
+            ("4", None, "Kind"),
+            ("5", None, "Kind"),
+        ],
     ]
 
 
@@ -99,6 +106,9 @@ def test_doccanos_file_per_person(tmp_path):
         record = {"id": 9, "text": "a", "meta": {"id": 1}, "label": label, "Comments": []}
         (folder / f"{who}.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     assert rows(folder) == [("1", "ann", "Rude"), ("1", "bo", "none")]
+    record = {"id": 9, "text": "a", "meta": "a forum", "label": ["Rude"]}
+    (folder / "bo.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    assert rows(folder) == [("1", "ann", "Rude"), ("9", "bo", "Rude")]
 
 
 def test_a_folder_of_tables_names_people_by_their_files(tmp_path):

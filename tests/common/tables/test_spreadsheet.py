@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import zipfile
 
 import pytest
@@ -85,6 +86,7 @@ def test_what_is_written_is_read_again_and_equal_tables_are_equal_files(tmp_path
     rows = [
         {"post": "=HYPERLINK(1)", "n": 1, "x": 0.25, "yes": True, "list": ["a"]},
         {"post": "http://a.example 007", "n": None, "x": 1e300, "yes": False, "list": None},
+        {"post": "not a number", "n": 2, "x": math.nan, "yes": False, "list": None},
     ]
     for name in ("a", "b"):
         write_rows(tmp_path / f"{name}.xlsx", rows)
@@ -92,6 +94,7 @@ def test_what_is_written_is_read_again_and_equal_tables_are_equal_files(tmp_path
     assert values(tmp_path / "a.xlsx") == [
         {"post": "=HYPERLINK(1)", "n": 1, "x": 0.25, "yes": True, "list": '["a"]'},
         {"post": "http://a.example 007", "n": "", "x": "1e+300", "yes": False, "list": ""},
+        {"post": "not a number", "n": 2, "x": "", "yes": False, "list": ""},
     ]
 
 
