@@ -268,7 +268,7 @@ def agreement_finding(
     settings = {"epsilon": epsilon, "scale": scale, "order": order, "similarity": similarity, "min_items": min_items}
     tested = alt_test(annotations, predictions, **settings, drawn=drawn)
     coefficients = _coefficients(coded, seed, drawn, resamples)
-    drawn = [each for each in coefficients if each["rows"]]
+    known = [each for each in coefficients if each["rows"]]
     return Finding(
         name="agreement",
         **worded(
@@ -285,12 +285,12 @@ def agreement_finding(
             agreement=agreement,
         ),
         parts=[
-            *(Measures(each["title"], "agreement of", each["name"], each["rows"]) for each in drawn),
+            *(Measures(each["title"], "agreement of", each["name"], each["rows"]) for each in known),
             *_advantages(tested, seed, resamples),
         ],
         facts={
             "alternative_annotator_test": _plain(tested),
-            "coefficients": {each["title"]: each["rows"] for each in drawn},
+            "coefficients": {each["title"]: each["rows"] for each in known},
             **coded.scale.describe(),
             "seed": seed,
             "resamples": resamples,

@@ -259,7 +259,7 @@ def finding_of(arguments: ExportArguments, source: Source, posts: Sequence[str],
         name="export",
         task=source.feature.task,
         model=f"{arguments.to}, {arguments.dtype}",
-        **worded(TEMPLATES / "export.jinja", rows=rows, posts=len(posts), lists=not source.feature.branches),
+        **worded(TEMPLATES / "export.jinja", rows=rows, lists=not source.feature.branches),
         parts=[Listing("The exported model's answers next to the adapter's", HEAD, cells)],
         data={**arguments.source, "fingerprint": fingerprint([text] for text in posts)},
         facts={

@@ -13,7 +13,7 @@ import numpy as np
 from common.cli.options import METHODS, Method
 from common.results.finding import Finding, Listing, Measures, Points, about, worded
 from common.results.record import RunRecord
-from common.results.rendering import cost_cells, heading, with_interval
+from common.results.rendering import CLASS_SCORES, cost_cells, heading, with_interval
 from common.results.scoring import ScoredSet
 from common.stats.metrics import Measure
 from common.stats.paired import MARGIN, McNemar, difference, mcnemar, verdict
@@ -22,10 +22,6 @@ from common.training.trials import Run
 from snli_roberta.data.corpus import LABELS, Split
 from snli_roberta.study.runs import Study
 
-METRICS = (
-    *("accuracy", "balanced_accuracy", "precision/weighted", "recall/weighted", "f1/weighted"),
-    *("precision/macro", "recall/macro", "f1/macro"),
-)
 # In simulations of a true difference at the margin, one seed gives a wrong verdict in up to a fifth of studies.
 FEWEST_SEEDS = 3
 BOTH = "full fine-tuning and LoRA"
@@ -80,7 +76,7 @@ def _comparison(arms: Arms, records: Records, scored: ScoredSet, seed: int) -> F
                 ["score", *(f"{arm.title}{what}" for arm in arms for what in ("", ", sd"))],
                 [
                     [heading(metric), *(cell for rec in records for cell in _mean_and_sd(rec, metric))]
-                    for metric in METRICS
+                    for metric in CLASS_SCORES
                 ],
             ),
             Listing(

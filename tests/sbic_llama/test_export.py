@@ -94,7 +94,7 @@ def test_a_folder_has_what_other_programs_read(arguments, tmp_path):
 
 
 def test_a_wrong_merge_is_refused_and_nothing_is_left(arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "_weight", lambda layer: layer.get_base_layer().weight.new_zeros(1).float())
+    monkeypatch.setattr(merging, "merged_weight", lambda layer: layer.get_base_layer().weight.new_zeros(1).float())
     with pytest.raises(UserError, match=r"labels? of 59 posts changed .* nothing was written; expected at most 1\.00%"):
         export(arguments())
     assert list(tmp_path.iterdir()) == []
