@@ -156,8 +156,9 @@ def _confidence(row: Any, feature: Feature, prefix: str) -> float:
     start = answer + (f"_{OF_CHOICES}" if feature.choices else "_probability_" if feature.branches else OF_LISTS)
     columns = [name for name in row.values if name.startswith(start)]
     if answer not in row.values or not columns:
+        missing = start if answer in row.values else answer
         fix = "annotate the file, or name a feature that it has answers of"
-        raise row.error("missing", start if columns else answer, expected="what sbic_llama.annotate writes", fix=fix)
+        raise row.error("missing", missing, expected="what sbic_llama.annotate writes", fix=fix)
     if text_of(row, answer) is None:
         return 0.0
     read = probability_of if feature.branches else _log_probability

@@ -197,9 +197,10 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
     with _figure(height=1.2 + 0.32 * len(classes) * len(splits)) as (figure, axes):
         width = 0.8 / len(splits)
         for number, (name, counts) in enumerate(splits.items()):
-            total = sum(counts.values()) or 1  # of several labels, nobody may have given one
+            given = sum(counts.values())
+            total = given or 1  # where a text may have several labels or none, nobody may have given one
             places = [place + number * width for place in range(len(classes))]
-            label = f"{name} (n = {total:,})"
+            label = f"{name} (n = {given:,})"
             axes.barh(places, [counts[c] / total for c in classes], width * 0.92, color=COLORS[number], label=label)
             for place, c in zip(places, classes, strict=True):
                 axes.text(counts[c] / total + 0.008, place, f"{counts[c] / total:.1%}", va="center", fontsize=8)
@@ -207,7 +208,7 @@ def class_shares(splits: Mapping[str, Mapping[str, int]]) -> str:
         axes.set_yticks([place + middle for place in range(len(classes))], classes)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
-        axes.set_xlabel("share of items")
+        axes.set_xlabel("share of labels")
         _legend(figure)
         described = (
             f"{name}: " + ", ".join(f"{c} {n:,}" for c, n in counts.items()) for name, counts in splits.items()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from common.cli.arguments import parse
 from common.cli.errors import UserError
 from common.models import encoder
 from common.results.record import read_record
@@ -338,3 +339,10 @@ def test_the_answer_does_not_depend_on_the_file_format(trained, tmp_path, monkey
     )
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(line["premise"], line["hypothesis"]) for line in lines] == pairs
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UserError, match=r"pairs\.sav"):
+        parse(
+            predict.PredictArguments, ["--model", "m", "--input", "none.csv", "--output", str(tmp_path / "pairs.sav")]
+        )

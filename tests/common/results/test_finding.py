@@ -16,7 +16,7 @@ from common.cli.errors import UserError
 from common.results import rendering
 from common.results.checks import group_scores
 from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings, worded
-from common.results.pictures import laid_out_once, png
+from common.results.pictures import class_shares, laid_out_once, png
 from common.results.rendering import drawn, in_markdown, lines, markdown
 from common.results.scoring import ScoredSet
 from common.stats import metrics
@@ -259,3 +259,7 @@ def test_few_right_answers_leave_an_interval_of_some_width(right, n):
     assert metrics.share([1.0, 0.0, 1.0], 0) == metrics.mean([1.0, 0.0, 1.0], 0)
     with pytest.raises(ValueError, match="from -1"):
         metrics.share([-1.0, 0.0], 0)
+
+
+def test_labels_that_nobody_gave_are_drawn_as_zero():
+    assert "people: a 0, b 0" in class_shares({"people": {"a": 0, "b": 0}})

@@ -41,6 +41,16 @@ def test_scores_are_those_of_the_record_and_what_no_record_holds_is_left_out():
     assert works.strip() == ""
 
 
+def test_a_training_names_its_own_base_whatever_else_has_records():
+    training = {
+        "settings": {"r": 16, "lora_alpha": 32}, "hardware": {"cpu": "a CPU"}, "precision": "fp32", "seconds": 60,
+        "data": {"used": 100, "validation": 20}, "parameters": {"total": 1000, "trainable": 10}, "versions": {},
+        "base": {"name": "user/the-base", "commit": "0123"},
+    }  # fmt: skip
+    text, _ = render(Records(trainings=[(Path("a/training.json"), training)]), "markdown")
+    assert r"We fine-tuned user/the-base (revision 0123) by low-rank adaptation" in text.replace("\\", "")
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.742, ".74"), (-0.081, "-.08"), (1.0, "1.00"), (-0.001, ".00")])
 def test_numbers_look_as_in_papers(value, text):
     assert share(value) == text

@@ -349,6 +349,16 @@ def test_targeted_groups(files):
     assert [part.title for part in found.parts if isinstance(part, Measures)][1:] == ["Share of any group by source"]
 
 
+def test_the_lists_of_a_codebook_are_not_called_groups(files):
+    annotated, people = (
+        [{name.replace("targetMinority", "topics"): value for name, value in row.items()} for row in rows]
+        for rows in made_up()
+    )
+    found = files.run(annotated, people, "--feature", "topics")
+    assert "of the 600 posts have at least one name in their list." in found.summary[0]
+    assert "any name: people alone" in overall(found).rows
+
+
 def test_labeled_posts_that_are_not_a_random_draw_are_noticed(files):
     annotated, everyone = made_up(labelled=600)
     offensive = {row["id"] for row in annotated if row["model_offensiveYN"] == "Offensive"}

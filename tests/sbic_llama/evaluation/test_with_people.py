@@ -22,6 +22,7 @@ from sbic_llama.evaluation.with_people import (
     annotators_opinions,
     certainty_findings,
     label_policy_finding,
+    views,
 )
 
 ABOUT = {"task": "t", "model": "m", "data": {"name": "d", "split": "test", "fingerprint": "0"}}
@@ -54,6 +55,12 @@ def test_the_same_answers_under_each_label_policy():
     }
     assert finding.summary[0].startswith("Accuracy is 0.7500 [")
     assert "give 50.0% of the posts different labels" in finding.summary[2]
+
+
+def test_a_codebook_with_the_name_of_a_feature_of_sbic_has_its_own_labels():
+    for name in ("offensiveYN", "hasBiasedImplication"):
+        feature = feature_of(Codebook(name, "Rude?", "Decide.", {"Yes": "", "No": ""}))
+        assert [view.names for view in views(feature)] == [("Yes", "No")]
 
 
 def test_most_annotators_are_more_than_half():

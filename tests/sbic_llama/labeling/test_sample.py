@@ -260,6 +260,23 @@ def test_the_posts_and_their_ids_may_have_names_like_a_models_answers(tmp_path, 
     assert "interval 100.0 points wide" in capsys.readouterr().out
 
 
+def test_answers_without_their_numbers_are_refused(tmp_path):
+    for header, missing in (("model_offensiveYN", "model_offensiveYN_probability_"), ("source", "model_offensiveYN")):
+        (tmp_path / "annotated.csv").write_text(f"id,post,{header}\n1,text,Offensive\n", encoding="utf-8")
+        words = [
+            tmp_path / "annotated.csv",
+            "--key",
+            "id",
+            "--uncertain",
+            "offensiveYN",
+            "--output",
+            tmp_path / "d.csv",
+        ]
+        with pytest.raises(UserError, match=f"'{missing}'"):
+            sample.sample(parse(sample.SampleArguments, [*map(str, words), "--feature", "offensiveYN"]))
+    assert not (tmp_path / "d.csv").exists()
+
+
 def test_labels_of_people_are_never_overwritten(files, tmp_path):
     folder, _ = files
     run(folder, "--output", tmp_path / "draw.csv")
