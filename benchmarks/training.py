@@ -32,7 +32,7 @@ RANK, ALPHA = 16, 32
 LENGTH = 128  # tokens to which run_glue.py pads
 
 
-def train(module: str, output: Path, loss: str, **options: Any) -> tuple[float, str, dict[str, Any]]:
+def train(module: str, output: Path, loss: str = "train_loss", **options: Any) -> tuple[float, str, dict[str, Any]]:
     """Run one of our training commands; return its seconds, precision and last ``loss`` from the record in ``output``."""
     finished(module, python(module, **options))
     record = json.loads((output / "training.json").read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def _command(setting: Setting, method: str) -> Measure:
             data, output = Path(name) / "data", Path(name) / "output"
             cut_snli(Path(setting.snli_dir), data, train=items, dev=VALIDATION_PAIRS)
             options = snli_options(method, setting.encoder, data, output) | {"r": RANK, "lora_alpha": ALPHA}
-            seconds, precision, facts = train(f"snli_roberta.train_{method}", output, "train_loss", **options)
+            seconds, precision, facts = train(f"snli_roberta.train_{method}", output, **options)
             pairs = load_split("train", data_dir=data).pairs
         return Measured(len(pairs), seconds, _snli_flops(setting, method, pairs), precision, facts=facts)
 
