@@ -31,8 +31,8 @@ BLOCK = 512  # bytes: PyTorch allocates GPU memory in multiples of it
 ADAM_BYTES = 8  # two fp32 moments for each trained weight
 # Operations for each weight and token: 2 forward, 2 backward, 2 more where trained, 2 where the forward pass is repeated.
 FULL, LORA, RECOMPUTE = 6, 4, 2
-# Trainings here reached 13 to 40 % of the rate of large matrix products on a CPU (results/bench-cpu-2-cores.json); the
-# range is wide on purpose, to hold on other machines.
+# Trainings here reached 15 to 23 % of the rate of large matrix products on a CPU (results/bench-cpu-2-cores.json); the
+# range is wider on purpose, to hold on other machines.
 LEAST_USE, MOST_USE = 0.1, 0.5
 STEP_SECONDS = 0.02, 0.2  # overhead of a step; with tiny models, most of its time
 MASKED = {"full_attention", "sliding_attention", "chunked_attention"}  # kinds of layers that differ in their mask only

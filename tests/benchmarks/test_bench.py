@@ -184,6 +184,17 @@ def test_the_product_should_choose_the_faster_precision(monkeypatch):
     assert solo.measure_width(Setting(sbic_dir="", snli_dir="", scratch=""), 1, quick=True) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hardware.cpu_has_bf16(), reason="the CPU multiplies bf16 in software")
+def test_each_width_is_trained_in_both_precisions(miniature, tmp_path, monkeypatch):
+    monkeypatch.setattr(solo, "QUICK_WIDTHS", (32,))
+    monkeypatch.setattr(solo, "QUICK_WIDTH_PAIRS", 32)
+    setting = Setting(sbic_dir="", snli_dir=str(miniature / "snli_1.0"), scratch=str(tmp_path))
+    ((width, rates),) = solo.measure_width(setting, 1, quick=True).items()
+    assert (width, {name: len(values) for name, values in rates.items()}) == (32, {"fp32": 1, "bf16": 1})
+    assert min(rates["fp32"] + rates["bf16"]) > 0
+
+
 def test_bad_arguments_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick"])
