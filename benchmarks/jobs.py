@@ -23,6 +23,7 @@ Name = Literal[
 ]  # fmt: skip
 OURS = "ours"
 AGREEMENT = 0.9  # least share of items on which another tool in fp32 must answer as ours
+TIES = 2  # different answers that a few items may have, because two labels are nearly as likely
 SAME_LOSS = 0.1  # largest relative difference of a loss in fp32: the order of rows differs
 COLUMNS = ["job", "theirs", "ratio (from–to)", "ours/s", "theirs/s", "MFU of ours", "same", "target", "met"]
 
@@ -71,9 +72,9 @@ class Job:
 
 JOBS = (
     Job("SBIC classification", "posts", "adapters", rounds=5, quick=1, tools=(
-        ours("inference.annotator_labels", 640, 192),
+        ours("inference.annotator_labels", 640, 64),
         Tool("model.generate, a post at a time", "inference.generate_each", 40, 8, 10),
-        Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 32, 4),
+        Tool("text-generation pipeline, batches of 32 by length", "inference.post_pipeline", 192, 16, 4),
         Tool("lm-evaluation-harness, log-likelihood of the labels", "inference.harness", 96, 16, 2),
         Tool("llama.cpp, Q8_0, a label by grammar", "engines.llama_cpp_8_label", 96, 16, 6, ("own",), "xllamacpp"),
         Tool("llama.cpp, Q8_0, the first token", "engines.llama_cpp_8_token", 96, 16, 4, ("own",), "xllamacpp"),
@@ -81,27 +82,27 @@ JOBS = (
         Tool("llama.cpp, Q4_1, the first token", "engines.llama_cpp_4_token", 96, 16, 4, ("own",), "xllamacpp"),
     )),
     Job("SBIC three features", "rows", "adapters", rounds=2, quick=1, tools=(
-        ours("inference.annotate_at_once", 640, 64),
-        Tool("a command for each adapter", "inference.annotate_in_turn", 640, 64, 1.5, precisions=("own",)),
+        ours("inference.annotate_at_once", 640, 16),
+        Tool("a command for each adapter", "inference.annotate_in_turn", 640, 16, 1.5, precisions=("own",)),
     )),
     Job("SBIC generation", "posts", "adapters", rounds=5, quick=1, tools=(
-        ours("inference.annotator_groups", 256, 128),
-        Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 64, 2),
+        ours("inference.annotator_groups", 256, 64),
+        Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 32, 2),
     )),
     Job("QLoRA training", "examples", "llama", rounds=3, quick=1, tools=(
-        ours("training.qlora", 96, 32),
-        Tool("trl sft", "training.trl_sft", 96, 32, 1.8),
-        Tool("trl sft --dtype bfloat16", "training.trl_sft_half", 96, 32, 1.8, ("bf16",)),
+        ours("training.qlora", 96, 16),
+        Tool("trl sft", "training.trl_sft", 96, 16, 1.8),
+        Tool("trl sft --dtype bfloat16", "training.trl_sft_half", 96, 16, 1.8, ("bf16",)),
     )),
     Job("SNLI full training", "examples", "encoder", rounds=3, quick=1, tools=(
-        ours("training.full", 960, 192),
-        Tool("Trainer as run_glue.py, padded to 128", "training.full_padded", 960, 192, 2.5, ("fp32",)),
-        Tool("Trainer with DataCollatorWithPadding", "training.full_dynamic", 960, 192, 1.2),
+        ours("training.full", 960, 96),
+        Tool("Trainer as run_glue.py, padded to 128", "training.full_padded", 960, 96, 2.5, ("fp32",)),
+        Tool("Trainer with DataCollatorWithPadding", "training.full_dynamic", 960, 96, 1.2),
     )),
     Job("SNLI LoRA training", "examples", "encoder", rounds=3, quick=1, tools=(
-        ours("training.lora", 960, 192),
-        Tool("Trainer as run_glue.py, padded to 128", "training.lora_padded", 960, 192, 2.5, ("fp32",)),
-        Tool("Trainer with DataCollatorWithPadding", "training.lora_dynamic", 960, 192, 1.2),
+        ours("training.lora", 960, 96),
+        Tool("Trainer as run_glue.py, padded to 128", "training.lora_padded", 960, 96, 2.5, ("fp32",)),
+        Tool("Trainer with DataCollatorWithPadding", "training.lora_dynamic", 960, 96, 1.2),
     )),
     Job("SNLI prediction", "pairs", "classifier", rounds=5, quick=3, tools=(
         ours("inference.classifier", 4096, 512),
@@ -178,8 +179,9 @@ def _same(name: str, side: Measured, own: Measured) -> float:
             raise UserError(f"{name} has a loss of {losses}, {problem}", expected=expected)
         return theirs / ours
     both = side.answers.keys() & own.answers.keys()
-    same = sum(side.answers[item] == own.answers[item] for item in both) / max(1, len(both))
-    if side.precision == "fp32" and same < AGREEMENT:
+    different = sum(side.answers[item] != own.answers[item] for item in both)
+    same = 1 - different / max(1, len(both))
+    if side.precision == "fp32" and (not both or (same < AGREEMENT and different > TIES)):
         share = f"{same:.0%} of {len(both)} items"
         raise UserError(f"{name} answers as ours on {share}, {problem}", expected=f"at least {AGREEMENT:.0%}")
     return same

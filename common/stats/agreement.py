@@ -298,7 +298,7 @@ def _measured(
             progress.update()
     measures: list[Measure | None] = []
     for value, column in zip(given, rows.T, strict=True):
-        if np.isnan(value):
+        if np.isnan(value) or np.isnan(column).all():  # in all draws, as of two items in one stratum
             measures.append(None)
         else:
             low, high = np.nanpercentile(column, (2.5, 97.5))

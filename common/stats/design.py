@@ -36,6 +36,10 @@ class Design:
         """Return how many items of the file each labeled item stands for, shape (n,)."""
         return (self.sizes / self.counts)[self.strata]
 
+    def scaled(self, items: int) -> Design:
+        """Return the design of labels that stand for another number of items, in the same proportions."""
+        return Design(self.strata, self.sizes * items / self.sizes.sum())
+
     def part(self, places: Sequence[int]) -> Design:
         """Return the design of labeled items of a kind, which stand for as many items as before."""
         kept, strata, counts = np.unique(self.strata[list(places)], return_inverse=True, return_counts=True)

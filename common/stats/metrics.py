@@ -129,10 +129,25 @@ def with_width(proportion: Measure) -> Measure:
     return proportion | {"ci95": [max(0.0, center - half), min(1.0, center + half)]}
 
 
-def with_proportions(measures: dict[str, dict[str, Any]], support: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """Apply :func:`with_width` to accuracy and to the recall of each class that has labels."""
-    proportions = ["accuracy", *(f"recall/{name}" for name, count in support.items() if count)]
-    return measures | {name: with_width(measures[name]) for name in proportions}
+def with_proportions(measures: dict[str, Measure], sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Measure]:
+    """Apply :func:`with_width` to the proportions among measures.
+
+    Args:
+        measures: Metric → measure.
+        sizes: ``precision`` and ``recall`` → class → how many items it is the share of: those with that answer or label.
+    """
+    widened = dict(measures)
+    if "accuracy" in measures:
+        widened["accuracy"] = with_width(measures["accuracy"])
+    for kind, classes in sizes.items():
+        for name, count in classes.items():
+            if count:
+                each = measures[f"{kind}/{name}"]
+                widened[f"{kind}/{name}"] = with_width(each | {"n": int(count)}) | {"n": each["n"]}
+    if len(set(measures.get("balanced_accuracy", {}).get("ci95", (0, 1)))) == 1:  # no recall varies
+        ends = [widened[f"recall/{name}"]["ci95"] for name, count in sizes["recall"].items() if count]
+        widened["balanced_accuracy"] = measures["balanced_accuracy"] | {"ci95": np.mean(ends, axis=0).tolist()}
+    return widened
 
 
 def confusion_matrix(
@@ -195,8 +210,8 @@ def evaluate(
     """Compute every metric of :func:`scores` with its interval.
 
     Resampling n items equals drawing the cells of the confusion matrix from a multinomial, so an interval costs the same for ten
-    items as for a million. n is the number of items, for a class the number with that label. See :func:`with_width` for an
-    accuracy or recall without variation. With a design, items count by their weights, and n is still their number.
+    items as for a million. n is the number of items, for a class the number with that label. See :func:`with_proportions` for
+    scores without variation. With a design, items count by their weights, and n is still their number.
     """
     counts = confusion_matrix(labels, predictions, len(names))
     n, confusion = int(counts.sum()), counts
@@ -218,7 +233,8 @@ def evaluate(
             low, high = min(low, float(value)), max(high, float(value))
         named = metric.partition("/")[2]
         measures[metric] = {"value": float(value), "n": support.get(named, n), "ci95": [low, high]}
-    return with_proportions(measures, support)
+    predicted = dict(zip(names, counts.sum(0).tolist(), strict=True))
+    return with_proportions(measures, {"precision": predicted, "recall": support})
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def over_seeds(
             "sd": float(of_seeds.std(ddof=1)) if count > 1 else None,
             "seeds": count,
         }
-    return metrics.with_proportions(measures, support)
+    return metrics.with_proportions(measures, {"recall": support})
 
 
 def difference(first: np.ndarray, second: np.ndarray, *, seed: int) -> Measure:

@@ -10,6 +10,7 @@ a human label from the items, within strata. tests/common/stats/test_regression.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,11 @@ class Table:
     """Outcomes and covariates of items."""
 
     outcome: np.ndarray  # shape (n,)
-    covariates: np.ndarray  # shape (n, terms), the first of which is usually 1
+    covariates: np.ndarray  # shape (n, terms), the first of which is 1
+
+    def standardized(self, center: np.ndarray, spread: np.ndarray) -> Table:
+        """Return it with each covariate but the first relative to a center, in units of a spread."""
+        return Table(self.outcome, (self.covariates - center) / spread)
 
     def moments(self, coefficients: np.ndarray, kind: Kind) -> np.ndarray:
         """Return each item's part in the estimating equations, shape (n, terms)."""
@@ -72,16 +77,17 @@ def by_machine(machine: Table, kind: Kind) -> Fit:
     """Take the machine's labels for the truth; the errors allow for any variance (White 1980, HC1)."""
     n, terms = machine.covariates.shape
     ones = np.ones(n)
+    (machine,), back = _standardized([machine])
     found = _solve(kind, terms, [(machine, ones)])
-    influence = machine.moments(found, kind) @ np.linalg.inv(machine.slope(found, kind, ones)).T
+    influence = machine.moments(found, kind) @ np.linalg.inv(machine.slope(found, kind, ones)).T @ back.T
     variance = (influence**2).sum(0) * n / max(1, n - terms)
-    return Fit(found, np.sqrt(variance), max(1, n - terms), n, 1.0)
+    return Fit(back @ found, np.sqrt(variance), max(1, n - terms), n, 1.0)
 
 
 def by_people(people: Table, design: Design, items: int, kind: Kind) -> Fit:
     """Use the labeled items alone, with their weights."""
-    nothing = Table(np.zeros(len(people.outcome)), np.zeros_like(people.covariates))
-    return _fit(people, nothing, nothing, design, items, kind, 0.0)
+    (people,), back = _standardized([people])
+    return _fit(people, people, people, back, design.scaled(items), kind, 0.0)
 
 
 def by_both(people: Table, labeled: Table, machine: Table, design: Design, kind: Kind) -> Fit:
@@ -97,38 +103,50 @@ def by_both(people: Table, labeled: Table, machine: Table, design: Design, kind:
     Raises:
         NoSolution: Covariates are redundant, or the labels can be told from them without error.
     """
-    items = len(machine.outcome)
-    alone = by_people(people, design, items, kind).coefficients
-    weights = _weights(design, items)
-    inverse = np.linalg.inv(people.slope(alone, kind, weights))
+    (people, labeled, machine), back = _standardized([people, labeled, machine])
+    design = design.scaled(len(machine.outcome))
+    alone = _solve(kind, len(back), [(people, design.weights)])
+    inverse = np.linalg.inv(people.slope(alone, kind, design.weights))
     own, other = (table.moments(alone, kind) @ inverse.T for table in (people, labeled))
-    # The design's variance of own − lambda · other, for each coefficient relative to that without a machine.
+    # The design's variance of own − lambda · other, for each standardized coefficient relative to that without a machine.
     together, spread, single = (_design_covariance(a, b, design) for a, b in ((own, other), (other, other), (own, own)))
     scale = np.where(single > 0, single, 1.0)
     below = float((spread / scale).sum())
     weight = min(1.0, max(0.0, float((together / scale).sum()) / below)) if below > 1e-12 else 0.0
-    return _fit(people, labeled, machine, design, items, kind, weight)
+    return _fit(people, labeled, machine, back, design, kind, weight)
 
 
-def _fit(people: Table, labeled: Table, machine: Table, design: Design, items: int, kind: Kind, weight: float) -> Fit:
+def _standardized(tables: Sequence[Table]) -> tuple[list[Table], np.ndarray]:
+    """Return tables with covariates as the last one's standard scores, and the matrix that turns coefficients back.
+
+    A year or a number of followers is then as easy to tell from the intercept as a share is. The matrix has the shape
+    (terms, terms).
+    """
+    covariates = tables[-1].covariates
+    center, spread = covariates.mean(0), covariates.std(0)
+    constant = spread <= 1e-9 * np.abs(center)  # the intercept, or a covariate that repeats it
+    center, spread = np.where(constant, 0.0, center), np.where(constant, 1.0, spread)
+    back = np.diag(1 / spread)
+    back[0] -= center / spread
+    return [table.standardized(center, spread) for table in tables], back
+
+
+def _fit(
+    people: Table, labeled: Table, machine: Table, back: np.ndarray, design: Design, kind: Kind, weight: float
+) -> Fit:
     terms, n = people.covariates.shape[1], len(people.outcome)
-    weights, everywhere = _weights(design, items), np.full(len(machine.outcome), weight)
+    weights, everywhere = design.weights, np.full(len(machine.outcome), weight)
     tables = [(people, weights)]
     if weight:
         tables += [(machine, everywhere), (labeled, -weight * weights)]
     found = _solve(kind, terms, tables)
-    inverse = np.linalg.inv(sum(table.slope(found, kind, times) for table, times in tables))
+    inverse = back @ np.linalg.inv(sum(table.slope(found, kind, times) for table, times in tables))
     own, other = (table.moments(found, kind) @ inverse.T for table in (people, labeled))
     of_population = weights @ own**2
     of_draw = _design_covariance(own - weight * other, own - weight * other, design)
     correction = n / max(1, n - terms)
     freedom = max(1.0, n - len(design.sizes) - terms + 1.0)
-    return Fit(found, np.sqrt((of_population + of_draw) * correction), freedom, n, weight)
-
-
-def _weights(design: Design, items: int) -> np.ndarray:
-    """Return the labeled items' weights, adding up to the number of items."""
-    return design.weights * items / design.weights.sum()
+    return Fit(back @ found, np.sqrt((of_population + of_draw) * correction), freedom, n, weight)
 
 
 def _design_covariance(first: np.ndarray, second: np.ndarray, design: Design) -> np.ndarray:
@@ -146,7 +164,8 @@ def _design_covariance(first: np.ndarray, second: np.ndarray, design: Design) ->
 def _solve(kind: Kind, terms: int, tables: list[tuple[Table, np.ndarray]]) -> np.ndarray:
     """Solve the sum of weighted estimating equations by Newton's method, with steps that are halved until they help."""
     found = np.zeros(terms)
-    scale = sum(np.abs(table.covariates * times[:, None]).sum() for table, times in tables)
+    largest = max(1.0, *(np.abs(table.outcome).max() for table, _ in tables))
+    scale = largest * sum(np.abs(table.covariates * times[:, None]).sum() for table, times in tables)
 
     def equations(at: np.ndarray) -> np.ndarray:
         return sum(times @ table.moments(at, kind) for table, times in tables)

@@ -70,7 +70,7 @@ def share(
     if target == "population":
         of_file = float(weights @ known) * (1 - float(weights @ known)) / items
         wide, variance = wide + of_file, variance + of_file
-    freedom = max(1.0, design.effective(inside) + ADDED - len(design.sizes))
+    freedom = max(1.0, design.effective(inside) + ADDED - len(np.unique(design.strata[inside])))
     center, half = value + shift, float(stdtrit(freedom, 0.975)) * math.sqrt(wide)
     low, high, value = (min(1.0, max(0.0, number)) for number in (center - half, center + half, value))
     unlabeled = 1 - int(inside.sum()) / items

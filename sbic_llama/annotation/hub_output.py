@@ -31,6 +31,7 @@ SIZES = {
     10**5: "10K<n<100K",
     10**6: "100K<n<1M",
     10**7: "1M<n<10M",
+    10**8: "10M<n<100M",
 }  # the Hub's words
 
 
@@ -121,7 +122,7 @@ def publish(output: str, *, private: bool) -> None:
     facts = read_json(dict[str, Any], path.with_name(FACTS), what="facts about an annotation")
     split = (parse_name(facts["dataset"]).split if facts["dataset"] else None) or "train"
     split = split if re.fullmatch(r"\w+", split) else "train"
-    size = next((words for limit, words in SIZES.items() if facts["rows"] < limit), "n>10M")
+    size = next((words for limit, words in SIZES.items() if facts["rows"] < limit), "100M<n<1B")
     head = DatasetCardData(
         annotations_creators=["machine-generated"],
         source_datasets=[parse_name(facts["dataset"]).id] if facts["dataset"] else None,

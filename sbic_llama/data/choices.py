@@ -50,7 +50,7 @@ def evaluate_choices(
 
     pairs = list(zip(labels, predictions, strict=True))
     results = {
-        "set_f1": metrics.mean([set_f1(*pair) for pair in pairs], seed, design),
+        "set_f1": metrics.share([set_f1(*pair) for pair in pairs], seed, design),
         "exact": metrics.share([float(set(label) == set(given)) for label, given in pairs], seed, design),
     }
     gold, given = (np.array([[name in each for name in names] for each in sets]) for sets in zip(*pairs, strict=True))
@@ -67,7 +67,9 @@ def evaluate_choices(
         n = int(gold[:, names.index(name)].sum()) if name in names else len(pairs)
         low, high = np.percentile(resampled[metric], (2.5, 97.5))
         results[metric] = {"value": float(value), "n": n, "ci95": [float(low), float(high)]}
-    return results
+    _, predicted, actual = counts.sum(1)
+    sizes = {"precision": dict(zip(names, predicted, strict=True)), "recall": dict(zip(names, actual, strict=True))}
+    return metrics.with_proportions(results, sizes)
 
 
 def _scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -76,10 +76,10 @@ def evaluate_groups(
     targeted = np.array([bool(label) for label in labels])
     results = {}
     for name, values in scores.items():
-        results[name] = metrics.mean(values, seed, design)
+        results[name] = metrics.with_width(metrics.mean(values, seed, design))
         if targeted.any():
             part = design and design.part(np.flatnonzero(targeted))
-            results[f"{name}/targeted"] = metrics.mean(values[targeted], seed, part)
+            results[f"{name}/targeted"] = metrics.with_width(metrics.mean(values[targeted], seed, part))
     present = metrics.evaluate(presence(labels), presence(predictions), PRESENCE, seed=seed, design=design)
     per_class = {f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in PRESENCE}
     return results | {name: metric for name, metric in present.items() if name in {*per_class, "balanced_accuracy"}}

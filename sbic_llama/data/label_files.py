@@ -275,7 +275,8 @@ def read_draw(path: Path, key: str, feature: Feature) -> dict[str, tuple[str, fl
             continue
         name, probability = text_of(row, key), probability_of(row, PROBABILITY)
         stratum = text_of(row, STRATUM) if STRATUM in row.values else None
-        here = (stratum or f"probability {probability:.6g}", probability)
+        # Every draw numbers its strata from 1, and a file may have several draws.
+        here = (f"{stratum or 'probability'} {probability:.6g}", probability)
         if not probability:
             raise row.error("a probability of 0", PROBABILITY, expected="that with which the row was drawn")
         if name is not None and drawn.setdefault(name, here) != here:

@@ -131,14 +131,17 @@ def design_in(annotated: Annotated, people: dict[int, Label], drawn: Draw) -> De
     design = design_of(here, sorted(people))
     items, stated = len(annotated.answers), float(design.sizes.sum())
     if empty := {stratum for stratum, _ in here.values()} - {here[place][0] for place in people}:
-        warn(
-            f"no post of {counted(len(empty), 'stratum', 'strata')} has a label yet; the estimates leave their posts out"
-        )
-        return design
-    if abs(stated / items - 1) > DIFFERENT:
-        warn(
-            f"the labels were drawn from about {stated:,.0f} posts, and {items:,} are annotated: draw from the annotated file"
-        )
+        posts = sum(1 / probability for stratum, probability in here.values() if stratum in empty)
+        problem = f"no post of {counted(len(empty), 'stratum', 'strata')} has a label yet"
+        if posts > DIFFERENT * items:
+            expected = f"a label in each of those with more than {DIFFERENT:.0%} of the posts"
+            raise UserError(
+                f"{problem}, with {posts:,.0f} of {counted(items, 'post')}", expected=expected, fix="label some"
+            )
+        warn(f"{problem}; the estimates take their posts to be like the others")
+    elif abs(stated / items - 1) > DIFFERENT:
+        problem = f"the labels were drawn from about {stated:,.0f} posts, and {items:,} are annotated"
+        warn(f"{problem}: draw from the annotated file, unless these are several draws from it")
     return design
 
 

@@ -21,6 +21,7 @@ from sbic_llama.evaluation.learning_curve import ALPHA, SEED, LearningCurve, Sco
 from sbic_llama.evaluation.with_people import TEMPLATES, score_of
 
 HELPS, HARDLY = 0.01, 0.02  # a gain that is certainly above the one is worth labeling for; below the other, hardly
+CLOSE = 0.005  # a curve so close to an interval describes the score
 DRAWN = 60  # places of the curve in the picture
 Rows = Sequence[dict[str, Any]]  # a measure of each size
 MODEL, PEOPLE = "model and people", "people among themselves"
@@ -89,7 +90,7 @@ def curve_finding(curve: LearningCurve, measured: Sequence[Scored]) -> Finding:
         "verdict": verdict,
         "tfidf": tfidf[-1],
         "ahead": ahead_from(sizes, own, tfidf),
-        "alpha": last.alpha,
+        "alpha": last.alpha if MODEL in last.alpha else None,
     }
     shared = about(last.record) | {"model": f"QLoRA, {sizes[0]:,} to {last.size:,} labeled texts"}
     return Finding(
@@ -124,17 +125,17 @@ def pictures(name: str, fit: power_law.Fit | None, measured: Sequence[Scored], o
             "fitted curve" if fit else "",
         )
     ]
-    if all(each.alpha for each in measured):
-        kinds = [kind for kind in (MODEL, PEOPLE) if all(kind in each.alpha for each in measured)]
+    kinds = [kind for kind in (MODEL, PEOPLE) if all(kind in each.alpha for each in measured)]
+    if kinds:
         rows = {kind: spans(sizes, [each.alpha[kind] for each in measured]) for kind in kinds}
         result.append(Growth("Agreement with people by number of labeled texts", "labeled texts", ALPHA, rows))
     return result
 
 
 def off_the_curve(fit: power_law.Fit, sizes: Sequence[int], own: Rows) -> list[int]:
-    """Return the sizes at which the curve lies outside the interval of the measured score."""
+    """Return the sizes at which the curve lies outside the interval of the measured score, and not :data:`CLOSE` to it."""
     values = zip(sizes, fit.law.at(sizes), (each["ci95"] for each in own), strict=True)
-    return [size for size, value, (low, high) in values if not low <= value <= high]
+    return [size for size, value, (low, high) in values if not low - CLOSE <= value <= high + CLOSE]
 
 
 def ahead_from(sizes: Sequence[int], own: Rows, others: Rows) -> int | None:
@@ -158,7 +159,7 @@ def table(metric: str, name: str, measured: Sequence[Scored]) -> Listing:
             each.size,
             *(interval(each.record.metrics[key]) for key in metrics.values()),
             interval(each.tfidf.metrics[metric]),
-            interval(each.alpha[MODEL]) if each.alpha else None,
+            interval(each.alpha[MODEL]) if MODEL in each.alpha else None,
             each.record.seconds,
         ]
         for each in measured

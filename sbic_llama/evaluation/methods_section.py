@@ -227,8 +227,8 @@ def _scores(path: Path, record: RunRecord, writer: Writer) -> dict[str, Any]:
 
 def _agreement(path: Path, finding: Finding, writer: Writer) -> dict[str, Any]:
     alpha = finding.facts["coefficients"].get("Krippendorff's alpha", {})
-    model = alpha.get(EVERYWHERE) or alpha.get(ALIKE)
     among = alpha.get(PEOPLE)
+    model = alpha.get(ALIKE if among else EVERYWHERE) or alpha.get(ALIKE)  # of the same items, if there are two
     tested = finding.facts.get("alternative_annotator_test") or {}
     annotators = tested.get("annotators") or []
     numbers = {

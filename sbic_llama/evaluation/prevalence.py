@@ -70,8 +70,7 @@ class PostClass:
         labels, predictions, rest = self.people[known], self.predictions[known], self.predictions[~known]
         if self.design is not None:  # as many of each stratum's share
             now = (self._weighted(self.predictions, target), self.by_people(target))
-            wanted = [math.ceil(len(labels) * ((each.high - each.low) / width) ** 2) for each in now]
-            return [max(count, MIN_HUMAN_LABELS) if count <= len(known) else None for count in wanted]
+            return [_labels_needed(each, width, target) for each in now]
         counts = (
             labels_needed(labels, predictions, rest, width, target),
             labels_needed(labels, np.zeros(len(labels)), np.zeros(len(rest)), width, target),
@@ -84,10 +83,25 @@ class PostClass:
         if self.design is not None:
             nothing = np.zeros(int(known.sum()))
             seen = stratified.share(self.predictions[known], nothing, self.design, 0.0, len(known))
-            return (seen.value - float(self.predictions.mean())) / max(1e-9, seen.standard_error)
+            difference = seen.value - float(self.predictions.mean())
+            # Strata that are the machine's answers leave no error.
+            return difference / seen.standard_error if seen.standard_error > 1e-9 else 0.0
         labeled, rest = self.predictions[known], self.predictions[~known]
         error = math.sqrt(self.predictions.var() * (1 / len(labeled) + 1 / max(1, len(rest))))
         return float(labeled.mean() - rest.mean()) / error if len(rest) and error > 1e-9 else 0.0
+
+
+def _labels_needed(now: Estimate, width: float, target: Target) -> int | None:
+    """Project how many labels an interval of a share takes from the width that it has now.
+
+    The variance falls with 1/labels, and for a share of the file with 1/labels − 1/items: it is known once all have a label.
+    """
+    times, items = ((now.high - now.low) / width) ** 2, now.items
+    if target == "file":
+        wanted = math.ceil(items * times / (items / now.labelled - 1 + times)) if times else 0
+    else:
+        wanted = math.ceil(now.labelled * times)
+    return min(items, max(wanted, MIN_HUMAN_LABELS)) if wanted <= items else None
 
 
 def prevalence_finding(

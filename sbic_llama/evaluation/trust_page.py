@@ -137,9 +137,14 @@ class LabeledAnswers:
         return best, by_answer[best]
 
     def gain(self, seed: int) -> Measure:
-        """Return the mean score minus that of the best constant answer, paired by post."""
+        """Return the mean score minus that of the best constant answer, paired by post.
+
+        A handful of posts on which the two differ may all speak for the model by chance, so artificial ones join them.
+        """
         own = [score_of(self.feature)(*pair) for pair in zip(self.labels, self.answers, strict=True)]
-        return mean(np.subtract(own, self.constant()[1]), seed, self.design, ends=(-1, 1))
+        n = len(own)
+        design = self.design or Design(np.zeros(n, dtype=int), np.array([float(n)]))
+        return mean(np.subtract(own, self.constant()[1]), seed, design, ends=(-1, 1))
 
 
 def judge(

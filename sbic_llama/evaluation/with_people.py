@@ -128,16 +128,14 @@ class View:
 def views(feature: Feature) -> list[View]:
     """Return the label policies under which a feature's answers can be scored, starting with its own."""
     own = View(feature.policy, feature.labels, feature.label_of)
-    others = []
-    if feature.codebook is not None:  # which may have the name of a feature of SBIC
-        return [own]
-    if feature.name == OFFENSIVE_YN.name:
+    others, of_sbic = [], feature.codebook is None  # a codebook may have the name of a feature of SBIC
+    if of_sbic and feature.name == OFFENSIVE_YN.name:
         levels = [LEVEL_OF[label] for label in feature.labels]
         for policy, offensive in {"at_least_half": (0.5, 1.0), "above_half": (1.0,)}.items():
             other = OFFENSIVE_POLICIES[policy]
             if other.policy != feature.policy:
                 others.append(View(other.policy, other.labels, other.label_of, _as_binary(levels, offensive)))
-    elif feature.name == HAS_BIASED_IMPLICATION.name:
+    elif of_sbic and feature.name == HAS_BIASED_IMPLICATION.name:
         others.append(View("biased where most annotators gave a stereotype", feature.labels, _mostly_biased))
 
     def where(unanimous: bool) -> Callable[[Post], int | None]:

@@ -258,6 +258,16 @@ def test_the_finding_says_the_verdict_with_its_numbers(tmp_path):
     assert "What this does not show" in markdown(finding, [])
 
 
+def test_a_coefficient_of_which_every_draw_is_undefined_has_no_interval(tmp_path):
+    """Of two items in one stratum, a draw has one, on which all labels are equal."""
+    people, model = crowd(2, 2, model=1.0)
+    people = [row | {"label": "ab"[int(row["item"][1:])]} for row in people]
+    model = [row | {"label": "ab"[int(row["item"][1:])]} for row in model]
+    finding = found_of(people, model, drawn={row["item"]: ("1", 0.5) for row in model})
+    finding.write(tmp_path / "f.json")
+    assert finding.facts["coefficients"] == {}
+
+
 def test_an_annotators_advantage_is_the_share_that_it_wins_by():
     finding = found_of(*crowd(60, 2, model=0.5))
     for one in finding.facts["alternative_annotator_test"]["annotators"]:

@@ -85,6 +85,16 @@ def test_n_is_the_support_and_the_same_seed_gives_the_same_interval():
     assert result == evaluate(labels, predictions, NAMES, seed=3)
 
 
+def test_a_few_answers_that_are_all_right_prove_little():
+    labels = [0] * 25 + [1] * 5
+    result = evaluate(labels, labels, NAMES)
+    least = {"recall/a": 0.867, "recall/b": 0.566, "precision/b": 0.566, "balanced_accuracy": (0.867 + 0.566) / 2}
+    for metric, low in least.items():
+        assert result[metric]["ci95"] == pytest.approx([low, 1], abs=5e-4), metric
+    assert result["precision/b"]["n"] == 5
+    assert result["precision/c"]["ci95"] == [0, 0], "undefined: no such answer"
+
+
 @pytest.mark.parametrize(("labels", "predictions"), [([0, 1], [0]), ([], []), ([0, 3], [0, 1]), ([0, -1], [0, 1])])
 def test_impossible_input_is_refused(labels, predictions):
     with pytest.raises(ValueError, match=r"labels against|classes run"):

@@ -23,7 +23,7 @@ def test_coefficients_are_those_of_the_papers_package(case):
     covariates, labels, predictions = sample(case["seed"], n := case["labelled"], case["items"])
     tables = Table(labels[:n], covariates[:n]), Table(predictions[:n], covariates[:n]), Table(predictions, covariates)
     design = Design(np.zeros(n, dtype=int), np.array([float(case["items"])]))
-    fit = regression._fit(*tables, design, case["items"], case["kind"], case["weight"])
+    fit = regression._fit(*tables, np.eye(covariates.shape[1]), design, case["kind"], case["weight"])
     equal = case["kind"] == "logistic" or not case["weight"]
     assert fit.coefficients == pytest.approx(case["value"], abs=1e-6 if equal else 0.01)
     widths = [each["ci95"][1] - each["ci95"][0] for each in fit.measures()]
@@ -52,6 +52,41 @@ def test_a_useless_machine_gets_hardly_any_weight():
     design = Design(np.zeros(300, dtype=int), np.array([1000.0]))
     known, guessed = Table(labels[:300], covariates[:300]), Table(guesses[:300], covariates[:300])
     assert by_both(known, guessed, Table(guesses, covariates), design, "linear").weight < 0.15
+
+
+@pytest.mark.parametrize("kind", ["linear", "logistic"])
+def test_years_and_large_numbers_give_the_coefficients_of_small_ones(kind):
+    covariates, labels, predictions = sample(9, 100, 500)
+    design = Design(np.arange(100) % 2, np.array([400.0, 100.0]))
+
+    def fits(covariates: np.ndarray, unit: float) -> list[regression.Fit]:
+        people, machine = (Table(each * unit, covariates) for each in (labels, predictions))
+        known, labeled = (Table(each.outcome[:100], each.covariates[:100]) for each in (people, machine))
+        return [
+            by_both(known, labeled, machine, design, kind),
+            by_people(known, design, 500, kind),
+            by_machine(machine, kind),
+        ]
+
+    covariates = np.column_stack([np.ones(500), np.arange(500) % 10, covariates[:, 1]])
+    large = covariates * [1, 1, 1e9] + [0, 2015, 0]
+    unit = 1e8 if kind == "linear" else 1.0  # of the outcome
+    for small, other in zip(fits(covariates, 1.0), fits(large, unit), strict=True):
+        assert other.coefficients[1:] * [1, 1e9] / unit == pytest.approx(small.coefficients[1:], rel=1e-6)
+        assert other.errors[1:] * [1, 1e9] / unit == pytest.approx(small.errors[1:], rel=1e-6)
+        before = other.coefficients[0] + 2015 * other.coefficients[1]
+        assert before / unit == pytest.approx(small.coefficients[0], rel=1e-5)
+
+
+def test_labels_stand_for_all_items_however_many_they_were_drawn_from():
+    covariates, labels, predictions = sample(10, 200, 8000)
+    known, labeled = (Table(each[:200], covariates[:200]) for each in (labels, predictions))
+    machine, strata = Table(predictions, covariates), np.zeros(200, dtype=int)
+    few, all_items = (
+        by_both(known, labeled, machine, Design(strata, np.array([n])), "linear") for n in (1000.0, 8000.0)
+    )
+    assert few.coefficients == pytest.approx(all_items.coefficients)
+    assert few.errors == pytest.approx(all_items.errors)
 
 
 @pytest.mark.parametrize("kind", ["linear", "logistic"])

@@ -73,6 +73,16 @@ def test_all_of_a_file_labeled_leaves_no_error():
     assert (estimate.low, estimate.value, estimate.high) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
 
 
+def test_a_part_in_one_stratum_has_the_interval_of_that_stratum_alone():
+    """As of a source, where labels were drawn by source."""
+    labels = np.tile([1.0, 0, 0], 10)
+    alone = share(labels, np.zeros(30), Design(np.zeros(30, dtype=int), np.array([500.0])), 0.0, 500)
+    strata = np.repeat(np.arange(40), 30)
+    design = Design(strata, np.full(40, 500.0))
+    part = share(np.tile(labels, 40), np.zeros(1200), design, 0.0, 500, within=strata == 7)
+    assert (part.value, part.low, part.high) == pytest.approx((alone.value, alone.low, alone.high))
+
+
 def test_the_design_counts_rows_without_a_label_and_leaves_out_strata_without_any():
     drawn = {"r": ("a", 0.1), "s": ("a", 0.1), "t": ("b", 0.5), "u": ("b", 0.5), "v": ("c", 1.0)}
     design = design_of(drawn, ["t", "r", "u"])

@@ -20,6 +20,7 @@ from common.cli.errors import UserError
 from common.results import pictures, rendering
 from common.results.finding import Growth, read_finding
 from common.results.record import read_record
+from common.stats.agreement import EVERYWHERE
 from sbic_llama import learning_curve as command
 from sbic_llama.data.corpus import Post
 from sbic_llama.data.features import FEATURES
@@ -168,7 +169,8 @@ def test_with_four_sizes_a_curve_is_fitted(table, tmp_path, monkeypatch):
     for size, count in wrong.items():
         answers = [1 - label if number < count else label for number, label in enumerate(labels)]
         record = curve.scored.record(f"{size}", answers, module="x")
-        measured.append(Scored(size, answers, record, record, {}))
+        # As where all labels of the few texts that several people labeled are equal.
+        measured.append(Scored(size, answers, record, record, {EVERYWHERE: record.metrics["accuracy"]}))
     finding = curve_finding(curve, measured)
     finding.write(tmp_path / "f.json")
     assert read_finding(tmp_path / "f.json").facts == finding.facts

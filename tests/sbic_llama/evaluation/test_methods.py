@@ -12,6 +12,7 @@ import pytest
 from common.cli.errors import UserError
 from common.results.finding import Finding, Measures
 from common.results.record import read_record
+from common.stats.agreement import ALIKE, EVERYWHERE, PEOPLE
 from sbic_llama import methods
 from sbic_llama.evaluation.methods_section import Records, Writer, render, share
 
@@ -49,6 +50,19 @@ def test_a_training_names_its_own_base_whatever_else_has_records():
     }  # fmt: skip
     text, _ = render(Records(trainings=[(Path("a/training.json"), training)]), "markdown")
     assert r"We fine-tuned user/the-base (revision 0123) by low-rank adaptation" in text.replace("\\", "")
+
+
+def test_alphas_of_one_sentence_are_of_the_same_items(tmp_path):
+    alpha = {
+        name: {"value": value, "n": n, "ci95": [value, value]}
+        for name, value, n in ((EVERYWHERE, 0.9, 80), (ALIKE, 0.4, 30), (PEOPLE, 0.5, 30))
+    }
+    path = prevalence(tmp_path, "agreement", {"coefficients": {"Krippendorff's alpha": alpha}})
+    records = Records()
+    records.add(path)
+    text, _ = render(records, "markdown")
+    assert ".40" in text
+    assert ".90" not in text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.742, ".74"), (-0.081, "-.08"), (1.0, "1.00"), (-0.001, ".00")])

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
@@ -15,13 +16,14 @@ from common.cli import errors
 from common.results import pictures, rendering
 from common.results.finding import Finding, Listing, Measures, read_finding
 from common.results.rendering import drawn, markdown
-from common.stats.prediction_powered import labelled_only, share
+from common.stats.design import Design
+from common.stats.prediction_powered import Estimate, labelled_only, share
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
 from sbic_llama import prevalence
 from sbic_llama.data.features import FEATURES
-from sbic_llama.data.label_files import labels_of, read_annotated, read_human_votes
-from sbic_llama.evaluation.prevalence import prevalence_finding
+from sbic_llama.data.label_files import MIN_HUMAN_LABELS, labels_of, read_annotated, read_human_votes
+from sbic_llama.evaluation.prevalence import PostClass, _labels_needed, prevalence_finding
 
 LEVELS = FEATURES["offensiveYN"].labels
 GROUPS = ("florbs", "drevins, florbs", "none", "none", "none")
@@ -207,6 +209,22 @@ def test_human_labels_needed(files):
         low, high = overall(found).rows[name]["ci95"]
         wider = row["ci95"][1] - row["ci95"][0] - (high - low)
         assert wider == pytest.approx(0) if "machine alone" in name else wider > 0.01
+
+
+def test_labels_needed_of_an_unequal_draw():
+    now = Estimate(0.3, 0.24, 0.36, 300, 1000, 0.0, 0.0)
+    assert _labels_needed(now, 0.05, "file") == 712, "all labels leave no error"
+    assert _labels_needed(now, 0.05, "population") is None
+    assert _labels_needed(now, 0.1, "population") == 432
+    assert _labels_needed(now, 0.9, "file") == MIN_HUMAN_LABELS
+
+
+def test_strata_that_are_the_machines_answers_show_no_drift():
+    answers = np.repeat([1.0, 0.0], [20, 80])
+    people = np.where(np.arange(100) % 2, answers, np.nan)
+    strata = (answers[~np.isnan(people)] == 0).astype(int)
+    design = Design(strata, np.array([19.0, 81.0]))
+    assert PostClass("a", people, answers, answers, design).drift() == 0
 
 
 def test_the_order_and_the_format_of_the_files_do_not_matter(files):

@@ -389,6 +389,16 @@ def test_the_model_is_compared_with_the_best_constant_answer_by_post():
     assert groups.gain(0)["value"] == pytest.approx(1 / 3)
 
 
+def test_four_posts_that_all_speak_for_the_model_show_no_gain():
+    """By the sign test, they do so by chance with a probability of 1/8."""
+    shared = {"confidences": [], "probabilities": None, "everywhere": {}, "missing": 0, "by_key": {}}
+    shared |= {"repeated": 0, "keys": {}, "certain": []}
+    labels = [0] * 95 + [1] * 5
+    judged = LabeledAnswers(FEATURES["hasBiasedImplication"], labels=labels, answers=[0] * 95 + [1] * 4 + [0], **shared)
+    low, high = judged.gain(0)["ci95"]
+    assert low < 0 < high
+
+
 def test_a_paper_is_written_from_an_adapter_and_a_trust_page(trained_adapters, call, tmp_path):
     """Every number of the text is in the table of sources, whose files exist."""
     call(tmp_path / "trust")

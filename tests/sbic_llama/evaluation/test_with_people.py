@@ -60,7 +60,19 @@ def test_the_same_answers_under_each_label_policy():
 def test_a_codebook_with_the_name_of_a_feature_of_sbic_has_its_own_labels():
     for name in ("offensiveYN", "hasBiasedImplication"):
         feature = feature_of(Codebook(name, "Rude?", "Decide.", {"Yes": "", "No": ""}))
-        assert [view.names for view in views(feature)] == [("Yes", "No")]
+        assert {view.names for view in views(feature)} == {("Yes", "No")}
+
+
+def test_a_codebook_is_scored_where_its_annotators_agree_and_where_they_differ():
+    feature = feature_of(Codebook("rude", "Rude?", "Decide.", {"Yes": "", "No": ""}))
+    votes = [[0, 0], [0, 1], [1]]
+    posts = [Item("a", each[0], tuple(Vote(str(who), label) for who, label in enumerate(each))) for each in votes]
+    finding = label_policy_finding(feature, posts, [0, 1, 1], seed=0, **ABOUT)
+    assert rows(finding) == {
+        feature.policy: (0.6667, 3),
+        "posts on which all annotators agree": (1.0, 1),
+        "posts on which they differ": (0.0, 1),
+    }
 
 
 def test_most_annotators_are_more_than_half():
@@ -174,7 +186,9 @@ def test_text_overlap_by_hand():
 
 def test_text_overlap_is_measured_apart_from_none():
     found = evaluate_groups([("old florbs",), (), ()], [("florbs",), (), ("x",)])
-    assert found["token_f1/targeted"] == {"value": pytest.approx(2 / 3), "n": 1, "ci95": [pytest.approx(2 / 3)] * 2}
+    targeted = found["token_f1/targeted"]
+    assert (targeted["value"], targeted["n"]) == (pytest.approx(2 / 3), 1)
+    assert targeted["ci95"] == pytest.approx([0.09, 0.97], abs=0.01), "one text proves little"
     assert found["token_f1"]["value"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert {"bleu2/targeted", "rouge_l/targeted"} < set(found)
 

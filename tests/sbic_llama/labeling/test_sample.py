@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from common.cli.arguments import parse
 from common.cli.errors import UserError
 from common.results.rendering import lines
+from common.stats.design import design_of
 from common.tables.reading import read_rows
 from sbic_llama import sample
 from sbic_llama.data.codebook import Codebook, Columns, read_codebook
 from sbic_llama.data.features import feature_of
 from sbic_llama.data.label_files import read_draw, read_human_votes
+from sbic_llama.evaluation import both_labels
 from sbic_llama.labeling import draw
 from sbic_llama.prevalence import PrevalenceArguments, estimate
 
@@ -142,12 +144,19 @@ def test_a_compressed_file_for_each_person(files, tmp_path):
     assert list(read_rows(tmp_path / "people" / "annotator_2.csv.gz"))
 
 
-def test_strata_that_nobody_has_labeled_are_reported(files, tmp_path, capsys):
+def test_a_stratum_that_nobody_has_labeled_is_refused_and_a_small_one_reported(files, tmp_path, capsys, monkeypatch):
     folder, truth = files
     path = run(folder, "--by", "source", "--output", tmp_path / "draw.csv")
     label(path, {key: "" if int(key) % 10 == 0 else answer for key, answer in truth.items()})
-    estimate(PrevalenceArguments(annotated=(str(folder / "annotated.csv"),), human_labels=path, key="id"))
-    assert "no post of 1 stratum has a label yet; the estimates leave their posts out" in capsys.readouterr().err
+    arguments = PrevalenceArguments(annotated=(str(folder / "annotated.csv"),), human_labels=path, key="id")
+    with pytest.raises(UserError, match="no post of 1 stratum has a label yet, with 90 of 900 posts"):
+        estimate(arguments)
+    monkeypatch.setattr(both_labels, "DIFFERENT", 0.2)
+    estimate(arguments)
+    assert (
+        "no post of 1 stratum has a label yet; the estimates take their posts to be like the others"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("tool", ["table", "label_studio", "prodigy", "doccano"])
@@ -302,6 +311,16 @@ def test_a_file_whose_weights_are_damaged_is_refused(files, tmp_path):
         path.write_text("\n".join(order), encoding="utf-8")
         with pytest.raises(UserError, match="column 'sampling_probability': missing; expected it in every row, or in"):
             read_draw(path, "id", feature_of(read_codebook(folder / "codebook.yaml")))
+
+
+def test_strata_of_two_draws_are_kept_apart(tmp_path):
+    """Each draw numbers its strata from 1: a row has the weight that its own draw gave it."""
+    path = tmp_path / "labels.csv"
+    rows = [(f"a{number}", 1, 0.05) for number in range(10)] + [(f"b{number}", 1, 0.5) for number in range(10)]
+    head = "id,sampling_stratum,sampling_probability,tone"
+    path.write_text("\n".join([head, *(f"{key},{name},{chance},Kind" for key, name, chance in rows)]), encoding="utf-8")
+    drawn = read_draw(path, "id", feature_of(Codebook("tone", "Rude?", "Decide.", {"Rude": "", "Kind": ""})))
+    assert design_of(drawn, list(drawn)).weights == pytest.approx([20] * 10 + [2] * 10)
 
 
 def test_labels_in_the_columns_of_the_codebooks_own_table_are_read(tmp_path):
