@@ -63,10 +63,10 @@ def _places(arguments: AnnotateArguments, scratch: Path) -> tuple[Path, Path, st
         table = download_table(arguments.posts[0])
         source, dataset = table.path, table.name
     if arguments.output == STREAM:
-        output = scratch / f"out.{arguments.output_format}"
+        output = scratch / f"out.{arguments.output_format or 'csv'}"
         STREAMS[str(output)] = "standard output"
     if arguments.posts[0] == STREAM:
-        source = scratch / f"in.{arguments.input_format}"
+        source = scratch / f"in.{arguments.input_format or 'csv'}"
         STREAMS[str(source)] = "standard input"
         with open(source, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)

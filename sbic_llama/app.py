@@ -16,7 +16,7 @@ from common.cli.console import log, quiet_libraries
 from common.cli.errors import UserError, counted, run
 from common.cli.extras import require
 from common.models.loading import check_place, with_revision
-from common.tables.reading import FORMATS, read_rows, table_format
+from common.tables.reading import FORMATS, columns_of, read_rows
 from common.web import MODEL, PageArguments
 from sbic_llama.annotation.input import Part, RowFormat, annotated, survey, windows
 from sbic_llama.annotation.parts import AnnotationJob, new_columns, review_thresholds
@@ -139,15 +139,6 @@ def likely_columns(annotator: Annotator, names: Sequence[str]) -> list[str]:
     own = [list(codebook.columns.texts.columns) for codebook in codebooks if codebook]
     usual = [[name] for name in names if name.casefold() in ("post", "text", "tweet")]
     return next(columns for columns in [*own, *usual, [names[0]]] if set(columns) <= set(names))
-
-
-def columns_of(path: Path) -> list[str]:
-    """Return the columns of a file's first row."""
-    table_format(path)
-    for row in read_rows(path, lenient=True):
-        if row.values:
-            return list(row.values)
-    raise UserError("no rows", file=path.name, expected="at least one post")
 
 
 def annotate_file(
@@ -276,7 +267,7 @@ def _file_tab(annotator: Annotator, share: Any) -> None:
     def uploaded(path: str | None) -> Any:
         if path is None:
             return gradio.Dropdown([], value=None)
-        names = columns_of(Path(path))
+        names = columns_of(Path(path), lenient=True)
         likely = likely_columns(annotator, names)
         return gradio.Dropdown(names, value=likely if several else likely[0])
 

@@ -11,7 +11,7 @@ from typing import Any
 from common.cli.arguments import MAX_SEED, option, parse
 from common.cli.console import log
 from common.cli.errors import UserError, counted, printable, run, shown
-from common.tables.reading import probability_of, read_rows, text_of
+from common.tables.reading import columns_of, probability_of, read_rows, text_of
 from sbic_llama.data.codebook import read_codebook
 from sbic_llama.data.features import FEATURES, Feature, confidence, feature_of
 from sbic_llama.data.label_files import (
@@ -29,6 +29,7 @@ from sbic_llama.labeling.draw import Drawn
 
 MODULE = "sbic_llama.sample"
 SIZE = 300
+OVERLAP = 0.2
 SHARES = (0.5, 0.1)  # of a class, for which the width of an interval is reported
 
 
@@ -54,7 +55,9 @@ class SampleArguments:
     key: str | None = option(None, "column that identifies a post (default: the text column)")
     tool: tools.Tool = option("table", "format: a table, or tasks of a labeling tool")
     annotators: int = option(1, "people who label, each with a file", minimum=1, maximum=100)
-    overlap: float = option(0.2, "share of the rows that all of several people label", minimum=0, maximum=1)
+    overlap: float | None = option(
+        None, f"share of the rows that all of several people label (default: {OVERLAP})", minimum=0, maximum=1
+    )
     show_model: bool = option(False, "keep the model's answers, which then influence people")
     prefix: str = option(PREFIX, "prefix of a model's answers")
     seed: int = option(0, "seed of the draw", minimum=0, maximum=MAX_SEED)
@@ -69,9 +72,14 @@ class SampleArguments:
         if self.annotators > 1 and self.tool == "label_studio":
             problem = "Label Studio itself gives tasks to people"
             raise UserError(problem, key="--annotators", fix="remove it, and set the overlap in Label Studio")
-        for path in self.outputs:
+        if self.overlap is not None and self.annotators == 1:
+            fix = "add --annotators, or remove it"
+            raise UserError("only several people share rows", key="--overlap", fix=fix)
+        fixes = dict.fromkeys(self.outputs, "choose another --output; it may hold people's labels")
+        if self.tool == "label_studio":
+            fixes[self.output.with_name(tools.CONFIG)] = "choose an --output in another folder"
+        for path, fix in fixes.items():
             if path.exists():
-                fix = "choose another --output; it may hold people's labels"
                 raise UserError("the output already exists", file=path, fix=fix)
 
     @property
@@ -185,7 +193,7 @@ def sample(arguments: SampleArguments) -> None:
     from common.hub.table_download import local_table
 
     path = local_table(Path(arguments.posts[0]))
-    columns = next((list(row.values) for row in read_rows(path, lenient=True)), [])
+    columns = columns_of(path, lenient=True)
     features = questions(arguments, path, columns)
     texts = text_columns([f.texts if arguments.codebook else POST for f in features], arguments.text_column)
     if arguments.key is None and len(texts.columns) > 1:
@@ -194,18 +202,21 @@ def sample(arguments: SampleArguments) -> None:
         )
     if arguments.tool in ("prodigy", "doccano") and len(features) > 1:
         raise UserError(f"{len(features)} questions", key="--feature", expected="one, as this tool asks one at a time")
-    taken = {STRATUM, PROBABILITY, *(feature.name for feature in features)} & set(columns)
-    if taken:
+    added = {STRATUM, PROBABILITY, *(feature.name for feature in features)}
+    if arguments.tool == "doccano":
+        added |= {"label"} | {"text"} - set(texts.columns)
+    if taken := added & set(columns):
         fix = "rename it, or draw from the file without it"
         raise UserError("the file has a column that the draw adds", file=path, column=min(taken), fix=fix)
     key = arguments.key or texts.columns[0]
     chosen, count = chosen_rows(arguments, path, texts, key)
-    rows = rows_to_label(arguments, path, chosen, {*texts.columns, key})
-    parts = draw.divided(len(rows), arguments.annotators, arguments.overlap)
+    keep = {*texts.columns, key}
+    rows = rows_to_label(arguments, path, chosen, keep)
+    overlap = OVERLAP if arguments.overlap is None else arguments.overlap
+    parts = draw.divided(len(rows), arguments.annotators, overlap)
     for output, places in zip(arguments.outputs, parts, strict=True):
-        output.parent.mkdir(parents=True, exist_ok=True)
         of_person = [rows[place] for place in places]
-        tools.write_tasks(output, of_person, texts, features, arguments.tool, arguments.prefix)
+        tools.write_tasks(output, of_person, texts, features, arguments.tool, prefix=arguments.prefix, keep=keep)
     _report(arguments, chosen, count, [len(places) for places in parts])
 
 

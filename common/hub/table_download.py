@@ -24,7 +24,7 @@ from common.runtime.project import NAME
 from common.tables import parquet
 from common.tables.encodings import named_encoding
 from common.tables.label_exports import NONE
-from common.tables.reading import LONGEST, read_rows, table_format
+from common.tables.reading import JSON, LONGEST, read_rows, suffix_of, table_format
 from common.tables.writing import json_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ PATTERN = re.compile(
 EXPECTED = "hf://datasets/user/name, with @revision and :split or :subset/split if needed"
 CONVERTED = "refs/convert/parquet"  # the branch on which the Hub keeps Parquet files of public datasets
 OF_CONVERTED = re.compile(r"([^/]+)/[^/]+/\d+\.parquet")  # subset/split/0000.parquet
-JSON = (".json", ".ndjson")
 FORMAT = "1"  # of prepared tables
 
 
@@ -207,9 +206,7 @@ def _checked_files(fixed: HubSplit, urls: Sequence[str]) -> list[str]:
 
 def _format_of(path: Path) -> str:
     """Return the suffix that names a file's format; a .json file is read as JSON Lines or as an array of objects."""
-    if path.name.removesuffix(".gz").endswith(JSON):
-        return ".jsonl"
-    return table_format(path)
+    return ".jsonl" if suffix_of(path) in JSON else table_format(path)
 
 
 def _download(fixed: HubSplit, path: str) -> Path:
@@ -246,7 +243,7 @@ def _as_table(fixed: HubSplit, paths: Sequence[Path], features: Any) -> Path:
     stem = _folder(fixed) / f"{fixed.id.partition('/')[2]}-{fixed.split}"
     of_parquet = formats == {".parquet"}
     labels = label_names(features, paths[0] if of_parquet else None)
-    is_json = any(path.name.removesuffix(".gz").endswith(JSON) for path in paths)
+    is_json = any(suffix_of(path) in JSON for path in paths)
     if len(paths) == 1 and not labels and not is_json:
         suffix = f"{_format_of(paths[0])}{'.gz' if paths[0].name.endswith('.gz') else ''}"
         return _link(stem.with_name(stem.name + suffix), paths[0])

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.cli.errors import UserError, shown
-from common.tables.reading import FORMATS, READ_ONLY, Row, read_rows
+from common.cli.errors import UserError, file_name, shown
+from common.tables.reading import FORMATS, JSON, READ_ONLY, Row, read_rows, suffix_of
+from common.tables.spreadsheet import warn_once
 
 ANNOTATOR = "annotator"  # column of people
 NONE = "none"  # a list of labels without any
@@ -44,7 +45,7 @@ def read_label_rows(path: Path, question: str, columns: Sequence[str] = ()) -> I
                 if exports:
                     _check(each, (*columns, question))
                 if is_folder and not each.values.get(ANNOTATOR):
-                    each = replace(each, values=each.values | {ANNOTATOR: file.name.partition(".")[0]})
+                    each = replace(each, values=each.values | {ANNOTATOR: Path(file.name.removesuffix(".gz")).stem})
                 yield each
 
 
@@ -87,15 +88,18 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
-    files = [each for each in files if _suffix(each) in (*FORMATS, *READ_ONLY)]
-    if not files:
+    readable = [each for each in files if _suffix(each) in (*FORMATS, *READ_ONLY)]
+    if not readable:
         raise UserError("no files", file=path, expected="one file per person")
-    return files
+    if left := [each.name for each in files if each not in readable]:
+        names = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        warn_once(f"{file_name(path)}: left out, because their endings name no format that is read: {names}")
+    return readable
 
 
 def _suffix(file: Path) -> str:
-    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
-    return ".jsonl" if suffix == ".json" else suffix
+    suffix = suffix_of(file)
+    return ".jsonl" if suffix in JSON else suffix
 
 
 def _check(row: Row, columns: Sequence[str]) -> None:

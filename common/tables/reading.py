@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from common.cli.console import warn
 from common.cli.errors import UserError, counted, file_name, shown
 from common.cli.extras import require
 from common.runtime import files
 from common.tables import encodings, parquet, spreadsheet, survey
+from common.tables.spreadsheet import warn_once
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 READ_ONLY = tuple(suffix for suffix in (*spreadsheet.READABLE, *survey.READABLE) if suffix not in FORMATS)
 PACKED = (".parquet", *spreadsheet.READABLE, *survey.READABLE)  # never with .gz
+JSON = (".json", ".ndjson")  # JSON Lines, or an array of objects, where these endings are read
 LONGEST = 16 * 2**20  # bytes of a record: a small file can unpack to more than memory holds
 WINDOW_BYTES = 64 * 2**20
 MOST_COLUMNS = 10_000
@@ -95,7 +96,7 @@ def read_rows(
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb", encodings.SCANNED) as file:
             raw, how = encodings.as_utf8(path, file)
             if how is not None:
-                _warn(f"{file_name(path)}: {how}")
+                warn_once(f"{file_name(path)}: {how}")
             head = raw.peek(16)
             for start, (what, fix) in CONTENTS.items():
                 if re.match(start, head, re.DOTALL):
@@ -107,6 +108,14 @@ def read_rows(
         raise UserError(f"can't be read: {error.strerror or error}", file=path) from error
     except (EOFError, zlib.error) as error:
         raise UserError(f"broken gzip data: {error}", file=path, fix="download or compress it again") from error
+
+
+def columns_of(path: Path, *, lenient: bool = False) -> list[str]:
+    """Return the columns of a file's first row that has any."""
+    for row in read_rows(path, lenient=lenient):
+        if row.values:
+            return list(row.values)
+    raise UserError("no rows", file=path, expected="at least one")
 
 
 def in_windows(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
@@ -152,9 +161,14 @@ def _check_names(path: Path, line: int | None, names: Sequence[str], wanted: Seq
     _check_columns(path, names, wanted)
 
 
+def suffix_of(path: Path) -> str:
+    """Return the ending that names a file's format: in lower case, and not .gz."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
 def table_format(path: Path, *, writing: bool = False) -> str:
     """Return the suffix that names a file's format, without .gz; raise ``UserError`` if it is unknown."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = suffix_of(path)
     formats = FORMATS if writing else (*FORMATS, *READ_ONLY)
     if suffix not in formats or (suffix in PACKED and path.name.endswith(".gz")):
         expected = f"{', '.join(formats)}; text formats also with .gz"
@@ -265,7 +279,7 @@ def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[st
         if suffix == ".tsv" and reader.line_num > line and not spans:
             spans = True
             fix = "if its quote belongs to the text, double it and put the field in quotes"
-            _warn(f"{file_name(path)}, line {line}: a quoted field spans {reader.line_num - line + 1} lines; {fix}")
+            warn_once(f"{file_name(path)}, line {line}: a quoted field spans {reader.line_num - line + 1} lines; {fix}")
         if len(fields) != len(header):
             if not lenient:
                 expected, fix = f"{len(header)}, as in the header", "quote fields that contain the delimiter"
@@ -277,15 +291,12 @@ def _read_delimited(path: Path, raw: BinaryIO, suffix: str, columns: Sequence[st
         raise UserError("empty file", file=path, expected="a header line")
 
 
-_warn = functools.cache(warn)  # once, although a file may be read several times
-
-
 def _delimiter(path: Path, raw: BinaryIO) -> str:
     """Return what separates the columns of a CSV file: a comma or, as spreadsheets of many countries write it, a semicolon."""
     header = raw.peek(CHUNK).partition(b"\n")[0].decode(errors="replace").strip()
     for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if re.fullmatch(rf"{HEADER_NAME}({re.escape(delimiter)}{HEADER_NAME})+", header):
-            _warn(f"{file_name(path)}: read as columns separated by {name}")
+            warn_once(f"{file_name(path)}: read as columns separated by {name}")
             return delimiter
     return ","
 

@@ -17,7 +17,7 @@ from common.cli.console import warn
 from common.cli.errors import UserError, shown
 from common.runtime.files import atomic_write
 from common.tables import spreadsheet
-from common.tables.reading import size_of, table_format
+from common.tables.reading import escaped, size_of, table_format
 
 if TYPE_CHECKING:
     import pyarrow
@@ -75,7 +75,7 @@ def row_writer(
     path = Path(path)
     suffix = table_format(path, writing=True)
     if suffix == ".xlsx":
-        with atomic_write(path) as part, spreadsheet.writer(path, part, columns, json_text) as write:
+        with atomic_write(path) as part, spreadsheet.writer(path, part, columns, lambda each: str(cell(each))) as write:
             yield lambda row: write([row.get(column) for column in columns])
         return
     with atomic_write(path) as part, open(part, "wb") as raw:
@@ -100,11 +100,15 @@ def row_writer(
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON: NaN and infinity become null, and dates and such, which JSON lacks too, become text."""
+    """Return a value as JSON: NaN and infinity become null, dates and bytes text."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+        return json.dumps(value, ensure_ascii=False, default=_text, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, default=str)
+        return json.dumps(_finite(value), ensure_ascii=False, default=_text)
+
+
+def _text(value: Any) -> str:
+    return escaped(value) if isinstance(value, bytes) else str(value)
 
 
 def _finite(value: Any) -> Any:
@@ -131,8 +135,8 @@ def _delimited_writer(
     first = ""
 
     def write(values: Sequence[Any]) -> None:
-        cells = [_cell(value) for value in values]
-        delicate = any(isinstance(cell, str) and ("\r" in cell or "\ufeff" in cell) for cell in cells)
+        cells = [cell(value) for value in values]
+        delicate = any(isinstance(each, str) and ("\r" in each or "\ufeff" in each) for each in cells)
         # A header of one column, whose ; | or tab would look like a delimiter.
         delicate |= values is columns and len(columns) == 1 and not {";", "\t", "|"}.isdisjoint(columns[0])
         (quoted if delicate else plain).writerow(cells)
@@ -153,9 +157,12 @@ def _delimited_writer(
         warn(f"{path.name}: {what}; import the file as text")
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """Return a value as a cell: lists and objects as JSON, bytes as text."""
     if isinstance(value, (list, dict)):
         return json_text(value)
+    if isinstance(value, bytes):
+        return _text(value)
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 

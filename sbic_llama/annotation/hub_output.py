@@ -64,7 +64,6 @@ def repository_in(folder: Path) -> str:
 def write_facts(
     job: AnnotationJob,
     adapters: Sequence[Adapter],
-    named: Sequence[str | Adapter],
     columns: Mapping[str, type],
     *,
     prefix: str,
@@ -83,7 +82,7 @@ def write_facts(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "rows": job.rows,
         "annotated": job.rows - file.problems,
-        "adapters": [_described(adapter, name) for adapter, name in zip(adapters, named, strict=True)],
+        "adapters": [_described(adapter) for adapter in adapters],
         "of_miniature": any(adapter.description.of_miniature for adapter in adapters),
         "quantization": quantization,
         "precision": precision,
@@ -100,7 +99,7 @@ def write_facts(
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _described(adapter: Adapter, name: str | Adapter) -> dict[str, Any]:
+def _described(adapter: Adapter) -> dict[str, Any]:
     """Return which model answered: by its id on the Hub and commit, or by a folder's name and a digest of its files."""
     about = adapter.description
     base = about.base_model

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from common.cli.console import log
 from common.cli.errors import UserError, shown
 from common.tables.reading import FORMATS, MOST_COLUMNS, Row, read_rows, table_format
+from common.tables.writing import cell
 from sbic_llama.data.texts import TextColumns
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Survey:
     kinds: dict[str, set[str]] = field(default_factory=dict)  # kinds of values in each column, see `kind_of`
     problems: int = 0  # rows that cannot be annotated
     raw: bool = False  # whether some rows are not all that their records hold, see `Row.raw`
+    longest: int = 0  # characters of the longest text, as a cell of a spreadsheet would hold it
     digest: str = ""  # SHA-256 of the file's bytes
     digests: list[str] = field(default_factory=list)  # of the rows up to the end of each window
 
@@ -117,6 +119,7 @@ def survey(path: Path, texts: TextColumns, *, strict: bool) -> Survey:
         _update(digest, row)
         result.rows += 1
         result.raw |= row.raw is not None
+        result.longest = max(result.longest, len(row.raw or ""), *map(_length, row.values.values()))
         for name, value in row.values.items():
             if name not in columns and len(columns) == MOST_COLUMNS:
                 raise row.error(f"more than {MOST_COLUMNS:,} different columns up to here")
@@ -141,6 +144,13 @@ def survey(path: Path, texts: TextColumns, *, strict: bool) -> Survey:
     with open(path, "rb") as file:
         result.digest = hashlib.file_digest(file, "sha256").hexdigest()
     return result
+
+
+def _length(value: Any) -> int:
+    """Return how many characters a cell of text takes; 0 for numbers and such."""
+    if isinstance(value, str):
+        return len(value)
+    return len(cell(value)) if isinstance(value, (list, dict, bytes)) else 0
 
 
 def kind_of(value: Any) -> str:

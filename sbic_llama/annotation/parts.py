@@ -20,6 +20,7 @@ from common.cli.errors import UserError, file_name, shown
 from common.models.loading import hub_commit
 from common.runtime.files import atomic_write
 from common.runtime.run_folder import IDENTITY, LOCK, check_identity, locked_inside, write_identity
+from common.tables import spreadsheet
 from common.tables.reading import table_format
 from common.tables.writing import json_text, row_writer
 from sbic_llama.annotation.input import REMEMBERED, WINDOW, Part, RowFormat, Survey, resolved, surveyed_rows
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from sbic_llama.model.annotator import Adapter
 
 WHOLE = "whole"  # where the output is assembled
+FINISHED = "finished"  # is there once the output is, until the parts are removed
+MARKS = (IDENTITY, FINISHED, LOCK)  # of a folder of parts, in the order in which they are removed
 RAW_RECORD = "raw_record"  # column of malformed records as they are in the file, if there are any
 
 
@@ -62,6 +65,12 @@ class AnnotationJob:
     def missing(self) -> list[tuple[int, int]]:
         """Return the parts that do not exist yet."""
         return [each for each in self.parts() if not self.part(*each).is_file()]
+
+    def check_output(self) -> None:
+        """Check, before any work, that a spreadsheet can hold the output if it is one."""
+        if not self.into_folder and table_format(self.output) == ".xlsx":  # a folder's files keep their formats
+            (file,) = self.files
+            spreadsheet.check_fits(self.output, rows=file.rows, longest=file.longest)
 
     def rows_of(self, parts: Iterable[tuple[int, int]]) -> int:
         return sum(min(WINDOW, self.files[file].rows - number * WINDOW) for file, number in parts)
@@ -109,8 +118,10 @@ class AnnotationJob:
             schema = output_schema(file, new) if table_format(path) == ".parquet" else None
             with stage(f"writing {file_name(shown_path)}"), row_writer(path, [*file.columns, *new], schema) as write:
                 for row, values in zip(surveyed_rows(file), self._annotations(number), strict=True):
-                    write(_fitting(row.values, schema) | dict.fromkeys(new) | values | {raw: row.raw})
+                    record = {raw: row.raw} if file.raw else {}
+                    write(_fitting(row.values, schema) | dict.fromkeys(new) | values | record)
         (whole if self.into_folder else whole / self.output.name).replace(self.output)
+        (self.folder / FINISHED).touch()
         clear(self.folder)
 
     def _annotations(self, file: int) -> Iterator[dict[str, Any]]:
@@ -249,12 +260,12 @@ def claimed(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder of parts, its identity last, so that the next run recognizes what a killed one leaves."""
+    """Remove a folder of parts, its marks last, so that the next run recognizes what a killed one leaves."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in (IDENTITY, LOCK):
+        elif path.name not in MARKS:
             path.unlink()
-    (folder / IDENTITY).unlink(missing_ok=True)
-    (folder / LOCK).unlink(missing_ok=True)
+    for name in MARKS:
+        (folder / name).unlink(missing_ok=True)
     folder.rmdir()

@@ -20,7 +20,15 @@ from common.runtime.run_folder import IDENTITY, check_identity, write_identity
 from common.tables.reading import FORMATS, table_format
 from sbic_llama.annotation.arguments import AnnotatorArguments
 from sbic_llama.annotation.input import Part, RowFormat, Survey, annotated, files_of, survey, windows
-from sbic_llama.annotation.parts import AnnotationJob, claimed, clear, identity_of, new_columns, review_thresholds
+from sbic_llama.annotation.parts import (
+    FINISHED,
+    AnnotationJob,
+    claimed,
+    clear,
+    identity_of,
+    new_columns,
+    review_thresholds,
+)
 from sbic_llama.data.features import only_answer
 
 if TYPE_CHECKING:
@@ -54,8 +62,8 @@ class AnnotateArguments(AnnotatorArguments):
     public: bool = option(
         False, "let everybody read a new dataset on the Hub, which holds the posts (default: private)"
     )
-    input_format: Format = option("csv", "format of standard input")
-    output_format: Format = option("csv", "format of standard output")
+    input_format: Format | None = option(None, "format of standard input (default: csv)")
+    output_format: Format | None = option(None, "format of standard output (default: csv)")
     prefix: str = option("model_", "prefix of the new columns", empty=True)
     quantization: Literal["nf4", "int8", "none"] = option("nf4", "how to store the base model's weights")
     batch_size: int = option(
@@ -95,6 +103,9 @@ class AnnotateArguments(AnnotatorArguments):
                     raise UserError("only Ray uses it", key=key, fix="add --engine ray, or remove it")
         if self.public and not on_hub(self.output):
             raise UserError("only a dataset on the Hub is public or private", key="public", fix="remove it")
+        for key, name in (("input_format", self.posts[0]), ("output_format", self.output)):
+            if getattr(self, key) is not None and name != STREAM:
+                raise UserError("only a stream (-) needs it", key=key, fix="remove it; a file's ending says its format")
         source, output = Path(self.posts[0]), self.output_path
         if source.is_dir():
             self._check_folder(source, output)
@@ -102,8 +113,9 @@ class AnnotateArguments(AnnotatorArguments):
             for name, writing in ((self.posts[0], False), (self.output, True)):
                 if name != STREAM and not on_hub(name):
                     table_format(Path(name), writing=writing)
-        is_finished = output.exists() and not (parts_of(output) / IDENTITY).is_file()
-        if self.output != STREAM and is_finished and not on_hub(self.output):  # an upload may have to be continued
+        # An upload may have to be continued, and a run that was killed while it cleared up has left its marks.
+        cleared = all((parts_of(output) / name).is_file() for name in (IDENTITY, FINISHED))
+        if output.exists() and not (self.output == STREAM or on_hub(self.output) or cleared):
             raise UserError("the output already exists", file=output, fix="remove it, or choose another --output")
 
     @property
@@ -147,6 +159,7 @@ def annotate(
     texts = arguments.texts
     files = processes.shared(lambda: [survey(path, texts, strict=arguments.strict) for path in files_of(source)])
     job = AnnotationJob(files, parts_of(output), output, source.is_dir(), dataset)
+    job.check_output()
     log(counted(job.rows, "row") + (f" in {counted(len(files), 'file')}" if job.into_folder else ""))
     quiet_libraries()
     from sbic_llama.model.annotator import read_adapters
@@ -185,10 +198,9 @@ def annotate(
         _work(job, missing, row_format, engine, processes)
         if processes.first:
             summary = _summary(job, row_format)
-            for one in _only_answers(job, row_format, adapters):
-                warn(one)
+            _warn_of_only_answers(job, row_format, adapters)
             if on_hub(arguments.output):
-                _write_facts(arguments, job, adapters, named, columns, identity, precision)
+                _write_facts(arguments, job, adapters, columns, identity, precision)
             job.assemble(columns, arguments.prefix)
             for line in summary:
                 log(line)
@@ -198,7 +210,6 @@ def _write_facts(
     arguments: AnnotateArguments,
     job: AnnotationJob,
     adapters: Sequence[Adapter],
-    named: Sequence[str | Adapter],
     columns: dict[str, type],
     identity: dict[str, Any],
     precision: str,
@@ -213,7 +224,7 @@ def _write_facts(
         "label_shares": arguments.expected_shares(),
         "thresholds": identity["thresholds"],
     }
-    write_facts(job, adapters, named, columns, text_columns=arguments.texts.columns, **settings)
+    write_facts(job, adapters, columns, text_columns=arguments.texts.columns, **settings)
     write_identity(job.output.parent, identity)
 
 
@@ -228,8 +239,8 @@ def _summary(job: AnnotationJob, row_format: RowFormat) -> list[str]:
     return lines
 
 
-def _only_answers(job: AnnotationJob, row_format: RowFormat, adapters: Sequence[Adapter]) -> list[str]:
-    """Return a sentence for each adapter that gave all posts one answer."""
+def _warn_of_only_answers(job: AnnotationJob, row_format: RowFormat, adapters: Sequence[Adapter]) -> None:
+    """Warn of each adapter that gave all posts one answer."""
     counts: dict[str, Counter[Any]] = {adapter.name: Counter() for adapter in adapters if adapter.feature.branches}
     for row in job.annotations():
         for name, of_feature in counts.items():
@@ -239,8 +250,9 @@ def _only_answers(job: AnnotationJob, row_format: RowFormat, adapters: Sequence[
     given = {
         name: Counter({features[name].parse(text): n for text, n in each.items()}) for name, each in counts.items()
     }
-    sentences = (only_answer(features[name], each) for name, each in given.items())
-    return [sentence for sentence in sentences if sentence]
+    for name, each in given.items():
+        if sentence := only_answer(features[name], each):
+            warn(sentence)
 
 
 def _work(

@@ -13,7 +13,7 @@ from common.cli.console import log, warn
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import ANNOTATOR, Votes, examples, folded, read_votes
 from common.tables.label_exports import label_columns, read_label_rows
-from common.tables.reading import probability_of, read_rows, text_of
+from common.tables.reading import columns_of, probability_of, read_rows, text_of
 from sbic_llama.data.codebook import NAME, Codebook
 from sbic_llama.data.features import (
     FEATURES,
@@ -110,7 +110,7 @@ def shared_feature(path: Path, human_labels: Path, wanted: str | None = None, pr
         wanted: Name of the feature; None if the files share a single one.
         prefix: Prefix of the annotation's columns.
     """
-    columns = _columns(path)
+    columns = columns_of(path)
     if wanted is None:
         people = label_columns(human_labels)
         annotated = annotated_features(columns, prefix)
@@ -192,12 +192,6 @@ def _values(value: str | None, *, lists: bool) -> tuple[str, ...]:
     if value is None:
         return (NOTHING,)
     return (split_groups(value) or (NONE,)) if lists else (value,)
-
-
-def _columns(path: Path) -> list[str]:
-    for row in read_rows(path):
-        return list(row.values)
-    raise UserError("no rows", file=path, expected="at least one")
 
 
 def read_human_votes(path: Path, key: str, feature: Feature) -> Votes:

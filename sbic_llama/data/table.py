@@ -12,7 +12,7 @@ from typing import Any
 
 from common.cli.errors import UserError, counted, shown
 from common.stats.votes import folded
-from common.tables.label_exports import ANNOTATOR, is_export, read_label_rows
+from common.tables.label_exports import ANNOTATOR, is_export, label_columns, read_label_rows
 from common.tables.reading import Row, read_rows, text_of
 from common.tables.report import DataReport
 from sbic_llama.data.codebook import Codebook, missing_words, names_of
@@ -141,10 +141,17 @@ def _text(row: Row, codebook: Codebook) -> str | None:
 
 
 def _as_exported(codebook: Codebook, path: Path) -> Codebook:
-    """Return a codebook whose columns of labels and people are those of a labeling tool's export, if the file is one."""
+    """Return a codebook whose columns of labels and people are those of a labeling tool's export, if the file is one.
+
+    A table in JSON Lines whose labels are lists looks like one, and may have the codebook's own column of people.
+    """
     if not path.exists() or not (path.is_dir() or is_export(path)):
         return codebook
-    return replace(codebook, columns=replace(codebook.columns, label=codebook.name, annotator=ANNOTATOR))
+    columns = replace(codebook.columns, label=codebook.name)
+    given = () if path.is_dir() else label_columns(path)
+    if ANNOTATOR in given or columns.annotator not in given:
+        columns = replace(columns, annotator=ANNOTATOR)
+    return replace(codebook, columns=columns)
 
 
 def _rows(path: Path, columns: Sequence[str], label: str) -> Iterator[Row]:

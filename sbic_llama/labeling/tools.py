@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -11,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 from common.cli.errors import UserError
 from common.runtime.files import atomic_write
 from common.tables.reading import table_format
-from common.tables.writing import write_rows
+from common.tables.writing import json_text, write_rows
 from sbic_llama.data.features import Feature
 from sbic_llama.data.groups import split_groups
 from sbic_llama.data.texts import TextColumns
@@ -35,28 +34,34 @@ def write_tasks(
     texts: TextColumns,
     features: Sequence[Feature],
     tool: Tool,
+    *,
     prefix: str,
+    keep: Container[str],
 ) -> None:
-    """Write rows to a file. Columns that begin with ``prefix`` are a model's answers, shown to people."""
+    """Write rows to a file.
+
+    Columns that begin with ``prefix`` are a model's answers, shown to people, except for those to ``keep``.
+    """
     if tool == "table":
         empty = dict.fromkeys(feature.name for feature in features)
         write_rows(path, [{**row, **{name: row.get(name) for name in empty}} for row in rows])
         return
-    tasks: Sequence[Any]
     if tool == "label_studio":
-        tasks = [_task(row, texts, features, prefix) for row in rows]
+        tasks = [json_text(_task(row, texts, features, prefix, keep)) for row in rows]
         with atomic_write(path) as part:
-            part.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
+            part.write_text("[\n" + ",\n".join(tasks) + "\n]\n", encoding="utf-8")
         with atomic_write(path.with_name(CONFIG)) as part:
             part.write_text(config(texts, features), encoding="utf-8")
         return
     (feature,) = features
     with atomic_write(path) as part:
-        lines = [json.dumps(_line(row, texts, feature, tool), ensure_ascii=False) for row in rows]
+        lines = [json_text(_line(row, texts, feature, tool)) for row in rows]
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _task(row: Mapping[str, Any], texts: TextColumns, features: Sequence[Feature], prefix: str) -> dict[str, Any]:
+def _task(
+    row: Mapping[str, Any], texts: TextColumns, features: Sequence[Feature], prefix: str, keep: Container[str]
+) -> dict[str, Any]:
     """Return a task of Label Studio, with the model's answers as predictions if the row has them."""
     results = []
     for feature in features:
@@ -65,7 +70,7 @@ def _task(row: Mapping[str, Any], texts: TextColumns, features: Sequence[Feature
             kind, key = ("choices", "choices") if feature.branches else ("textarea", "text")
             value = {key: list(chosen) if feature.branches else [answer]}
             results.append({"from_name": feature.name, "to_name": _name(texts, 0), "type": kind, "value": value})
-    data = {name: value for name, value in row.items() if not name.startswith(prefix) or not results}
+    data = {name: value for name, value in row.items() if not results or name in keep or not name.startswith(prefix)}
     return {"data": data, **({"predictions": [{"model_version": "model", "result": results}]} if results else {})}
 
 
@@ -100,7 +105,7 @@ def config(texts: TextColumns, features: Sequence[Feature]) -> str:
 def _line(row: Mapping[str, Any], texts: TextColumns, feature: Feature, tool: Tool) -> dict[str, Any]:
     """Return a task of Prodigy or doccano. Both show one text; the row's other columns come back as metadata."""
     text = {"text": texts.read(row)}
-    others = {name: value for name, value in row.items() if name != "text"}
+    others = {name: value for name, value in row.items() if name != "text" or name not in texts.columns}
     if tool == "doccano":
         return {**text, **others, "label": []}
     labels = feature.labels or feature.choices

@@ -16,7 +16,7 @@ from common.tables.reading import read_rows
 
 @pytest.fixture(autouse=True)
 def warn_again():
-    reading._warn.cache_clear()
+    reading.warn_once.cache_clear()
 
 
 def values(path: Path) -> list[dict]:

@@ -10,6 +10,7 @@ import pytest
 from common.cli.errors import UserError
 from common.stats.votes import read_votes
 from common.tables.label_exports import label_columns, read_label_rows
+from common.tables.writing import write_rows
 
 
 def rows(path, question="tone", columns=("id",)):
@@ -111,14 +112,20 @@ def test_doccanos_file_per_person(tmp_path):
     assert rows(folder) == [("1", "ann", "Rude"), ("9", "bo", "Rude")]
 
 
-def test_a_folder_of_tables_names_people_by_their_files(tmp_path):
-    for who, label in (("ann", "Rude"), ("bo", "Kind")):
-        (tmp_path / f"{who}.csv").write_text(f"id,tone\n1,{label}\n2,\n", encoding="utf-8")
-    assert rows(tmp_path) == [("1", "ann", "Rude"), ("2", "ann", ""), ("1", "bo", "Kind"), ("2", "bo", "")]
+def test_a_folder_of_tables_names_people_by_their_files(tmp_path, capsys):
+    for who, label in (("j.doe", "Rude"), ("j.smith", "Kind")):
+        write_rows(tmp_path / f"{who}.csv.gz", [{"id": 1, "tone": label}, {"id": 2, "tone": ""}])
+    expected = [("1", "j.doe", "Rude"), ("2", "j.doe", ""), ("1", "j.smith", "Kind"), ("2", "j.smith", "")]
+    assert rows(tmp_path) == expected
+    assert capsys.readouterr().err == ""
     read = functools.partial(read_label_rows, tmp_path, "tone", ("id",))
     votes = read_votes(tmp_path, item="id", label="tone", annotator="annotator", rows=read)
-    assert votes.labels == {"1": {"ann": "rude", "bo": "kind"}}
+    assert votes.labels == {"1": {"j.doe": "rude", "j.smith": "kind"}}
     assert votes.missing.total() == 2
+    (tmp_path / "bo.txt").write_text("id\ttone\n1\tKind\n", encoding="utf-8")
+    for _ in range(2):
+        assert rows(tmp_path) == expected
+    assert capsys.readouterr().err.count("their endings name no format that is read: bo.txt") == 1
 
 
 def test_records_that_cannot_be_read_name_their_place(tmp_path):

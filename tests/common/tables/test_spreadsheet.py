@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import math
 import zipfile
 
@@ -62,6 +63,17 @@ def test_rows_have_their_numbers_in_the_sheet_and_empty_ones_are_left_out(tmp_pa
         values(path, ("text",))
 
 
+def test_columns_without_a_name_that_have_values_are_kept(tmp_path, capsys):
+    cells = [[], [None, "post", None, "n", None], [None, "a", None, 1, "later"], [*[None] * 4, "alone"]]
+    path = workbook(tmp_path / "t.xlsx", cells)
+    for _ in range(2):
+        assert values(path) == [
+            {"post": "a", "n": 1, "column E": "later"},
+            {"post": "", "n": "", "column E": "alone"},
+        ]
+    assert capsys.readouterr().err.count("values without a name in the header are kept as column E") == 1
+
+
 def test_the_first_visible_sheet_is_read_and_named(tmp_path, capsys):
     path = workbook(tmp_path / "t.xlsx", [["a"], [1]], [["a"], [2]], [["a"], [3]], hidden={0})
     assert values(path) == [{"a": 2}]
@@ -96,6 +108,28 @@ def test_what_is_written_is_read_again_and_equal_tables_are_equal_files(tmp_path
         {"post": "http://a.example 007", "n": "", "x": "1e+300", "yes": False, "list": ""},
         {"post": "not a number", "n": 2, "x": "", "yes": False, "list": ""},
     ]
+
+
+def test_a_workbook_has_the_cells_of_csv(tmp_path):
+    when = datetime.datetime(2026, 3, 1, 14, 30)
+    row = {
+        "when": when,
+        "day": when.date(),
+        "price": decimal.Decimal("1.50"),
+        "raw": b"caf\xc3\xa9 \xff",
+        "all": [when],
+    }
+    for name in ("t.csv", "t.xlsx"):
+        write_rows(tmp_path / name, [row])
+        assert values(tmp_path / name) == [
+            {
+                "when": "2026-03-01 14:30:00",
+                "day": "2026-03-01",
+                "price": "1.50",
+                "raw": r"café \xff",
+                "all": '["2026-03-01 14:30:00"]',
+            }
+        ]
 
 
 def test_what_excel_cannot_hold_is_refused_and_nothing_is_left(tmp_path):

@@ -338,8 +338,8 @@ def test_long_rows_are_written_to_parquet_in_small_groups(tmp_path, monkeypatch)
 
 
 def test_writing_what_a_format_lacks(tmp_path):
-    write_rows(tmp_path / "t.jsonl", [{"day": datetime.date(2026, 1, 2)}])
-    assert next(read_rows(tmp_path / "t.jsonl")).values == {"day": "2026-01-02"}
+    write_rows(tmp_path / "t.jsonl", [{"day": datetime.date(2026, 1, 2), "raw": b"caf\xc3\xa9 \xff"}])
+    assert next(read_rows(tmp_path / "t.jsonl")).values == {"day": "2026-01-02", "raw": r"café \xff"}
     with pytest.raises(UserError, match=r"t.parquet: a column of mixed types: .*\. Write .jsonl instead"):
         write_rows(tmp_path / "t.parquet", [{"a": 1}, {"a": "x"}])
     assert not (tmp_path / "t.parquet").exists()

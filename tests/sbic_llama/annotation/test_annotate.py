@@ -319,6 +319,51 @@ def test_an_output_that_is_there_is_not_written_over(call, tmp_path):
     assert (tmp_path / "out.csv").read_text() == "precious"
 
 
+def test_an_output_of_another_program_does_not_end_a_run(call, tmp_path, monkeypatch):
+    """The parts are kept, and the run continues once the file is gone."""
+    (tmp_path / "in.csv").write_text("post\na\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(AnnotationJob, "assemble", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(tmp_path / "in.csv", tmp_path / "out.csv")
+    (tmp_path / "out.csv").write_text("precious")
+    with pytest.raises(UserError, match=r"out\.csv: the output already exists"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "precious"
+    (tmp_path / "out.csv").unlink()
+    monkeypatch.setattr("sbic_llama.model.annotator.Annotator.annotate_window", None)
+    call(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().startswith("post,model_offensiveYN")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "characters"),
+    [
+        ("in.csv", f"post\n{'a' * 40_000}\n", "40,000"),
+        ("in.csv", f"post,n\na{',b' * 20_000}\n", "40,001"),
+        ("in.jsonl", json.dumps({"post": "a", "n": ["b" * 40_000]}), "40,004"),
+    ],
+    ids=["text", "malformed record", "list"],
+)
+def test_what_a_spreadsheet_cannot_hold_stops_before_the_model(call, tmp_path, monkeypatch, name, content, characters):
+    monkeypatch.setattr("sbic_llama.model.annotator.Annotator", None)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=rf"out\.xlsx: a text of {characters} characters; .*Write \.csv or \.parquet"):
+        call(tmp_path / name, tmp_path / "out.xlsx")
+    (tmp_path / "short.csv").write_text("post\na\nb\n")
+    monkeypatch.setattr("common.tables.spreadsheet.MOST_ROWS", 2)
+    with pytest.raises(UserError, match=r"out\.xlsx: more than 1 row\. Write"):
+        call(tmp_path / "short.csv", tmp_path / "out.xlsx")
+    assert not parts_of(tmp_path / "out.xlsx").exists()
+
+
+@pytest.mark.parametrize("key", ["input_format", "output_format"])
+def test_the_format_of_a_stream_is_refused_for_a_file(call, tmp_path, key):
+    (tmp_path / "in.csv").write_text("post\na\n")
+    with pytest.raises(UserError, match=f"^--{key}: only a stream \\(-\\) needs it"):
+        call(tmp_path / "in.csv", tmp_path / "out.csv", f"--{key}", "jsonl")
+
+
 def test_the_least_certain_rows_are_marked_for_a_person(call, adapter, tmp_path, posts, capsys):
     """Thresholds come from validation posts, so on similar posts they mark about the requested share."""
     from sbic_llama.model.description import read

@@ -124,6 +124,13 @@ def test_cells_of_any_text_come_back(tmp_path, ending, rows):
     assert [[row["id"], row["post"], row["note"]] for row in result] == rows
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_column_named_like_that_of_malformed_records_is_kept(tmp_path, ending):
+    (tmp_path / "in.csv").write_text("post,model_raw_record\na quiet day,mine\n")
+    (row,) = annotated(tmp_path / "in.csv", tmp_path / f"out.{ending}")
+    assert row["model_raw_record"] == "mine"
+
+
 lines = st.dictionaries(st.one_of(names, st.sampled_from(("post", "id"))), st.one_of(texts, json_values), max_size=4)
 
 

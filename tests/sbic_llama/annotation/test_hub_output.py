@@ -101,7 +101,7 @@ def test_a_card_says_what_changed_the_answers_and_no_path_of_the_machine(call, h
 
 def test_a_path_in_what_would_be_published_is_refused(call, hub, monkeypatch):
     described = hub_output._described
-    monkeypatch.setattr(hub_output, "_described", lambda one, name: described(one, name) | {"name": str(one.folder)})
+    monkeypatch.setattr(hub_output, "_described", lambda one: described(one) | {"name": str(one.folder)})
     with pytest.raises(UserError, match="contains a path of a machine"):
         call()
     assert ("datasets", ID) not in hub.repositories

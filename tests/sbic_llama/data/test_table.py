@@ -439,6 +439,17 @@ def test_an_export_of_a_labeling_tool_or_a_folder_of_files_is_a_table_too(tmp_pa
     assert read_items(folder, CODEBOOK)[0] == expected
 
 
+def test_labels_in_lists_keep_the_tables_own_column_of_people(table):
+    """Such a table looks like an export of doccano, which names nobody."""
+    rows = [{"text": text(n), "label": ["Against", "In favor"], "who": who} for n in range(3) for who in "ab"]
+    codebook = replace(with_columns(annotator="who"), multi_label=True)
+    items, report = read_items(table(rows, "table.jsonl"), codebook, whole=False)
+    assert [vote.worker for vote in items[0].annotations] == ["a", "b"]
+    assert report.notes["annotators"] == 2
+    items, report = read_items(table([row | {"annotator": "c"} for row in rows], "table.jsonl"), codebook, whole=False)
+    assert [vote.worker for vote in items[0].annotations] == ["c"]
+
+
 def test_labels_of_a_further_round_are_for_training_only(tmp_path, table):
     """No text for validation or the test comes back as one for training, and what is held out stays as it was."""
     book = with_columns(annotator="who", item="id", group="author", split=None)

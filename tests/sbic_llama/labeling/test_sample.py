@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import json
+import math
 import random
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import replace
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -245,6 +250,7 @@ def test_the_configuration_of_label_studio_has_the_question_its_labels_and_defin
         (["--key", "source"], "the id of an earlier row"),
         (["--feature", "tones"], "unknown feature 'tones'"),
         (["--by", "source", "--uncertain", "tone"], "exclude each other"),
+        (["--overlap", 0.5], "--overlap: only several people share rows. Add --annotators"),
         (["--tool", "prodigy"], "the wrong ending"),
         (["--text_column", "body"], "missing column 'body'"),
     ],
@@ -267,6 +273,11 @@ def test_the_posts_and_their_ids_may_have_names_like_a_models_answers(tmp_path, 
     assert all(row.values["model_output"] == f"text {row.values['model_id']}" for row in read_rows(output))
     assert "model_tone" not in next(iter(read_rows(output))).values
     assert "interval 100.0 points wide" in capsys.readouterr().out
+    words = [*words[:-1], tmp_path / "tasks.json", "--tool", "label_studio", "--show_model"]
+    sample.sample(parse(sample.SampleArguments, list(map(str, words))))
+    for task in records(tmp_path / "tasks.json"):
+        assert task["data"]["model_output"] == f"text {task['data']['model_id']}"
+        assert "model_tone" not in task["data"] and task["predictions"]
 
 
 def test_answers_without_their_numbers_are_refused(tmp_path):
@@ -291,6 +302,38 @@ def test_labels_of_people_are_never_overwritten(files, tmp_path):
     run(folder, "--output", tmp_path / "draw.csv")
     with pytest.raises(UserError, match="may hold people's labels"):
         run(folder, "--output", tmp_path / "draw.csv")
+    (tmp_path / "labeling_config.xml").write_text("<View><!-- ours --></View>")
+    with pytest.raises(UserError, match=r"labeling_config\.xml: the output already exists. Choose .* another folder"):
+        run(folder, "--tool", "label_studio", "--output", tmp_path / "tasks.json")
+    assert not (tmp_path / "tasks.json").exists()
+    (tmp_path / "people").touch()
+    with pytest.raises(UserError, match=r"annotator_1\.csv: can't be written"):
+        run(folder, "--annotators", 2, "--output", tmp_path / "people.csv")
+
+
+@pytest.mark.parametrize("tool", ["label_studio", "prodigy", "doccano"])
+def test_tasks_have_every_column_whatever_it_is_called_and_holds(tmp_path, tool):
+    (tmp_path / "codebook.yaml").write_text(CODEBOOK, encoding="utf-8")
+    path, output = tmp_path / "posts.parquet", tmp_path / f"tasks.json{'' if tool == 'label_studio' else 'l'}"
+    day, price = datetime.date(2026, 3, 1), decimal.Decimal("1.50")
+    row = {"id": 1, "post": "a quiet day", "day": day, "price": price, "score": math.nan}
+    words = [str(path), "--codebook", str(tmp_path / "codebook.yaml"), "--tool", tool, "--output", str(output)]
+
+    def data(**more: str) -> dict:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | more]), path)
+        sample.sample(parse(sample.SampleArguments, words))
+        (record,) = records(output)
+        return record.get("data") or record.get("meta") or record
+
+    if tool == "doccano":
+        for column in ("label", "text"):
+            with pytest.raises(UserError, match=f"column '{column}': the file has a column that the draw adds"):
+                data(**{column: "ours"})
+        values = data()
+    else:
+        values = data(text="ours", label="ours")
+        assert (values["text"], values["label"]) == ("ours", "ours")
+    assert (values["id"], values["day"], values["price"], values["score"]) == (1, "2026-03-01", "1.50", None)
 
 
 def test_a_file_whose_weights_are_damaged_is_refused(files, tmp_path):
