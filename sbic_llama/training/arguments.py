@@ -153,7 +153,7 @@ class TrainArguments(CorpusArguments, TrainingOptions):
         "adamw_torch", "optimizer; the paged ones need a GPU"
     )
     dump_dataset: Path | None = option(
-        None, "write the feature's instruction dataset to this file (JSONL), and train nothing"
+        None, "write the feature's instruction dataset to this file (.jsonl), and train nothing", writes=(".jsonl",)
     )
     class_weights: Literal["none", "balanced"] = option(
         "none", "weigh each answer in the loss by how rare its label is (balanced), or not", added_later=True

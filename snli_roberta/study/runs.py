@@ -41,7 +41,7 @@ class StudyArguments(SharedSettings):
         (33, 34, 35), "seeds; the rates are tried with the first", minimum=0, maximum=MAX_SEED
     )
     output_dir: Path = option(help="folder for the runs, records and findings")
-    report: Path | None = option(None, "also write an HTML page to this file")
+    report: Path | None = option(None, "also write an HTML page to this file", writes=(".html", ".htm"))
     estimate_only: bool = option(False, "print the number of runs and their estimated time, and train nothing")
     trials_only: bool = option(
         False, "only make the trials, print their validation accuracies, and skip the test split"
