@@ -44,6 +44,9 @@ class CorpusArguments(TableOptions):
         TableOptions.__post_init__(self)
         if self.more_labels and self.data is None:
             raise UserError("it needs --data", key="more_labels", fix="add --data with the labels of the first round")
+        for key in ("view", "repeats"):
+            if self.data is not None and getattr(self, key) != getattr(CorpusArguments, key):
+                raise UserError("it is about SBIC, and has no effect on --data", key=key, fix="remove it")
         if self.data is not None:
             from common.hub.table_download import at_commit
 

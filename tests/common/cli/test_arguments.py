@@ -171,6 +171,8 @@ def test_a_corpus_on_the_command_line_replaces_the_recipes(tmp_path):
     assert parse(CorpusOptions, [*recipe, "--data_dir", there]) == CorpusOptions(data_dir=tmp_path)
     with pytest.raises(UserError, match="--data_dir: two corpora were given"):
         parse(CorpusOptions, ["--data_dir", there, "--dataset_name", "a/b"])
+    with pytest.raises(UserError, match="--dataset_revision: it has no effect without --dataset_name"):
+        parse(CorpusOptions, ["--data_dir", there, "--dataset_revision", "v1"])
 
 
 @dataclass
