@@ -56,7 +56,7 @@ class AgreementArguments:
     min_items: int = option(FEWEST, "items that an annotator must share with others and the model", minimum=1)
     task: str | None = option(None, "what was annotated, as a heading (default: the label column)")
     model: str = option("model", "name of the model, as a heading")
-    output: Path | None = option(None, "JSON file for the full result")
+    output: Path | None = option(None, "JSON file for the full result", writes=(".json",))
     resamples: int = option(RESAMPLES, "bootstrap draws behind each interval", minimum=100)
     seed: int = option(0, "seed of the bootstrap", minimum=0, maximum=MAX_SEED)
 

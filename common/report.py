@@ -20,7 +20,7 @@ class ReportArguments:
     network."""
 
     records: Path = option(help="folder of run records (*.json)")
-    output: Path | None = option(None, "page to write")
+    output: Path | None = option(None, "page to write (.html)", writes=(".html", ".htm"))
     title: str = option("Results", "heading of the page")
     markdown: bool = option(False, "print the tables as Markdown, like those in the READMEs")
 

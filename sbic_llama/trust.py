@@ -6,6 +6,8 @@ The command annotates the file, compares the answers with the labels that people
 from __future__ import annotations
 
 import dataclasses
+import filecmp
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -190,6 +192,15 @@ def keep_records(assessed: list[Assessment], folder: Path) -> None:
                 leave(finding, folder, stem, None)
 
 
+def keep_review(made: Path, folder: Path) -> Path:
+    """Move new rows for review to review.csv, or to the next free number: people may have written into earlier files."""
+    for number in itertools.count(1):
+        path = folder / ("review.csv" if number == 1 else f"review-{number}.csv")
+        if not path.exists() or filecmp.cmp(made, path, shallow=False):
+            made.replace(path)
+            return path
+
+
 def _threshold(found: Guarantee) -> float:
     return math.inf if found.threshold is None else found.threshold
 
@@ -234,12 +245,15 @@ def main() -> None:
         "count": count,
         "thresholds": thresholds,
     }
-    proposed = write_review(annotated, adapters, labels, folder / "review.csv", **review)
+    proposed = write_review(annotated, adapters, labels, folder / ".review.csv", **review)
+    path = keep_review(folder / ".review.csv", folder)
     values = {"rows": posts.rows, "problems": posts.problems, "proposed": proposed, "share": arguments.review_share}
+    values["review"] = path.name
     with atomic_write(folder / "trust.html") as part:
         part.write_text(render(assessed, adapters, source, command=command_line(MODULE), **values), encoding="utf-8")
     keep_records(assessed, folder / "records")
-    log(f"page: {folder / 'trust.html'}; {counted(proposed, 'row')} for review: {folder / 'review.csv'}")
+    kept = "" if path.name == "review.csv" else " (what people may have written into earlier ones is kept)"
+    log(f"page: {folder / 'trust.html'}; {counted(proposed, 'row')} for review: {path}{kept}")
     for each in assessed:
         print(printable(f"{each.judged.feature.title}: {each.use}. {each.why}"))
         if each.guarantee:

@@ -29,7 +29,7 @@ class EvaluateArguments(CorpusArguments):
     revision: tuple[str, ...] = option((), "their branches, tags or commits on the Hub, one per model")
     title: tuple[str, ...] = option(("trained",), "names of the models in tables, one per model")
     output_dir: Path = option(Path("output/snli_evaluation"), "folder for the run records")
-    report: Path | None = option(None, "also write an HTML page to this file")
+    report: Path | None = option(None, "also write an HTML page to this file", writes=(".html", ".htm"))
     seed: int = option(0, "seed of the baselines, the untrained head and the bootstrap", minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self) -> None:

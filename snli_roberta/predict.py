@@ -53,8 +53,14 @@ class PredictArguments:
             raise UserError("sentences and --input were given", fix="give only one of them")
         if (self.input is None) != (self.output is None):
             raise UserError("--input and --output go together", fix="give both")
+        for key in ("prefix", "premise_column", "hypothesis_column"):
+            if self.input is None and getattr(self, key) != getattr(PredictArguments, key):
+                raise UserError("it has no effect without --input", key=key, fix="add --input and --output")
         if self.output is not None:
             table_format(self.output, writing=True)
+            if self.output.exists():
+                fix = "remove it, or choose another --output"
+                raise UserError("the output already exists", file=self.output, fix=fix)
 
 
 @dataclass(frozen=True)

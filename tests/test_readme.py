@@ -280,7 +280,7 @@ INLINE = [(name, text) for name in PAGES for text in re.findall(r"`(python -m [^
 def test_a_command_within_a_sentence_or_table_parses(name, text, miniature, parsed):
     module, *words = shlex.split(text.replace("path/to/", f"{miniature}/"))[2:]
     # In place of a model that would have to be trained first.
-    words = [str(MODELS / "tiny_llama") if word.startswith("output/") else word for word in words]
+    words = [re.sub(r"^output/.*(?<!\.html)$", str(MODELS / "tiny_llama"), word) for word in words]
     parsed(module, *words)
 
 

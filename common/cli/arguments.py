@@ -52,10 +52,12 @@ def option(
     empty: bool = False,  # allow empty text, which is usually an unset shell variable
     instead_of: str | None = None,  # on the command line, this field discards the recipe's value of that one
     added_later: bool = False,  # earlier versions' runs do not record it: they are those of its default
+    writes: tuple[str, ...] = (),  # endings of a file to write: never one that another option names
 ) -> Any:
     """Declare a dataclass field with its help text and bounds; without a default it is required."""
     metadata = {"help": help, "minimum": minimum, "above": above, "maximum": maximum, "below": below}
     metadata |= {"positional": positional, "empty": empty, "instead_of": instead_of, "added_later": added_later}
+    metadata |= {"writes": writes}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -119,6 +121,7 @@ def parse(
         elif field.default is REQUIRED and field.default_factory is REQUIRED:
             fix = "give it, or a recipe that has it with --config (see --help)"
             raise UserError(f"--{name} is missing", expected=field.metadata.get("help"), fix=fix)
+    _check_written(checked, fields, origins)
     try:
         return kind(**checked)
     except UserError as error:
@@ -321,7 +324,24 @@ def _convert(kind: Any, value: Any, options: Mapping[str, Any], origin: dict) ->
             raise wrong
     except UnicodeEncodeError:  # half of a surrogate pair, which YAML can spell
         raise wrong from None
+    if not value.lower().endswith(options.get("writes") or ""):
+        raise wrong
     return inner(value)
+
+
+def _check_written(checked: Mapping[str, Any], fields: dict, origins: dict[str, dict]) -> None:
+    """Refuse to write over a file that another argument names."""
+    written = [name for name in checked if fields[name].metadata.get("writes") and checked[name] is not None]
+    others = [
+        path
+        for name in checked.keys() - written
+        for path in (checked[name] if isinstance(checked[name], tuple) else [checked[name]])
+        if isinstance(path, Path) or fields[name].metadata.get("positional")
+    ]
+    there = [path for path in others if os.path.exists(path)]
+    for name in written:
+        if os.path.exists(checked[name]) and any(os.path.samefile(path, checked[name]) for path in there):
+            raise UserError("the command reads this file", **origins[name], fix="choose another")
 
 
 def _number(kind: type, text: str, options: Mapping[str, Any], wrong: UserError) -> int | float:
@@ -344,4 +364,5 @@ def _expectation(kind: Any, options: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     text = {str: "text", Path: "a path", int: "an integer", float: "a number", bool: "true or false"}[kind]
     bounds = [f"{words} {options[name]}" for name, (words, _) in BOUNDS.items() if options.get(name) is not None]
+    bounds += [f"that ends with {' or '.join(endings)}"] if (endings := options.get("writes")) else []
     return f"{text} {' and '.join(bounds)}" if bounds else text

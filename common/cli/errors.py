@@ -119,6 +119,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# Of a path: no permission, a name that is too long, a file where a folder belongs, or the reverse.
+PLACES = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 # torch's archive writer and safetensors report these without the error number.
 STORAGE_WORDS = re.compile(
     rf"iostream error|PytorchStreamWriter failed|unexpected pos|os error ({'|'.join(map(str, STORAGE))})\b"
@@ -179,7 +181,7 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in STORAGE:
+        if error.errno not in STORAGE and not (error.filename and error.errno in PLACES):
             raise
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {plain(f'{place}{error.strerror}')}. Fix that and repeat the command", file=sys.stderr)

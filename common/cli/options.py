@@ -96,9 +96,10 @@ class TrainingOptions(Schedule, LoraOptions):
         Schedule.__post_init__(self)
         if self.push_to_hub and self.hub_model_id is None:
             raise UserError("no repository to publish to", key="push_to_hub", fix="give --hub_model_id user/name")
-        if self.hub_model_id is not None and not self.push_to_hub:
-            problem = "it has no effect without --push_to_hub"
-            raise UserError(problem, key="hub_model_id", fix="add --push_to_hub, or remove --hub_model_id")
+        for key in ("hub_model_id", "hub_private", "hub_overwrite"):
+            if getattr(self, key) and not self.push_to_hub:
+                problem = "it has no effect without --push_to_hub"
+                raise UserError(problem, key=key, fix=f"add --push_to_hub, or remove --{key}")
 
 
 @dataclass(kw_only=True)
@@ -115,6 +116,9 @@ class CorpusOptions:
         if self.data_dir is not None and self.dataset_name is not None:
             expected = "data_dir or dataset_name"
             raise UserError("two corpora were given", key="data_dir", expected=expected, fix="remove one of them")
+        if self.dataset_revision is not None and self.dataset_name is None:
+            fix = "add --dataset_name user/name, or remove it"
+            raise UserError("it has no effect without --dataset_name", key="dataset_revision", fix=fix)
         if self.data_dir is not None and not Path(self.data_dir).is_dir():
             raise UserError("no such folder", file=self.data_dir, expected="a folder with the corpus's official files")
 

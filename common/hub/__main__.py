@@ -62,6 +62,11 @@ class PublishArguments(TableOptions):
     verify: bool = option(True, "score items again with the card's code, before the upload and after a download")
     items: int = option(ITEMS, "items to score again; 0 for all", minimum=0)
 
+    def __post_init__(self) -> None:
+        TableOptions.__post_init__(self)
+        if self.items != ITEMS and not self.verify:
+            raise UserError("nothing is scored again with --verify false", key="items", fix="remove one of them")
+
 
 @dataclass(kw_only=True)
 class VerifyArguments(TableOptions):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
@@ -232,8 +233,14 @@ def about(record: RunRecord) -> dict[str, Any]:
 
 
 def stem(task: str, title: str) -> str:
-    """Return the start of the file names of a model's findings, from the task's short name and the model's title."""
-    return f"{task}-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}"
+    """Return the start of the file names of a model's records and findings, from the task's short name and the model's title.
+
+    Letters other than a to z are left out; a digest then tells such titles apart.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    if not words or re.search(r"[^\W_]", re.sub("[a-z0-9]", "", title.lower())):
+        words = f"{words}-{hashlib.sha256(title.encode()).hexdigest()[:8]}".strip("-")
+    return f"{task}-{words}"
 
 
 def leave(finding: Finding, folder: Path, stem: str, model: Path | None) -> Path:

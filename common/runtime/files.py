@@ -35,6 +35,8 @@ def atomic_folder(path: Path) -> contextlib.AbstractContextManager[Path]:
 
 @contextlib.contextmanager
 def _renamed_to(path: Path, *, folder: bool) -> Iterator[Path]:
+    if not path.name:  # "." or "/"
+        raise UserError("not a name", file=path, expected=f"that of a {'folder' if folder else 'file'} to write")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from common.runtime.processes import is_first
 
 IDENTITY = "run.json"
 TRAINING_FILE = "training.json"  # in a trained model's folder
+LOGS = "runs"  # TensorBoard's folder in a training's
 LOCK = ".lock"  # in the folder of an annotation's parts
 ATTEMPTS = 10  # to lock a folder
 LONGEST = 150  # characters of a difference: the name of a dataset with its commit
@@ -39,7 +40,7 @@ def claim(
     """Tie a training's folder to the run that ``identity`` describes, or check that it belongs to that run.
 
     ``until_finished`` must stay the same only until the file ``finished`` exists. A run that failed before its first checkpoint
-    leaves nothing to protect: its mark is replaced. For ``restate`` see :func:`check_identity`.
+    leaves nothing to protect but TensorBoard's logs: its mark is replaced. For ``restate`` see :func:`check_identity`.
     """
     path, over = output_dir / IDENTITY, (output_dir / finished).is_file()
     if path.is_file() and (over or any(output_dir.glob("checkpoint-*"))):
@@ -48,7 +49,8 @@ def claim(
         return
     # A process killed while writing leaves a .part file.
     left = {entry.name for entry in output_dir.iterdir()} if output_dir.is_dir() else set()
-    if any(name != IDENTITY and not name.endswith(".part") for name in left):
+    ours = {IDENTITY, LOGS} if IDENTITY in left else set()
+    if any(not name.endswith(".part") for name in left - ours):
         raise UserError("the folder is not empty and holds no run", file=output_dir, fix="choose another --output_dir")
     write_identity(output_dir, identity | until_finished)
 

@@ -154,7 +154,9 @@ def _names(row: Row, *, item: str, annotator: str | None, anonymous: bool) -> tu
     """Return the names of a row's item and person."""
     who = str(row.number if anonymous else "")
     if annotator:
-        who = _name(row, annotator, f"fill it in{', or remove the column' if anonymous else ''}")
+        column = annotator if annotator in row.values else ANNOTATOR  # where exports and folders name people
+        fix = "remove the column" if anonymous else "give a folder with a file for each person"
+        who = _name(row, column, f"fill it in, or {fix}")
     return _name(row, item, "fill it in, or leave the row's label empty"), sys.intern(who)
 
 
@@ -167,6 +169,8 @@ def _contradiction(row: Row, earlier: Row, column: str, item: str, annotator: st
 
 
 def _name(row: Row, column: str, fix: str) -> str:
+    if column not in row.values:  # of a record: rows of a table have it
+        raise row.error("missing", column, expected="a name or number", fix=fix)
     name = text_of(row, column)
     if name is None:
         raise row.error("empty", column, expected="a name or number", fix=fix)

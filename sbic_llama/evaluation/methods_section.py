@@ -85,7 +85,8 @@ class Records:
     @property
     def miniature(self) -> bool:
         """Return whether anything is about invented texts."""
-        return any(each.of_miniature for _, each in self.annotators) or any(each.miniature for _, each in self.records)
+        shown = [each for _, each in (*self.records, *self.findings)]
+        return any(each.of_miniature for _, each in self.annotators) or any(each.miniature for each in shown)
 
 
 class Writer:

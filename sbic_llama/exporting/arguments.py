@@ -57,6 +57,8 @@ class ExportArguments(CorpusArguments):
             raise UserError("it has no effect without --texts", key="--text_column", fix="add --texts")
         if self.texts is not None and not (self.data is None and self.on_miniature):
             raise UserError("a corpus was given, too", key="--texts", fix="remove one of them")
+        if self.output_dir.name in ("", ".."):
+            raise UserError("not a name", file=self.output_dir, expected="that of a new folder")
         if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):
             raise UserError("the folder is not empty", file=self.output_dir, fix="choose another --output_dir")
         for name in ("gguf",) * (self.to == "gguf") + ("xllamacpp",) * self.check:

@@ -44,6 +44,9 @@ class CorpusArguments(TableOptions):
         TableOptions.__post_init__(self)
         if self.more_labels and self.data is None:
             raise UserError("it needs --data", key="more_labels", fix="add --data with the labels of the first round")
+        for key in ("view", "repeats"):
+            if self.data is not None and getattr(self, key) != getattr(CorpusArguments, key):
+                raise UserError("it is about SBIC, and has no effect on --data", key=key, fix="remove it")
         if self.data is not None:
             from common.hub.table_download import at_commit
 
@@ -153,7 +156,7 @@ class TrainArguments(CorpusArguments, TrainingOptions):
         "adamw_torch", "optimizer; the paged ones need a GPU"
     )
     dump_dataset: Path | None = option(
-        None, "write the feature's instruction dataset to this file (JSONL), and train nothing"
+        None, "write the feature's instruction dataset to this file (.jsonl), and train nothing", writes=(".jsonl",)
     )
     class_weights: Literal["none", "balanced"] = option(
         "none", "weigh each answer in the loss by how rare its label is (balanced), or not", added_later=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from common.cli.errors import UserError
 from common.models.loading import base_of, base_path
+from common.results.finding import stem
 from common.results.record import RunRecord, training_costs
 from common.results.scoring import ScoredSet, class_counts, keep
 from common.runtime import hardware
@@ -163,7 +163,7 @@ def score_rows(pairs: Sequence[Pair], probabilities: np.ndarray) -> list[dict[st
 
 def record_name(number: int, title: str) -> str:
     """Return the file name of a record: its row in the table, and its title."""
-    return f"snli-{number}-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.json"
+    return f"{stem(f'snli-{number}', title)}.json"
 
 
 def sampling_of(facts: dict[str, Any]) -> dict[str, Any]:

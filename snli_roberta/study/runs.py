@@ -41,7 +41,7 @@ class StudyArguments(SharedSettings):
         (33, 34, 35), "seeds; the rates are tried with the first", minimum=0, maximum=MAX_SEED
     )
     output_dir: Path = option(help="folder for the runs, records and findings")
-    report: Path | None = option(None, "also write an HTML page to this file")
+    report: Path | None = option(None, "also write an HTML page to this file", writes=(".html", ".htm"))
     estimate_only: bool = option(False, "print the number of runs and their estimated time, and train nothing")
     trials_only: bool = option(
         False, "only make the trials, print their validation accuracies, and skip the test split"
@@ -105,10 +105,11 @@ def announce(study: Study) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder for the model to use that holds something else."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / TRAINING_FILE).is_file():
+    """Refuse a folder for the model to use that holds something else than one of the study's runs."""
+    runs = (folder.parent / "runs").glob(f"*/{TRAINING_FILE}")
+    if folder.is_dir() and any(folder.iterdir()) and not any(_same(run, folder / TRAINING_FILE) for run in runs):
         raise UserError(
-            "not a trained model, and the study would replace it by one", file=folder, fix="move it elsewhere"
+            "not a model of this study, which would replace it by one", file=folder, fix="move it elsewhere"
         )
 
 

@@ -205,12 +205,13 @@ def test_a_modelfile_holds_any_instruction_as_it_is():
         (["--to", "merged", "--text_column", "post"], "it has no effect without --texts"),
         (["--to", "merged", "--texts", "no.csv", "--data_dir", "."], "a corpus was given, too"),
         (["more", "--to", "merged"], "2 adapters were given"),
+        (["--to", "merged", "--output_dir", "."], ".: not a name; expected that of a new folder"),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(words, message, tmp_path):
-    given = [str(tmp_path), "--output_dir", str(tmp_path / "new")]
+    output = [] if "--output_dir" in words else ["--output_dir", str(tmp_path / "new")]
     with pytest.raises(UserError, match=re.escape(message)):
-        parse(ExportArguments, [*given[:1], *words, *given[1:]])
+        parse(ExportArguments, [str(tmp_path), *words, *output])
 
 
 def test_a_folder_with_files_is_left_alone(arguments, tmp_path):

@@ -311,6 +311,8 @@ def test_bad_files_stop_before_the_model_loads(tmp_path, monkeypatch, content, a
         (["--model", "a", "--input", "x.csv"], "--input and --output go together"),
         (["--model", "a", "--input", "x.csv", "--output", "x.doc"], "x.doc: unknown file format"),
         (["--model", "a", "--input", "nowhere.csv", "--output", "x.csv"], "nowhere.csv: no such file"),
+        (["--model", "a", "one", "two", "--prefix", "x"], "--prefix: it has no effect without --input"),
+        (["--model", "a", "one", "two", "--premise_column", "x"], "--premise_column: it has no effect without --input"),
         (["--model", "./nowhere", "one", "two"], "./nowhere: no such folder; expected a trained model"),
         (["--model", "tests/nowhere", "one", "two"], "tests/nowhere: no such folder"),
         (["--model", "miniature/nowhere", "one", "two"], "miniature/nowhere: no such repository on"),
@@ -342,7 +344,7 @@ def test_the_answer_does_not_depend_on_the_file_format(trained, tmp_path, monkey
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UserError, match=r"pairs\.sav"):
-        parse(
-            predict.PredictArguments, ["--model", "m", "--input", "none.csv", "--output", str(tmp_path / "pairs.sav")]
-        )
+    (tmp_path / "pairs.csv").touch()
+    for name, problem in (("pairs.sav", "unknown file format"), ("pairs.csv", "the output already exists")):
+        with pytest.raises(UserError, match=rf"{name}: {problem}"):
+            parse(predict.PredictArguments, ["--model", "m", "--input", "none.csv", "--output", str(tmp_path / name)])

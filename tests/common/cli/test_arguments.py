@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -171,6 +171,57 @@ def test_a_corpus_on_the_command_line_replaces_the_recipes(tmp_path):
     assert parse(CorpusOptions, [*recipe, "--data_dir", there]) == CorpusOptions(data_dir=tmp_path)
     with pytest.raises(UserError, match="--data_dir: two corpora were given"):
         parse(CorpusOptions, ["--data_dir", there, "--dataset_name", "a/b"])
+    with pytest.raises(UserError, match="--dataset_revision: it has no effect without --dataset_name"):
+        parse(CorpusOptions, ["--data_dir", there, "--dataset_revision", "v1"])
+
+
+@dataclass
+class Writing:
+    """Write something."""
+
+    tables: tuple[str, ...] = option((), "tables", positional=True)
+    labels: Path | None = option(None, "labels")
+    output: Path | None = option(None, "file to write", writes=(".json", ".htm"))
+    title: str = option("", "its title")
+
+
+def test_a_file_to_write_has_its_ending_and_is_none_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.json", "b.json", "old.json"):
+        (tmp_path / name).touch()
+    words = ["a.json", "--labels", str(tmp_path / "b.json"), "--title", "old.json", "--output"]
+    for name in ("old.json", "new.json", "x.HTM"):
+        assert parse(Writing, [*words, name]).output == Path(name)
+    for name in ("a.json", "b.json", "../" + tmp_path.name + "/b.json"):
+        with pytest.raises(UserError, match=r"--output: the command reads this file\. Choose another"):
+            parse(Writing, [*words, name])
+    for name in ("labels.csv", "json", ".", "/", "a.json.gz"):
+        with pytest.raises(UserError, match=r"--output: .* is not valid; expected a path that ends with .json or .htm"):
+            parse(Writing, [*words, name])
+    with pytest.raises(UserError, match=r"recipe.yaml, line 1, key 'output': the command reads this file"):
+        parse(Writing, ["a.json", "--config", recipe(tmp_path, "output: a.json\n")])
+
+
+def test_findings_pages_and_datasets_replace_no_table():
+    from common.agreement import AgreementArguments
+    from common.report import ReportArguments
+    from sbic_llama.prevalence import PrevalenceArguments
+    from sbic_llama.regression import RegressionArguments
+    from sbic_llama.training.arguments import FeatureArguments
+    from snli_roberta.evaluate import EvaluateArguments
+    from snli_roberta.study.runs import StudyArguments
+
+    outputs = dict.fromkeys((AgreementArguments, ReportArguments, PrevalenceArguments, RegressionArguments), "--output")
+    outputs |= {EvaluateArguments: "--report", StudyArguments: "--report", FeatureArguments: "--dump_dataset"}
+    for kind, key in outputs.items():
+        needed = [
+            word
+            for field in fields(kind)
+            if field.default is MISSING
+            for word in (f"--{field.name}", "1e-3" if "rate" in field.name else "full")
+        ]
+        with pytest.raises(UserError, match=f"{key}: 'labels.csv' is not valid; expected a path that ends with"):
+            parse(kind, [*needed, key, "labels.csv"])
 
 
 QUIET = """

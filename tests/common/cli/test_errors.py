@@ -53,6 +53,11 @@ def run(body: str, timeout: int = 60, **environment: str) -> subprocess.Complete
             2,
             "error: a.csv: No space left on device. Fix that and repeat the command\n",
         ),
+        (
+            "raise PermissionError(13, 'Permission denied', '/home/a/b.csv')",
+            2,
+            "error: /home/a/b.csv: Permission denied. Fix that and repeat the command\n",
+        ),
     ],
 )
 def test_exit_status_and_message(body, status, message):
@@ -122,8 +127,9 @@ def test_disk_errors_are_distinguished_from_others(error, problem):
     assert reason is None if problem is None else reason.startswith(problem)
 
 
-def test_a_bug_keeps_its_traceback():
-    result = run("raise RuntimeError('bug')")
+@pytest.mark.parametrize("bug", ["RuntimeError('bug')", "PermissionError(13, 'of no file')", "OSError(2, 'gone', 'a')"])
+def test_a_bug_keeps_its_traceback(bug):
+    result = run(f"raise {bug}")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 

@@ -449,6 +449,7 @@ def test_the_command_line_refuses_in_one_line(tmp_path):
         ("publish", "--repo_id", "a/b"): "error: got 0 names; expected the folder of a trained model",
         ("publish", "x", "--repo_id", "a/b", "--token", "hf_x"): "error: unknown argument --token",
         ("publish", str(tmp_path), "--repo_id", "a/b"): "missing training.json",
+        ("publish", "x", "--repo_id", "a/b", "--verify", "false", "--items", "9"): "error: --items: nothing is scored",
         ("unpublish",): "error: unknown command 'unpublish'; expected card, publish, verify or space",
     }.items():
         result = subprocess.run([sys.executable, "-m", "common.hub", *words], cwd=ROOT, capture_output=True, text=True)

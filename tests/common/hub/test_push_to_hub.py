@@ -78,8 +78,10 @@ def test_what_cannot_be_published_is_refused_before_the_training(bases, few, tmp
     shared = {"data_dir": few, "learning_rate": 1e-3, "max_steps": 2, "push_to_hub": True}
     with pytest.raises(UserError, match=r"push_to_hub.*: no repository to publish to. Give --hub_model_id"):
         SnliArguments(output_dir=tmp_path, method="full", **shared)
-    with pytest.raises(UserError, match=r"has no effect without --push_to_hub\. Add --push_to_hub"):
-        SnliArguments(output_dir=tmp_path, method="full", **{**shared, "push_to_hub": False}, hub_model_id=ID)
+    for alone in ({"hub_model_id": ID}, {"hub_private": True}, {"hub_overwrite": True}):
+        with pytest.raises(UserError, match=r"has no effect without --push_to_hub\. Add --push_to_hub") as caught:
+            SnliArguments(output_dir=tmp_path, method="full", **{**shared, "push_to_hub": False}, **alone)
+        assert caught.value.key in alone
     with pytest.raises(UserError, match="this login may not write to 'somebody'"):
         train_snli(SnliArguments(output_dir=tmp_path / "a", method="full", hub_model_id="somebody/x", **shared))
     local = {"model_name_or_path": str(ROOT / "common" / "miniature" / "models" / "tiny_llama"), "hub_model_id": ID}

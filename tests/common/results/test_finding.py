@@ -15,7 +15,17 @@ from scipy.stats import binomtest
 from common.cli.errors import UserError
 from common.results import rendering
 from common.results.checks import group_scores
-from common.results.finding import Curve, Finding, Listing, Measures, leave, read_finding, read_findings, worded
+from common.results.finding import (
+    Curve,
+    Finding,
+    Listing,
+    Measures,
+    leave,
+    read_finding,
+    read_findings,
+    stem,
+    worded,
+)
 from common.results.pictures import class_shares, laid_out_once, png
 from common.results.rendering import drawn, in_markdown, lines, markdown
 from common.results.scoring import ScoredSet
@@ -63,6 +73,14 @@ def test_a_finding_is_left_beside_the_records_and_with_the_model(tmp_path):
     assert path == tmp_path / "records" / "findings" / "sbic-x-agreement.json"
     assert read_findings(path.parent) == read_findings(tmp_path / "model" / "evaluation" / "findings") == [finding()]
     assert read_findings(tmp_path / "nowhere") == []
+
+
+def test_titles_in_other_letters_have_file_names_of_their_own():
+    assert stem("sbic-x", "QLoRA, the study's wording") == "sbic-x-qlora-the-study-s-wording"
+    titles = ("модель А", "модель Б", "模型一", "模型二", "α = 16", "β = 16", "é", "è", "🙂", "!")
+    names = [stem("sbic-x", title) for title in titles]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"sbic-x(-16)?-[0-9a-f]{8}", name) for name in names)
 
 
 @pytest.mark.parametrize(

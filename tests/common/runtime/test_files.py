@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -64,4 +65,11 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
 def test_an_unwritable_path_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"), atomic_write(tmp_path / "file" / "a.json"):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_folder])
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_path_without_a_name_is_a_user_error(write, path):
+    with pytest.raises(UserError, match=r"not a name; expected that of a (file|folder) to write"), write(Path(path)):
         pytest.fail("the block must not run")

@@ -132,3 +132,17 @@ def test_an_export_and_a_folder_of_people_are_tables_of_votes(tmp_path):
         write_rows(tmp_path / "people" / f"{who}.csv", [{"item": 1, "tone": label}])
     people, *_ = read_tables(tmp_path / "people", tmp_path / "model.csv", Scale(), **names)
     assert people.labels == {"1": {"ann": "Rude", "bob": "Kind"}}
+
+
+def test_an_export_names_people_in_its_own_column_or_is_refused(tmp_path):
+    write_rows(tmp_path / "model.csv", [{"id": 1, "tone": "Kind"}])
+    names = {"item": "id", "annotator": "worker", "label": "tone", "prediction": "tone"}
+    record = {"id": 1, "text": "a", "label": ["Rude"]}
+    (tmp_path / "people").mkdir()
+    path = tmp_path / "people" / "ann.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    assert read_tables(path.parent, tmp_path / "model.csv", Scale(), **names)[0].labels == {"1": {"ann": "Rude"}}
+    with pytest.raises(UserError, match=r"ann.jsonl, line 1, column 'annotator': missing; .* a file for each person"):
+        read_tables(path, tmp_path / "model.csv", Scale(), **names)
+    path.write_text(json.dumps(record | {"meta": {"worker": "w1"}}) + "\n")
+    assert read_tables(path, tmp_path / "model.csv", Scale(), **names)[0].labels == {"1": {"w1": "Rude"}}

@@ -31,6 +31,15 @@ def stopped(tmp_path):
     return tmp_path
 
 
+def test_a_run_that_died_before_its_first_checkpoint_begins_again_beside_its_logs(tmp_path):
+    claim(tmp_path, 1, run())
+    (tmp_path / "runs").mkdir()  # TensorBoard's
+    assert not claim(tmp_path, 1, run(8)), "with other settings, too"
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(UserError, match="the folder is not empty and holds no run"):
+        claim(tmp_path, 1, run())
+
+
 @pytest.mark.parametrize("division", [(2, 8, 1), (4, 4, 1), (1, 4, 4), (2, 4, 2)])
 def test_it_continues_where_as_many_items_are_taken(stopped, division):
     processes, size, passes = division

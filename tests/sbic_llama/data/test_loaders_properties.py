@@ -183,3 +183,7 @@ def test_a_missing_number_is_no_group_and_a_list_is_no_text(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"id": 1, "targetMinority": ["florbs"]}\n')
     with pytest.raises(UserError, match="is not a single value"):
         label_files.read_human_votes(tmp_path / "l.jsonl", "id", feature)
+    given = '{"id": 1, "targetMinority": "florbs", "annotator": "a"}\n{"id": 2, "targetMinority": "florbs"}\n'
+    (tmp_path / "l.jsonl").write_text(given)
+    with pytest.raises(UserError, match=r"line 2, column 'annotator': missing; expected a name"):
+        label_files.read_human_votes(tmp_path / "l.jsonl", "id", feature)

@@ -359,6 +359,8 @@ def test_features_of_annotated_files(tmp_path, table):
         (["--codebook", "c", "--data", "T", "--dataset_name", "a/b"], r"--data: two corpora were given"),
         (["--codebook", "c", "--data", "T", "--label_policy", "above_half"], r"--label_policy: a codebook has no such"),
         (["--codebook", "c", "--data", "T", "--wording", "study"], r"--wording: a codebook has no such choice"),
+        (["--codebook", "c", "--data", "T", "--view", "aggregated"], r"--view: it is about SBIC, and has no effect"),
+        (["--codebook", "c", "--data", "T", "--repeats", "keep"], r"--repeats: it is about SBIC, and has no effect"),
     ],
 )
 def test_arguments_that_exclude_each_other(table, tmp_path, words, problem):

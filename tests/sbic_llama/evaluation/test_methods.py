@@ -21,14 +21,14 @@ RECORD = RESULTS / "sbic_smollm2" / "sbic-offensiveYN-4-qlora.json"
 HOSTILE = "50%_a&b \\input{/etc/passwd} ~^#$[x]<|>"
 
 
-def prevalence(folder: Path, name: str = "prevalence", facts: dict | None = None) -> Path:
+def prevalence(folder: Path, name: str = "prevalence", facts: dict | None = None, *, miniature: bool = False) -> Path:
     row = {"value": 0.25, "n": 90, "ci95": [0.201, 0.304]}
     if facts is None:
         facts = {"posts": 1700, "human labels": 90, "shares of": "file", "strata": 3, "effective sample size": 71.4}
     rows = {f"{HOSTILE}: people and machine": row, f"{HOSTILE}: machine alone, as if right": row | {"value": 0.31}}
     part = Measures("Share of posts", "class and labels", "share", rows)
     data = {"name": "posts.csv", "split": "all", "fingerprint": "0"}
-    finding = Finding(name, "How many?", HOSTILE, "model", ["Words"], [part], "None", data, facts)
+    finding = Finding(name, "How many?", HOSTILE, "model", ["Words"], [part], "None", data, facts, miniature)
     finding.write(folder / f"{name}.json")
     return folder / f"{name}.json"
 
@@ -79,6 +79,13 @@ def test_nothing_in_a_record_is_markup(tmp_path):
         assert ".25, 95" in text and "1,700" in text and "effective sample size 71" in text and ": .31)" in text
         assert re.findall(r"@\w+{(\w+),", works) == ["egami2023using"]
     assert Writer("latex").escape("\\input{a}") == "\\textbackslash{}input\\{a\\}"
+
+
+@pytest.mark.parametrize("miniature", [True, False])
+def test_a_finding_on_invented_texts_says_so(tmp_path, miniature):
+    records = Records()
+    records.add(prevalence(tmp_path, miniature=miniature))
+    assert ("about invented texts" in render(records, "markdown")[0]) == miniature
 
 
 def test_every_work_that_the_words_cite_has_an_entry_and_the_other_way_round():

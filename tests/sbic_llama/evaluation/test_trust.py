@@ -135,7 +135,23 @@ def test_the_page_opens_with_an_answer_and_has_the_numbers(call, tmp_path, files
     # A second run does not annotate again.
     monkeypatch.setattr(trust, "annotate", None)
     call(tmp_path, "--review_share", 0.2)
-    assert "already annotated" in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert "already annotated" in log
+    assert list(csv.DictReader((tmp_path / "review.csv").open(encoding="utf-8", newline=""))) == review
+    assert "60 rows for review: " + str(tmp_path / "review-2.csv") in log
+    page = (tmp_path / "trust.html").read_text(encoding="utf-8")
+    assert "<code>review-2.csv</code> has the 60 rows" in page and "Earlier files for review stay as they are" in page
+
+
+def test_rows_for_review_replace_no_file_that_people_may_have_written_into(tmp_path):
+    made = tmp_path / "made"
+    names = []
+    for text in ("a", "a", "b", "a", "b", "c"):
+        made.write_text(text)
+        names.append(trust.keep_review(made, tmp_path).name)
+        assert (tmp_path / names[-1]).read_text() == text
+    assert names == ["review.csv", "review.csv", "review-2.csv", "review.csv", "review-2.csv", "review-3.csv"]
+    assert not made.exists()
 
 
 def test_the_page_compares_with_named_annotators_and_shows_the_adapters_own_findings(call, tmp_path, files, adapters):

@@ -26,7 +26,7 @@ from common.results.record import read_record
 from common.tables.reading import read_rows
 from snli_roberta import compare
 from snli_roberta.data.corpus import LABELS, load_split, pair_id
-from snli_roberta.study.runs import StudyArguments
+from snli_roberta.study.runs import StudyArguments, check_free
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
@@ -250,9 +250,19 @@ def test_a_rate_that_diverges_is_reported_and_not_chosen(study, tmp_path, capsys
 def test_a_folder_of_the_users_is_not_replaced_by_a_model(tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "precious.txt").write_text("mine")
-    with pytest.raises(UserError, match="lora: not a trained model, and the study would replace it"):
+    with pytest.raises(UserError, match="lora: not a model of this study, which would replace it"):
         compare.compare(parse(StudyArguments, words(tmp_path)))
     assert (tmp_path / "lora" / "precious.txt").read_text() == "mine"
+
+
+def test_a_model_that_another_command_trained_is_not_replaced(tmp_path):
+    for folder, trained in (("runs/full-1", "{}"), ("full", "{}"), ("lora", '{"seed": 1}')):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "training.json").write_text(trained)
+    check_free(tmp_path / "full")
+    check_free(tmp_path / "none")
+    with pytest.raises(UserError, match="lora: not a model of this study"):
+        check_free(tmp_path / "lora")
 
 
 @pytest.mark.slow
