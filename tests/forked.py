@@ -18,9 +18,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[1]
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.imported"])
+# Importing bitsandbytes initializes CUDA, which forks of a process that has done so cannot use.
+_CONTEXT.set_forkserver_preload([] if torch.cuda.is_available() else ["tests.imported"])
 _FOLDER = tempfile.TemporaryDirectory(prefix="forked-")
 
 

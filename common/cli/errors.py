@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -125,6 +126,11 @@ PLACES = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EI
 STORAGE_WORDS = re.compile(
     rf"iostream error|PytorchStreamWriter failed|unexpected pos|os error ({'|'.join(map(str, STORAGE))})\b"
 )
+FULL = "the GPU's memory is full"
+LESS_MEMORY = (
+    "end other programs on it, or use a smaller --batch_size. A training takes less with a smaller per_device_train_batch_size"
+    " (and more gradient_accumulation_steps for the same steps), with activation_checkpointing: true, or with a smaller base"
+)
 HEAD_START = 5.0  # seconds in which the launcher ends the other processes
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # each is set by torch's or accelerate's launcher
 
@@ -136,6 +142,22 @@ def storage_problem(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in STORAGE:
             return cause.strerror or str(cause)
     return next((plain(str(cause))[:120] for cause in chain if STORAGE_WORDS.search(str(cause))), None)
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Return whether a GPU had too little memory: torch's own error, and those of CUDA's libraries."""
+    return any(isinstance(cause, RuntimeError) and "out of memory" in str(cause) for cause in causes(error))
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Say in one line what takes less of a GPU's memory, wherever in a command it was full."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not memory_is_full(error):
+            raise
+        raise UserError(FULL, fix=LESS_MEMORY) from error
 
 
 def _terminated(number: int, _: FrameType | None) -> NoReturn:
@@ -165,7 +187,8 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
             os.getcwd()
         except FileNotFoundError:
             raise UserError("the working directory no longer exists", fix="cd into one that does") from None
-        main()
+        with memory_errors():
+            main()
         sys.stdout.flush()
     except UserError as error:
         who = ""

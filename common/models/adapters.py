@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,33 @@ def check_adapter_config(config: dict[str, Any], task: str, name: str | Path) ->
             expected = f"a plain LoRA for named modules, with a rank of at most {HIGHEST_RANK:,}"
             problem = f"adapter_config.json sets {shown(key)} to {shown(value)}"
             raise UserError(problem, file=name, expected=expected, fix="train it again with such settings")
+
+
+def check_targets(wanted: Sequence[str], layers: Collection[str], of: str) -> None:
+    """Refuse a name that no layer to adapt has: PEFT would skip it if another one fits.
+
+    ``layers`` are their names, which may end with a wanted one; ``of`` is what has them.
+    """
+    for name in wanted:
+        if not any(f".{layer}".endswith(f".{name}") for layer in layers):
+            last = sorted({layer.rpartition(".")[2] for layer in layers})
+            problem = f"no linear layer of {of} is named {shown(name)}"
+            raise UserError(problem, key="target_modules", expected=f"{', '.join(last)}, or only all-linear")
+
+
+def copy_weights(model: Any, weights: Path, adapter: str = "default") -> None:
+    """Give a loaded adapter the numbers of its file, in fp32 and in memory of its own.
+
+    PEFT rounds them to a base's 16 bits on the way, or leaves them in the mapped file, where on some CPUs the last bit of a
+    product depends on the place at which they begin.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    for name, parameter in model.named_parameters():
+        if adapter in name.split("."):
+            parameter.data = parameter.data.clone()
+    set_peft_model_state_dict(model, load_file(weights), adapter)
 
 
 def check_adapter(model: Any, weights: Path, adapter: str = "default") -> None:

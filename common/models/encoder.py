@@ -19,7 +19,13 @@ from common.cli.console import bar, log
 from common.cli.errors import UserError, shown
 from common.cli.options import ALL_LINEAR, DEFAULT_LENGTH, EncoderOptions
 from common.models import loading as models
-from common.models.adapters import ADAPTER_CONFIG, check_adapter, check_adapter_config
+from common.models.adapters import (
+    ADAPTER_CONFIG,
+    check_adapter,
+    check_adapter_config,
+    check_targets,
+    copy_weights,
+)
 from common.models.encoding import Texts, check_tokens, encode, fit_tokenizer, longest
 from common.models.load_errors import loading
 from common.models.loading import (
@@ -105,6 +111,8 @@ def _from_pretrained(
             ignore_mismatched_sizes=True,  # in a head; check_loaded refuses it elsewhere
             **facts,
         )
+    for parameter in model.parameters():  # for one layout of trained and reloaded weights, see `copy_weights`
+        parameter.data = parameter.data.clone()
     return model, report, own
 
 
@@ -172,10 +180,7 @@ def linear_modules(model: PreTrainedModel, excluded: Sequence[str], wanted: Sequ
     if not names:
         raise UserError("the model has no linear layers to adapt", expected="an encoder, such as roberta-base")
     if tuple(wanted) != ALL_LINEAR:
-        if unknown := [name for name in wanted if name not in names]:
-            problem = f"no linear layer of the encoder is named {shown(unknown[0])}"
-            expected = f"{', '.join(sorted(names))}, or only all-linear"
-            raise UserError(problem, key="target_modules", expected=expected)
+        check_targets(wanted, names, "the encoder")
         names = set(wanted)
     return rf"{prefix}\.({'|'.join(sorted(parents))})\..*\b({'|'.join(sorted(names))})"
 
@@ -249,8 +254,10 @@ def _load_adapter(folder: Path, config: dict[str, Any], name: str | Path, labels
     base, report, _ = _load_any(place, revision, labels)
     # Without it, a rank that the file does not have would fill the memory. Two initializations change the base's weights first.
     of_file_alone = config.get("init_lora_weights") not in ("olora", "pissa")
-    model = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=of_file_alone)
+    # Where the base is: PEFT would choose a GPU, and leave the head there.
+    model = PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=of_file_alone, torch_device="cpu")
     check_adapter(model, weights)
+    copy_weights(model, weights)
     drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     stored = get_peft_model_state_dict(model, save_embedding_layers=False)
     if absent := [key for key in drawn if f"base_model.model.{key}" not in stored]:

@@ -6,10 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from common.cli.errors import UserError, causes, counted, shown
+from common.cli.errors import UserError, causes, counted, memory_is_full, shown
 from common.models.retry import outage_in, use_retrying_client
 
 
@@ -42,12 +43,14 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
             return UserError("not in the cache, and HF_HUB_OFFLINE is set", file=name, fix="unset it to download it")
         fix = "check the network"
         return UserError(f"not in the cache, and cannot reach {constants.ENDPOINT}", file=name, fix=fix)
-    text = str(error)
+    text, report = str(error), _load_report(error)
+    if memory_is_full(error) or "out of memory" in str(getattr(report, "conversion_errors", "")):
+        return UserError("does not fit into the GPU's memory", file=name, fix="use a smaller base model")
     if "no file named model.safetensors" in text or "have a file named model.safetensors" in text:
         return without_weights(name, "model.safetensors")
     if "the above report" in text:
         fix = "download it again, or use the config.json that belongs to the weights"
-        return UserError(f"its weights do not match config.json: {_reported(error)}", file=name, fix=fix)
+        return UserError(f"its weights do not match config.json: {_reported(report)}", file=name, fix=fix)
     if "contains custom code" in text or "references custom code" in text:
         expected = "a model that transformers supports"
         return UserError("needs code of its own, which is never run", file=name, expected=expected)
@@ -62,12 +65,17 @@ def load_error(name: str | Path, error: Exception, revision: str | None = None) 
     return UserError(f"cannot be loaded: {reason}", file=name, fix=fix)
 
 
-def _reported(error: Exception) -> str:
-    """Say what transformers' load report holds, which its message refers to and its log, which we silence, shows."""
+def _load_report(error: Exception) -> Any:
+    """Return transformers' load report, which its message refers to and its log, which we silence, shows; None without one."""
     traceback, report = error.__traceback__, None
     while traceback is not None:
         report = traceback.tb_frame.f_locals.get("loading_info", report)
         traceback = traceback.tb_next
+    return report
+
+
+def _reported(report: Any) -> str:
+    """Say what a load report holds."""
     shapes = {
         key: f"{tuple(stored)} instead of {tuple(wanted)}"
         for key, stored, wanted in getattr(report, "mismatched_keys", ())

@@ -21,6 +21,8 @@ UNWANTED = ("checkpoint-*", "onnx/*", "openvino/*")
 INDEX = "model.safetensors.index.json"
 MODEL_FILES = ("config.json", "generation_config.json", INDEX)
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+HASHED_WHOLE = 2 * 2**30  # bytes of a base's files: all of a 7B model would take a minute at each start
+PIECES, PIECE = 128, 2**15  # of a larger one's files, and bytes of each
 SHARD = r"[\w-][\w.-]*\.safetensors"
 KERNEL_SETTINGS = ("attn_implementation", "experts_implementation", "kernel_config")
 OWN_KERNELS = (
@@ -296,14 +298,29 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
 
 def base_identity(name: str, revision: str | None) -> str:
-    """Identify a base model by its commit on the Hub, or by a hash of a folder's configuration, tokenizer and weights."""
+    """Identify a base model by its commit on the Hub, or by a digest of a folder's configuration, tokenizer and weights."""
     path = base_path(name)
     if not Path(path).is_dir():
         return str(commit_of(path, revision))
     digest = hashlib.sha256()
-    for file in sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors")):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    files = sorted(file for file in Path(path).iterdir() if file.suffix in (".json", ".txt", ".safetensors"))
+    whole = sum(file.stat().st_size for file in files) <= HASHED_WHOLE
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + _digest(file, whole=whole))
     return digest.hexdigest()
+
+
+def _digest(file: Path, *, whole: bool) -> bytes:
+    """Return a digest of a file; if not of the ``whole``, of its size and of pieces that are spread over it."""
+    with file.open("rb") as stream:
+        if whole:
+            return hashlib.file_digest(stream, "sha256").digest()
+        size = file.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        for start in range(0, size, max(PIECE, size // PIECES)):
+            stream.seek(start)
+            digest.update(stream.read(PIECE))
+        return digest.digest()
 
 
 def width_of(name: str, revision: str | None = None) -> int:

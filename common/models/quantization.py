@@ -46,25 +46,20 @@ def load_base(
         four_bits["bnb_4bit_quant_storage"] = torch.float32
     settings = {"nf4": four_bits, "int8": {"load_in_8bit": True}, "none": {}}[quantization]
     config = base_config(name, revision)
-    try:
-        with loading(name):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                name,
-                revision=revision,
-                config=config,
-                quantization_config=BitsAndBytesConfig(**settings) if settings else None,
-                device_map={"": device},
-                dtype=hardware.dtype(precision),
-                attn_implementation=attention_for(config),
-                use_safetensors=True,  # pickles run code
-                trust_remote_code=False,  # the default asks on the terminal
-                output_loading_info=True,
-            )
-            check_loaded(model, _with_quantized_shapes(model, report), name)
-    except UserError as error:
-        if isinstance(error.__cause__, torch.OutOfMemoryError):
-            raise UserError("does not fit into the GPU's memory", file=name, fix="use a smaller base model") from None
-        raise
+    with loading(name):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=revision,
+            config=config,
+            quantization_config=BitsAndBytesConfig(**settings) if settings else None,
+            device_map={"": device},
+            dtype=hardware.dtype(precision),
+            attn_implementation=attention_for(config),
+            use_safetensors=True,  # pickles run code
+            trust_remote_code=False,  # the default asks on the terminal
+            output_loading_info=True,
+        )
+        check_loaded(model, _with_quantized_shapes(model, report), name)
     if settings and not any(isinstance(module, (Linear4bit, Linear8bitLt)) for module in model.modules()):
         raise UserError("no layer that can be quantized", file=name, expected="a model such as Llama 2")
     disable_cpu_repacking(model)

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from common.cli import console
-from common.cli.errors import UserError
+from common.cli.errors import UserError, memory_errors
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
@@ -29,14 +29,18 @@ def call(function: Callable[[Given], Result], argument: Given, *, preload: str) 
     """Return ``function(argument)``, computed in a child process; all three are pickled.
 
     Ctrl-C and SIGTERM are forwarded to the child, which may finish what it must; then this process ends too. If this process is
-    killed, the child is asked to stop. ``preload`` is a module that all children need: the first call's is imported once.
+    killed, the child is asked to stop. ``preload`` is a module that all children need: the first call's is imported once, except
+    where there is a GPU.
 
     Raises:
         UserError: The function raised it, or the child was killed.
         SystemExit: The child ended with that status, as after a signal.
     """
+    import torch
+
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
+    # Importing bitsandbytes initializes CUDA, which forks of a process that has done so cannot use.
+    context.set_forkserver_preload([console.__name__ if torch.cuda.is_available() else preload])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(function, argument, theirs, console.started()))
     with _forwarded_to(process):
@@ -72,7 +76,8 @@ def _work(function: Callable[[Any], Any], argument: Any, pipe: Connection, start
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        pipe.send((None, function(argument)))
+        with memory_errors():
+            pipe.send((None, function(argument)))
     except UserError as error:
         pipe.send((error, None))
 

@@ -122,6 +122,8 @@ def _restated(begun: dict[str, Any], now: dict[str, Any], output_dir: Path, *, f
     # Earlier versions did not record the number, but each of several processes saves its random state.
     states = {path.name for path in output_dir.glob("checkpoint-*/rng_state_*.pth")}
     begun = {"processes": len(states) or 1, "sharded": False} | begun
+    if begun.get("base_commit") is None:  # nor a folder's digest
+        begun["base_commit"] = now.get("base_commit")
     before, after = ([run.get(key) for key in BATCH] for run in (begun, now))
     if before == after or not all(isinstance(value, int) for value in before):
         return begun

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli.console import bar, stage
 from common.cli.errors import UserError, file_name, shown
-from common.models.loading import hub_commit
+from common.models.loading import base_identity, hub_commit
 from common.runtime.files import atomic_write
 from common.runtime.run_folder import IDENTITY, LOCK, check_identity, locked_inside, write_identity
 from common.tables import spreadsheet
@@ -154,15 +154,19 @@ def identity_of(
 
 
 def digest_of(adapter: Adapter) -> str:
-    """Return what identifies an adapter: its commit on the Hub, or a digest of its files; of a base alone, its prompt."""
+    """Return what identifies an adapter: its commit on the Hub, or a digest of its files; of a base alone, its prompt.
+
+    With a base in a folder, also a digest of that.
+    """
+    base, revision = adapter.description.base_model, adapter.description.base_revision
+    of_base = f" {base_identity(base, None)}" if Path(base).is_dir() else ""
     if adapter.folder is None:
-        described = adapter.description
-        return f"{described.base_model} {described.base_revision} {described.prompt_hash}"
+        return f"{base} {revision} {adapter.description.prompt_hash}{of_base}"
     ratios = "".join(f" {ratio:.9g}" for ratio in adapter.ratios)
     if commit := hub_commit(adapter.folder):
-        return f"{commit}{ratios}"
+        return f"{commit}{ratios}{of_base}"
     content = [(adapter.folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
-    described = f"{adapter.description.prompt_hash} {adapter.description.temperature}{ratios}"
+    described = f"{adapter.description.prompt_hash} {adapter.description.temperature}{ratios}{of_base}"
     described += "".join(f" {threshold:.9g}" for threshold in adapter.feature.thresholds)
     return hashlib.sha256(b"".join([*content, described.encode()])).hexdigest()
 

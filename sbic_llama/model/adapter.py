@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from peft import LoraConfig, PeftModel, TaskType
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import UserError, shown
 from common.cli.options import ALL_LINEAR
-from common.models.adapters import check_adapter, check_adapter_config
+from common.models.adapters import check_adapter, check_adapter_config, check_targets, copy_weights
 from common.models.load_errors import loading
 from common.models.loading import base_of, base_path, local_folder, read_config, require, width_of
 from common.models.prompt import answer_ids
@@ -25,23 +26,32 @@ from sbic_llama.data.groups import NONE
 from sbic_llama.model import description as annotator_file
 from sbic_llama.model.description import ANNOTATOR_FILE, AnnotatorFile
 from sbic_llama.model.exactness import load_base
-from sbic_llama.model.scoring import score_branches
+from sbic_llama.model.scoring import device_of, score_branches
 from sbic_llama.training.arguments import TrainArguments
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
+EXPERTS = (
+    "gate",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "w1",
+    "w2",
+    "w3",
+)  # names by which PEFT adapts what are no layers
 
 
 def lora_config(arguments: TrainArguments, base: PreTrainedModel, revision: str | None) -> LoraConfig:
     """Configure a run's LoRA on a base of this revision."""
-    modules = arguments.target_modules
+    modules, output = arguments.target_modules, base.get_output_embeddings()
     # Posts are text: of Gemma 3, images would pass through other layers. Llama 4's routers of experts return a tuple.
-    text = {*base.get_decoder().modules(), base.get_output_embeddings()}
-    excluded = [
-        name
-        for name, layer in base.named_modules()
-        if isinstance(layer, Linear) and (name.endswith("router") or layer not in text)
-    ]
+    text = {*base.get_decoder().modules()}
+    layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, Linear) and layer is not output}
+    excluded = [name for name, layer in layers.items() if name.endswith("router") or layer not in text]
+    if modules != ALL_LINEAR:
+        experts = EXPERTS if any(name.endswith("experts") for name, _ in base.named_modules()) else ()
+        check_targets(modules, {*layers, *experts} - {*excluded}, "the base")
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=arguments.r,
@@ -74,12 +84,15 @@ def precision_for(description: AnnotatorFile) -> hardware.Choice:
 def attach(model: PreTrainedModel | PeftModel, folder: Path, name: str | Path, adapter: str = "default") -> PeftModel:
     """Add the adapter in ``folder`` to a model, named ``adapter`` there; ``name`` is what the user called it."""
     weights = require(folder, WEIGHTS_FILE, name)
+    # On the base's device: each process of a launch would choose the first GPU.
+    settings: dict[str, Any] = {"low_cpu_mem_usage": True, "torch_device": str(device_of(model))}
     with loading(name):
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter, low_cpu_mem_usage=True)
+            model.load_adapter(str(folder), adapter, **settings)
         else:
-            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter, low_cpu_mem_usage=True)
+            model = PeftModel.from_pretrained(model, folder, adapter_name=adapter, **settings)
         check_adapter(model, weights, adapter)
+        copy_weights(model, weights, adapter)
     return model
 
 
@@ -138,7 +151,7 @@ def save(
 
     trained = scores()
     # On the same base: a second copy would not fit a small GPU.
-    model.load_adapter(str(folder), CHECK)
+    attach(model, folder, folder, CHECK)
     model.set_adapter(CHECK)
     reloaded = scores()
     model.set_adapter("default")

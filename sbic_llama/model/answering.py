@@ -21,6 +21,7 @@ from sbic_llama.model.scoring import (
     choice_probabilities,
     context_of,
     device_of,
+    fp32_head,
     label_probabilities,
     needs_plain_passes,
     score_labels,
@@ -144,16 +145,18 @@ def generate(
 def generate_plainly(model: Any, prompt: list[int], end: int, max_new_tokens: int) -> tuple[list[int], float, float]:
     """Generate for one prompt with the library's own cache; see :func:`_generate_batch` for what is returned."""
     ids = torch.tensor([prompt], device=device_of(model))
-    answer = base_of(model).generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end,
-        pad_token_id=end,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
+    base = base_of(model)
+    with fp32_head(base):
+        answer = base.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=end,
+            pad_token_id=end,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
     new = answer.sequences[0, len(prompt) :]
     values = torch.cat(answer.logits).float().log_softmax(-1).topk(2).values
     margin = (values[:, 0].exp() - values[:, 1].exp()).min()

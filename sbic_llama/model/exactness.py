@@ -7,6 +7,7 @@ does not hold for a base is not used with it, whatever its architecture.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from common.cli.console import log, stage
 from common.cli.errors import UserError
 from common.models import quantization as bases
-from common.models.exactness import Exactness, key_of, recall, remember
+from common.models.exactness import Exactness, check_finite, key_of, recall, remember
 from common.models.prompt import answer_ids
 from common.models.quantization import Quantization
 from common.results.record import versions
@@ -90,7 +91,7 @@ def check(
     One text is longer than the base's smallest attention window.
 
     Raises:
-        UserError: The base cannot even be run plainly.
+        UserError: The base cannot even be run plainly, or its scores are not numbers.
     """
     model.eval()
     answers = answer_ids(tokenizer, OFFENSIVE_YN.labels)
@@ -104,6 +105,7 @@ def check(
         raise UserError(
             f"cannot be run: {type(error).__name__}", file=name, expected="a model such as Llama 2"
         ) from error
+    check_finite(itertools.chain(*plain), model, name, precision)
     per_token = torch.tensor(plain) / torch.tensor([len(answer) for answer in answers])
 
     def scores() -> torch.Tensor:

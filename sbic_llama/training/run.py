@@ -17,7 +17,7 @@ from trl import SFTConfig
 from common.cli.console import log
 from common.cli.errors import UserError
 from common.hub.upload import check_publishing, publish_if_asked
-from common.models.loading import base_path, commit_of
+from common.models.loading import base_identity, base_path, commit_of
 from common.models.prompt import template_for
 from common.models.quantization import adapters_to_fp32, load_tokenizer
 from common.runtime import hardware
@@ -160,7 +160,8 @@ def load_data(
     trained_on = training_fingerprint(feature, posts, dev_posts)
     # The template is what identifies the run, not how it was asked for; earlier versions had the study's only. And what the
     # fingerprint covers, whichever files it came from.
-    run_identity = identity(replace(arguments, prompt="auto", more_labels=()), trained_on) | {"base_commit": revision}
+    run_identity = identity(replace(arguments, prompt="auto", more_labels=()), trained_on)
+    run_identity |= {"base_commit": revision or base_identity(arguments.model_name_or_path, None)}
     run_identity = {"prompt": None if feature.template.name == "study" else feature.template.name} | run_identity
     if feature.codebook:  # what it says, wherever the file lies; first, because its labels are part of the data, too
         codebook = {"codebook": fingerprint([dataclasses.asdict(feature.codebook)])}

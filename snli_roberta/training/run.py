@@ -8,7 +8,7 @@ from common.cli.console import log
 from common.cli.errors import UserError
 from common.cli.options import METHODS
 from common.hub.upload import check_publishing, publish_if_asked
-from common.models.loading import base_path, commit_of
+from common.models.loading import base_identity, base_path, commit_of
 from common.results.scoring import class_counts
 from common.runtime import hardware
 from common.runtime.run_folder import locked
@@ -44,13 +44,14 @@ def estimate(arguments: TrainArguments) -> time_estimate.TimeEstimate:
 def load_data(arguments: TrainArguments) -> TrainingData:
     """Load train and validation pairs, and check everything that can be refused before training."""
     if hardware.shards():
-        raise UserError("FSDP is for models too large for one GPU; an encoder fits", fix="use accelerate_config.yaml")
+        raise UserError("FSDP is for 4-bit bases; an encoder needs no shards", fix="use accelerate_config.yaml")
     loaded, dev = arguments.load("train", "dev")
     for line in (*loaded.report.lines(), *dev.report.lines()):
         log(line)
     pairs = training_sample(loaded.pairs, **{key: getattr(arguments, key) for key in SAMPLING})
     # The base's main branch may move before a stopped run continues, so the commit is part of the run's identity.
     revision = commit_of(base_path(arguments.model_name_or_path), arguments.model_revision)
+    base = revision or base_identity(arguments.model_name_or_path, None)
     about = what_it_is(arguments, revision)
     check_publishing(arguments, about)
     used = labeled(pairs)
@@ -61,7 +62,7 @@ def load_data(arguments: TrainArguments) -> TrainingData:
         validation=labeled(dev.pairs),
         metric="accuracy",
         revision=revision,
-        identity=identity(arguments, pairs_fingerprint(pairs)) | {"base_commit": revision},
+        identity=identity(arguments, pairs_fingerprint(pairs)) | {"base_commit": base},
         about=about,
         facts={
             "loaded": class_counts(loaded.labels, LABELS),

@@ -47,6 +47,7 @@ def run(body: str, timeout: int = 60, **environment: str) -> subprocess.Complete
         ("pass", 0, ""),
         ("raise UserError('no such file', file='a.csv')", 2, "error: a.csv: no such file\n"),
         ("raise KeyboardInterrupt", 128 + signal.SIGINT, "interrupted\n"),
+        ("raise RuntimeError('CUDA out of memory')", 2, f"error: {UserError(errors.FULL, fix=errors.LESS_MEMORY)}\n"),
         ("raise BrokenPipeError", 128 + signal.SIGPIPE, ""),
         (
             "raise OSError(28, 'No space left on device', 'a.csv')",

@@ -14,14 +14,25 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
+from safetensors.torch import load_file, save_file
 from transformers.utils.loading_report import LoadStateDictInfo, log_state_dict_report
 
 from common.cli.errors import UserError
 from common.miniature.loopback_hub import READ_TOKEN
 from common.miniature.pretrain import MODELS
 from common.models import encoder, retry
+from common.models import loading as finding
 from common.models.load_errors import load_error, loading
-from common.models.loading import base_of, base_path, check_place, hub_commit, lasting_path, license_of, local_folder
+from common.models.loading import (
+    base_identity,
+    base_of,
+    base_path,
+    check_place,
+    hub_commit,
+    lasting_path,
+    license_of,
+    local_folder,
+)
 from sbic_llama.model.adapter import load_adapter
 from snli_roberta.data.corpus import LABELS
 
@@ -67,6 +78,21 @@ def test_the_shipped_models_have_names_and_licenses():
     assert base_path("miniature/tiny_llama") == str(MODELS / "tiny_llama")
     assert base_path("miniature/other") == "miniature/other"
     assert {license_of(str(folder), None) for folder in MODELS.iterdir()} == {"apache-2.0"}
+
+
+@pytest.mark.parametrize("whole", [2**30, 0])
+def test_a_folder_is_identified_by_what_it_holds(tmp_path, monkeypatch, whole):
+    """Of large weights, pieces are read; each of these is a changed tensor of the same shape."""
+    monkeypatch.setattr(finding, "HASHED_WHOLE", whole)
+    folder = shutil.copytree(MODELS / "tiny_llama", tmp_path / "base")
+    found = [base_identity(str(folder), None), base_identity("miniature/tiny_llama", None)]
+    assert len(set(found)) == 1
+    for key in ("model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"):
+        tensors = load_file(folder / "model.safetensors")
+        tensors[key] += 1
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        found.append(base_identity(str(folder), None))
+    assert len(set(found)) == 4
 
 
 @pytest.mark.parametrize(
@@ -125,11 +151,15 @@ def test_a_login_is_advised_only_where_it_may_help(name, fix):
     [
         (
             {"mismatched_keys": {("b", (3,), (2,)), ("a", (4, 2), (4, 1))}},
-            "2 tensors of another shape (first: 'a', (4, 2) instead of (4, 1))",
+            "its weights do not match config.json: 2 tensors of another shape (first: 'a', (4, 2) instead of (4, 1)). Dow",
         ),
         (
             {"conversion_errors": {"a.w": "Traceback …\nValueError: odd\n"}},
-            "1 tensor not convertible (first: 'a.w', ValueError: odd)",
+            "its weights do not match config.json: 1 tensor not convertible (first: 'a.w', ValueError: odd). Download",
+        ),
+        (
+            {"conversion_errors": {"a.w": "OutOfMemoryError: CUDA out of memory. …\nError: Bnb4bitQuantize on …\n"}},
+            "does not fit into the GPU's memory. Use a smaller base model",
         ),
     ],
 )
@@ -137,8 +167,7 @@ def test_a_load_report_that_an_error_refers_to_is_shown(monkeypatch, keys, probl
     """transformers logs it as a warning, which commands silence."""
     empty = {"missing_keys": set(), "unexpected_keys": set(), "error_msgs": [], "skipped_pp_keys": set()}
     info = LoadStateDictInfo(**{"mismatched_keys": set(), "conversion_errors": {}, **empty, **keys})
-    message = re.escape(f"user/name: its weights do not match config.json: {problem}. Download")
-    with pytest.raises(UserError, match=message), loading("user/name"):
+    with pytest.raises(UserError, match=re.escape(f"user/name: {problem}")), loading("user/name"):
         log_state_dict_report(torch.nn.Identity(), "user/name", False, info)
 
 

@@ -19,6 +19,14 @@ def refuse(file: str) -> None:
     raise UserError("bad", file=file, line=3, fix="fix it")
 
 
+def fill_memory(size: int) -> None:
+    raise RuntimeError(f"CUDA out of memory. Tried to allocate {size} GiB.")  # torch's error is one
+
+
+def has_imported(module: str) -> bool:
+    return module in sys.modules
+
+
 def end_by(number: int) -> None:
     os.kill(os.getpid(), number)
     time.sleep(60)

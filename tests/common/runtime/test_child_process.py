@@ -26,6 +26,21 @@ def test_the_result_comes_from_another_process():
     assert where != os.getpid()
 
 
+def test_where_there_is_a_gpu_no_library_is_imported_before_the_fork():
+    """Importing bitsandbytes initializes CUDA, which forks of a process that has done so cannot use."""
+    code = "import torch\ntorch.cuda.is_available = lambda: True\nfrom common.runtime.child_process import call\n"
+    code += f"from {WORKER} import has_imported\nprint(call(has_imported, 'wave', preload='wave'))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "False\n", result.stderr
+
+
+def test_a_full_gpu_is_one_line():
+    from tests.common.runtime import child_process_worker
+
+    with pytest.raises(UserError, match=r"^the GPU's memory is full\. End other programs on it, or use a smaller"):
+        call(child_process_worker.fill_memory, 2, preload=WORKER)
+
+
 def test_a_user_error_is_raised_in_the_parent():
     from tests.common.runtime import child_process_worker
 

@@ -76,6 +76,15 @@ def test_the_number_of_processes_of_an_earlier_versions_run_is_counted(stopped):
         claim(stopped, 1, run())
 
 
+def test_other_weights_in_the_bases_folder_are_another_run(stopped):
+    first, other = ({"base_commit": letter * 64} for letter in "ab")
+    assert not claim(stopped, 1, run(**first)), "an earlier version did not look into a folder"
+    (stopped / "run.json").write_text(json.dumps(run(precision="fp32", **first)))
+    assert not claim(stopped, 1, run(**first))
+    with pytest.raises(UserError, match="holds another run: base_commit changed"):
+        claim(stopped, 1, run(**other))
+
+
 def test_a_sharded_run_is_not_continued_otherwise(stopped, monkeypatch):
     """The optimizer's state is in another file, which would be left out."""
     monkeypatch.setattr(hardware, "shards", lambda: True)

@@ -7,6 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 
 from common.cli.errors import UserError
 from common.models.prompt import TAIL
@@ -14,6 +16,7 @@ from sbic_llama import Annotator
 from sbic_llama.data.corpus import load_splits
 from sbic_llama.data.features import FEATURES
 from sbic_llama.model import annotator, answering
+from sbic_llama.model.adapter import attach, load_adapter
 
 ODD = (
     "",
@@ -165,6 +168,18 @@ def test_the_base_is_loaded_once_and_an_instruction_read_once(folders, posts, mo
     list(model.annotate(posts))
     assert (len(loads), len(reads)) == (1, 3)
     assert scored == [len(set(posts))] * 4, "equal posts are scored once"
+
+
+def test_an_adapter_keeps_its_numbers_and_is_where_its_base_is(folders, monkeypatch):
+    """PEFT would put it on the first GPU, and round it to a base's 16 bits."""
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "meta")
+    model, *_ = load_adapter(folders[0], precision="bf16")
+    attach(model, folders[1], folders[1], "second")
+    for folder, name in zip(folders, ("default", "second"), strict=False):
+        stored = load_file(folder / "adapter_model.safetensors")
+        loaded = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        assert loaded.keys() == stored.keys()
+        assert all(torch.equal(loaded[key], stored[key]) for key in stored)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "none"])

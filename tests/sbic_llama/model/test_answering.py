@@ -64,8 +64,14 @@ def test_an_end_at_the_last_allowed_token_is_an_end():
 def test_a_base_without_the_cache_has_the_same_numbers():
     sequences = torch.tensor([[3, 6, 4, EOS]])
     answer = SimpleNamespace(sequences=sequences, logits=[logits(1, step)[None] for step in range(3)])
-    weight = SimpleNamespace(weight=torch.zeros(1))
-    model = SimpleNamespace(generate=lambda **_: answer, get_input_embeddings=lambda: weight)
+    weight, head = SimpleNamespace(weight=torch.zeros(1)), torch.nn.Linear(1, SIZE, dtype=torch.bfloat16)
+
+    def generate(**_: object) -> SimpleNamespace:
+        assert head(torch.zeros(1, 1, dtype=torch.bfloat16)).dtype == torch.float32
+        return answer
+
+    layers = {"get_input_embeddings": lambda: weight, "get_output_embeddings": lambda: head}
+    model = SimpleNamespace(generate=generate, **layers)
     ids, log_probability, margin = generate_plainly(model, [3], EOS, 8)
     assert ids == [6, 4, EOS]
     assert log_probability == pytest.approx(math.log(0.55 * 0.9 * 0.8), abs=1e-6)

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from peft import get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Gemma3Config
 
 from common.cli.errors import UserError
@@ -26,10 +28,12 @@ from sbic_llama.data.encoding import encode
 from sbic_llama.data.features import FEATURES
 from sbic_llama.data.groups import normalized_groups
 from sbic_llama.model import attention, exactness, masks, packing, scoring
+from sbic_llama.model.adapter import lora_config
 from sbic_llama.model.annotator import Annotator
 from sbic_llama.model.answering import generate
 from sbic_llama.model.exactness import load_base
 from sbic_llama.model.scoring import score_labels
+from sbic_llama.training import run as training
 from sbic_llama.training.arguments import TrainArguments
 from sbic_llama.training.run import train
 from tests.bases import BASES, CHATML, PLAIN, WINDOW, build
@@ -197,6 +201,37 @@ def test_a_base_that_cannot_be_run_is_refused_in_one_line(base, monkeypatch):
     monkeypatch.setattr(exactness, "recall", lambda key: None)
     with pytest.raises(UserError, match="cannot be run: RuntimeError; expected a model such as Llama 2"):
         load_base(path, None, tokenizer, precision="fp32")
+
+
+def test_scores_that_are_not_numbers_are_refused_and_not_remembered(base, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = shutil.copytree(base("qwen2"), tmp_path / "base")
+    tensors = load_file(path / "model.safetensors")
+    tensors["model.norm.weight"][0] = torch.nan
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"base: non-finite weights \(first in 'model\.norm\.weight'\)"):
+        load_base(str(path), None, load_tokenizer(str(path)), precision="fp32")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("wanted", [("qery",), ("q_proj", "v_prj"), ("q_proj", "lm_head"), ("attn.q_proj",)])
+def test_a_layer_that_the_base_lacks_is_refused_by_name_before_it_is_loaded(wanted, base, posts, tmp_path, monkeypatch):
+    """PEFT skips it if another one fits, and TRL cannot train the output layer."""
+    monkeypatch.setattr(training, "load_base", None)
+    options = {"data_dir": posts, "learning_rate": 1e-2, "output_dir": tmp_path, "target_modules": wanted}
+    layers = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, or only all-linear"
+    message = f"key 'target_modules': no linear layer of the base is named '{wanted[-1]}'; expected {layers}"
+    with pytest.raises(UserError, match=message):
+        train(TrainArguments(model_name_or_path=base("qwen2"), **options), "offensiveYN")
+
+
+def test_experts_are_adapted_by_the_names_that_they_had_as_layers(base, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(base("mixtral"))
+    wanted = ("self_attn.q_proj", "w1", "w2", "w3")
+    arguments = TrainArguments(output_dir=tmp_path, learning_rate=1e-2, target_modules=wanted)
+    model = get_peft_model(model, lora_config(arguments, model, None))
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in get_peft_model_state_dict(model)}
+    assert adapted == {"q_proj", "experts", "base_layer"}
 
 
 def test_a_window_counts_places_in_the_text_and_not_in_the_row():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from common.cli.errors import UserError
+from common.miniature.pretrain import MODELS
 from common.models.prompt import answer_ids
 from sbic_llama import Annotator
 from sbic_llama.annotate import annotate
@@ -77,6 +80,17 @@ def test_another_codebook_does_not_continue_what_one_began():
         replace(BOOK, labels={"Loud": "", "Quiet": ""}),
     ]
     assert len({digest_of(untrained(book, BASE, prompt="study")) for book in books}) == len(books)
+
+
+def test_other_weights_in_the_bases_folder_do_not_continue_what_it_began(tmp_path):
+    base = shutil.copytree(MODELS / "tiny_llama", tmp_path / "base")
+    asked = untrained(BOOK, str(base), prompt="study")
+    before = digest_of(asked)
+    assert digest_of(asked) == before
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    assert digest_of(asked) != before
 
 
 def test_annotate_takes_a_codebook_and_a_base(tmp_path):

@@ -118,6 +118,20 @@ def test_an_adapter_without_the_head_that_its_base_lacks_is_refused(tiny_base, s
         load_trained(folder)
 
 
+def test_an_adapter_is_loaded_where_its_base_is(tiny_base, tmp_path, monkeypatch):
+    """PEFT would leave the head on a GPU."""
+    from peft import LoraConfig, get_peft_model
+
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "meta")
+    base = str(tiny_base("roberta"))
+    (model, new), tokenizer = load_base(base), encoder.load_tokenizer(base)
+    encoder.fit(model, tokenizer, base)
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=new)
+    encoder.save(get_peft_model(model, config), tokenizer, tmp_path, base=base, probe=[PAIR.texts])
+    model, _ = load_trained(tmp_path)
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_a_folder_without_tokenizer_files_is_refused(name, tiny_base, tmp_path):
     shutil.copytree(tiny_base(name), tmp_path / "base", ignore=shutil.ignore_patterns("tokenizer*"))
