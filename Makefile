@@ -93,7 +93,7 @@ demo-full: demo ## the demo, then people in the loop: from an Excel file to a co
 			--output $(LOOP)/prevalence.json | head -n 3 && \
 		$(BIN)/python -m sbic_llama.trust $(LOOP)/posts.xlsx --human_labels $(LOOP)/labeled.xlsx --key id --adapter $(LOOP)/round1/complaint \
 			--output_dir $(LOOP)/trust --quiet && \
-		echo && echo "Step 5 of 5: the labels go into the next training" && \
+		echo && echo "Step 5 of 5: the labels go into the next training run" && \
 		$(BIN)/python -m sbic_llama.train $$own_labels --more_labels $(LOOP)/labeled.xlsx $$recipe --output_dir $(LOOP)/round2 --quiet && \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(LOOP)/round2/complaint --data $$own/labels.csv --more_labels $(LOOP)/labeled.xlsx \
 			--earlier $(LOOP)/round1/complaint --output_dir $(LOOP)/round2/records --quiet | tail -n 2

@@ -7,7 +7,6 @@ drawn at random. The command also says how many human labels an interval of a gi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from common.cli.arguments import option, parse
@@ -33,7 +32,6 @@ class PrevalenceArguments(BothLabelsArguments):
     width: tuple[float, ...] = option(
         WIDTHS, "widths of 95% intervals for which to say how many human labels they take", above=0, maximum=0.99
     )
-    output: Path | None = option(None, "JSON file for the finding", writes=(".json",))
     share_of: Literal["file", "population"] = option(
         "file", "shares of this file, or of the population of posts that it was drawn from at random"
     )

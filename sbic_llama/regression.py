@@ -35,7 +35,6 @@ class RegressionArguments(BothLabelsArguments):
     kind: Literal["linear", "logistic"] = option(
         "linear", "linear: differences of shares or means; logistic: of log-odds, for outcomes of 0 and 1"
     )
-    output: Path | None = option(None, "JSON file for the finding", writes=(".json",))
 
     def __post_init__(self) -> None:
         BothLabelsArguments.__post_init__(self)

@@ -128,8 +128,8 @@ STORAGE_WORDS = re.compile(
 )
 FULL = "the GPU's memory is full"
 LESS_MEMORY = (
-    "end other programs on it, or use a smaller --batch_size. A training takes less with a smaller per_device_train_batch_size"
-    " (and more gradient_accumulation_steps for the same steps), with activation_checkpointing: true, or with a smaller base"
+    "end other programs on it, or use a smaller --batch_size; in training, a smaller per_device_train_batch_size with more"
+    " gradient_accumulation_steps, activation_checkpointing: true, or a smaller base"
 )
 HEAD_START = 5.0  # seconds in which the launcher ends the other processes
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # each is set by torch's or accelerate's launcher

@@ -65,7 +65,7 @@ class BothLabelsArguments:
         None, "codebook of the feature, for its rule of how several people's labels become one (default: majority)"
     )
     prefix: str = option(PREFIX, "prefix of the annotation's columns", empty=True)
-    output: Path | None = option(None, "JSON file for the finding")
+    output: Path | None = option(None, "JSON file for the finding", writes=(".json",))
 
     def __post_init__(self) -> None:
         if len(self.annotated) != 1:
