@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import sys
@@ -290,6 +291,11 @@ def renamed(miniature: Path, folder: Path, *extra: dict) -> Path:
     return path
 
 
+def rounded(finding: Finding) -> list:
+    text = json.dumps([dataclasses.asdict(each) for each in finding.parts])
+    return json.loads(text, parse_float=lambda number: round(float(number), 6))
+
+
 def test_items_that_the_model_was_trained_on_are_left_out_and_real_ones_beside_what_was_published(
     trained, run, miniature, tmp_path
 ):
@@ -300,7 +306,8 @@ def test_items_that_the_model_was_trained_on_are_left_out_and_real_ones_beside_w
     path = renamed(miniature, tmp_path, item)
     arguments = DisagreementArguments(model=str(trained), chaosnli=path, output_dir=tmp_path, title="x")
     again, finding = disagreement.check(arguments)
-    assert again.parts == run["disagreement"].parts, "the same model and seed find the same"
+    # Pairs are in other batches than before, which on some CPUs changes the last digits.
+    assert rounded(again) == rounded(run["disagreement"]), "the same model and seed find the same"
     assert finding.facts["items"] == 12
     assert finding.facts["standing_in"] == {"train": 1, "dev": 0, "test": 12}
     assert finding.data["name"] == "ChaosNLI-SNLI"
