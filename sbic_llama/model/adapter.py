@@ -31,15 +31,7 @@ from sbic_llama.training.arguments import TrainArguments
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CHECK = "reloaded"
-EXPERTS = (
-    "gate",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "w1",
-    "w2",
-    "w3",
-)  # names by which PEFT adapts what are no layers
+EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")  # PEFT's names for what are no layers
 
 
 def lora_config(arguments: TrainArguments, base: PreTrainedModel, revision: str | None) -> LoraConfig:
