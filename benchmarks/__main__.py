@@ -187,6 +187,7 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:
     """Load every side of a job, time them in turn, and compare their answers."""
     sides = job.sides(bf16=hardware.cpu_has_bf16())
     items = {name: tool.quick if arguments.quick else tool.items for name, (tool, _) in sides.items()}
+    sides = {name: side for name, side in sides.items() if items[name]}
     setting = dataclasses.replace(setting, most=max(items.values()))
     with contextlib.ExitStack() as ends:
         workers = {}
