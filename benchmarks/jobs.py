@@ -86,8 +86,8 @@ JOBS = (
         Tool("a command for each adapter", "inference.annotate_in_turn", 640, 16, 1.5, precisions=("own",)),
     )),
     Job("SBIC generation", "posts", "adapters", rounds=5, quick=1, tools=(
-        ours("inference.annotator_groups", 256, 64),
-        Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 32, 2),
+        ours("inference.annotator_groups", 256, 128),
+        Tool("model.generate, batches of 16 as they come", "inference.generate_batches", 128, 64, 2),
     )),
     Job("QLoRA training", "examples", "llama", rounds=3, quick=1, tools=(
         ours("training.qlora", 96, 16),
