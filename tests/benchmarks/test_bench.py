@@ -117,6 +117,8 @@ def test_a_row_has_ratio_rates_utilization_and_whether_the_target_is_met():
     rows = JobResult(job, rounds, dict.fromkeys(names[1:], 0.987)).rows({"fp32": 120.0, "bf16": 1.0})
     row = ["SNLI prediction, pairs", names[1], "3.00 (3.00–3.00)", "45", "15", "25% of fp32", "98.7%", "≥ 3", True]
     assert rows[0] == row
+    quick = [{name: each[name] for name in names[:2]} for each in rounds]  # the others are left out
+    assert JobResult(job, quick, {names[1]: 0.987}).rows({"fp32": 120.0, "bf16": 1.0}) == [row]
     size = Listing("Size", ["what", "met"], [["a", True], ["b", False]])
     parts = [Listing("", COLUMNS, [[*rows[0][:-1], False]]), size]
     assert worded(WORDS, **targets(parts))["summary"] == [

@@ -15,7 +15,8 @@ import pytest
 from common.cli.arguments import ENCODING
 from common.cli.errors import UserError
 from common.miniature.pretrain import MODELS
-from common.results.finding import Finding
+from common.results.finding import Finding, worded
+from common.stats.guarantee import Guarantee
 from common.tables.reading import read_rows
 from common.tables.writing import write_rows
 from sbic_llama import trust
@@ -26,6 +27,7 @@ from sbic_llama.evaluation.methods_section import Records, render
 from sbic_llama.evaluation.trust_page import (
     LEAST_ALPHA,
     LEAST_LABELS,
+    TEMPLATES,
     WIDEST,
     LabeledAnswers,
     called,
@@ -403,6 +405,31 @@ def test_the_model_is_compared_with_the_best_constant_answer_by_post():
     )
     assert groups.constant() == (("a",), [1, pytest.approx(2 / 3), 0])
     assert groups.gain(0)["value"] == pytest.approx(1 / 3)
+
+
+def test_words_are_true_of_a_confidence_near_1_and_of_alpha_without_a_value():
+    found = Guarantee(0.9, 0.95, 0.99987, 0.4, 50, 50, 0.94, 29)
+    said = worded(TEMPLATES / "guarantee.jinja", found=found, rows=100)["summary"][0]
+    assert "at least 0.99987," in said
+    values = {
+        "use": "use with review",
+        "only": None,
+        "trained": 0,
+        "metric": "accuracy",
+        "constant": "Yes",
+        "enough": True,
+    }
+    values |= {
+        "score": gain(0.8, 0.9),
+        "gain": gain(0.1, 0.2),
+        "alpha": None,
+        "least_alpha": 0.667,
+        "widest": 0.2,
+        "needed": 9,
+    }
+    for constant, words in ((True, "because all labels are equal"), (False, "has no value; the finding on agreement")):
+        test = {"constant": constant, "passed": None, "min_items": 30}
+        assert words in " ".join(worded(TEMPLATES / "verdict.jinja", **values, test=test)["summary"])
 
 
 def test_four_posts_that_all_speak_for_the_model_show_no_gain():
