@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.first_rows import cut_sbic, cut_snli
 from tests.strict_hub import StrictHub
 
 assert not {"huggingface_hub", "transformers", "datasets"} & set(sys.modules), "imported before the test Hub started"
@@ -37,7 +40,7 @@ _PROPERTIES = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 settings.register_profile("few", max_examples=15, **_PROPERTIES)
-settings.register_profile("many", max_examples=80, **_PROPERTIES)
+settings.register_profile("many", max_examples=40, **_PROPERTIES)
 settings.load_profile("few")
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +70,29 @@ def miniature() -> Path:
     """Return the folder of the miniature's corpora."""
     from common.miniature import cache as corpora
 
+    return corpora.build()
+
+
+@pytest.fixture(scope="session")
+def small_cache(miniature, tmp_path_factory) -> Path:
+    """Return a value of XDG_CACHE_HOME with which every command sees a miniature of a quarter of the rows to train on."""
+    from common.miniature import cache as corpora
+
+    cache = tmp_path_factory.mktemp("small")
+    folder = cache / miniature.parent.name / miniature.name
+    shutil.copytree(miniature, folder)
+    cut_sbic(folder / "SBIC.v2", folder / "SBIC.v2", train=1200, validation=250, test=900)
+    cut_snli(folder / "snli_1.0", folder / "snli_1.0", train=1500, validation=200, test=300)
+    (folder / corpora.MANIFEST).write_text(json.dumps(corpora._digests(folder)), encoding="utf-8")
+    return cache
+
+
+@pytest.fixture
+def small_miniature(small_cache, monkeypatch) -> Path:
+    """Give this test and the commands that it runs the small miniature, and return its folder."""
+    from common.miniature import cache as corpora
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_cache))
     return corpora.build()
 
 

@@ -15,7 +15,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 import torch
@@ -69,6 +71,46 @@ def run(
     _ended(process, timeout)
     text = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
     return subprocess.CompletedProcess(list(words), process.exitcode, *text)
+
+
+@contextlib.contextmanager
+def as_python(folder: Path) -> Iterator[None]:
+    """Put a program ``python`` into a folder for a PATH, which runs commands as forks of this process's server."""
+    folder.mkdir(parents=True, exist_ok=True)
+    address = tempfile.mkdtemp(dir=_FOLDER.name) + "/socket"  # the path of a socket must be short
+    program = folder / "python"
+    program.write_text(PROGRAM.format(python=sys.executable, address=address), encoding="utf-8")
+    program.chmod(0o755)
+    with Listener(address, "AF_UNIX") as listener:
+
+        def serve() -> None:
+            while True:
+                with listener.accept() as client:
+                    if (given := client.recv()) is None:
+                        return
+                    words, cwd, env = given
+                    result = run(words, cwd=Path(cwd), env=env)
+                    client.send((result.returncode, result.stdout, result.stderr))
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        yield
+        with Client(address, "AF_UNIX") as client:
+            client.send(None)
+        server.join()
+
+
+PROGRAM = """\
+#!{python} -SE
+import os, sys
+from multiprocessing.connection import Client
+with Client({address!r}, "AF_UNIX") as server:
+    server.send((sys.argv[1:], os.getcwd(), dict(os.environ)))
+    status, out, err = server.recv()
+sys.stdout.write(out)
+sys.stderr.write(err)
+sys.exit(status)
+"""
 
 
 def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, out: Path, err: Path):

@@ -27,6 +27,7 @@ from common.miniature.pretrain import MODELS
 from common.results.finding import read_finding
 from common.runtime.project import PROJECT, SOURCE
 from common.tables.reading import read_rows
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 SBIC, SNLI = "sbic_llama/notebooks/train.ipynb", "snli_roberta/notebooks/full_vs_lora.ipynb"
@@ -250,7 +251,7 @@ def test_the_default_base_of_sbic_is_open_and_snlis_recipe_is_a_study():
 
 
 @pytest.fixture
-def execute(tmp_path, monkeypatch):
+def execute(small_miniature, tmp_path, monkeypatch):
     """Return a function that runs a notebook with other settings, in a folder with the repository's files but no output."""
     from nbclient import NotebookClient
 
@@ -270,10 +271,10 @@ def execute(tmp_path, monkeypatch):
             }
         )
     )
-    # Keep the developer's own Jupyter out; `python` is the one that runs the tests.
+    # Keep the developer's own Jupyter out.
     for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / ("jupyter" if name == "JUPYTER_PATH" else name)))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", "")
 
     def run(path: str, **other: str) -> nbformat.NotebookNode:
@@ -286,7 +287,8 @@ def execute(tmp_path, monkeypatch):
         NotebookClient(notebook, timeout=300, kernel_name="this", resources={"metadata": {"path": str(work)}}).execute()
         return notebook
 
-    return run
+    with forked.as_python(tmp_path / "bin"):
+        yield run
 
 
 def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:

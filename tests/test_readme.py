@@ -11,7 +11,6 @@ import dataclasses
 import importlib
 import importlib.util
 import io
-import os
 import re
 import shlex
 import signal
@@ -40,7 +39,6 @@ from snli_roberta.data.corpus import load_split
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
-ON_CPU = {**os.environ, "ACCELERATE_USE_CPU": "true"}
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", "sbic_llama/README.md", "snli_roberta/README.md", *DOCS)
 # Pages whose commands run one after the other in one folder: later ones use what earlier ones trained.
@@ -92,7 +90,7 @@ def publish(hub: LocalHub, id: str, splits: dict[str, list[dict]], ref: str = "r
 
 
 @pytest.fixture
-def corpora_on_the_hub(hub, miniature):
+def corpora_on_the_hub(hub, small_miniature):
     """The corpora and base models that the pages name, with the miniature's content."""
     bases = {
         "miniature/tiny_roberta": "tiny_roberta",
@@ -110,7 +108,7 @@ def corpora_on_the_hub(hub, miniature):
     snli = {
         names[split]: [
             {"premise": pair.premise, "hypothesis": pair.hypothesis, "label": pair.label}
-            for pair in load_split(split, data_dir=miniature / "snli_1.0").pairs
+            for pair in load_split(split, data_dir=small_miniature / "snli_1.0").pairs
         ]
         for split in names
     }
@@ -120,9 +118,9 @@ def corpora_on_the_hub(hub, miniature):
     publish(hub, "miniature/pairs", {"dev" if name == "validation" else name: rows for name, rows in others.items()})
     sbic = {}
     for split, name in zip(names.values(), ("trn", "dev", "tst"), strict=True):
-        with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
+        with open(small_miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
             sbic[split] = list(csv.DictReader(file))
-    with open(miniature / "own_file" / "posts.csv", encoding="utf-8", newline="") as file:
+    with open(small_miniature / "own_file" / "posts.csv", encoding="utf-8", newline="") as file:
         publish(hub, "miniature/posts", {"train": list(csv.DictReader(file))})
     publish(hub, "allenai/social_bias_frames", sbic, ref="refs/convert/parquet")
 
@@ -146,7 +144,10 @@ def test_every_page_with_commands_is_run():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("session", SESSIONS)
-def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_the_hub, miniature, parsed, tmp_path):
+def test_the_commands_of_the_pages_run_in_the_order_shown(
+    session, small_miniature, corpora_on_the_hub, parsed, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     # Outputs stay out of the tree: commands run in a folder that has the tree's files but not its output.
     for entry in ROOT.iterdir():
         if entry.name not in ("output", ".git", ".venv"):
@@ -158,8 +159,8 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
     scripts = {name: place.partition(".")[0] for name, place in project["scripts"].items()}
     for command in (line for name in SESSIONS[session] for line in commands(name) if not line.startswith("make ")):
         words = shlex.split(
-            command.removeprefix("ACCELERATE_USE_CPU=true ")  # which ON_CPU has
-            .replace("path/to/", f"{miniature}/")
+            command.removeprefix("ACCELERATE_USE_CPU=true ")  # which is set
+            .replace("path/to/", f"{small_miniature}/")
             .replace(" you/", " miniature/")
             .replace("datasets/you/", "datasets/miniature/")
         )
@@ -185,19 +186,17 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(session, corpora_on_th
             if importlib.util.find_spec("gradio") is None:
                 warnings.warn(f"not run, because gradio is not installed: {command}", stacklevel=1)
             else:
-                check_page([sys.executable, *given], tmp_path)
+                check_page(given, tmp_path)
         elif words[0] == ".venv/bin/python":
-            check(forked.run(given, cwd=tmp_path, env=ON_CPU), command)
+            check(forked.run(given, cwd=tmp_path), command)
         elif launched and "--num_processes" not in words:  # one launch of one process stands for them all
             options = ["launch", "--config_file", "accelerate_config.yaml"]
             assert given[:3] == options, command
-            check(forked.run(given[3:], cwd=tmp_path, env=ON_CPU), command)
+            check(forked.run(given[3:], cwd=tmp_path), command)
         else:
             launched = True
             launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *given]
-            check(
-                subprocess.run(launcher, cwd=tmp_path, env=ON_CPU, capture_output=True, text=True, timeout=300), command
-            )
+            check(subprocess.run(launcher, cwd=tmp_path, capture_output=True, text=True, timeout=300), command)
 
 
 def long_kind(words: list[str]) -> str | None:
@@ -216,18 +215,11 @@ def check_page(command: list[str], folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    process = subprocess.Popen(
-        [*command, "--port", port],
-        cwd=folder,
-        env=ON_CPU,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = forked.Forked([*command, "--port", port], cwd=folder)
     try:
         output = ""
         while "http://127.0.0.1:" not in output:
-            line = process.stderr.readline()
+            line = process.stdout.readline()
             assert line, f"{command}\n{output}"
             output += line
     finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ import pytest
 
 from common.miniature.pretrain import MODELS
 from common.models import retry
+from tests.first_rows import cut_sbic, cut_snli
+from tests.once import once
 from tests.strict_hub import StrictHub
 
 if TYPE_CHECKING:
@@ -29,16 +31,8 @@ def no_pauses(monkeypatch) -> None:
 def few(miniature, tmp_path_factory) -> Path:
     """Return a folder of official files with a few of the miniature's posts and pairs: a small corpus of its own."""
     folder = tmp_path_factory.mktemp("few")
-    for name, count in {"trn": 500, "dev": 160, "tst": 160}.items():
-        with open(miniature / "SBIC.v2" / f"SBIC.v2.{name}.csv", encoding="utf-8", newline="") as file:
-            rows = list(itertools.islice(csv.reader(file), count + 1))
-        with open(folder / f"SBIC.v2.{name}.csv", "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
-    for name, count in {"train": 600, "dev": 90, "test": 120}.items():
-        lines = (
-            (miniature / "snli_1.0" / f"snli_1.0_{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        )
-        (folder / f"snli_1.0_{name}.jsonl").write_text("".join(itertools.islice(lines, count)), encoding="utf-8")
+    cut_sbic(miniature / "SBIC.v2", folder, train=500, validation=160, test=160)
+    cut_snli(miniature / "snli_1.0", folder, train=600, validation=90, test=120)
     return folder
 
 
@@ -52,21 +46,27 @@ def runs(few, tmp_path_factory) -> dict[str, Path]:
     from snli_roberta.training.arguments import TrainArguments as SnliArguments
     from snli_roberta.training.run import train as train_snli
 
-    folder = tmp_path_factory.mktemp("runs")
-    steps = {"evaluations": 1, "logging_steps": 5, "data_dir": few}
-    for name, count in {"offensiveYN": 20, "targetMinority": 60}.items():
-        train_sbic(SbicArguments(output_dir=folder, learning_rate=2e-3, max_steps=count, **steps), name)
-        sbic.score_adapter(
-            sbic.EvaluateArguments(
-                adapter=str(folder / name), data_dir=few, output_dir=folder / "records", untouched_base=False
+    def make(folder: Path) -> None:
+        steps = {"evaluations": 1, "logging_steps": 5, "data_dir": few}
+        for name, count in {"offensiveYN": 20, "targetMinority": 60}.items():
+            train_sbic(SbicArguments(output_dir=folder, learning_rate=2e-3, max_steps=count, **steps), name)
+            sbic.score_adapter(
+                sbic.EvaluateArguments(
+                    adapter=str(folder / name), data_dir=few, output_dir=folder / "records", untouched_base=False
+                )
             )
+        for method in ("full", "lora"):
+            train_snli(
+                SnliArguments(output_dir=folder / method, method=method, learning_rate=1e-3, max_steps=20, **steps)
+            )
+        models = tuple(str(folder / method) for method in ("full", "lora"))
+        snli.score(
+            snli.EvaluateArguments(model=models, title=("full", "lora"), data_dir=few, output_dir=folder / "records")
         )
-    for method in ("full", "lora"):
-        train_snli(SnliArguments(output_dir=folder / method, method=method, learning_rate=1e-3, max_steps=20, **steps))
-    models = tuple(str(folder / method) for method in ("full", "lora"))
-    snli.score(
-        snli.EvaluateArguments(model=models, title=("full", "lora"), data_dir=few, output_dir=folder / "records")
-    )
+
+    # A copy, because tests evaluate and publish these models.
+    folder = tmp_path_factory.mktemp("runs") / "models"
+    shutil.copytree(once(tmp_path_factory, "models", make), folder)
     kinds = {"sbic_labels": "offensiveYN", "sbic_groups": "targetMinority", "snli_full": "full", "snli_adapter": "lora"}
     return {kind: folder / name for kind, name in kinds.items()}
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from peft import get_peft_model
 
 from common.miniature.pretrain import MODELS
 from common.models.quantization import load_base, load_tokenizer
 from sbic_llama.model.adapter import lora_config
 from sbic_llama.training.arguments import TrainArguments
+from tests.once import once
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +49,11 @@ def model():
 
 @pytest.fixture(scope="session")
 def trained_adapters(tmp_path_factory) -> Path:
-    """A folder of adapters for three features, trained just long enough to tell labels apart; do not modify.
-
-    The first of a run's workers that needs it trains them for all.
-    """
+    """A folder of adapters for three features, trained just long enough to tell labels apart; do not modify."""
     from sbic_llama.training.run import train
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "adapters"
-    done = folder.with_suffix(".done")
-    with FileLock(folder.with_suffix(".lock")):
-        if not done.is_file():
-            for name, steps in {"hasBiasedImplication": 40, "offensiveYN": 60, "targetMinority": 120}.items():
-                train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
-            done.touch()
-    return folder
+    def make(folder: Path) -> None:
+        for name, steps in {"hasBiasedImplication": 40, "offensiveYN": 60, "targetMinority": 120}.items():
+            train(TrainArguments(output_dir=folder, learning_rate=2e-3, max_steps=steps, evaluations=1), name)
+
+    return once(tmp_path_factory, "adapters", make)

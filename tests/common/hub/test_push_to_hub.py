@@ -62,16 +62,17 @@ def test_two_processes_make_one_commit_and_the_same_command_again_makes_none(bas
         "--num_processes",
         "2",
     ]
-    words = [*launch, *command("sbic_llama.train_offensive_yn", few, tmp_path / "run")]
-    for _ in range(2):
-        result = subprocess.run(words, cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300)
+    words = command("sbic_llama.train_offensive_yn", few, tmp_path / "run")
+    first = subprocess.run([*launch, *words], cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300)
+    again = forked.run(words, env=ON_CPU)
+    for result in (first, again):
         assert result.returncode == 0, result.stderr[-3000:]
         assert result.stdout.count("verified:") == 1
     assert [line for line in bases.log if line.startswith("POST") and "/commit/" in line] == [
         f"POST /api/models/{ID}/commit/main"
     ]
-    assert "finished already" in result.stderr
-    assert "nothing was uploaded" in result.stderr
+    assert "finished already" in again.stderr
+    assert "nothing was uploaded" in again.stderr
 
 
 def test_what_cannot_be_published_is_refused_before_the_training(bases, few, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).parents[3]
 TWO = ["accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m"]
 
@@ -51,7 +53,7 @@ def test_two_processes_give_the_numbers_of_one_and_write_once(runs, few, tmp_pat
             "snli_roberta.evaluate", "--model", str(runs["snli_full"]), str(runs["snli_adapter"]), "--title", "full", "LoRA",
         ]  # fmt: skip
     command += ["--data_dir", str(few), "--output_dir"]
-    single = run(*command, str(tmp_path / "one"))
+    single = forked.run(["-m", *command, str(tmp_path / "one")], env={**os.environ, "ACCELERATE_USE_CPU": "true"})
     assert single.returncode == 0, single.stderr[-3000:]
     two = run(*TWO, *command, str(tmp_path / "two"), audit=tmp_path)
     assert two.returncode == 0, two.stderr[-3000:]

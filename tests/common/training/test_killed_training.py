@@ -212,10 +212,6 @@ def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, proc
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     assert not psutil.wait_procs(children, timeout=10)[1], "a killed launcher leaves processes at work"
-    process = launched()
-    output = end(process)
-    assert process.returncode == 0, output[-3000:]
-    assert (tmp_path / "run" / name / "training.json").is_file()
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from sbic_llama.data.corpus import load_splits
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
+SECONDS = 900  # Ray starts slowly where other tests use all cores
 LAUNCH = ["accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m"]
 
 
@@ -38,7 +39,7 @@ def source(miniature, tmp_path_factory) -> Path:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["number", "post"])
-        for number in range(2600):
+        for number in range(1700):
             writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
     return path
 
@@ -73,15 +74,15 @@ def start(words: list[str], **how) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> int:
-    return process.wait(timeout=300)
+    return process.wait(timeout=SECONDS)
 
 
 def parts(output: Path) -> int:
     return len(list(parts_of(output).glob("*.jsonl")))
 
 
-def until(condition, seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
+def until(condition) -> None:
+    end = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.05)
@@ -124,8 +125,8 @@ def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_pa
     assert process.returncode == 0, said[-2000:]
     check(output, whole)
     assert min(spent.values()) > 0.4 * max(spent.values())
-    assert said.count("27 rows in all are kept") == said.count("2,600 rows") == said.count("2 processes share") == 1
-    assert said.count("100%") == said.count("1320/1320 [") == 1, "six of eleven parts are the first one's"
+    assert said.count("18 rows in all are kept") == said.count("1,700 rows") == said.count("2 processes share") == 1
+    assert said.count("100%") == said.count("860/860 [") == 1, "four of seven parts are the first one's"
 
 
 def test_two_processes_take_standard_input_once(adapters, source, whole):
@@ -133,7 +134,7 @@ def test_two_processes_take_standard_input_once(adapters, source, whole):
     words = [*LAUNCH, "sbic_llama.annotate", *adapters, "--output", "-", "-"]
     with open(source, "rb") as file:
         process = start(words, stdin=file, stdout=subprocess.PIPE)
-        assert process.communicate(timeout=300)[0] == whole
+        assert process.communicate(timeout=SECONDS)[0] == whole
     assert process.returncode == 0
 
 
@@ -151,7 +152,7 @@ def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_pa
 def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launched, whole, tmp_path, victim):
     output, moments = tmp_path / "out.csv", random.Random(victim)
     process = start(launched(output), stderr=subprocess.DEVNULL)
-    enough = moments.randint(2, 5)
+    enough = moments.randint(2, 4)
     until(lambda: parts(output) >= enough)
     both = {one.environ()["RANK"]: one for one in workers(process) if "RANK" in one.environ()}
     assert sorted(both) == ["0", "1"]
@@ -163,70 +164,24 @@ def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launche
     before = parts(output)
     assert before >= enough
     process = start(launched(output), stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 0, said[-2000:]
-    assert f"continuing: {before} of 11 parts" in said
+    assert f"continuing: {before} of 7 parts" in said
     check(output, whole)
 
 
-def test_actors_go_on_where_a_process_was_killed_and_their_deaths_lose_no_row(on_ray, alone, whole, tmp_path):
-    output = tmp_path / "out.csv"
-    process = start(alone(output), stderr=subprocess.DEVNULL)
-    until(lambda: parts(output) >= 2)
-    process.kill()
-    finish(process)
-    before = parts(output)
-    process = start(on_ray(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for number in range(2):
-        until(lambda number=number: parts(output) >= before + 1 + 2 * number)
-        # One actor may start later than the other, and Ray takes a moment to replace one that was killed.
-        until(lambda: len(children(process, title="ray::MapWorker")) == 2, seconds=60)
-        actors = children(process, title="ray::MapWorker")
-        assert len(actors) == 2
-        actors[number].kill()
-    printed, said = process.communicate(timeout=300)
-    assert printed == "", "what Ray tells of a death would be among annotated posts"
-    assert process.returncode == 0, said[-2000:]
-    assert f"continuing: {before} of 11 parts" in said
-    assert "2 actors with a core each" in said
-    check(output, whole)
-
-
-def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, tmp_path):
-    output = tmp_path / "out.csv"
-    process = start(on_ray(output), stderr=subprocess.DEVNULL)
-    until(lambda: parts(output) >= 3)
-    actors = children(process, title="ray::MapWorker")
-    process.kill()
-    assert finish(process) == -signal.SIGKILL
-    gone(actors)
-    assert not output.exists()
-    before = parts(output)
-    process = start(alone(output), stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, said[-2000:]
-    assert f"continuing: {before} of 11 parts" in said
-    check(output, whole)
-
-
-def test_a_running_cluster_is_reached_by_its_address(on_ray, whole, tmp_path, monkeypatch):
+@pytest.fixture
+def cluster(monkeypatch):
+    """Start Ray on this machine and return its process and address."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-scale.txt")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # both are this test's, and on the loopback
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    words = [
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus",
-        "2",
-        "--port",
-        address.partition(":")[2],
-        "--disable-usage-stats",
-    ]
     code = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
+    words = f"start --head --block --num-cpus 2 --port {address.partition(':')[2]} --disable-usage-stats"
     head = subprocess.Popen(
-        [sys.executable, "-c", code, *words, "--include-dashboard", "false"],
+        [sys.executable, "-c", code, *words.split(), "--include-dashboard", "false"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -237,13 +192,54 @@ def test_a_running_cluster_is_reached_by_its_address(on_ray, whole, tmp_path, mo
             with contextlib.suppress(OSError), socket.create_connection(tuple(address.split(":")), timeout=1):
                 break
             time.sleep(0.1)
-        assert finish(start([*on_ray(tmp_path / "out.csv"), "--ray_address", address])) == 0
-        assert head.poll() is None, "a cluster that was there before stays"
+        yield head, address
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGTERM)
         head.wait(timeout=60)
-    assert (tmp_path / "out.csv").read_bytes() == whole
+
+
+def test_a_running_cluster_goes_on_where_a_process_was_killed_and_an_actors_death_loses_no_row(
+    cluster, on_ray, alone, whole, tmp_path
+):
+    head, address = cluster
+    output = tmp_path / "out.csv"
+    process = start(alone(output), stderr=subprocess.DEVNULL)
+    until(lambda: parts(output) >= 2)
+    process.kill()
+    finish(process)
+    before = parts(output)
+    process = start(
+        [*on_ray(output), "--ray_address", address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: parts(output) > before)
+    actors = children(head, title="ray::MapWorker")
+    assert 1 <= len(actors) <= 2, "one may start later than the other"
+    actors[0].kill()
+    printed, said = process.communicate(timeout=SECONDS)
+    assert printed == "", "what Ray tells of a death would be among annotated posts"
+    assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 7 parts" in said
+    assert "2 actors with a core each" in said
+    check(output, whole)
+    assert head.poll() is None, "a cluster that was there before stays"
+
+
+def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, tmp_path):
+    output = tmp_path / "out.csv"
+    process = start(on_ray(output), stderr=subprocess.DEVNULL)
+    until(lambda: parts(output) >= 1)
+    actors = children(process, title="ray::MapWorker")
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    gone(actors)
+    assert not output.exists()
+    before = parts(output)
+    process = start(alone(output), stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=SECONDS)[1]
+    assert process.returncode == 0, said[-2000:]
+    assert f"continuing: {before} of 7 parts" in said
+    check(output, whole)
 
 
 def test_the_pins_of_ray_are_what_is_tested(on_ray):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sklearn.metrics import accuracy_score
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError
+from common.miniature import cache as corpora
 from common.miniature.pretrain import MODELS
 from common.results.finding import read_finding, read_findings
 from common.results.record import read_record
@@ -27,6 +29,7 @@ from common.tables.reading import read_rows
 from snli_roberta import compare
 from snli_roberta.data.corpus import LABELS, load_split, pair_id
 from snli_roberta.study.runs import StudyArguments, check_free
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
@@ -52,8 +55,16 @@ def made(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/training.json")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def miniature(small_cache) -> Iterator[Path]:
+    """Return the small miniature, on which every study of these tests is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(small_cache))
+        yield corpora.build()
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
+def study(tmp_path_factory, miniature) -> Path:
     folder = tmp_path_factory.mktemp("study")
     compare.compare(parse(StudyArguments, words(folder)))
     return folder
@@ -318,7 +329,7 @@ def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_pat
         time.sleep(3)  # its process, which ends by itself
     before = made(tmp_path)
     assert len(before) == 1, "the first run only"
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    result = forked.run(command[1:])
     assert result.returncode == 0, result.stderr[-2000:]
     assert before.items() <= made(tmp_path).items()
     for name in ("snli-5-full-fine-tuning", "snli-6-lora"):
