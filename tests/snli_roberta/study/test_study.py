@@ -56,7 +56,7 @@ def made(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def miniature(small_cache) -> Iterator[Path]:
+def small(small_cache) -> Iterator[Path]:
     """Return the small miniature, on which every study of these tests is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(small_cache))
@@ -64,7 +64,7 @@ def miniature(small_cache) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, miniature) -> Path:
+def study(tmp_path_factory, small) -> Path:
     folder = tmp_path_factory.mktemp("study")
     compare.compare(parse(StudyArguments, words(folder)))
     return folder
@@ -83,8 +83,8 @@ def test_each_method_gets_as_many_trials_and_its_best_rate_the_other_seeds(study
 
 
 @pytest.mark.slow
-def test_a_methods_record_is_the_mean_of_its_seeds_models(study, miniature):
-    test = load_split("test", data_dir=miniature / "snli_1.0")
+def test_a_methods_record_is_the_mean_of_its_seeds_models(study, small):
+    test = load_split("test", data_dir=small / "snli_1.0")
     record = read_record(study / "records" / "snli-6-lora.json")
     each = []
     for folder in sorted((study / "runs").glob("lora-0.001-*")):
@@ -190,10 +190,10 @@ def test_other_training_pairs_are_other_runs(study):
 
 
 @pytest.mark.slow
-def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(study, tmp_path, miniature):
+def test_runs_are_told_apart_by_what_base_and_data_are_not_by_where_they_lie(study, tmp_path, small):
     """The base's weights and the validation pairs count too: they determine what a run keeps."""
     shutil.copytree(MODELS / "tiny_roberta", tmp_path / "base")
-    shutil.copytree(miniature / "snli_1.0", tmp_path / "snli")
+    shutil.copytree(small / "snli_1.0", tmp_path / "snli")
     elsewhere = {
         "model_name_or_path": str(tmp_path / "base"),
         "data_dir": str(tmp_path / "snli"),
