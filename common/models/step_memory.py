@@ -113,7 +113,7 @@ def by_depth(config: Any, measure: Callable[[Any], Sequence[int]], *, few: int =
     """
     layers = config.get_text_config().num_hidden_layers
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
-    if few + 1 >= layers or not kinds <= MASKED:
+    if 2 * few + 1 >= layers or not kinds <= MASKED:  # the two smaller ones would take as long
         return list(measure(config))
     pairs = zip(measure(_cut(config, few)), measure(_cut(config, few + 1)), strict=True)
     return [low + (high - low) * (layers - few) for low, high in pairs]
