@@ -110,18 +110,19 @@ LONG = (LAUNCHES, "tests/benchmarks/test_bench.py", "tests/snli_roberta/study/te
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep tests of a file together, and all files that launch several processes; start with what takes longest.
+    """Keep tests of a file together, and all tests that launch several processes; start with what takes longest.
 
-    Of two such launches at the same time, one sometimes aborts at its very end. Slow tests at the top level, as a page's commands
-    or a notebook, share no fixture that is slow to make, so each of them may run anywhere.
+    Of two such launches at the same time, one sometimes aborts at its very end, so these tests are marked as a group. Slow
+    tests at the top level, as a page's commands or a notebook, share no fixture that is slow to make, so each of them may run
+    anywhere.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class LongestFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            if "accelerate.commands.launch" in (ROOT / path).read_text(encoding="utf-8"):
+            if nodeid.endswith(f"@{LAUNCHES}"):
                 return LAUNCHES
+            path = nodeid.partition("::")[0]
             return nodeid if config.option.markexpr == "slow" and path.count("/") == 1 else path
 
         def _assign_work_unit(self, node: Any) -> None:

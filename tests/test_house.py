@@ -202,6 +202,7 @@ def test_no_module_hides_an_installed_package(tmp_path):
     assert shadowing(tmp_path) == ["sbic_llama/datasets.py", "sbic_llama/queue.py"]
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["module", "path"])
 @pytest.mark.parametrize("package", ["sbic_llama", "snli_roberta"])

@@ -34,25 +34,9 @@ def command(script: str, few: Path, folder: Path, *more: str) -> list[str]:
     return ["-m", script, *words, *more]
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
-def test_a_training_scores_publishes_and_verifies_once(bases, few, tmp_path):
-    words = command("snli_roberta.train_lora", few, tmp_path / "run", "--method", "lora", "--hub_private")
-    result = forked.run(words, env=ON_CPU)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert re.search(rf"^verified: {ID}: \d+ of \d+ answers match the record", result.stdout, re.MULTILINE)
-    repository = bases.repositories["models", ID]
-    assert repository.private
-    assert len(repository.commits) == 2
-    record = json.loads(repository.files()["evaluation/record.json"].data)
-    assert record["title"] == "LoRA"
-    assert record["command"].startswith("python -m snli_roberta.evaluate --model ")
-    assert "hub_model_id" not in json.loads(repository.files()["training.json"].data)["settings"]
-    assert "Failed to load" not in result.stderr
-    assert "push" not in (tmp_path / "run" / "run.json").read_text()
-
-
-@pytest.mark.slow
-def test_two_processes_make_one_commit_and_the_same_command_again_makes_none(bases, few, tmp_path):
+def test_two_processes_score_publish_and_verify_once_and_the_same_command_again_publishes_nothing(bases, few, tmp_path):
     launch = [
         sys.executable,
         "-m",
@@ -62,15 +46,26 @@ def test_two_processes_make_one_commit_and_the_same_command_again_makes_none(bas
         "--num_processes",
         "2",
     ]
-    words = command("sbic_llama.train_offensive_yn", few, tmp_path / "run")
+    words = command("sbic_llama.train_offensive_yn", few, tmp_path / "run", "--hub_private")
     first = subprocess.run([*launch, *words], cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300)
     again = forked.run(words, env=ON_CPU)
     for result in (first, again):
         assert result.returncode == 0, result.stderr[-3000:]
-        assert result.stdout.count("verified:") == 1
+        assert (
+            len(re.findall(rf"^verified: {ID}: \d+ of \d+ answers match the record", result.stdout, re.MULTILINE)) == 1
+        )
     assert [line for line in bases.log if line.startswith("POST") and "/commit/" in line] == [
         f"POST /api/models/{ID}/commit/main"
     ]
+    repository = bases.repositories["models", ID]
+    assert repository.private
+    assert len(repository.commits) == 2
+    record = json.loads(repository.files()["evaluation/record.json"].data)
+    assert record["title"] == "QLoRA"
+    assert record["command"].startswith("python -m sbic_llama.evaluate --adapter ")
+    assert "hub_model_id" not in json.loads(repository.files()["training.json"].data)["settings"]
+    assert "push" not in (tmp_path / "run" / "offensiveYN" / "run.json").read_text()
+    assert "Failed to load" not in first.stderr
     assert "finished already" in again.stderr
     assert "nothing was uploaded" in again.stderr
 

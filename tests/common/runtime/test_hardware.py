@@ -74,6 +74,7 @@ def launch(tmp_path: Path, config: Path, *options: str, **environment: str) -> s
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     result = launch(tmp_path, ROOT / "accelerate_config.yaml", "--num_processes", "2", ACCELERATE_USE_CPU="true")
@@ -81,6 +82,7 @@ def test_two_processes_train_together(tmp_path):
     assert result.stdout.count("together 2") == 2
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only happens on a CPU")
 def test_two_processes_that_would_train_alone_are_refused(tmp_path):
@@ -90,6 +92,7 @@ def test_two_processes_that_would_train_alone_are_refused(tmp_path):
     assert result.stderr.count("error: 2 processes were started but each would work alone. On a machine") == 1
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 def test_one_process_where_two_were_requested_is_refused(tmp_path):
     config = tmp_path / "cpu.yaml"
@@ -100,6 +103,7 @@ def test_one_process_where_two_were_requested_is_refused(tmp_path):
     assert "error: several processes were requested but only one was started" in result.stderr
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 def test_one_process_is_fine_with_and_without_a_launcher(tmp_path):
     assert "together 1" in launch(tmp_path, ROOT / "accelerate_config.yaml", ACCELERATE_USE_CPU="true").stdout

@@ -13,6 +13,7 @@ import pytest
 from tests import forked
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.xdist_group("launches")
 TWO = ["accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m"]
 
 

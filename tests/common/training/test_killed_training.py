@@ -174,10 +174,11 @@ def test_a_full_disk_is_a_one_line_error_and_costs_nothing(uninterrupted, tmp_pa
     assert same(whole, tmp_path / "run" / name)
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
-@pytest.mark.parametrize(("uninterrupted", "processes"), [("full", "1"), ("QLoRA", "2")], indirect=["uninterrupted"])
-def test_a_launch_that_is_stopped_leaves_no_orphan(uninterrupted, tmp_path, processes):
-    command, name, _ = uninterrupted
+@pytest.mark.parametrize(("run", "processes"), [("full", "1"), ("QLoRA", "2")])
+def test_a_launch_that_is_stopped_leaves_no_orphan(run, tmp_path, processes):
+    command, name = RUNS[run]
     launch = [
         "accelerate.commands.launch",
         "--config_file",

@@ -20,6 +20,7 @@ import torch
 
 from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
+from tests.once import once
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
@@ -33,28 +34,38 @@ def adapters(trained_adapters) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def source(miniature, tmp_path_factory) -> Path:
-    posts, words = [post.text for post in load_splits(data_dir=miniature / "SBIC.v2")["test"].posts], random.Random(0)
-    path = tmp_path_factory.mktemp("scale") / "in.csv"
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["number", "post"])
-        for number in range(1700):
-            writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
-    return path
+def made(miniature, adapters, tmp_path_factory) -> Path:
+    """Return a folder with a table, and what one process writes for it."""
+
+    def make(folder: Path) -> None:
+        posts = [post.text for post in load_splits(data_dir=miniature / "SBIC.v2")["test"].posts]
+        words, source = random.Random(0), folder / "in.csv"
+        folder.mkdir()
+        with open(source, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["number", "post"])
+            for number in range(1700):
+                writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
+        command = ["sbic_llama.annotate", str(source), *adapters, "--output", str(folder / "whole.csv")]
+        assert finish(start(command)) == 0
+
+    return once(tmp_path_factory, "annotated", make)
+
+
+@pytest.fixture(scope="module")
+def source(made) -> Path:
+    return made / "in.csv"
+
+
+@pytest.fixture(scope="module")
+def whole(made) -> bytes:
+    """Return what one process writes."""
+    return (made / "whole.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def alone(source, adapters):
     return lambda output: ["sbic_llama.annotate", str(source), *adapters, "--output", str(output)]
-
-
-@pytest.fixture(scope="module")
-def whole(source, alone) -> bytes:
-    """Return what one process writes."""
-    output = source.with_name("whole.csv")
-    assert finish(start(alone(output))) == 0
-    return output.read_bytes()
 
 
 @pytest.fixture
@@ -111,6 +122,7 @@ def check(output: Path, whole: bytes) -> None:
     assert sorted(path.name for path in output.parent.iterdir()) == [output.name]
 
 
+@pytest.mark.xdist_group("launches")
 def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_path):
     output = tmp_path / "out.csv"
     process = start(launched(output), stderr=subprocess.PIPE, text=True)
@@ -129,6 +141,7 @@ def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_pa
     assert said.count("100%") == said.count("860/860 [") == 1, "four of seven parts are the first one's"
 
 
+@pytest.mark.xdist_group("launches")
 def test_two_processes_take_standard_input_once(adapters, source, whole):
     # accelerate launch does not take a - as the first word of the module.
     words = [*LAUNCH, "sbic_llama.annotate", *adapters, "--output", "-", "-"]
@@ -138,6 +151,7 @@ def test_two_processes_take_standard_input_once(adapters, source, whole):
     assert process.returncode == 0
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fault is a CPU's")
 def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_path):
     command = [sys.executable, "-m", *launched(tmp_path / "out.csv")]
@@ -148,6 +162,7 @@ def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.parametrize("victim", ["launcher", "first", "second"])
 def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launched, whole, tmp_path, victim):
     output, moments = tmp_path / "out.csv", random.Random(victim)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from common.runtime.hardware import cpu_has_bf16
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.xdist_group("launches")
 COMMAND = [
     "sbic_llama.train_offensive_yn", "--learning_rate", "2e-3", "--max_steps", "6", "--evaluations", "3", "--logging_steps", "1",
 ]  # fmt: skip

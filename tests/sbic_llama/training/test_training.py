@@ -162,6 +162,7 @@ def test_accumulation_changes_neither_loss_nor_gradient(tmp_path):
     np.testing.assert_allclose(validations(tmp_path / "1"), validations(tmp_path / "0"), rtol=2e-3)
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
     train(arguments(tmp_path / "one", per_device_train_batch_size=16), "offensiveYN")

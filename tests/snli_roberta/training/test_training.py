@@ -152,6 +152,7 @@ def test_accumulation_changes_neither_loss_nor_gradient(tmp_path, method):
     np.testing.assert_allclose(*evaluations, rtol=1e-3)
 
 
+@pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
     train(arguments(tmp_path / "one", max_steps=3, per_device_train_batch_size=16))
