@@ -198,7 +198,6 @@ def cluster(monkeypatch):
     head = subprocess.Popen(
         [sys.executable, "-c", code, *words.split(), "--include-dashboard", "false"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -209,8 +208,9 @@ def cluster(monkeypatch):
             time.sleep(0.1)
         yield head, address
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGTERM)
+        for one in [*children(head), head]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         head.wait(timeout=60)
 
 
