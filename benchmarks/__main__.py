@@ -39,7 +39,7 @@ class BenchArguments:
 
     quick: bool = option(False, "fewer rows and rounds")
     rounds: int | None = option(None, "rounds per job (default: the job's own number)", minimum=1)
-    jobs: tuple[Name, ...] = option((), "jobs to run (default: all; with --quick, all but growth)")
+    jobs: tuple[Name, ...] = option((), "jobs to run (default: all; with --quick, all but size and growth)")
     sbic_dir: Path | None = option(None, "folder with SBIC.v2.{trn,dev,tst}.csv (default: the miniature)")
     snli_dir: Path | None = option(None, "folder with snli_1.0_{train,dev,test}.jsonl (default: the miniature)")
     llama: str = option("HuggingFaceTB/SmolLM2-135M-Instruct", "folder or Hub id of a model of the Llama architecture")
@@ -51,7 +51,7 @@ class BenchArguments:
 
     def __post_init__(self) -> None:
         if not self.jobs:
-            self.jobs = tuple(name for name in NAMES if name != "growth" or not self.quick)
+            self.jobs = tuple(name for name in NAMES if not (self.quick and name in ("size", "growth")))
         files = {"sbic_dir": "SBIC.v2.trn.csv", "snli_dir": "snli_1.0_train.jsonl", "classifier": "config.json"}
         for key, file in files.items():
             folder = getattr(self, key)
