@@ -394,6 +394,13 @@ def test_a_hosted_notebook_keeps_its_own_torch():
     assert colab.items() <= pins("requirements.txt").items()
 
 
+def test_tests_that_launch_processes_are_marked_as_a_group():
+    """Otherwise two of them may run at the same time; see tests/conftest.py."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert '"accelerate.commands.launch"' not in text or 'xdist_group("launches")' in text, path
+
+
 def test_the_launch_config_holds_devices_only():
     config = yaml.safe_load((ROOT / "accelerate_config.yaml").read_text(encoding="utf-8"))
     assert config["mixed_precision"] == "no"  # unquoted it would be False
