@@ -54,9 +54,12 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float = 300) -> tuple[str, None]:
-        """Return the rest of the output, after the command has ended."""
+        """Return the rest of the output, after the command has ended; it is killed if it does not end."""
+        late = threading.Timer(timeout, self.kill)
+        late.start()
         with self.stdout:
             output = self.stdout.read()
+        late.cancel()
         _ended(self._process, timeout)
         return output, None
 
@@ -129,6 +132,8 @@ def _ended(process: multiprocessing.process.BaseProcess, timeout: float) -> None
 
 
 def _main(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
+    # The server may have been started by a command of the product, which blocks signals meanwhile.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
