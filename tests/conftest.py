@@ -81,8 +81,8 @@ def small_cache(miniature, tmp_path_factory) -> Path:
     cache = tmp_path_factory.mktemp("small")
     folder = cache / miniature.parent.name / miniature.name
     shutil.copytree(miniature, folder)
-    cut_sbic(folder / "SBIC.v2", folder / "SBIC.v2", train=1200, validation=250, test=900)
-    cut_snli(folder / "snli_1.0", folder / "snli_1.0", train=1500, validation=200, test=300)
+    cut_sbic(folder / "SBIC.v2", folder / "SBIC.v2", trn=1200, dev=250, tst=900)
+    cut_snli(folder / "snli_1.0", folder / "snli_1.0", train=1500, dev=200, test=300)
     (folder / corpora.MANIFEST).write_text(json.dumps(corpora._digests(folder)), encoding="utf-8")
     return cache
 

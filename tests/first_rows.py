@@ -1,4 +1,4 @@
-"""Cut a corpus to its first rows, for tests that need the files of a corpus and not its size."""
+"""Cut a corpus to its first rows, for tests that need a corpus in the official files and not its size."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import csv
 import itertools
 from pathlib import Path
 
-SBIC_PARTS = {"train": "trn", "validation": "dev", "test": "tst"}
-SNLI_PARTS = {"train": "train", "validation": "dev", "test": "test"}
-
 
 def cut_sbic(source: Path, target: Path, **rows: int) -> None:
-    """Write the first rows (annotations) of each split; ``source`` and ``target`` may be the same folder."""
-    for split, count in rows.items():
-        name = f"SBIC.v2.{SBIC_PARTS[split]}.csv"
+    """Write the first rows (annotations) of the files ``trn``, ``dev`` and ``tst``; the two folders may be one."""
+    for part, count in rows.items():
+        name = f"SBIC.v2.{part}.csv"
         with open(source / name, encoding="utf-8", newline="") as file:
             kept = list(itertools.islice(csv.reader(file), count + 1))
         with open(target / name, "w", encoding="utf-8", newline="") as file:
@@ -21,9 +18,9 @@ def cut_sbic(source: Path, target: Path, **rows: int) -> None:
 
 
 def cut_snli(source: Path, target: Path, **rows: int) -> None:
-    """Write the first pairs of each split; ``source`` and ``target`` may be the same folder."""
-    for split, count in rows.items():
-        name = f"snli_1.0_{SNLI_PARTS[split]}.jsonl"
+    """Write the first pairs of the files ``train``, ``dev`` and ``test``; the two folders may be one."""
+    for part, count in rows.items():
+        name = f"snli_1.0_{part}.jsonl"
         with open(source / name, encoding="utf-8") as file:
             kept = list(itertools.islice(file, count))
         (target / name).write_text("".join(kept), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
     done = folder.with_suffix(".done")
     with FileLock(folder.with_suffix(".lock")):
         if not done.is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker whose attempt failed
             make(folder)
             done.touch()
     return folder

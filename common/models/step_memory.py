@@ -36,6 +36,7 @@ FULL, LORA, RECOMPUTE = 6, 4, 2
 LEAST_USE, MOST_USE = 0.1, 0.5
 STEP_SECONDS = 0.02, 0.2  # overhead of a step; with tiny models, most of its time
 MASKED = {"full_attention", "sliding_attention", "chunked_attention"}  # kinds of layers that differ in their mask only
+KINDS = ("layer_types", "no_rope_layers")  # where configurations list what kind each layer is
 SIDE, TIMES = 2048, 5  # of the matrices to multiply, and how often
 Weight = Callable[[torch.nn.Module, str, torch.nn.Parameter], "torch.nn.Parameter | None"]
 
@@ -119,12 +120,18 @@ def by_depth(config: Any, measure: Callable[[Any], Sequence[int]], *, few: int =
     return [low + (high - low) * (layers - few) for low, high in pairs]
 
 
+def layers_alike(config: Any) -> bool:
+    """Return whether a configuration declares one kind of layer."""
+    text = config.get_text_config()
+    return all(len(set(getattr(text, name, None) or ())) <= 1 for name in KINDS)
+
+
 def _cut(config: Any, count: int) -> Any:
     """Return a configuration with ``count`` layers, from the last one before the first of another kind."""
     cut = copy.deepcopy(config)
     text = cut.get_text_config()
     text.num_hidden_layers = count
-    for name in ("layer_types", "no_rope_layers"):
+    for name in KINDS:
         if kinds := getattr(text, name, None):
             first = next((place for place, kind in enumerate(kinds) if kind != kinds[0]), 1) - 1
             setattr(text, name, kinds[first : first + count])

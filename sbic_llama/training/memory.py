@@ -24,7 +24,7 @@ from common.cli.console import log
 from common.cli.errors import UserError
 from common.models.loading import base_path
 from common.models.quantization import adapters_to_fp32, attention_for, base_config, disable_cpu_repacking
-from common.models.step_memory import by_depth, make_fake, model_bytes, peak_bytes
+from common.models.step_memory import by_depth, layers_alike, make_fake, model_bytes, peak_bytes
 from common.results.record import count_parameters
 from common.runtime import hardware
 from sbic_llama.model.adapter import lora_config
@@ -128,13 +128,18 @@ def estimate_run(
     again, optim = arguments.activation_checkpointing, arguments.optim
 
     def measure(config: PretrainedConfig) -> list[int]:
-        model = fake_model(config, arguments, precision=precision)
-        memory = estimate_memory(model, step, precision=precision, checkpointing=again, optim=optim)
-        return [*count_parameters(model).values(), *vars(memory).values()]
+        fewer = fake_model(config, arguments, precision=precision)
+        memory = estimate_memory(fewer, step, precision=precision, checkpointing=again, optim=optim)
+        return [count_parameters(fewer)["total"], *vars(memory).values()]
 
     try:
-        trainable, total, *parts = by_depth(config, measure)
-        return {"trainable": trainable, "total": total}, Memory(*parts)
+        counts = count_parameters(fake_model(config, arguments, precision=precision))
+        total, *parts = by_depth(config, measure) if layers_alike(config) else measure(config)
+        if (
+            total != counts["total"]
+        ):  # layers differ in what the configuration does not list, such as experts in some of them
+            _, *parts = measure(config)
+        return counts, Memory(*parts)
     except UserError:
         raise
     except Exception as error:  # whatever the base does that fake tensors cannot; if it is invalid, loading says why

@@ -31,8 +31,8 @@ def no_pauses(monkeypatch) -> None:
 def few(miniature, tmp_path_factory) -> Path:
     """Return a folder of official files with a few of the miniature's posts and pairs: a small corpus of its own."""
     folder = tmp_path_factory.mktemp("few")
-    cut_sbic(miniature / "SBIC.v2", folder, train=500, validation=160, test=160)
-    cut_snli(miniature / "snli_1.0", folder, train=600, validation=90, test=120)
+    cut_sbic(miniature / "SBIC.v2", folder, trn=500, dev=160, tst=160)
+    cut_snli(miniature / "snli_1.0", folder, train=600, dev=90, test=120)
     return folder
 
 

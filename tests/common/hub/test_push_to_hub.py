@@ -21,7 +21,6 @@ from sbic_llama.training.run import train as train_sbic
 from snli_roberta.training.arguments import TrainArguments as SnliArguments
 from snli_roberta.training.run import estimate as estimate_snli
 from snli_roberta.training.run import train as train_snli
-from tests import forked
 
 ROOT = Path(__file__).parents[3]
 ID = "miniature/pushed"
@@ -46,9 +45,10 @@ def test_two_processes_score_publish_and_verify_once_and_the_same_command_again_
         "--num_processes",
         "2",
     ]
-    words = command("sbic_llama.train_offensive_yn", few, tmp_path / "run", "--hub_private")
-    first = subprocess.run([*launch, *words], cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300)
-    again = forked.run(words, env=ON_CPU)
+    words = [*launch, *command("sbic_llama.train_offensive_yn", few, tmp_path / "run", "--hub_private")]
+    first, again = (
+        subprocess.run(words, cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300) for _ in range(2)
+    )
     for result in (first, again):
         assert result.returncode == 0, result.stderr[-3000:]
         assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from common.miniature.loopback_hub import Handler
 
 ROOT = Path(__file__).parents[3]
 CANARY = "hf_" + "Canary" * 5 + "Can1"
-ID = "miniature/canary"
+ID, LABELS = "miniature/canary", "miniature/labels"
 
 
 @pytest.fixture
@@ -77,7 +78,9 @@ def look(folder: Path, received: list[bytes], log: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_shows_it_while_a_model_is_trained_published_verified_and_used(run, received, bases, few, tmp_path):
+def test_nothing_shows_it_while_a_model_is_trained_published_verified_and_used(
+    run, received, bases, runs, few, tmp_path
+):
     words = [
         "--data_dir",
         few,
@@ -92,10 +95,19 @@ def test_nothing_shows_it_while_a_model_is_trained_published_verified_and_used(r
     ]
     push = ["--push_to_hub", "--hub_model_id", ID, "--output_dir", tmp_path / "run"]
     run("-m", "snli_roberta.train_lora", "--method", "lora", *words, *push)
-    assert bases.repositories["models", ID].files()["README.md"]
+    files = bases.repositories["models", ID].files()
+    assert files["README.md"]
+    record = json.loads(files["evaluation/record.json"].data)
+    assert record["title"] == "LoRA"
+    assert record["command"].startswith("python -m snli_roberta.evaluate --model ")
     assert any(b"adapter_config.json" in body for body in received), "uploads were looked at"
     assert list((tmp_path / "run").glob("checkpoint-*/training_args.bin")), "what Trainer pickles was looked at"
+    run("-m", "common.hub", "card", tmp_path / "run")
     run("-m", "snli_roberta.predict", "--model", ID, "A dog is wet.", "A pet is dry.")
+    run("-m", "common.hub", "publish", runs["sbic_labels"], "--verify", "false", "--repo_id", LABELS)
+    (tmp_path / "posts.csv").write_text("post\nhello\n")
+    run("-m", "sbic_llama.annotate", tmp_path / "posts.csv", "--adapter", LABELS, "--output", tmp_path / "out.csv")
+    run("-m", "sbic_llama.evaluate", "--adapter", LABELS, "--data_dir", few, "--output_dir", tmp_path / "evaluation")
     look(tmp_path, received, bases.log)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -376,6 +377,42 @@ def test_memory_from_fewer_layers_is_that_of_all_where_layers_differ(name):
         return [memory.estimate_memory(model, step, precision="fp32", checkpointing=True).total]
 
     assert step_memory.by_depth(config, measure) == measure(config)
+
+
+ONE_KIND = {"layer_types": ["full_attention"] * 7, "no_rope_layers": [1] * 7}
+LAYERS = {
+    "alike": ("llama", {}, True),
+    "kinds listed": ("llama4", {}, False),
+    "experts in some": ("llama4", {**ONE_KIND, "moe_layers": [5]}, False),
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_a_runs_memory_is_that_of_all_its_layers(tmp_path, monkeypatch, layers):
+    name, changes, fewer = LAYERS[layers]
+    kind, sizes = BASES[name]
+    config = getattr(transformers, kind)(
+        **sizes | {"num_hidden_layers": 7, "vocab_size": 900, "pad_token_id": 0} | changes
+    )
+    config.save_pretrained(tmp_path)
+    encoded = SimpleNamespace(prefix_ids=[0] * 20)
+    rows = SimpleNamespace(encoded=encoded, input_ids=[[0] * 30] * 16, answers=[[0] * 2] * 16)
+    measured = []
+    original = memory.estimate_memory
+
+    def counting(model, *given, **more):
+        measured.append(model.config.num_hidden_layers)
+        return original(model, *given, **more)
+
+    def estimate() -> tuple:
+        measured.clear()
+        return memory.estimate_run(arguments(tmp_path, model_name_or_path=str(tmp_path)), "fp32", rows, None)
+
+    monkeypatch.setattr(memory, "estimate_memory", counting)
+    result = estimate()
+    assert (7 not in measured) == fewer
+    monkeypatch.setattr(memory, "by_depth", lambda config, measure: measure(config))
+    assert estimate() == result
 
 
 def test_the_largest_step_has_the_most_tokens_of_one_pass():
