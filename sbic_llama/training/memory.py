@@ -135,9 +135,7 @@ def estimate_run(
     try:
         counts = count_parameters(fake_model(config, arguments, precision=precision))
         total, *parts = by_depth(config, measure) if layers_alike(config) else measure(config)
-        if (
-            total != counts["total"]
-        ):  # layers differ in what the configuration does not list, such as experts in some of them
+        if total != counts["total"]:  # layers differ in what no list says, such as experts in some of them
             _, *parts = measure(config)
         return counts, Memory(*parts)
     except UserError:
