@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import growth, solo
 from benchmarks.jobs import COLUMNS, JOBS, Job, JobResult, Name, Needs, agreement, targets
-from benchmarks.processes import Measured, Setting, SideProcess, alternate, finished, python
+from benchmarks.processes import Setting, SideProcess, alternate, finished, python
 from common.cli.arguments import option, parse
 from common.cli.console import log, stage
 from common.cli.errors import UserError, run
@@ -192,21 +192,17 @@ def run_job(job: Job, setting: Setting, arguments: BenchArguments) -> JobResult:
     with contextlib.ExitStack() as ends:
         workers = {}
         for name, (tool, precision) in sides.items():
-            text = json.dumps(dataclasses.asdict(dataclasses.replace(setting, precision=precision)))
-            workers[name] = SideProcess(name, python("benchmarks.processes", tool.load, text))
+            own = dataclasses.replace(setting, precision=precision)
+            workers[name] = SideProcess(name, f"benchmarks.{tool.load}", own)
             ends.callback(workers[name].end)
-            workers[name].receive()  # one after another: threads of several that load at once wait for each other
-        ask = {name: partial(_ask, worker, items[name]) for name, worker in workers.items()}
+            workers[name].loaded()  # one after another: threads of several that load at once wait for each other
+        ask = {name: partial(worker.measure, items[name]) for name, worker in workers.items()}
         rounds, agreed = [], {}
         for each in alternate(ask, arguments.rounds or (job.quick if arguments.quick else job.rounds)):
             rounds.append(each)
             agreed = agreed if len(rounds) > 1 else agreement(job.name, each)
             log(f"{job.name}, {job.unit}/s: " + ", ".join(f"{name} {each[name].rate:,.1f}" for name in sides))
     return JobResult(job, rounds, agreed)
-
-
-def _ask(worker: SideProcess, items: int) -> Measured:
-    return Measured(**worker.ask({"items": items}))
 
 
 def _data(arguments: BenchArguments, setting: Setting) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Tool:
     """One way to do a job."""
 
     name: str
-    load: str  # function that loads it, as benchmarks.processes takes it
+    load: str  # function of this package that loads it, as "inference.harness"
     items: int  # per round
     quick: int  # per round with --quick; 0: left out
     target: float | None = None  # how many times as fast ours is meant to be, in every precision; None for ours

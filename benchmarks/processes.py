@@ -1,15 +1,13 @@
 """Run the sides of a job in turn, each in a process of its own that loads once and then waits.
 
-``python -m benchmarks.processes LOAD SETTING`` is such a process: it answers each line of JSON with another. LOAD names a
-function of this package, as ``inference.pair_pipeline``; SETTING is a :class:`Setting` as JSON.
+Sides are forked from a server that has imported the libraries, so each starts at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
-import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,22 +15,29 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from common.cli.console import log, quiet_libraries
-from common.cli.errors import UserError, run
+from common.cli.errors import UserError, keep_freed_memory
 from common.runtime.hardware import cpu_threads
 from common.runtime.project import ROOT
 
 TAIL = 15  # lines of a failed process's output that are shown
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+# What takes a side seconds to import; "common" first, as it turns telemetry off.
+LIBRARIES = (
+    "common", "bitsandbytes", "datasets", "peft", "transformers.models.llama.modeling_llama",
+    "transformers.models.roberta.modeling_roberta", "transformers.trainer",
+)  # fmt: skip
 Precision = Literal["fp32", "bf16", "own"]  # "own": the product chooses
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a side works on; it is sent to the side's process as JSON."""
+    """What a side works on."""
 
     sbic_dir: str
     snli_dir: str
@@ -66,43 +71,74 @@ Measure = Callable[[int], Measured]  # number of items → measurement
 
 
 class SideProcess:
-    """A process that answers one line of JSON with another."""
+    """A process that loads a side, and then measures it whenever it is asked."""
 
-    def __init__(self, name: str, command: Sequence[str]):
+    def __init__(self, name: str, load: str, setting: Setting):
+        """Start to load. ``load`` names a function from a setting to a :data:`Measure`, as ``benchmarks.inference.harness``."""
         self.name = name
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as the process
-        # A session of its own: what it starts ends with it, and Ctrl-C in a terminal reaches only the benchmark itself.
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+        self._folder = tempfile.TemporaryDirectory(prefix="side-")
+        self._output = Path(self._folder.name) / "output"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(LIBRARIES))
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(load, setting, theirs, self._output))
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(environment())  # which the server keeps
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        theirs.close()
 
-    def receive(self) -> dict[str, Any]:
-        """Wait for the next line; a UserError if the process has ended."""
-        line = self._process.stdout.readline()
-        if not line:
-            status = self._process.wait()
-            self._stderr.seek(0)
-            raise failure(self.name, self._stderr.read(), status)
-        return json.loads(line)
+    def loaded(self) -> None:
+        """Wait until the side has loaded; a UserError if it fails."""
+        self._receive()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a line and wait for the answer; a UserError if the process has ended."""
+    def measure(self, items: int) -> Measured:
+        """Measure the side; a UserError if its process has ended."""
         with contextlib.suppress(BrokenPipeError):  # then there is no answer
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        return self.receive()
+            self._pipe.send(items)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            raise failure(self.name, self._output.read_bytes(), self._process.exitcode or 0) from None
 
     def end(self) -> None:
         """End the process and everything it has started."""
+        assert self._process.pid is not None
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE)
-        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+            self._process.join(GRACE)
+        self._process.kill()  # where it is not yet the leader of a group
+        self._process.join()
+        self._pipe.close()
+        self._folder.cleanup()
+
+
+def _serve(load: str, setting: Setting, pipe: Connection, output: Path) -> None:
+    """Load a side, then answer numbers of items with measurements until the benchmark ends."""
+    os.setsid()  # what it starts ends with it, and Ctrl-C in a terminal reaches only the benchmark itself
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that semaphores of libraries are removed
+    os.environ.update(environment())  # also where the tests' server has forked this process
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout.reconfigure(line_buffering=True)  # lines of both in the order in which they were printed
+    keep_freed_memory()  # as our commands do; other tools are no slower with it
+    quiet_libraries()
+    module, _, function = load.rpartition(".")
+    measure: Measure = getattr(importlib.import_module(module), function)(setting)
+    pipe.send(None)
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(measure(pipe.recv()))
 
 
 def failure(name: str, output: bytes, status: int) -> UserError:
@@ -129,9 +165,10 @@ def python(module: str, *words: object, **options: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of both sides: all cores, no GPU, no Hub."""
+    """Return the environment of both sides: all cores, no GPU, no Hub; torch's compiler is left to each side."""
     more = {"OMP_NUM_THREADS": str(cpu_threads()), "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **more, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    own = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}
+    return {**own, **more, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def alternate(ask: dict[str, Callable[[], Measured]], rounds: int) -> Iterator[dict[str, Measured]]:
@@ -152,25 +189,3 @@ def spread(items: list, count: int) -> list:
     if count >= len(items):
         return list(items)
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
-
-
-def main() -> None:
-    # Libraries print too: their lines must not come between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def answer(values: dict) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
-
-    quiet_libraries()
-    module, _, function = sys.argv[1].partition(".")
-    load = getattr(importlib.import_module(f"benchmarks.{module}"), function)
-    measure = load(Setting(**json.loads(sys.argv[2])))
-    answer({"ready": True})
-    for line in sys.stdin:
-        answer(dataclasses.asdict(measure(json.loads(line)["items"])))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 from common.cli.arguments import parse
-from common.cli.console import without_compiler
 from common.cli.errors import STREAMS, UserError, run
 from common.cli.options import on_hub
 from common.runtime.processes import join
@@ -29,7 +28,6 @@ def main() -> None:
         f"    -m {MODULE} posts.parquet --adapter user/name@v1 --output annotated.parquet\n"
         f"  python -m {MODULE} folder_of_posts --adapter user/name@v1 --output annotated --engine ray --actors 4",
     )
-    without_compiler()
     processes = join()
     if processes.count > 1 and arguments.engine == "ray":
         problem = f"{processes.count} processes were started, and Ray starts its own"

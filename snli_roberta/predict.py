@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli.arguments import option, parse
-from common.cli.console import bar, log, quiet_libraries, stage, without_compiler
+from common.cli.console import bar, log, quiet_libraries, stage
 from common.cli.errors import UserError, counted, file_name, return_freed_memory, run, shown
 from common.models.loading import check_place
 from common.runtime import hardware
@@ -143,7 +143,6 @@ def label_file(model: Classifier, source: Input) -> None:
 
 
 def main() -> None:
-    without_compiler()
     arguments = parse(
         PredictArguments,
         prog=f"python -m {MODULE}",

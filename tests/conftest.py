@@ -26,6 +26,7 @@ _HUB = StrictHub().__enter__()
 for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_"))]:
     del os.environ[_name]
 os.environ.update(_HUB.environment(_HOME.name), TOKENIZERS_PARALLELISM="false", XDG_CACHE_HOME=f"{_HOME.name}/cache")
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # as in every command: importing the compiler takes seconds
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Jobs that a shell starts in the background ignore Ctrl-C, and so would every process that a test sends it to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -85,6 +86,16 @@ def small_cache(miniature, tmp_path_factory) -> Path:
     cut_snli(folder / "snli_1.0", folder / "snli_1.0", train=1500, dev=200, test=300)
     (folder / corpora.MANIFEST).write_text(json.dumps(corpora._digests(folder)), encoding="utf-8")
     return cache
+
+
+@pytest.fixture(scope="module")
+def small_miniature_for_module(small_cache) -> Iterator[Path]:
+    """Give all tests of a module, and the commands that they run, the small miniature, and return its folder."""
+    from common.miniature import cache as corpora
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(small_cache))
+        yield corpora.build()
 
 
 @pytest.fixture

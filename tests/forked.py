@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import signal
@@ -116,11 +116,17 @@ sys.exit(status)
 """
 
 
+def start_server() -> None:
+    """Start the process that has the libraries, if it does not run yet."""
+    with contextlib.chdir(ROOT):  # it imports from here
+        multiprocessing.forkserver.ensure_running()
+
+
 def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, out: Path, err: Path):
     environment = dict(os.environ if env is None else env)
     process = _CONTEXT.Process(target=_main, args=([str(word) for word in words], cwd, environment, out, err))
-    with contextlib.chdir(ROOT):  # the first start imports from here
-        process.start()
+    start_server()
+    process.start()
     return process
 
 

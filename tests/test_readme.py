@@ -175,6 +175,8 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(
                 given += ["--seeds", "33"]
         if "--encoder" in words:
             given += ["--encoder_epochs", "0.05"]
+        if "sbic_llama.learning_curve" in words:
+            given += ["--num_train_epochs", "0.2"]
         if kind := long_kind(words):
             if kind in run_once:
                 parsed(words[2], *words[3:], folder=tmp_path)
@@ -203,6 +205,8 @@ def long_kind(words: list[str]) -> str | None:
     """Name what a long command shares with others of its session: one of them is run, and the rest are parsed."""
     if "snli_roberta.compare" in words:
         return "estimate" if "--estimate_only" in words else "study"
+    if "sbic_llama.robustness" in words:
+        return "robustness"
     return "encoder" if "--encoder" in words else None
 
 

@@ -60,15 +60,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def without_compiler() -> None:
-    """Make ``torch.compile`` do nothing in this process and its children: call it before torch is imported.
-
-    Importing bitsandbytes, which PEFT does, otherwise loads torch's compiler, a fifth of a command's time to its first row, for
-    functions that only devices without its kernels use.
-    """
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-
-
 def quiet_libraries() -> None:
     """Silence library messages that do not help the user.
 

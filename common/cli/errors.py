@@ -174,6 +174,7 @@ def run(main: Callable[[], None], *, several: bool = False) -> NoReturn:
     if sys.path and (Path(sys.path[0]) / "__init__.py").is_file():
         del sys.path[0]
     keep_freed_memory()
+    without_compiler()
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if launched():  # before the imports, which take seconds
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -237,6 +238,15 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_THRESHOLD, 32 * MIB)
         library.mallopt(TRIM_THRESHOLD, 2048 * MIB - 1)
+
+
+def without_compiler() -> None:
+    """Make ``torch.compile`` do nothing in this process and its children: call it before torch is imported.
+
+    Importing bitsandbytes, which PEFT does, otherwise loads torch's compiler, a fifth of what a command imports, for functions
+    that only devices without its kernels use.
+    """
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 def return_freed_memory() -> None:

@@ -11,8 +11,9 @@ import time
 import pytest
 
 from benchmarks.jobs import JOBS, OURS, JobResult
-from benchmarks.processes import Measured, SideProcess, alternate, finished, middle, spread
+from benchmarks.processes import Measured, Setting, SideProcess, alternate, finished, middle, spread
 from common.cli.errors import UserError
+from tests import forked
 
 
 def measured(items: int, seconds: float) -> Measured:
@@ -44,24 +45,46 @@ def test_a_smaller_side_uses_items_of_all_lengths():
     assert spread([1, 2], 5) == [1, 2]
 
 
-def test_a_worker_answers_line_by_line_and_its_failure_is_one_line():
-    code = (
-        "import json, sys\nprint('{}', flush=True)\n"
-        "for line in sys.stdin:\n"
-        "    n = json.loads(line)['n']\n"
-        "    if n > 1: sys.exit(f'first line\\nno {n} here')\n"
-        "    print(json.dumps({'twice': 2 * n}), flush=True)\n"
-    )
-    worker = SideProcess("a side", [sys.executable, "-c", code])
-    try:
-        assert worker.receive() == {}
-        assert worker.ask({"n": 1}) == {"twice": 2}
+def doubling(setting):
+    def measure(items):
+        if items > 1:
+            print("first line")
+            sys.exit(f"no {items} here")
+        return measured(2 * items, 1.0)
+
+    return measure
+
+
+def with_a_child(setting):
+    child = subprocess.Popen(["sleep", "60"])
+    return lambda items: measured(child.pid, 1.0)
+
+
+@pytest.fixture
+def side():
+    """Return a function that starts a side that this module loads, from the server of all tests."""
+    forked.start_server()
+    sides = []
+
+    def start(load):
+        sides.append(
+            SideProcess("a side", f"{__name__}.{load.__name__}", Setting(sbic_dir="", snli_dir="", scratch=""))
+        )
+        return sides[-1]
+
+    yield start
+    for each in sides:
+        each.end()
+
+
+def test_a_side_answers_and_its_failure_is_one_line(side, capfd):
+    started = side(doubling)
+    started.loaded()
+    assert started.measure(1) == measured(2, 1.0)
+    for _ in range(2):
         with pytest.raises(UserError, match=r"^a side exited with status 1: no 2 here$"):
-            worker.ask({"n": 2})
-        with pytest.raises(UserError, match="no 2 here"):
-            worker.ask({"n": 1})
-    finally:
-        worker.end()
+            started.measure(2)
+    assert "a side: first line" in capfd.readouterr().err
 
 
 def test_a_failing_command_is_one_line():
@@ -69,15 +92,12 @@ def test_a_failing_command_is_one_line():
         finished("it", [sys.executable, "-c", "raise SystemExit(3)"])
 
 
-def test_a_worker_ends_with_its_own_children():
-    code = (
-        "import json, subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print(json.dumps({'child': child.pid}), flush=True)\nsys.stdin.read()\n"
-    )
-    worker = SideProcess("a side", [sys.executable, "-c", code])
-    child = worker.receive()["child"]
-    worker.end()
+def test_a_side_ends_with_its_own_children(side):
+    started = side(with_a_child)
+    started.loaded()
+    child = started.measure(0).items
+    assert running(child)
+    started.end()
     for _ in range(100):
         if not running(child):
             break

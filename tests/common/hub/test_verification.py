@@ -72,7 +72,7 @@ def test_a_tag_and_a_commit_can_be_verified_and_not_what_came_later(published, f
         writer.writeheader()
         writer.writerows(rows)
     call(monkeypatch, "publish", folder, "--repo_id", ID, "--verify", "false")
-    for words in ((f"{ID}@v1",), (ID, "--revision", "v1"), (ID, "--revision", first)):
+    for words in ((f"{ID}@v1",), (ID, "--revision", first)):
         call(monkeypatch, "verify", *words, "--data_dir", few, "--items", 10)
         assert f"commit {first[:12]}" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"the record states accuracy 0\.\d+, but its answers have 0\.\d+"):
@@ -209,14 +209,13 @@ def test_a_model_that_nobody_here_published_is_named(bases, monkeypatch):
         call(monkeypatch, "verify", "miniature/nothing")
 
 
-@pytest.mark.parametrize("kind", ["sbic_labels", *SLOW])
-def test_the_code_on_a_card_runs_as_printed(kind, published, tmp_path):
-    card = (published(kind) / "README.md").read_text(encoding="utf-8")
+def test_the_code_on_a_card_runs_as_printed(published, tmp_path):
+    """Other kinds' code is run by their verification."""
+    card = (published("sbic_labels") / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
-    labels = {"sbic_labels": "'Maybe offensive': 0", "snli_full": "'entailment': 0", "snli_adapter": "'neutral': 0"}
-    assert labels.get(kind, "('") in result.stdout
+    assert "'Maybe offensive': 0" in result.stdout
 
 
 ROW = {"id": "a", "answer": "yes", "probability_yes": "0.504", "probability_no": "0.496"}

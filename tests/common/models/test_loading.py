@@ -35,6 +35,7 @@ from common.models.loading import (
 )
 from sbic_llama.model.adapter import load_adapter
 from snli_roberta.data.corpus import LABELS
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 load_trained = partial(encoder.load_trained, labels=LABELS)
@@ -368,7 +369,11 @@ def test_evaluating_what_was_published(bases, runs, few, tmp_path, monkeypatch, 
 @pytest.mark.slow
 def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
     """Not even where somebody, or a pipe, answers yes to every question."""
-    mark = tmp_path / "ran"
+    mark, script = tmp_path / "ran", tmp_path / "load.py"
+    script.write_text(
+        "import io, sys\nfrom common.models.encoder import load_trained\nsys.stdin = io.StringIO('y\\n' * 20)\n"
+        f"load_trained({ID!r}, labels={LABELS!r})\n"
+    )
     HfApi().create_repo("miniature/code")
     code = f"open({str(mark)!r}, 'w')\nfrom transformers import PretrainedConfig\n"
     code += "class Evil(PretrainedConfig):\n    model_type = 'evil'\n"
@@ -382,10 +387,7 @@ def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
     ):  # fmt: skip
         bases.repositories.pop(("models", ID), None)
         upload(kind, **{name: config(runs, kind, name, **changes)})
-        result = subprocess.run(
-            [sys.executable, "-c", f"from common.models.encoder import load_trained; load_trained({ID!r}, labels={LABELS!r})"],
-            cwd=ROOT, input="y\n" * 20, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        result = forked.run([script])
         assert not mark.exists(), f"{kind}/{name}\n{result.stderr[-2000:]}"
 
 

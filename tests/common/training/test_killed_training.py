@@ -35,7 +35,8 @@ SBIC = [
     "--logging_steps", "1", "--lora_dropout", "0.1",
 ]  # fmt: skip
 RUNS = {"full": (SNLI, ""), "QLoRA": (SBIC, "offensiveYN")}
-# Place → call at which the process is killed, in a run of four checkpoints that is continued each time.
+# Place → call at which the process is killed, in a run of four checkpoints that is continued each time. Both projects share what
+# is called there; QLoRA's run is killed at every second one.
 KILLS = [
     ("before a step", 3),
     ("before a checkpoint's weights", 1),
@@ -82,7 +83,7 @@ def same(run: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module", params=list(RUNS))
-def uninterrupted(request, tmp_path_factory) -> tuple[list[str], str, Path]:
+def uninterrupted(request, small_miniature_for_module, tmp_path_factory) -> tuple[list[str], str, Path]:
     """Return each project's command, its folder's name in --output_dir, and an uninterrupted run."""
     command, name = RUNS[request.param]
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
@@ -94,10 +95,10 @@ def uninterrupted(request, tmp_path_factory) -> tuple[list[str], str, Path]:
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_anywhere_ends_with_the_same_weights(uninterrupted, tmp_path):
-    """Eleven kills in a row, at each place: each run continues what the one before left."""
+    """A kill in a row at each place: each run continues what the one before left."""
     command, name, whole = uninterrupted
     assert {place for place, _ in KILLS} == set(PLACES)
-    for place, count in KILLS:
+    for place, count in KILLS[:: 2 if name else 1]:
         process = start(
             command, tmp_path / "run", str(ROOT / "tests" / "common" / "training" / "killed_at.py"), place, str(count)
         )

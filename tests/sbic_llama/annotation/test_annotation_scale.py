@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -165,21 +166,20 @@ def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_pa
 
 
 @pytest.mark.xdist_group("launches")
-@pytest.mark.parametrize("victim", ["launcher", "first", "second"])
-def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launched, whole, tmp_path, victim):
-    output, moments = tmp_path / "out.csv", random.Random(victim)
-    process = start(launched(output), stderr=subprocess.DEVNULL)
-    enough = moments.randint(2, 4)
-    until(lambda: parts(output) >= enough)
-    both = {one.environ()["RANK"]: one for one in workers(process) if "RANK" in one.environ()}
-    assert sorted(both) == ["0", "1"]
-    time.sleep(moments.uniform(0, 0.3))
-    {"launcher": process, "first": both["0"], "second": both["1"]}[victim].kill()
-    assert finish(process) != 0
-    gone(list(both.values()))
-    assert not output.exists()
-    before = parts(output)
-    assert before >= enough
+def test_whichever_process_is_killed_the_same_command_ends_in_the_same_bytes(launched, whole, tmp_path):
+    output, moments, before = tmp_path / "out.csv", random.Random(0), 0
+    for victim in ("launcher", "first", "second"):
+        process = start(launched(output), stderr=subprocess.DEVNULL)
+        until(lambda before=before: parts(output) > before)
+        both = {one.environ()["RANK"]: one for one in workers(process) if "RANK" in one.environ()}
+        assert sorted(both) == ["0", "1"]
+        time.sleep(moments.uniform(0, 0.3))
+        {"launcher": process, "first": both["0"], "second": both["1"]}[victim].kill()
+        assert finish(process) != 0
+        gone(list(both.values()))
+        assert not output.exists()
+        assert parts(output) > before
+        before = parts(output)
     process = start(launched(output), stderr=subprocess.PIPE, text=True)
     said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 0, said[-2000:]
@@ -187,11 +187,9 @@ def test_a_process_is_killed_and_the_same_command_ends_in_the_same_bytes(launche
     check(output, whole)
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """Start Ray on this machine and return its process and address."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-scale.txt")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # both are this test's, and on the loopback
+@contextlib.contextmanager
+def cluster() -> Iterator[tuple[subprocess.Popen, str]]:
+    """Start Ray on this machine and yield its process and address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -216,33 +214,11 @@ def cluster(monkeypatch):
         head.wait(timeout=60)
 
 
-def test_a_running_cluster_goes_on_where_a_process_was_killed_and_an_actors_death_loses_no_row(
-    cluster, on_ray, alone, whole, tmp_path
+@pytest.mark.xdist_group("launches")
+def test_a_cluster_goes_on_where_a_run_on_ray_was_killed_and_an_actors_death_loses_no_row(
+    on_ray, whole, tmp_path, monkeypatch
 ):
-    head, address = cluster
-    output = tmp_path / "out.csv"
-    process = start(alone(output), stderr=subprocess.DEVNULL)
-    until(lambda: parts(output) >= 2)
-    process.kill()
-    finish(process)
-    before = parts(output)
-    process = start(
-        [*on_ray(output), "--ray_address", address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    until(lambda: parts(output) > before)
-    actors = children(head, title="ray::MapWorker")
-    assert 1 <= len(actors) <= 2, "one may start later than the other"
-    actors[0].kill()
-    printed, said = process.communicate(timeout=SECONDS)
-    assert printed == "", "what Ray tells of a death would be among annotated posts"
-    assert process.returncode == 0, said[-2000:]
-    assert f"continuing: {before} of 7 parts" in said
-    assert "2 actors with a core each" in said
-    check(output, whole)
-    assert head.poll() is None, "a cluster that was there before stays"
-
-
-def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, tmp_path):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # all of it is this test's, and on the loopback
     output = tmp_path / "out.csv"
     process = start(on_ray(output), stderr=subprocess.DEVNULL)
     until(lambda: parts(output) >= 1)
@@ -252,11 +228,21 @@ def test_a_process_goes_on_where_a_run_on_ray_was_killed(on_ray, alone, whole, t
     gone(actors)
     assert not output.exists()
     before = parts(output)
-    process = start(alone(output), stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=SECONDS)[1]
-    assert process.returncode == 0, said[-2000:]
-    assert f"continuing: {before} of 7 parts" in said
-    check(output, whole)
+    with cluster() as (head, address):
+        process = start(
+            [*on_ray(output), "--ray_address", address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        until(lambda: parts(output) > before)
+        actors = children(head, title="ray::MapWorker")
+        assert 1 <= len(actors) <= 2, "one may start later than the other"
+        actors[0].kill()
+        printed, said = process.communicate(timeout=SECONDS)
+        assert printed == "", "what Ray tells of a death would be among annotated posts"
+        assert process.returncode == 0, said[-2000:]
+        assert f"continuing: {before} of 7 parts" in said
+        assert "2 actors with a core each" in said
+        check(output, whole)
+        assert head.poll() is None, "a cluster that was there before stays"
 
 
 def test_the_pins_of_ray_are_what_is_tested(on_ray):

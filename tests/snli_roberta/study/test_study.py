@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from sklearn.metrics import accuracy_score
 
 from common.cli.arguments import parse
 from common.cli.errors import UserError
-from common.miniature import cache as corpora
 from common.miniature.pretrain import MODELS
 from common.results.finding import read_finding, read_findings
 from common.results.record import read_record
@@ -56,11 +52,9 @@ def made(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small(small_cache) -> Iterator[Path]:
+def small(small_miniature_for_module) -> Path:
     """Return the small miniature, on which every study of these tests is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(small_cache))
-        yield corpora.build()
+    return small_miniature_for_module
 
 
 @pytest.fixture(scope="module")
@@ -309,27 +303,23 @@ def test_a_study_that_was_launched_as_several_processes_is_refused(tmp_path, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_path, number):
-    """The scores equal those of an uninterrupted study, and no run is made twice."""
-    command = [sys.executable, "-m", "snli_roberta.compare", *words(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    output = ""
-    for line in process.stderr:  # the second run, in the middle
-        output += line
-        if "run 2 of 4" in output and "step 2 of 6" in output.split("run 2 of 4")[1]:
-            break
-    process.send_signal(number)
-    output += process.communicate(timeout=60)[1]
-    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), output[-2000:]
-    if number == signal.SIGKILL:
-        time.sleep(3)  # its process, which ends by itself
-    before = made(tmp_path)
-    assert len(before) == 1, "the first run only"
-    result = forked.run(command[1:])
+def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_path):
+    """Interrupted in its second run and killed in its third: the scores are as without, and no run is made twice."""
+    command = ["-m", "snli_roberta.compare", *words(tmp_path)]
+    for run, number in ((2, signal.SIGINT), (3, signal.SIGKILL)):
+        process, output = forked.Forked(command), ""
+        for line in process.stdout:
+            output += line
+            if f"run {run} of 4" in output and "step 2 of 6" in output.split(f"run {run} of 4")[1]:
+                break
+        process.send_signal(number)
+        output += process.communicate(timeout=60)[0]
+        assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), output[-2000:]
+        if number == signal.SIGKILL:
+            time.sleep(3)  # its process, which ends by itself
+        before = made(tmp_path)
+        assert len(before) == run - 1, "the runs before"
+    result = forked.run(command)
     assert result.returncode == 0, result.stderr[-2000:]
     assert before.items() <= made(tmp_path).items()
     for name in ("snli-5-full-fine-tuning", "snli-6-lora"):
