@@ -337,7 +337,7 @@ def test_the_loop_runs_from_an_excel_file_to_a_corrected_estimate(execute, tmp_p
         LOOP,
         POSTS=str(tmp_path / "posts.xlsx"),
         RECIPE="sbic_llama/recipes/miniature.yaml",
-        EXTRA="--max_steps 40 --evaluations 1",
+        EXTRA="--max_steps 20 --evaluations 1",
         SIZE="80",
         OUTPUT_DIR=str(output),
     )

@@ -154,19 +154,24 @@ def test_the_study_trains_39_98_million_of_6_74_billion_parameters():
 # ---- the loss
 
 
-def test_accumulation_changes_neither_loss_nor_gradient(tmp_path):
-    shapes = {"per_device_train_batch_size": 16}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
-    for number, sizes in enumerate(shapes):
-        train(arguments(tmp_path / str(number), **sizes), "offensiveYN")
-    assert len(losses(tmp_path / "0")) == 4
-    np.testing.assert_allclose(losses(tmp_path / "1"), losses(tmp_path / "0"), rtol=2e-3)
-    np.testing.assert_allclose(validations(tmp_path / "1"), validations(tmp_path / "0"), rtol=2e-3)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """Return the folder of four steps of 16 posts; do not modify it."""
+    folder = tmp_path_factory.mktemp("plain")
+    train(arguments(folder, per_device_train_batch_size=16), "offensiveYN")
+    return folder
+
+
+def test_accumulation_changes_neither_loss_nor_gradient(plain, tmp_path):
+    train(arguments(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4), "offensiveYN")
+    assert len(losses(plain)) == 4
+    np.testing.assert_allclose(losses(tmp_path), losses(plain), rtol=2e-3)
+    np.testing.assert_allclose(validations(tmp_path), validations(plain), rtol=2e-3)
 
 
 @pytest.mark.xdist_group("launches")
 @pytest.mark.slow
-def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
-    train(arguments(tmp_path / "one", per_device_train_batch_size=16), "offensiveYN")
+def test_two_processes_change_neither_loss_nor_gradient(plain, tmp_path):
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2",
         "-m", "sbic_llama.train_offensive_yn", "--output_dir", str(tmp_path / "two"), "--learning_rate", "2e-3",
@@ -176,8 +181,8 @@ def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     assert facts(tmp_path / "two")["processes"] == 2
-    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-3)
-    np.testing.assert_allclose(validations(tmp_path / "two"), validations(tmp_path / "one"), rtol=2e-3)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(plain), rtol=2e-3)
+    np.testing.assert_allclose(validations(tmp_path / "two"), validations(plain), rtol=2e-3)
 
 
 def test_dropout_gives_every_post_its_own_instruction(tmp_path, monkeypatch):
@@ -194,10 +199,9 @@ def test_dropout_gives_every_post_its_own_instruction(tmp_path, monkeypatch):
     assert log[1]["num_input_tokens_seen"] > 2 * log[0]["num_input_tokens_seen"] > 600
 
 
-def test_activation_checkpointing_changes_nothing(tmp_path):
-    train(arguments(tmp_path / "plain"), "offensiveYN")
-    train(arguments(tmp_path / "twice", activation_checkpointing=True), "offensiveYN")
-    np.testing.assert_allclose(losses(tmp_path / "twice"), losses(tmp_path / "plain"), rtol=1e-4)
+def test_activation_checkpointing_changes_nothing(plain, tmp_path):
+    train(arguments(tmp_path, per_device_train_batch_size=16, activation_checkpointing=True), "offensiveYN")
+    np.testing.assert_allclose(losses(tmp_path), losses(plain), rtol=1e-4)
 
 
 def built(folder: Path, count: int, name: str = "offensiveYN", **changes):
@@ -275,8 +279,7 @@ def kept_bytes(model, forward) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "dropout"), [("fp32", 0.0), ("bf16", 0.1)])
 def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, precision, dropout):
     changes = {"precision": precision, "lora_dropout": dropout}
     trainer, batch = built(tmp_path, 16, **changes)
@@ -292,8 +295,7 @@ def test_fake_tensors_keep_for_the_backward_pass_what_real_ones_do(tmp_path, pre
     assert result == pytest.approx(kept_bytes(trainer.model, forward), rel=0.02)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "checkpointing"), [("fp32", False), ("fp32", True), ("bf16", False)])
 def test_the_memory_estimate_is_what_a_step_takes_from_the_allocator(tmp_path, precision, checkpointing):
     changes = {"precision": precision, "activation_checkpointing": checkpointing}
     trainer, batch = built(tmp_path, 48, **changes)
