@@ -28,18 +28,12 @@ help: ## list the commands
 demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annotate a file, publish to a loopback Hub
 	@echo "The miniature: invented posts and sentences, in $$($(BIN)/python -m common.miniature --print_folder --quiet)"
 	@rm -rf $(DEMO)
-	@echo; echo "Step 1 of 5: classify sentence pairs (SNLI) with full fine-tuning, then with LoRA"
-	@$(BIN)/python -m snli_roberta.train_full --config snli_roberta/recipes/miniature_full.yaml --output_dir $(DEMO)/snli_full $(few)
-	@echo "training again, with LoRA …"
-	@$(BIN)/python -m snli_roberta.train_lora --config snli_roberta/recipes/miniature_lora.yaml --output_dir $(DEMO)/snli_lora --quiet
+	@echo; echo "Step 1 of 5: classify sentence pairs (SNLI) with full fine-tuning, and beside it with LoRA"
+	@$(MAKE) --no-print-directory -j2 demo-train-snli_full demo-train-snli_lora
 	@$(BIN)/python -m snli_roberta.evaluate --model $(DEMO)/snli_full $(DEMO)/snli_lora --title "full fine-tuning" LoRA \
 		--output_dir $(DEMO)/records --quiet
 	@echo; echo "Step 2 of 5: annotate posts (SBIC) with one QLoRA adapter per feature"
-	@$(BIN)/python -m sbic_llama.train_offensive_yn --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic $(few)
-	@for feature in has_biased_implication target_minority; do \
-		echo "training $$feature …"; \
-		$(BIN)/python -m sbic_llama.train_$$feature --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic --quiet || exit; \
-	done
+	@$(MAKE) --no-print-directory -j2 demo-train-offensive_yn demo-train-has_biased_implication demo-train-target_minority
 	@for feature in hasBiasedImplication offensiveYN targetMinority; do \
 		$(BIN)/python -m sbic_llama.evaluate --adapter $(DEMO)/sbic/$$feature --output_dir $(DEMO)/records --quiet $(table) || exit; \
 	done
@@ -61,6 +55,18 @@ demo: $(VENV)/.main ## train and evaluate both projects on the miniature, annota
 	@echo "  $(DEMO)/report.html       the scores of all models next to their baselines (as text: report.txt)"
 	@echo "  $(DEMO)/annotated.csv     the annotated file"
 	@echo "Next: $(BIN)/python -m common.doctor shows what this machine can run. README.md, \"Three ways in\", has pages to try the models on."
+
+# The demo's trainings, two at a time: with models this small, one thread is as fast as two. The first of each project shows how
+# it goes.
+demo-train-%: export OMP_NUM_THREADS := 1
+demo-train-snli_%:
+	@echo "training $* …"
+	@$(BIN)/python -m snli_roberta.train_$* --config snli_roberta/recipes/miniature_$*.yaml --output_dir $(DEMO)/snli_$* \
+		$(if $(filter full,$*),$(few),--quiet)
+demo-train-%:
+	@echo "training $* …"
+	@$(BIN)/python -m sbic_llama.train_$* --config sbic_llama/recipes/miniature.yaml --output_dir $(DEMO)/sbic \
+		$(if $(filter offensive_yn,$*),$(few),--quiet)
 
 # Two of the demo's models through a Hub on the loopback: published, verified, downloaded and used.
 demo-hub:

@@ -134,11 +134,14 @@ def _serve(load: str, setting: Setting, pipe: Connection, output: Path) -> None:
     keep_freed_memory()  # as our commands do; other tools are no slower with it
     quiet_libraries()
     module, _, function = load.rpartition(".")
-    measure: Measure = getattr(importlib.import_module(module), function)(setting)
-    pipe.send(None)
-    with contextlib.suppress(EOFError):
-        while True:
-            pipe.send(measure(pipe.recv()))
+    try:
+        measure: Measure = getattr(importlib.import_module(module), function)(setting)
+        pipe.send(None)
+        with contextlib.suppress(EOFError):
+            while True:
+                pipe.send(measure(pipe.recv()))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def failure(name: str, output: bytes, status: int) -> UserError:

@@ -49,7 +49,7 @@ def doubling(setting):
     def measure(items):
         if items > 1:
             print("first line")
-            sys.exit(f"no {items} here")
+            raise UserError(f"no {items} here")
         return measured(2 * items, 1.0)
 
     return measure
@@ -82,9 +82,10 @@ def test_a_side_answers_and_its_failure_is_one_line(side, capfd):
     started.loaded()
     assert started.measure(1) == measured(2, 1.0)
     for _ in range(2):
-        with pytest.raises(UserError, match=r"^a side exited with status 1: no 2 here$"):
+        with pytest.raises(UserError, match=r"^a side exited with status 1: error: no 2 here$"):
             started.measure(2)
-    assert "a side: first line" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "a side: first line" in shown and "Traceback" not in shown
 
 
 def test_a_failing_command_is_one_line():
