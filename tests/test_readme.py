@@ -176,7 +176,7 @@ def test_the_commands_of_the_pages_run_in_the_order_shown(
         if "--encoder" in words:
             given += ["--encoder_epochs", "0.05"]
         if "sbic_llama.learning_curve" in words:
-            given += ["--num_train_epochs", "0.2"]
+            given[given.index("--num_train_epochs") + 1] = "0.5"
         if kind := long_kind(words):
             if kind in run_once:
                 parsed(words[2], *words[3:], folder=tmp_path)
