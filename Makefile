@@ -111,10 +111,10 @@ picture: ## take the README's screenshot of the demo's trust page (needs Chromiu
 	@"$(CHROMIUM)" --headless --no-sandbox --hide-scrollbars --window-size=1000,900 --screenshot=docs/images/trust.png \
 		"file://$(CURDIR)/$(DEMO)/trust/trust.html" 2>/dev/null
 
-test: $(VENV)/.dev ## run the default tests (5 to 11 minutes on 2 cores)
+test: $(VENV)/.dev ## run the default tests (5 minutes or more on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
-test-slow: $(VENV)/.dev $(VENV)/.scale $(VENV)/.app ## run the slow tests: kills, trainings, simulations (20 to 40 minutes on 2 cores)
+test-slow: $(VENV)/.dev $(VENV)/.scale $(VENV)/.app ## run the slow tests: kills, trainings, simulations (half an hour or more on 2 cores)
 	@$(BIN)/python -m pytest -m slow -n 3 --dist loadgroup
 
 bench: $(VENV)/.bench ## compare the speed with other tools (BENCH="--quick": fewer rows and rounds)

@@ -332,6 +332,7 @@ def test_what_was_downloaded_once_works_offline(upload, bases, tmp_path):
     shown = []
     for offline in (False, True):
         environment = {**os.environ, "HF_HOME": str(tmp_path)} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+        del environment["TORCHDYNAMO_DISABLE"]  # of the tests: the command sets it itself
         before = len(bases.log)
         result = subprocess.run(with_imports, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr[-2000:]
@@ -388,6 +389,7 @@ def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
         bases.repositories.pop(("models", ID), None)
         upload(kind, **{name: config(runs, kind, name, **changes)})
         result = forked.run([script])
+        assert result.returncode != 0 and "UserError" in result.stderr, "it gets as far as the refusal"
         assert not mark.exists(), f"{kind}/{name}\n{result.stderr[-2000:]}"
 
 
