@@ -389,7 +389,7 @@ def test_a_repositorys_own_code_is_never_run(upload, runs, bases, tmp_path):
         bases.repositories.pop(("models", ID), None)
         upload(kind, **{name: config(runs, kind, name, **changes)})
         result = forked.run([script])
-        assert result.returncode != 0 and "UserError" in result.stderr, "it gets as far as the refusal"
+        assert result.returncode == 0 or "UserError" in result.stderr, "it is loaded without that code, or refused"
         assert not mark.exists(), f"{kind}/{name}\n{result.stderr[-2000:]}"
 
 
