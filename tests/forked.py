@@ -64,6 +64,18 @@ class Forked:
         return output, None
 
 
+def until(process: Forked | subprocess.Popen, *words: str) -> str:
+    """Read a process's stdout up to the line in which the last of ``words`` has come, one after the other; return what was read."""
+    output, left = "", list(words)
+    for line in process.stdout:
+        output += line
+        while left and left[0] in line:
+            line = line.split(left.pop(0), 1)[1]
+        if not left:
+            return output
+    raise AssertionError(f"it ended before {left[0]!r}: {output[-2000:]}")
+
+
 def run(
     words: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:

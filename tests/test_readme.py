@@ -221,11 +221,7 @@ def check_page(command: list[str], folder: Path) -> None:
         port = str(free.getsockname()[1])
     process = forked.Forked([*command, "--port", port], cwd=folder)
     try:
-        output = ""
-        while "http://127.0.0.1:" not in output:
-            line = process.stdout.readline()
-            assert line, f"{command}\n{output}"
-            output += line
+        forked.until(process, "http://127.0.0.1:")
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

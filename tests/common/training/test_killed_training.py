@@ -23,7 +23,7 @@ from common.cli.errors import UserError
 from common.training import checkpoints
 from common.training.run import require_space
 from tests.common.training.killed_at import PLACES
-from tests.forked import Forked
+from tests.forked import Forked, until
 
 ROOT = Path(__file__).parents[3]
 SNLI = [
@@ -59,16 +59,6 @@ def start(command: list[str], folder: Path, *before: str) -> Forked:
 def end(process: Forked | subprocess.Popen) -> str:
     """Return the rest of a process's output."""
     return process.communicate(timeout=300)[0]
-
-
-def until(process: Forked | subprocess.Popen, words: str) -> None:
-    """Read until a line with these words."""
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if words in line:
-            return
-    pytest.fail("it ended before: " + "".join(seen)[-2000:])
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

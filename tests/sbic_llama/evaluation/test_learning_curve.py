@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -28,8 +26,8 @@ from sbic_llama.evaluation import learning_curve
 from sbic_llama.evaluation.curve_finding import curve_finding
 from sbic_llama.evaluation.learning_curve import Scored, default_sizes, nested_order
 from sbic_llama.training.arguments import TrainArguments
+from tests import forked
 
-ROOT = Path(__file__).parents[3]
 CODEBOOK = """
 name: mood
 question: Is the author glad?
@@ -237,28 +235,18 @@ def test_more_texts_than_there_are_and_a_folder_of_the_users_are_refused(table, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL])
-def test_a_curve_that_is_stopped_is_continued_by_the_same_command(made, table, tmp_path, number):
+def test_a_curve_that_is_killed_is_continued_by_the_same_command(made, table, tmp_path):
     """The scores equal those of an uninterrupted curve, and no size is trained twice."""
     words = [*table, *WORDS, "--output_dir", str(tmp_path / "out")]
-    start = [sys.executable, "-m", "sbic_llama.learning_curve", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        start, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    output = ""
-    for line in process.stderr:  # the second size, in the middle
-        output += line
-        if "size 2 of 2" in output and "step 3 of 12" in output.split("size 2 of 2")[1]:
-            break
-    process.send_signal(number)
-    output += process.communicate(timeout=120)[1]
-    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), output[-2000:]
-    if number == signal.SIGKILL:
-        time.sleep(3)  # its process, which ends by itself
+    process = forked.Forked(["-m", "sbic_llama.learning_curve", *words])
+    output = forked.until(process, "size 2 of 2", "step 3 of 12")  # the second size, in the middle
+    process.kill()
+    output += process.communicate(timeout=120)[0]
+    assert process.returncode == -signal.SIGKILL, output[-2000:]
+    time.sleep(3)  # its process, which ends by itself
     before = trainings(tmp_path / "out")
     assert len(before) == 1, "the first size only"
-    result = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    result = forked.run(["-m", "sbic_llama.learning_curve", *words], timeout=600)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "continuing from checkpoint" in result.stderr
     assert before.items() <= trainings(tmp_path / "out").items()

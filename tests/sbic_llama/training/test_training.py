@@ -43,7 +43,7 @@ from sbic_llama.training import run as training
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.run import train
 from tests.bases import BASES
-from tests.forked import Forked
+from tests.forked import Forked, until
 
 LIBRARIES_BYTES, T4_BYTES = 800e6, 15e9
 ROOT = Path(__file__).parents[3]
@@ -632,9 +632,7 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, dropout, number):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output[-3000:]
     process = start(stopped, "--lora_dropout", dropout)
-    for line in process.stdout:
-        if "step 6 of 16, loss" in line:
-            break
+    until(process, "step 6 of 16, loss")
     process.send_signal(number)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 128 + number

@@ -307,11 +307,8 @@ def test_a_study_that_is_stopped_is_continued_by_the_same_command(study, tmp_pat
     """Interrupted in its second run and killed in its third: the scores are as without, and no run is made twice."""
     command = ["-m", "snli_roberta.compare", *words(tmp_path)]
     for run, number in ((2, signal.SIGINT), (3, signal.SIGKILL)):
-        process, output = forked.Forked(command), ""
-        for line in process.stdout:
-            output += line
-            if f"run {run} of 4" in output and "step 2 of 6" in output.split(f"run {run} of 4")[1]:
-                break
+        process = forked.Forked(command)
+        output = forked.until(process, f"run {run} of 4", "step 2 of 6")
         process.send_signal(number)
         output += process.communicate(timeout=60)[0]
         assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), output[-2000:]

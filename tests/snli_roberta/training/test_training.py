@@ -30,7 +30,7 @@ from snli_roberta.data.corpus import LABELS, Pair, balanced, load_split, stratif
 from snli_roberta.study.runs import StudyArguments
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import load_data, train
-from tests.forked import Forked
+from tests.forked import Forked, until
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "snli_roberta" / "recipes"
@@ -412,14 +412,6 @@ def start(folder: Path, method: str, *more: str) -> Forked:
     return Forked(command)
 
 
-def wait_for_step(process: Forked) -> None:
-    """Wait for the first logged loss."""
-    for line in process.stdout:
-        if ", loss " in line:
-            return
-    pytest.fail("the training ended before its first step")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "number"), [("full", signal.SIGTERM), ("lora", signal.SIGINT)])
 def test_a_stopped_run_continues_to_the_same_weights(tmp_path, method, number):
@@ -428,7 +420,7 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, method, number):
     output = process.communicate()[0]
     assert process.returncode == 0, output[-3000:]
     process = start(stopped, method)
-    wait_for_step(process)
+    until(process, ", loss ")
     process.send_signal(number)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 128 + number
