@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -46,6 +47,12 @@ settings.load_profile("few")
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_fork_server() -> None:
+    """Whichever test starts the fork server, it imports what :mod:`tests.forked` chooses."""
+    importlib.import_module("tests.forked")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Importing bitsandbytes initializes CUDA, which forks of a process that has done so cannot use.
 _CONTEXT.set_forkserver_preload([] if torch.cuda.is_available() else ["tests.imported"])
+# Commands that a test calls in its own process fork from the same server. With their choice, it would depend on the tests that
+# ran before whether a fork starts with modules of the product.
+multiprocessing.forkserver.set_forkserver_preload = lambda modules: None
 _FOLDER = tempfile.TemporaryDirectory(prefix="forked-")
 
 
