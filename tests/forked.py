@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Client, Connection, Listener, wait
 from pathlib import Path
 
 import torch
@@ -92,8 +92,8 @@ def run(
 
 
 @contextlib.contextmanager
-def as_python(folder: Path) -> Iterator[None]:
-    """Put a program ``python`` into a folder for a PATH, which runs commands as forks of this process's server."""
+def as_python(folder: Path) -> Iterator[Path]:
+    """Put a program ``python`` into a folder, yield its path, and meanwhile run its commands as forks of this process's server."""
     folder.mkdir(parents=True, exist_ok=True)
     address = tempfile.mkdtemp(dir=_FOLDER.name) + "/socket"  # the path of a socket must be short
     program = folder / "python"
@@ -102,20 +102,28 @@ def as_python(folder: Path) -> Iterator[None]:
     with Listener(address, "AF_UNIX") as listener:
 
         def serve() -> None:
-            while True:
-                with listener.accept() as client:
-                    if (given := client.recv()) is None:
-                        return
-                    words, cwd, env = given
-                    result = run(words, cwd=Path(cwd), env=env)
-                    client.send((result.returncode, result.stdout, result.stderr))
+            while words := (client := listener.accept()).recv():
+                threading.Thread(target=_run_for, args=(client, *words)).start()
 
         server = threading.Thread(target=serve, daemon=True)
         server.start()
-        yield
+        yield program
         with Client(address, "AF_UNIX") as client:
             client.send(None)
         server.join()
+
+
+def _run_for(client: Connection, words: list[str], cwd: str, env: dict[str, str], pid: int) -> None:
+    """Run a command that writes to the streams of the program that asks for it, and tell it how that ended."""
+    process = _started(
+        [word for word in words if word != "-u"], Path(cwd), env, *(f"/proc/{pid}/fd/{n}" for n in (1, 2))
+    )
+    with client:
+        if process.sentinel not in wait([process.sentinel, client]):  # the program was ended
+            os.kill(process.pid, signal.SIGTERM)
+        process.join()
+        with contextlib.suppress(BrokenPipeError):
+            client.send(process.exitcode)
 
 
 PROGRAM = """\
@@ -123,12 +131,19 @@ PROGRAM = """\
 import os, sys
 from multiprocessing.connection import Client
 with Client({address!r}, "AF_UNIX") as server:
-    server.send((sys.argv[1:], os.getcwd(), dict(os.environ)))
-    status, out, err = server.recv()
-sys.stdout.write(out)
-sys.stderr.write(err)
+    server.send((sys.argv[1:], os.getcwd(), dict(os.environ), os.getpid()))
+    status = server.recv()
+if status < 0:
+    os.kill(os.getpid(), -status)
 sys.exit(status)
 """
+
+
+def launch(words: Sequence[str | Path], *, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``accelerate launch`` and the processes that it starts, all as forks, with more environment variables."""
+    with as_python(Path(tempfile.mkdtemp(dir=_FOLDER.name))) as python:
+        environment = {**os.environ, "PYTHON_EXEC": str(python), **env}
+        return run(["-m", "accelerate.commands.launch", *words], cwd=cwd, env=environment)
 
 
 def start_server() -> None:
@@ -137,7 +152,7 @@ def start_server() -> None:
         multiprocessing.forkserver.ensure_running()
 
 
-def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, out: Path, err: Path):
+def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, out: Path | str, err: Path | str):
     environment = dict(os.environ if env is None else env)
     process = _CONTEXT.Process(target=_main, args=([str(word) for word in words], cwd, environment, out, err))
     start_server()
@@ -152,14 +167,14 @@ def _ended(process: multiprocessing.process.BaseProcess, timeout: float) -> None
         raise TimeoutError(f"still running after {timeout:.0f} s")
 
 
-def _main(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
+def _main(words: list[str], cwd: Path, env: dict[str, str], out: Path | str, err: Path | str) -> None:
     # The server may have been started by a command of the product, which blocks signals meanwhile.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     for path, descriptor in ((out, 1), (err, 2)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # others may write to it, too
         os.dup2(file, descriptor)
         os.close(file)
     try:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,10 +18,10 @@ from sbic_llama.training.run import train as train_sbic
 from snli_roberta.training.arguments import TrainArguments as SnliArguments
 from snli_roberta.training.run import estimate as estimate_snli
 from snli_roberta.training.run import train as train_snli
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 ID = "miniature/pushed"
-ON_CPU = {**os.environ, "ACCELERATE_USE_CPU": "true"}
 
 
 def command(script: str, few: Path, folder: Path, *more: str) -> list[str]:
@@ -36,19 +33,9 @@ def command(script: str, few: Path, folder: Path, *more: str) -> list[str]:
 @pytest.mark.xdist_group("launches")
 @pytest.mark.slow
 def test_two_processes_score_publish_and_verify_once_and_the_same_command_again_publishes_nothing(bases, few, tmp_path):
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        "accelerate_config.yaml",
-        "--num_processes",
-        "2",
-    ]
-    words = [*launch, *command("sbic_llama.train_offensive_yn", few, tmp_path / "run", "--hub_private")]
-    first, again = (
-        subprocess.run(words, cwd=ROOT, env=ON_CPU, capture_output=True, text=True, timeout=300) for _ in range(2)
-    )
+    words = ["--config_file", "accelerate_config.yaml", "--num_processes", "2"]
+    words += command("sbic_llama.train_offensive_yn", few, tmp_path / "run", "--hub_private")
+    first, again = (forked.launch(words, ACCELERATE_USE_CPU="true") for _ in range(2))
     for result in (first, again):
         assert result.returncode == 0, result.stderr[-3000:]
         assert (

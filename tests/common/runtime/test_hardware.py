@@ -10,6 +10,7 @@ import torch
 
 from common.cli.errors import UserError
 from common.runtime import hardware
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,9 +70,7 @@ CHECK = (
 def launch(tmp_path: Path, config: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
     script = tmp_path / "check.py"
     script.write_text(CHECK)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *options, str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    return forked.launch(["--config_file", config, *options, script], PYTHONPATH=str(ROOT), **environment)
 
 
 @pytest.mark.xdist_group("launches")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,25 +12,20 @@ from tests import forked
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.xdist_group("launches")
-TWO = ["accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m"]
-
-
-def run(*words: str, audit: Path | None = None) -> subprocess.CompletedProcess:
-    """Run a module; each process logs the files it replaces to the folder ``audit``."""
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    if audit:
-        (audit / "sitecustomize.py").write_text(
-            "import os, sys\n"
-            f"log = os.open({str(audit / 'written')!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
-            "def note(event, paths):\n"
-            "    if event in ('os.rename', 'os.replace') and 'RANK' in os.environ:\n"
-            "        os.write(log, f\"{os.environ['RANK']} {paths[1]}\\n\".encode())\n"
-            "sys.addaudithook(note)\n"
-        )
-        environment["PYTHONPATH"] = str(audit)
-    return subprocess.run(
-        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300
-    )
+TWO = ["--config_file", "accelerate_config.yaml", "--num_processes", "2"]
+ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+# Runs a module and logs the files that it replaces: the file to log to, the module and its arguments.
+AUDITED = """
+import os, runpy, sys
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def note(event, paths):
+    if event in ("os.rename", "os.replace"):
+        os.write(log, f"{os.environ['RANK']} {paths[1]}\\n".encode())
+sys.addaudithook(note)
+sys.argv = sys.argv[2:]
+sys.path.insert(0, os.getcwd())
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 
 def numbers(folder: Path) -> dict[str, dict[str, float]]:
@@ -54,9 +47,11 @@ def test_two_processes_give_the_numbers_of_one_and_write_once(runs, few, tmp_pat
             "snli_roberta.evaluate", "--model", str(runs["snli_full"]), str(runs["snli_adapter"]), "--title", "full", "LoRA",
         ]  # fmt: skip
     command += ["--data_dir", str(few), "--output_dir"]
-    single = forked.run(["-m", *command, str(tmp_path / "one")], env={**os.environ, "ACCELERATE_USE_CPU": "true"})
+    single = forked.run(["-m", *command, str(tmp_path / "one")], env={**os.environ, **ON_CPU})
     assert single.returncode == 0, single.stderr[-3000:]
-    two = run(*TWO, *command, str(tmp_path / "two"), audit=tmp_path)
+    audited = tmp_path / "audited.py"
+    audited.write_text(AUDITED)
+    two = forked.launch([*TWO, audited, tmp_path / "written", *command, tmp_path / "two"], **ON_CPU)
     assert two.returncode == 0, two.stderr[-3000:]
     first, second = numbers(tmp_path / "one"), numbers(tmp_path / "two")
     assert first
@@ -72,7 +67,8 @@ def test_two_processes_give_the_numbers_of_one_and_write_once(runs, few, tmp_pat
 
 @pytest.mark.slow
 def test_other_commands_are_not_started_twice(runs, tmp_path):
-    ended = run(*TWO, "snli_roberta.predict", "--model", str(runs["snli_full"]), "A dog runs.", "A pet moves.")
+    words = ["-m", "snli_roberta.predict", "--model", runs["snli_full"], "A dog runs.", "A pet moves."]
+    ended = forked.launch([*TWO, *words], **ON_CPU)
     assert ended.returncode != 0
     assert (
         ended.stderr.count(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from common.runtime.hardware import cpu_has_bf16
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.xdist_group("launches")
@@ -25,29 +24,11 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def launch(config: str, *words: str, **environment: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        f"accelerate_configs/{config}",
-        *words,
-    ]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), **environment},
-    )
-
-
-def end(process: subprocess.Popen) -> str:
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output[-4000:]
-    return output
+def launch(config: str, *words: str, status: int = 0) -> str:
+    """Launch with a configuration to the end, and return what is printed."""
+    ended = forked.launch(["--config_file", f"accelerate_configs/{config}", *words], ACCELERATE_USE_CPU="true")
+    assert ended.returncode == status, ended.stderr[-4000:]
+    return ended.stdout + ended.stderr
 
 
 def printed_steps(output: str) -> list[str]:
@@ -71,7 +52,7 @@ def alone(command, tmp_path_factory) -> tuple[Path, list[str]]:
     """Train with one process on the batch size of two."""
     folder = tmp_path_factory.mktemp("alone")
     words = [*command, "--output_dir", str(folder), "--per_device_train_batch_size", "32"]
-    ended = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    ended = forked.run(["-m", *words])
     assert ended.returncode == 0, ended.stderr[-4000:]
     return folder / "offensiveYN", printed_steps(ended.stderr)
 
@@ -88,7 +69,7 @@ def test_a_run_of_one_process_continues_on_two_to_the_same_weights(alone, comman
     for name in ("training.json", "adapter_model.safetensors", "checkpoint-6/trainer_state.json"):
         (folder / name).unlink()
     words = ["--num_processes", "2", "-m", *command, "--output_dir", str(tmp_path)]
-    output = end(launch("../accelerate_config.yaml", *words, "--per_device_train_batch_size", "16"))
+    output = launch("../accelerate_config.yaml", *words, "--per_device_train_batch_size", "16")
     assert "each step takes 2 × 16 = 32 items" in output
     continued = int(re.search(r"continuing from checkpoint-(\d)", output)[1])
     assert printed_steps(output) == [line for line in alone[1] if int(line.split()[1]) > continued]
@@ -103,7 +84,7 @@ def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, comma
         "--output_dir",
         str(tmp_path),
     ]
-    output = end(launch("fsdp_qlora.yaml", *worker))
+    output = launch("fsdp_qlora.yaml", *worker)
     assert "95 of 95 parameters in shards, 0.50 of them here" in output
     assert printed_steps(output) == alone[1]
     folder = tmp_path / "offensiveYN"
@@ -111,7 +92,7 @@ def test_a_sharded_4_bit_base_trains_the_same_adapter_and_continues(alone, comma
     before = load_file(folder / "checkpoint-6" / "adapter_model.safetensors")
     for name in ("training.json", "checkpoint-6/trainer_state.json"):
         (folder / name).unlink()
-    output = end(launch("fsdp_qlora.yaml", *worker))
+    output = launch("fsdp_qlora.yaml", *worker)
     assert "removing damaged checkpoint-6: " in output
     assert re.search(r"continuing from checkpoint-[24]", output)
     again = load_file(folder / "checkpoint-6" / "adapter_model.safetensors")
@@ -124,13 +105,10 @@ def test_a_sharded_base_trains_in_half_precision_too(tmp_path):
     if not cpu_has_bf16():
         pytest.skip("this CPU has no bf16")
     words = [*COMMAND, "--precision", "bf16", "--output_dir"]
-    ended = subprocess.run(
-        [sys.executable, "-m", *words, str(tmp_path / "one"), "--per_device_train_batch_size", "32"],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    ended = forked.run(["-m", *words, tmp_path / "one", "--per_device_train_batch_size", "32"])
     assert ended.returncode == 0, ended.stderr[-4000:]
     worker = str(ROOT / "tests" / "sbic_llama" / "training" / "fsdp_on_cpu.py")
-    output = end(launch("fsdp_qlora.yaml", worker, *words, str(tmp_path / "two")))
+    output = launch("fsdp_qlora.yaml", worker, *words, str(tmp_path / "two"))
     one, two = ([float(loss) for loss in re.findall(r"of 6, loss ([\d.]+)", text)] for text in (ended.stderr, output))
     assert len(one) == 6
     assert one == pytest.approx(two, rel=0.05)
@@ -151,8 +129,8 @@ def test_two_machines_train_the_same_adapter_and_write_once(alone, command, tmp_
         "--output_dir",
         str(tmp_path),
     ]
-    machines = [launch("multi_node.yaml", "--machine_rank", rank, *words) for rank in ("0", "1")]
-    first, second = (end(machine) for machine in machines)
+    with ThreadPoolExecutor() as machines:
+        first, second = machines.map(lambda rank: launch("multi_node.yaml", "--machine_rank", rank, *words), "01")
     assert printed_steps(first) == alone[1]
     assert not printed_steps(second), "the second machine prints too"
     assert largest_difference(alone[0], tmp_path / "offensiveYN") < 1e-5
@@ -163,8 +141,6 @@ def test_two_machines_train_the_same_adapter_and_write_once(alone, command, tmp_
 
 @pytest.mark.slow
 def test_fsdp_without_gpus_is_refused_instead_of_left_out(tmp_path):
-    process = launch("fsdp_qlora.yaml", "-m", *COMMAND, "--output_dir", str(tmp_path / "run"))
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode != 0
+    output = launch("fsdp_qlora.yaml", "-m", *COMMAND, "--output_dir", str(tmp_path / "run"), status=1)
     assert "error: FSDP was requested, but 2 processes on this device would train without it" in output
     assert not (tmp_path / "run").exists()

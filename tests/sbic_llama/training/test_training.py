@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +40,7 @@ from sbic_llama.training import forecast, memory
 from sbic_llama.training import run as training
 from sbic_llama.training.arguments import FeatureArguments, TrainArguments
 from sbic_llama.training.run import train
+from tests import forked
 from tests.bases import BASES
 from tests.forked import Forked, until
 
@@ -173,12 +172,11 @@ def test_accumulation_changes_neither_loss_nor_gradient(plain, tmp_path):
 @pytest.mark.slow
 def test_two_processes_change_neither_loss_nor_gradient(plain, tmp_path):
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2",
-        "-m", "sbic_llama.train_offensive_yn", "--output_dir", str(tmp_path / "two"), "--learning_rate", "2e-3",
+        "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m",
+        "sbic_llama.train_offensive_yn", "--output_dir", tmp_path / "two", "--learning_rate", "2e-3",
         "--max_steps", "4", "--logging_steps", "1", "--evaluations", "2", "--per_device_train_batch_size", "8",
     ]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    result = forked.launch(command, ACCELERATE_USE_CPU="true")
     assert result.returncode == 0, result.stderr[-3000:]
     assert facts(tmp_path / "two")["processes"] == 2
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(plain), rtol=2e-3)

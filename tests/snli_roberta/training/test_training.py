@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from functools import partial
@@ -30,6 +28,7 @@ from snli_roberta.data.corpus import LABELS, Pair, balanced, load_split, stratif
 from snli_roberta.study.runs import StudyArguments
 from snli_roberta.training.arguments import TrainArguments
 from snli_roberta.training.run import load_data, train
+from tests import forked
 from tests.forked import Forked, until
 
 ROOT = Path(__file__).parents[3]
@@ -83,8 +82,7 @@ def test_every_recipe_parses_and_names_its_command(path):
 
 
 def test_a_recipe_of_the_other_method_is_refused():
-    command = [sys.executable, "-m", "snli_roberta.train_full", "--config", str(RECIPES / "miniature_lora.yaml")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = forked.run(["-m", "snli_roberta.train_full", "--config", RECIPES / "miniature_lora.yaml"])
     assert (result.returncode, result.stderr) == (2, "error: key 'method': the recipe is for lora; expected full\n")
 
 
@@ -157,13 +155,12 @@ def test_accumulation_changes_neither_loss_nor_gradient(tmp_path, method):
 def test_two_processes_change_neither_loss_nor_gradient(tmp_path):
     train(arguments(tmp_path / "one", max_steps=3, per_device_train_batch_size=16))
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_config.yaml", "--num_processes", "2",
-        "-m", "snli_roberta.train_full", "--method", "full", "--output_dir", str(tmp_path / "two"), "--learning_rate", "3e-4",
+        "--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m",
+        "snli_roberta.train_full", "--method", "full", "--output_dir", tmp_path / "two", "--learning_rate", "3e-4",
         "--max_steps", "3", "--logging_steps", "1", "--evaluations", "2", "--train_fraction", "0.1",
         "--per_device_train_batch_size", "8",
     ]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    result = forked.launch(command, ACCELERATE_USE_CPU="true")
     assert result.returncode == 0, result.stderr[-3000:]
     assert facts(tmp_path / "two")["processes"] == 2
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-3)
