@@ -21,6 +21,7 @@ import torch
 
 from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
+from tests import forked
 from tests.once import once
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +49,7 @@ def made(miniature, adapters, tmp_path_factory) -> Path:
             for number in range(1700):
                 writer.writerow([number, "" if number % 97 == 5 else f"{words.choice(posts)} {number % 331}"])
         command = ["sbic_llama.annotate", str(source), *adapters, "--output", str(folder / "whole.csv")]
-        assert finish(start(command)) == 0
+        assert forked.run(["-m", *command]).returncode == 0
 
     return once(tmp_path_factory, "annotated", make)
 
@@ -124,9 +125,11 @@ def check(output: Path, whole: bytes) -> None:
 
 
 @pytest.mark.xdist_group("launches")
-def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_path):
-    output = tmp_path / "out.csv"
-    process = start(launched(output), stderr=subprocess.PIPE, text=True)
+def test_two_processes_read_standard_input_once_write_what_one_does_and_both_work(adapters, source, whole, tmp_path):
+    # accelerate launch does not take a - as the first word of the module.
+    words = [*LAUNCH, "sbic_llama.annotate", *adapters, "--output", "-", "-"]
+    with open(source, "rb") as file, open(tmp_path / "out.csv", "wb") as output:
+        process = start(words, stdin=file, stdout=output, stderr=subprocess.PIPE, text=True)
     until(lambda: len(workers(process)) == 2)
     spent, both = {}, workers(process)
     while process.poll() is None and any(one.is_running() for one in both):
@@ -136,7 +139,7 @@ def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_pa
         time.sleep(0.2)
     said = process.communicate()[1]
     assert process.returncode == 0, said[-2000:]
-    check(output, whole)
+    check(tmp_path / "out.csv", whole)
     assert min(spent.values()) > 0.4 * max(spent.values())
     assert said.count("18 rows in all are kept") == said.count("1,700 rows") == said.count("2 processes share") == 1
     assert said.count("100%") == said.count("932/932 [") == 1, (
@@ -145,21 +148,10 @@ def test_two_processes_write_what_one_does_and_both_work(launched, whole, tmp_pa
 
 
 @pytest.mark.xdist_group("launches")
-def test_two_processes_take_standard_input_once(adapters, source, whole):
-    # accelerate launch does not take a - as the first word of the module.
-    words = [*LAUNCH, "sbic_llama.annotate", *adapters, "--output", "-", "-"]
-    with open(source, "rb") as file:
-        process = start(words, stdin=file, stdout=subprocess.PIPE)
-        assert process.communicate(timeout=SECONDS)[0] == whole
-    assert process.returncode == 0
-
-
-@pytest.mark.xdist_group("launches")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fault is a CPU's")
-def test_processes_that_do_not_know_of_each_other_write_nothing(launched, tmp_path):
-    command = [sys.executable, "-m", *launched(tmp_path / "out.csv")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def test_processes_that_do_not_know_of_each_other_write_nothing(alone, tmp_path):
+    options = ["--config_file", "accelerate_config.yaml", "--num_processes", "2", "-m"]
+    result = forked.launch([*options, *alone(tmp_path / "out.csv")])
     assert result.returncode != 0
     assert result.stderr.count("error: 2 processes were started but each would work alone") == 1
     assert list(tmp_path.iterdir()) == []
@@ -219,7 +211,9 @@ def test_a_cluster_goes_on_where_a_run_on_ray_was_killed_and_an_actors_death_los
     on_ray, whole, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # all of it is this test's, and on the loopback
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # otherwise tests that run at the same time leave its workers no time
+    monkeypatch.setenv(
+        "RAY_worker_niceness", "0"
+    )  # otherwise tests that run at the same time leave its workers no time
     output = tmp_path / "out.csv"
     process = start(on_ray(output), stderr=subprocess.DEVNULL)
     until(lambda: parts(output) >= 1)
