@@ -41,7 +41,7 @@ class Forked:
     def __init__(self, words: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None):
         pipe = Path(tempfile.mkdtemp(dir=_FOLDER.name)) / "output"
         os.mkfifo(pipe)
-        self._process = _started(words, cwd, env, pipe, pipe)
+        self._process = _started(words, cwd, env, (os.devnull, pipe, pipe))
         self.pid = self._process.pid
         self.stdout = pipe.open(encoding="utf-8", errors="replace")
 
@@ -85,7 +85,7 @@ def run(
     """Run a command to its end, as ``subprocess.run(..., capture_output=True, text=True)`` does."""
     folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     out, err = folder / "out", folder / "err"
-    process = _started(words, cwd, env, out, err)
+    process = _started(words, cwd, env, (os.devnull, out, err))
     _ended(process, timeout)
     text = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
     return subprocess.CompletedProcess(list(words), process.exitcode, *text)
@@ -115,10 +115,9 @@ def as_python(folder: Path) -> Iterator[Path]:
 
 def _run_for(client: Connection, words: list[str], cwd: str, env: dict[str, str], pid: int) -> None:
     """Run a command that writes to the streams of the program that asks for it, and tell it how that ended."""
-    process = _started(
-        [word for word in words if word != "-u"], Path(cwd), env, *(f"/proc/{pid}/fd/{n}" for n in (1, 2))
-    )
+    streams = [f"/proc/{pid}/fd/{descriptor}" for descriptor in range(3)]
     with client:
+        process = _started([word for word in words if word != "-u"], Path(cwd), env, streams)
         if process.sentinel not in wait([process.sentinel, client]):  # the program was ended
             os.kill(process.pid, signal.SIGTERM)
         process.join()
@@ -152,9 +151,10 @@ def start_server() -> None:
         multiprocessing.forkserver.ensure_running()
 
 
-def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, out: Path | str, err: Path | str):
+def _started(words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None, streams: Sequence[Path | str]):
+    """Start a command whose stdin, stdout and stderr are these files."""
     environment = dict(os.environ if env is None else env)
-    process = _CONTEXT.Process(target=_main, args=([str(word) for word in words], cwd, environment, out, err))
+    process = _CONTEXT.Process(target=_main, args=([str(word) for word in words], cwd, environment, streams))
     start_server()
     process.start()
     return process
@@ -167,16 +167,20 @@ def _ended(process: multiprocessing.process.BaseProcess, timeout: float) -> None
         raise TimeoutError(f"still running after {timeout:.0f} s")
 
 
-def _main(words: list[str], cwd: Path, env: dict[str, str], out: Path | str, err: Path | str) -> None:
+def _main(words: list[str], cwd: Path, env: dict[str, str], streams: Sequence[Path | str]) -> None:
     # The server may have been started by a command of the product, which blocks signals meanwhile.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    for path, descriptor in ((out, 1), (err, 2)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # others may write to it, too
+    for descriptor, path in enumerate(streams):
+        # Others may write to it, too.
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if descriptor else os.O_RDONLY)
         os.dup2(file, descriptor)
         os.close(file)
+    # Python's objects for the server's streams keep what kind of file those are.
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     try:
         if words[0] == "-m":
             sys.path.insert(0, str(cwd))
