@@ -123,7 +123,12 @@ def real_data() -> Path:
 
 
 LAUNCHES = "launches"
-LONG = (LAUNCHES, "tests/benchmarks/test_bench.py", "tests/snli_roberta/study/test_study.py")
+# What takes longest, and so starts first.
+LONG = (
+    *("tests/test_readme.py::", LAUNCHES, "tests/test_notebooks.py::", "tests/test_properties.py::"),
+    *("tests/snli_roberta/study/test_study.py", "tests/benchmarks/test_bench.py"),
+    *("tests/sbic_llama/training/test_training.py", "tests/sbic_llama/annotation/test_annotate.py"),
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -136,6 +141,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    def rank(scope: str) -> int:
+        return next((place for place, start in enumerate(LONG) if scope.startswith(start)), len(LONG))
+
     class LongestFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.endswith(f"@{LAUNCHES}"):
@@ -144,9 +152,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return nodeid if config.option.markexpr == "slow" and path.count("/") == 1 else path
 
         def _assign_work_unit(self, node: Any) -> None:
-            longest = next((scope for scope in self.workqueue if scope in LONG or "::" in scope), None)
-            if longest is not None:
-                self.workqueue.move_to_end(longest, last=False)
+            self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
             super()._assign_work_unit(node)
 
     return LongestFirst(config, log)
