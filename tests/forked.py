@@ -117,7 +117,7 @@ def _run_for(client: Connection, words: list[str], cwd: str, env: dict[str, str]
     """Run a command that writes to the streams of the program that asks for it, and tell it how that ended."""
     streams = [f"/proc/{pid}/fd/{descriptor}" for descriptor in range(3)]
     with client:
-        process = _started([word for word in words if word != "-u"], Path(cwd), env, streams)
+        process = _started(words[words[0] == "-u" :], Path(cwd), env, streams)
         if process.sentinel not in wait([process.sentinel, client]):  # the program was ended
             os.kill(process.pid, signal.SIGTERM)
         process.join()
