@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ class Fault:
     drop: bool = False  # close the connection without a response
     apply: bool = False  # do the work first, so that only the response is lost
     delay: float = 0.0  # seconds; with status 0 the request then succeeds
+    dropped: threading.Event = field(default_factory=threading.Event)
 
 
 class StrictHub(LocalHub):
@@ -62,9 +64,10 @@ class StrictHub(LocalHub):
         super().add_model(id, folder)
         (self.gated.add if gated else self.gated.discard)(id)
 
-    def fail(self, pattern: str, status: int = 500, **how: object) -> None:
+    def fail(self, pattern: str, status: int = 500, **how: object) -> Fault:
         """Make requests fail that match ``pattern`` in their ``METHOD /path?query``; see :class:`Fault`."""
         self.faults.append(Fault(re.compile(pattern), status, **how))  # type: ignore[arg-type]
+        return self.faults[-1]
 
     def due_fault(self, line: str) -> Fault | None:
         with self.lock:
@@ -94,6 +97,7 @@ class StrictHandler(Handler):
                 self.silent = False
             if fault.drop:
                 self.close_connection = True
+                fault.dropped.set()
                 return
             if fault.status:
                 raise Answer(fault.status, "Injected failure", headers=fault.headers)

@@ -36,7 +36,11 @@ def quiet() -> bool:
 def log(message: str, *, always: bool = False) -> None:
     """Print one line with the seconds since the command started; ``always``: with ``--quiet`` too."""
     if os.environ.get("RANK", "0") == "0" and (always or not quiet()):
-        print(f"[{time.monotonic() - _start:6.1f} s] {printable(message)}", file=sys.stderr, flush=True)
+        line = f"[{time.monotonic() - _start:6.1f} s] {printable(message)}"
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except RuntimeError:  # a signal's handler prints while another line is being printed
+            os.write(sys.stderr.fileno(), f"{line}\n".encode(errors="backslashreplace"))
 
 
 def warn(message: str) -> None:

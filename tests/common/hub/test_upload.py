@@ -182,12 +182,12 @@ def wait_for_request(hub: StrictHub, pattern: str, count: int = 1) -> None:
 def test_killed_at_any_request_the_next_command_does_what_is_missing(kind, done, command, run, bases, package):
     """Killed while the Hub has a request, which it then does all the same, or does not."""
     after = 2 if kind == "third put" else 0
-    bases.fail(REQUESTS[kind], status=0, delay=1.0, drop=True, apply=done, after=after)
+    fault = bases.fail(REQUESTS[kind], status=0, delay=1.0, drop=True, apply=done, after=after)
     process = command()
     wait_for_request(bases, REQUESTS[kind], after + 1)
     process.kill()
     process.wait()
-    time.sleep(1.2)
+    assert fault.dropped.wait(60)
     there = {f"PUT /_lfs/{sha256}" for sha256 in bases.lfs}
     if (repository := bases.repositories.get(("models", ID))) is not None:
         assert len(repository.commits) == 1 + (kind == "tag" or (kind == "commit" and done))

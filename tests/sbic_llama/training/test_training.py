@@ -633,7 +633,7 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, dropout, number):
     until(process, "step 6 of 16, loss")
     process.send_signal(number)
     output = process.communicate(timeout=120)[0]
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, output[-3000:]
     assert "the same command continues from the last checkpoint" in output
     folder = stopped / "offensiveYN"
     assert not (folder / "training.json").exists()
