@@ -126,7 +126,7 @@ LAUNCHES = "launches"
 # What takes longest, and so starts first.
 LONG = (
     *("tests/test_readme.py::", LAUNCHES, "tests/test_notebooks.py::", "tests/test_properties.py::"),
-    *("tests/snli_roberta/study/test_study.py", "tests/benchmarks/test_bench.py"),
+    *("tests/snli_roberta/study/test_study.py", "tests/benchmarks/test_bench.py", "tests/common/hub/test_tokens.py"),
     *("tests/sbic_llama/training/test_training.py", "tests/sbic_llama/annotation/test_annotate.py"),
 )
 

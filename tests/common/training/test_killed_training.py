@@ -72,15 +72,22 @@ def same(run: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.fixture(scope="module", params=list(RUNS))
-def uninterrupted(request, small_miniature_for_module, tmp_path_factory) -> tuple[list[str], str, Path]:
+@pytest.fixture(scope="module")
+def whole_runs() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture(params=list(RUNS))
+def uninterrupted(request, small_miniature_for_module, whole_runs, tmp_path_factory) -> tuple[list[str], str, Path]:
     """Return each project's command, its folder's name in --output_dir, and an uninterrupted run."""
     command, name = RUNS[request.param]
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    process = start(command, folder)
-    output = end(process)
-    assert process.returncode == 0, output[-3000:]
-    return command, name, folder / name
+    if request.param not in whole_runs:
+        folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+        process = start(command, folder)
+        output = end(process)
+        assert process.returncode == 0, output[-3000:]
+        whole_runs[request.param] = folder / name
+    return command, name, whole_runs[request.param]
 
 
 @pytest.mark.slow

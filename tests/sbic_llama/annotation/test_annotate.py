@@ -6,13 +6,13 @@ import csv
 import gzip
 import io
 import json
-import os
 import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow
@@ -27,6 +27,7 @@ from sbic_llama.annotation.input import WINDOW
 from sbic_llama.annotation.parts import AnnotationJob
 from sbic_llama.annotation.run import parts_of
 from sbic_llama.data.corpus import load_splits
+from tests import forked
 from tests.rubbish import NASTY, SURROGATES, dumped
 
 ROOT = Path(__file__).parents[3]
@@ -582,23 +583,21 @@ def test_kills_at_random_points_change_nothing(adapter, call, tmp_path, posts, e
     table(tmp_path / "in.csv", posts, 5000)
     call(tmp_path / "in.csv", tmp_path / f"whole.{ending}")
     output, moments, kills = tmp_path / f"out.{ending}", random.Random(1), 0
+    words = command(adapter, tmp_path / "in.csv", output)[1:]
     while kills < (5 if ending == "csv" else 3):
-        process = subprocess.Popen(
-            command(adapter, tmp_path / "in.csv", output), cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ
-        )
-        try:
-            process.wait(timeout=moments.uniform(3, 8))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+        process = forked.Forked(words)
+        time.sleep(moments.uniform(0.5, 5))
+        process.kill()
+        said = process.communicate()[0]
+        if process.returncode == -signal.SIGKILL:
             kills += 1
             if not output.exists() or parts_of(output).exists():
                 continue  # else it was killed when all was done, on its way out
         else:
-            assert process.returncode == 0
+            assert process.returncode == 0, said[-2000:]
         check(output, tmp_path / f"whole.{ending}")
         output.unlink()
-    result = subprocess.run(command(adapter, tmp_path / "in.csv", output), cwd=ROOT, capture_output=True, text=True)
+    result = forked.run(words)
     assert result.returncode == 0, result.stderr[-2000:]
     check(output, tmp_path / f"whole.{ending}")
 
