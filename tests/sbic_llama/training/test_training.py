@@ -623,7 +623,7 @@ def start(folder: Path, *more: str) -> Forked:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "number"), [("0", signal.SIGTERM), ("0.1", signal.SIGINT)])
-def test_a_stopped_run_continues_to_the_same_weights(tmp_path, dropout, number):
+def test_a_stopped_run_continues_to_the_same_weights(small_miniature, tmp_path, dropout, number):
     """A validation lies in between, which would repack 4-bit weights unless that is disabled."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     process = start(whole, "--lora_dropout", dropout)
