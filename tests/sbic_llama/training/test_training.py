@@ -46,6 +46,7 @@ from tests.forked import Forked, until
 
 LIBRARIES_BYTES, T4_BYTES = 800e6, 15e9
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("small_miniature_for_module")
 RECIPES = ROOT / "sbic_llama" / "recipes"
 SCRIPTS = {
     "hasBiasedImplication": "train_has_biased_implication",
@@ -454,11 +455,13 @@ def test_the_validation_loss_is_the_mean_over_the_answers_tokens(tmp_path, name)
     assert result["eval_loss"] == pytest.approx(total / sum(map(len, known.answers)), abs=1e-4)
 
 
-def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys):
+def test_before_the_first_step_a_run_says_what_it_takes(tmp_path, capsys, small_miniature_for_module):
     train(arguments(tmp_path, max_steps=8, evaluations=1), "offensiveYN")
     output = capsys.readouterr().err
     assert re.search(r"151,552 of 1,136,768 parameters trained \(13\.33%\)", output)
-    assert re.search(r"1,500 training posts \(0 truncated to 384 tokens\), 294 for validation", output)
+    splits = load_splits(data_dir=small_miniature_for_module / "SBIC.v2")
+    train_posts, dev_posts = (len(splits[name].posts) for name in ("train", "dev"))
+    assert f"{train_posts:,} training posts (0 truncated to 384 tokens), {dev_posts} for validation" in output
     assert re.search(r"[\d,]+ tokens per epoch: 16 posts share a copy of the instruction \([\d,]+ with a copy", output)
     assert re.search(r"estimated memory \d+ MB", output)
     assert re.search(r"step 8 of 8, loss \d\.\d{4}, about 0 s left", output)
@@ -485,11 +488,15 @@ def trained(tmp_path_factory) -> Path:
     return folder / "offensiveYN"
 
 
-def test_the_saved_adapter_is_the_best_one_and_scores_the_same_anywhere(trained, miniature):
+def test_the_saved_adapter_is_the_best_one_and_scores_the_same_anywhere(trained, small_miniature_for_module):
     model, tokenizer, description = adapters.load_adapter(trained, precision="fp32")
     feature = description.resolve_feature()
     assert feature == FEATURES["offensiveYN"]
-    posts = [p for p in load_splits(data_dir=miniature / "SBIC.v2")["dev"].posts if feature.label_of(p) is not None]
+    posts = [
+        p
+        for p in load_splits(data_dir=small_miniature_for_module / "SBIC.v2")["dev"].posts
+        if feature.label_of(p) is not None
+    ]
     encoded = encode(tokenizer, feature, [p.text for p in posts], max_post_tokens=description.max_post_tokens)
     result = score_labels(model, tokenizer, feature, encoded, batch_size=50).argmax(1)
     labels = np.array([feature.label_of(p) for p in posts])
@@ -623,7 +630,7 @@ def start(folder: Path, *more: str) -> Forked:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "number"), [("0", signal.SIGTERM), ("0.1", signal.SIGINT)])
-def test_a_stopped_run_continues_to_the_same_weights(small_miniature, tmp_path, dropout, number):
+def test_a_stopped_run_continues_to_the_same_weights(tmp_path, dropout, number):
     """A validation lies in between, which would repack 4-bit weights unless that is disabled."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     process = start(whole, "--lora_dropout", dropout)

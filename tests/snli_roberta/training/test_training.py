@@ -32,6 +32,7 @@ from tests import forked
 from tests.forked import Forked, until
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("small_miniature_for_module")
 RECIPES = ROOT / "snli_roberta" / "recipes"
 load_base = partial(encoder.load_base, labels=LABELS)
 load_trained = partial(encoder.load_trained, labels=LABELS)
@@ -247,9 +248,9 @@ def test_a_pooler_that_the_checkpoint_lacks_is_saved_with_the_adapter(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_saved_model_is_the_best_one_and_loads_to_the_same_logits(tmp_path, method, miniature):
+def test_the_saved_model_is_the_best_one_and_loads_to_the_same_logits(tmp_path, method, small_miniature_for_module):
     train(arguments(tmp_path / "run", method, max_steps=12, evaluations=3))
-    dev = load_split("dev", data_dir=miniature / "snli_1.0")
+    dev = load_split("dev", data_dir=small_miniature_for_module / "snli_1.0")
     texts = [pair.texts for pair in dev.pairs]
     model, tokenizer = load_trained(tmp_path / "run")
     logits = encoder.predict_logits(model, tokenizer, texts)
