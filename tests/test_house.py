@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.machinery
+import multiprocessing
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("common", "sbic_llama", "snli_roberta")
@@ -402,6 +405,16 @@ def test_tests_that_launch_processes_are_a_group_of_one_worker(request):
         text = path.read_text(encoding="utf-8")
         launches = '"accelerate.commands.launch"' in text or "forked.launch(" in text
         assert not launches or 'xdist_group("launches")' in text, path
+
+
+def test_a_fork_of_the_tests_starts_without_modules_of_the_product(tmp_path):
+    """Whatever a command of the product asks the fork server to import; otherwise the order of tests decides what they test."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["snli_roberta.train_full"])
+    script = tmp_path / "loaded.py"
+    script.write_text(
+        "import sys\nprint([name for name in sys.modules if name.startswith(('snli_roberta', 'common.training'))])"
+    )
+    assert forked.run([script]).stdout == "[]\n"
 
 
 def test_the_launch_config_holds_devices_only():

@@ -34,7 +34,10 @@ def quiet() -> bool:
 
 
 def log(message: str, *, always: bool = False) -> None:
-    """Print one line with the seconds since the command started; ``always``: with ``--quiet`` too."""
+    """Print one line with the seconds since the command started; ``always``: with ``--quiet`` too.
+
+    A signal's handler may call it, too.
+    """
     if os.environ.get("RANK", "0") == "0" and (always or not quiet()):
         line = f"[{time.monotonic() - _start:6.1f} s] {printable(message)}"
         try:

@@ -212,9 +212,8 @@ def test_a_cluster_goes_on_where_a_run_on_ray_was_killed_and_an_actors_death_los
     on_ray, whole, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # all of it is this test's, and on the loopback
-    monkeypatch.setenv(
-        "RAY_worker_niceness", "0"
-    )  # otherwise tests that run at the same time leave its workers no time
+    # Ray's workers have a low priority by default, and tests that run at the same time would leave them no time.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     output = tmp_path / "out.csv"
     process = start(on_ray(output), stderr=subprocess.DEVNULL)
     until(lambda: parts(output) >= 1)
